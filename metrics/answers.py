@@ -1,0 +1,61 @@
+"""How well a model answers: loss, token accuracy and exact match, exact under any number of processes."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+IGNORED = -100  # the label of what is no target
+
+
+class AnswerQuality(Metric):
+    """Sums over target tokens and over entries, so the figures are means over all of them, however they were dealt.
+
+    ``loss``: cross-entropy in nats per target token, teacher-forced. ``token_accuracy``: share of target tokens whose
+    score is the highest, teacher-forced. ``exact_match``: share of entries whose greedy answer is the target.
+    """
+
+    full_state_update = False
+    loss_sum: Tensor
+    tokens: Tensor
+    right_tokens: Tensor
+    entries: Tensor
+    right_entries: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("loss_sum", "tokens", "right_tokens", "entries", "right_entries"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        logits: Float[Tensor, "batch targets vocabulary"],
+        labels: Int[Tensor, "batch targets"],
+        answers: Int[Tensor, "batch answered"],
+    ) -> None:
+        """Count a batch.
+
+        Args:
+            logits: scores of the teacher-forced pass.
+            labels: the targets, -100 where there is none.
+            answers: greedy answers, of any length; what follows a target's own length does not count.
+        """
+        real = labels != IGNORED
+        self.loss_sum += F.cross_entropy(logits[real].float(), labels[real], reduction="sum").double()
+        self.tokens += real.sum()
+        self.right_tokens += (logits.argmax(-1) == labels)[real].sum()
+        width = labels.shape[1]
+        answers = F.pad(answers[:, :width], (0, max(0, width - answers.shape[1])), value=IGNORED)
+        self.entries += len(labels)
+        self.right_entries += ((answers == labels) | ~real).all(dim=1).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The three figures; NaN when nothing was counted."""
+        return {
+            "loss": self.loss_sum / self.tokens,
+            "token_accuracy": self.right_tokens / self.tokens,
+            "exact_match": self.right_entries / self.entries,
+        }
