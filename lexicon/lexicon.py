@@ -1,0 +1,152 @@
+"""WordNet, compiled once into arrays.
+
+Reading WordNet through NLTK takes about a quarter of a minute and half a gigabyte. It is done once per archive: the
+arrays go into the user's cache folder under the archive's checksum, and later loads take a small part of a second.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lexicon.archive import Archive, LexiconError, cache_folder
+from lexicon.strings import Strings
+from lexicon.taxonomy import Taxonomy
+
+_FORMAT = 1  # of the cache file; one more whenever the arrays change
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """All of WordNet, a row a synset, in the order of NLTK's ``all_synsets()``.
+
+    Ragged columns (lemmas, examples, hypernyms) are flat with ``*_starts``: row ``i`` owns ``starts[i]:starts[i + 1]``.
+    """
+
+    version: str
+    names: Strings  # "dog.n.01"
+    pos: npt.NDArray[np.str_]  # one of n, v, a, s, r
+    lexnames: Strings  # the lexicographer files' names
+    lexname: npt.NDArray[np.uint8]  # index into lexnames
+    definitions: Strings
+    lemmas: Strings  # with "_" written as a space
+    lemma_starts: npt.NDArray[np.int64]
+    examples: Strings
+    example_starts: npt.NDArray[np.int64]
+    hypernyms: npt.NDArray[np.int32]  # hypernyms and instance hypernyms, as rows, in NLTK's order
+    hypernym_starts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def load(cls, nltk_data: str | Path | None = None) -> "Lexicon":
+        """WordNet 3.0 as bundled, or the WordNet of a user's own ``nltk_data`` folder; from the cache if it is there.
+
+        Raises:
+            LexiconError: the archive is missing, damaged, or no WordNet.
+        """
+        archive = Archive.find(nltk_data)
+        file = cache_folder() / f"wordnet-{archive.sha256[:16]}-v{_FORMAT}.npz"
+        if (found := _read(file)) is not None:
+            return found
+        print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", file=sys.stderr, flush=True)
+        lexicon = _compile(archive)
+        _publish(lexicon, file)
+        return lexicon
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The hypernym graph and the similarities on it."""
+        return Taxonomy(self.names, self.pos, self.hypernyms, self.hypernym_starts)
+
+    def lemmas_of(self, synset: int) -> list[str]:
+        return self.lemmas[int(self.lemma_starts[synset]) : int(self.lemma_starts[synset + 1])]
+
+    def examples_of(self, synset: int) -> list[str]:
+        return self.examples[int(self.example_starts[synset]) : int(self.example_starts[synset + 1])]
+
+
+def _compile(archive: Archive) -> Lexicon:
+    """Walk NLTK's reader once."""
+    reader = archive.reader()
+    try:
+        synsets = list(reader.all_synsets())
+        version = str(reader.get_version())
+    except Exception as error:  # a damaged database surfaces as any exception inside NLTK
+        raise LexiconError(f"{archive.path}: WordNet cannot be read through ({error})") from error
+    if not synsets:
+        raise LexiconError(f"{archive.path}: this WordNet has no synsets")
+    row = {synset.name(): i for i, synset in enumerate(synsets)}
+    lexnames = sorted({synset.lexname() for synset in synsets})
+    number = {name: i for i, name in enumerate(lexnames)}
+    lemmas = [[lemma.replace("_", " ") for lemma in synset.lemma_names()] for synset in synsets]
+    examples = [synset.examples() for synset in synsets]
+    above = [[row[up.name()] for up in synset.hypernyms() + synset.instance_hypernyms()] for synset in synsets]
+    return Lexicon(
+        version=version,
+        names=Strings.of(row),
+        pos=np.array([synset.pos() for synset in synsets], dtype="U1"),
+        lexnames=Strings.of(lexnames),
+        lexname=np.array([number[synset.lexname()] for synset in synsets], dtype=np.uint8),
+        definitions=Strings.of(synset.definition() for synset in synsets),
+        lemmas=Strings.of(lemma for some in lemmas for lemma in some),
+        lemma_starts=_starts(lemmas),
+        examples=Strings.of(example for some in examples for example in some),
+        example_starts=_starts(examples),
+        hypernyms=np.array([up for some in above for up in some], dtype=np.int32),
+        hypernym_starts=_starts(above),
+    )
+
+
+def _starts(ragged: list[Any]) -> npt.NDArray[np.int64]:
+    starts = np.zeros(len(ragged) + 1, dtype=np.int64)
+    np.cumsum([len(some) for some in ragged], out=starts[1:])
+    return starts
+
+
+def _publish(lexicon: Lexicon, file: Path) -> None:
+    """Write the arrays beside their place and rename: a reader sees the whole file or none."""
+    arrays: dict[str, Any] = {}
+    for field in fields(lexicon):
+        value = getattr(lexicon, field.name)
+        if isinstance(value, Strings):
+            arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"] = value.buffer, value.offsets
+        else:
+            arrays[field.name] = np.asarray(value)
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
+            temporary = stream.name
+            np.savez(stream, **arrays)
+        os.replace(temporary, file)
+    except OSError as error:
+        print(f"{file}: WordNet's arrays cannot be cached ({error.strerror}); going on without", file=sys.stderr)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _read(file: Path) -> Lexicon | None:
+    """The cached lexicon; None if there is none that can be read."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            values: dict[str, Any] = {}
+            for field in fields(Lexicon):
+                if field.type is Strings:
+                    values[field.name] = Strings(arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"])
+                else:
+                    values[field.name] = arrays[field.name]
+            values["version"] = str(values["version"])
+            return Lexicon(**values)
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
