@@ -1,0 +1,135 @@
+"""Brings a modulator and a Transformer together, by forward pre-hooks on the encoder's own blocks.
+
+Nothing of Hugging Face's forward is copied and no module is replaced, so `generate()`, SDPA, `torch.compile`, gradient
+checkpointing and other people's hooks go on working, and the model's state dict stays the base's.
+
+The hooks keep no state between calls. One on the encoder writes, as a keyword argument that the encoder hands on to its
+blocks, whether this pass is modulated and by which tokens; the hook on each block takes it out again. A block
+that is run a second time in the backward pass (gradient checkpointing) thus sees its own batch, not the newest one.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from modulators.base import Modulator
+
+_numbers = count()  # several modulators may sit on one model: each handle's argument has its own name
+
+
+class _Pass(NamedTuple):
+    """What the blocks must know of the encoder pass that they are part of."""
+
+    active: bool
+    token_ids: Tensor | None
+
+
+class ModulatorHandle:
+    """Holds the hooks. While they are off or gone the model is the base model, bit for bit.
+
+    Attributes:
+        modulator: what modulates.
+        layers: the modulated blocks, ascending.
+    """
+
+    def __init__(self, encoder: nn.Module, modulator: Modulator, layers: list[int]) -> None:
+        self.modulator = modulator
+        self.layers = layers
+        self._active = True
+        self._argument = f"modulation_{next(_numbers)}"
+        # Blocks outside `layers` need a hook too: it takes the argument away before the block would see it.
+        blocks = list(cast(nn.ModuleList, encoder.block))
+        self._hooks: list[RemovableHandle] = [
+            encoder.register_forward_pre_hook(self._announce, with_kwargs=True),
+            *(
+                block.register_forward_pre_hook(partial(self._rewrite, layer=i), with_kwargs=True)
+                for i, block in enumerate(blocks)
+            ),
+        ]
+
+    def remove(self) -> None:
+        """Takes the hooks away. Calling it again does nothing."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Inside, the model is the base model. May be nested."""
+        before, self._active = self._active, False
+        try:
+            yield
+        finally:
+            self._active = before
+
+    def _announce(
+        self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        token_ids = kwargs.get("input_ids", args[0] if args else None)
+        return args, {**kwargs, self._argument: _Pass(self._active, token_ids)}
+
+    def _rewrite(
+        self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        kwargs = dict(kwargs)
+        # A block called on its own, outside the encoder, was announced by nobody.
+        now: _Pass = kwargs.pop(self._argument, _Pass(self._active, None))
+        if not now.active or layer not in self.layers:
+            return args, kwargs
+        if args:
+            return (self.modulator(args[0], layer, now.token_ids), *args[1:]), kwargs
+        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids)
+        return args, kwargs
+
+
+def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None = None) -> ModulatorHandle:
+    """Lets `modulator` rewrite what the encoder blocks of `model` read.
+
+    The modulator does not become part of `model`: move, train and save it on its own. Attach before compiling.
+
+    Args:
+        model: a T5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
+        modulator: built for this backbone's sizes.
+        layers: the blocks to modulate; all of them if None.
+
+    Raises:
+        ValueError: a model without such an encoder, a modulator of other sizes, or layers that are no distinct
+            indices of the encoder's blocks.
+    """
+    encoder = getattr(model, "encoder", None)
+    blocks = getattr(encoder, "block", None)
+    if not isinstance(encoder, nn.Module) or not isinstance(blocks, nn.ModuleList):
+        raise ValueError(f"attach needs a T5-like model with encoder.block, got {type(model).__name__}")
+    _check_sizes(cast(Any, model).config, len(blocks), modulator)
+    return ModulatorHandle(encoder, modulator, check_layers(layers, len(blocks)))
+
+
+def _check_sizes(config: Any, n_blocks: int, modulator: Modulator) -> None:
+    name, stream = type(modulator).__name__, modulator.stream
+    for what, built, has in (
+        ("width", stream.d_model, config.d_model),
+        ("layers", stream.n_layers, n_blocks),
+        ("vocabulary", stream.vocab_size, config.vocab_size),
+    ):
+        if built != has:
+            raise ValueError(f"{name} was built for {what} {built}, got {has}")
+
+
+def check_layers(layers: Sequence[int] | None, n_blocks: int, name: str = "layers") -> list[int]:
+    """The blocks that `layers` names, ascending; all of them if None.
+
+    Raises:
+        ValueError: they are no distinct indices of the encoder's blocks.
+    """
+    if layers is None:
+        return list(range(n_blocks))
+    for layer in layers:
+        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n_blocks:
+            raise ValueError(f"{name}: layer {layer}: the encoder has {n_blocks}, 0 … {n_blocks - 1}")
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"{name} is {list(layers)}; it must name at least one block, each once")
+    return sorted(layers)

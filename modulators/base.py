@@ -1,0 +1,145 @@
+"""What every modulator is: a small trained map on the residual stream of a frozen encoder, applied before each block.
+
+`Modulator` owns what does not depend on the formula: checking its input, keeping the arithmetic in fp32 however low the
+stream's precision is, and the alpha logits. A subclass writes one formula (`_modulate`) and says what its alphas are.
+Nobody here knows a Transformer: `modulators.attach` brings the two together.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ResidualStream:
+    """What a modulator must know of its backbone: width of the stream, encoder blocks, rows of the embedding table.
+
+    Raises:
+        ValueError: a size that is no positive integer.
+    """
+
+    d_model: int
+    n_layers: int
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_layers", "vocab_size"):
+            check_positive(name, getattr(self, name))
+
+
+class Modulator(nn.Module, ABC):
+    """Rewrites the stream (B, S, D) that encoder block `layer` is about to read.
+
+    `init_args` holds the constructor's arguments but the stream, as primitives: with it, the stream and the state dict,
+    a modulator can be built again.
+    """
+
+    stream: ResidualStream
+    alpha_logits: Tensor
+    init_args: dict[str, Any]
+
+    def __init__(self, stream: ResidualStream, init_args: dict[str, Any]) -> None:
+        super().__init__()
+        self.stream = stream
+        self.init_args = init_args
+
+    def forward(
+        self,
+        residual: Float[Tensor, "batch tokens width"],
+        layer: int,
+        token_ids: Int[Tensor, "..."] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """The modulated stream, in the dtype of `residual`.
+
+        Args:
+            residual: (B, S, D), what block `layer` would have read.
+            layer: index of the encoder block.
+            token_ids: (B, S); only a modulator that looks tokens up needs them.
+
+        Raises:
+            ValueError: a stream of another width, a layer that the modulator has no alpha for, or token ids that are
+                missing where needed, of another shape than the stream's, or outside the vocabulary.
+        """
+        if residual.shape[-1] != self.stream.d_model:
+            raise ValueError(
+                f"{type(self).__name__} was built for width {self.stream.d_model}, got {residual.shape[-1]}"
+            )
+        if not 0 <= layer < self.stream.n_layers:
+            raise ValueError(f"layer {layer}: the modulator has {self.stream.n_layers}, {_span(self.stream.n_layers)}")
+        # Autocast would run the small matrix products in bf16, whose 8 bits a determinant does not survive.
+        with torch.autocast(device_type=residual.device.type, enabled=False):
+            return self._modulate(residual, layer, token_ids)
+
+    @abstractmethod
+    def _modulate(self, residual: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
+        """The formula. Autocast is off; the result has the dtype of `residual`."""
+
+    @property
+    @abstractmethod
+    def alphas(self) -> Float[Tensor, "layers experts"]:
+        """Injection strengths as they are used now, differentiable: one row per layer, columns as `expert_names`."""
+
+    @property
+    @abstractmethod
+    def expert_names(self) -> tuple[str, ...]:
+        """Names of the columns of `alphas`."""
+
+    @property
+    @abstractmethod
+    def active_dims(self) -> Int[Tensor, " active"]:
+        """The dimensions of the stream that the modulator may change, ascending."""
+
+    @abstractmethod
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimizer groups, each with a ``name``; every trainable parameter is in exactly one, none is empty.
+
+        Alphas get no weight decay: it would pull their logits to 0, and where alpha settles is what is being measured.
+        """
+
+    def _register_alpha_logits(self, logits: Tensor, learnable: bool) -> None:
+        if learnable:
+            self.alpha_logits = nn.Parameter(logits)
+        else:
+            self.register_buffer("alpha_logits", logits)
+
+
+def parameter_group(
+    name: str, parameters: list[Tensor] | list[nn.Parameter], lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """One optimizer group in a list, or an empty list when none of `parameters` trains (an optimizer refuses those)."""
+    trainable = [p for p in parameters if p.requires_grad]
+    return [{"name": name, "params": trainable, "lr": lr, "weight_decay": weight_decay}] if trainable else []
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """fp32 for a 16-bit tensor; fp32 and fp64 stay as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def logit(probability: float) -> float:
+    """ln(p / (1 − p)), in double precision so that an alpha starts where it was asked to."""
+    return float(torch.tensor(probability, dtype=torch.float64).logit())
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raises:
+    ValueError: `value` is no integer, or below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value}; it must be a positive integer")
+
+
+def check_open_unit(name: str, value: float) -> None:
+    """Raises:
+    ValueError: `value` is not strictly between 0 and 1.
+    """
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}; it must lie between 0 and 1, both excluded")
+
+
+def _span(n: int) -> str:
+    return f"0 … {n - 1}"

@@ -1,0 +1,149 @@
+"""LERP: each token carries a point of a small geometric space, and the stream is drawn towards its image.
+
+Where the points come from is not this file's business: a matrix is given, or the rows start as random directions.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modulators.base import (
+    Modulator,
+    ResidualStream,
+    at_least_fp32,
+    check_open_unit,
+    check_positive,
+    logit,
+    parameter_group,
+)
+
+_PROJECTION_SD = 0.01  # of W before any alignment
+
+
+class LerpModulator(Modulator):
+    r"""h ← (1 − α_l) h + α_l · W g[token],   α_l = sigmoid(θ_l).
+
+    `g` is (V, G), `W` is (D, G) without bias, drawn from N(0, 0.01²). Without a given geometry the rows of `g` are
+    N(0, 1) draws scaled to unit norm. It is **not** the identity at a small α: before every block it shrinks the
+    stream by (1 − α_l).
+
+    Args:
+        stream: the backbone's sizes.
+        n_geometric_dims: G.
+        initial_alpha: α of every layer at the start.
+        learnable_alpha: if not, the logits are a buffer.
+        per_layer_alpha: if not, one logit serves all layers.
+        geometry: a (V, G) matrix, or the path of a ``.npy`` or ``.safetensors`` file that holds one and nothing else.
+        seed: of the random rows and of `W`; the global generator is left alone.
+
+    Raises:
+        ValueError: a size that is not positive, an alpha outside (0, 1), a geometry of the wrong shape, not finite, or
+            a file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        stream: ResidualStream,
+        n_geometric_dims: int = 64,
+        initial_alpha: float = 0.01,
+        learnable_alpha: bool = True,
+        per_layer_alpha: bool = True,
+        geometry: Tensor | str | None = None,
+        seed: int = 42,
+    ) -> None:
+        check_positive("n_geometric_dims", n_geometric_dims)
+        check_open_unit("initial_alpha", initial_alpha)
+        super().__init__(
+            stream,
+            {
+                "n_geometric_dims": n_geometric_dims,
+                "initial_alpha": initial_alpha,
+                "learnable_alpha": learnable_alpha,
+                "per_layer_alpha": per_layer_alpha,
+                "geometry": None,  # the state dict holds it
+                "seed": seed,
+            },
+        )
+        generator = torch.Generator().manual_seed(seed)
+        shape = (stream.vocab_size, n_geometric_dims)
+        random_rows = F.normalize(torch.randn(shape, generator=generator), dim=-1)
+        rows = random_rows if geometry is None else _read_geometry(geometry, shape)
+        self.geometric_embed = nn.Embedding(*shape, _weight=rows)
+        # On meta first: nn.Linear would draw from the global generator for weights that are replaced.
+        self.proj = nn.Linear(n_geometric_dims, stream.d_model, bias=False, device="meta").to_empty(device="cpu")
+        nn.init.normal_(self.proj.weight, std=_PROJECTION_SD, generator=generator)
+        logits = torch.full((stream.n_layers if per_layer_alpha else 1, 1), logit(initial_alpha))
+        self._register_alpha_logits(logits, learnable_alpha)
+
+    def _modulate(self, residual: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
+        if token_ids is None:
+            raise ValueError(
+                "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
+            )
+        self._check_token_ids(token_ids, residual)
+        stream = at_least_fp32(residual)
+        point = F.embedding(token_ids, self.geometric_embed.weight).to(stream.dtype)  # (B, S, G)
+        target = F.linear(point, self.proj.weight.to(stream.dtype))  # (B, S, D)
+        return torch.lerp(stream, target, self.alphas[layer].to(stream.dtype)).to(residual.dtype)
+
+    @property
+    def alphas(self) -> Float[Tensor, "layers experts"]:
+        return at_least_fp32(self.alpha_logits).sigmoid().expand(self.stream.n_layers, 1)
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        return ("lerp",)
+
+    @property
+    def active_dims(self) -> Tensor:
+        return torch.arange(self.stream.d_model, device=self.alpha_logits.device)
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        geometry = [self.geometric_embed.weight, self.proj.weight]
+        return [
+            *parameter_group("geometry", geometry, lr, weight_decay),
+            *parameter_group("alphas", [self.alpha_logits], lr, 0.0),
+        ]
+
+    def _check_token_ids(self, token_ids: Tensor, residual: Tensor) -> None:
+        if token_ids.shape != residual.shape[:-1]:
+            raise ValueError(
+                f"token_ids have shape {tuple(token_ids.shape)}, the stream asks for {tuple(residual.shape[:-1])}"
+            )
+        # Looking at values would make a GPU wait and break a compiled graph; there the embedding itself complains.
+        if token_ids.device.type == "cpu" and not torch.compiler.is_compiling() and token_ids.numel():
+            lowest, highest = (int(x) for x in token_ids.aminmax())
+            if lowest < 0 or highest >= self.stream.vocab_size:
+                wrong = lowest if lowest < 0 else highest
+                raise ValueError(f"token_ids hold {wrong}; the vocabulary has 0 … {self.stream.vocab_size - 1}")
+
+
+def _read_geometry(geometry: Tensor | str, shape: tuple[int, int]) -> Tensor:
+    matrix = geometry if isinstance(geometry, Tensor) else _load_matrix(Path(geometry))
+    if tuple(matrix.shape) != shape:
+        raise ValueError(f"geometry has shape {tuple(matrix.shape)}; vocabulary and n_geometric_dims ask for {shape}")
+    matrix = matrix.detach().to("cpu", torch.get_default_dtype(), copy=True)
+    if not matrix.isfinite().all():
+        raise ValueError("geometry holds values that are not finite")
+    return matrix
+
+
+def _load_matrix(path: Path) -> Tensor:
+    if path.suffix not in (".npy", ".safetensors"):
+        raise ValueError(f"geometry is {path}; it must be a .npy or .safetensors file")
+    try:
+        if path.suffix == ".npy":
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        tensors = list(load_file(path).values())
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ValueError(f"geometry {path} cannot be read: {error}") from error
+    if len(tensors) != 1:
+        raise ValueError(f"geometry {path} holds {len(tensors)} tensors; it must hold one")
+    return tensors[0]
