@@ -1,0 +1,54 @@
+"""Time on top: when a run measures, saves, stops, reports and shows itself.
+
+Names are imported when they are first used, so that a wrong key on the command line is told before matplotlib is read.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from callbacks.alpha_convergence import AlphaConvergence
+    from callbacks.checkpoints import AtomicCheckpointIO, CheckpointError, RunCheckpoint, newest_checkpoint
+    from callbacks.metrics_csv import MetricsCSV
+    from callbacks.pentachoron_health import PentachoronHealth
+    from callbacks.predictions import RunPredictions
+    from callbacks.progress import RunProgress
+    from callbacks.relational_alignment import RelationalAlignment
+    from callbacks.run_artifact import RunArtifact
+    from callbacks.run_report import RunReport
+
+_HOMES = {
+    "AlphaConvergence": "alpha_convergence",
+    "AtomicCheckpointIO": "checkpoints",
+    "CheckpointError": "checkpoints",
+    "MetricsCSV": "metrics_csv",
+    "PentachoronHealth": "pentachoron_health",
+    "RelationalAlignment": "relational_alignment",
+    "RunArtifact": "run_artifact",
+    "RunCheckpoint": "checkpoints",
+    "RunPredictions": "predictions",
+    "RunProgress": "progress",
+    "RunReport": "run_report",
+    "newest_checkpoint": "checkpoints",
+}
+
+__all__ = [
+    "AlphaConvergence",
+    "AtomicCheckpointIO",
+    "CheckpointError",
+    "MetricsCSV",
+    "PentachoronHealth",
+    "RelationalAlignment",
+    "RunArtifact",
+    "RunCheckpoint",
+    "RunPredictions",
+    "RunProgress",
+    "RunReport",
+    "newest_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'callbacks' has no attribute '{name}'")
+    return getattr(import_module(f"callbacks.{_HOMES[name]}"), name)

@@ -1,0 +1,141 @@
+"""Checkpoint files that are either whole or not there, and that prove it.
+
+Lightning writes a checkpoint to the system's temporary folder and moves it; across devices that is a copy, and a kill
+in it leaves an empty file. Here the temporary file is a sibling, flushed to disk before it is renamed, and its SHA-256
+lies beside it: bit flips in tensor data load silently otherwise.
+"""
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+FOLDER = "checkpoints"
+SUFFIX = ".ckpt"
+STEP_IN_NAME = re.compile(r"step_(\d+)")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be trusted, or must not be written; the message is one line."""
+
+
+def digest_path(path: Path) -> Path:
+    """Where the SHA-256 of a checkpoint lies."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_durably(path: Path, write: Callable[[Any], object]) -> None:
+    """Write a sibling temporary file and flush it to disk; the caller renames it."""
+    with path.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself survives a power cut only when its folder is flushed
+    finally:
+        os.close(folder)
+
+
+def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint and its SHA-256 so that a kill at any moment leaves the old pair or the new one, verifiable.
+
+    Two files cannot be renamed at once. So the digest file first lists the old and the new digest, then the checkpoint
+    is replaced, then the digest file keeps the new one alone; a checkpoint verifies when any listed digest is its own.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    digests = digest_path(path)
+    digests_temporary = digests.with_name(f".{digests.name}.{os.getpid()}.tmp")
+    try:
+        _write_durably(temporary, lambda file: torch.save(checkpoint, file))
+        line = f"{sha256_of(temporary)}  {path.name}\n"
+        old = digests.read_text() if path.is_file() and digests.is_file() else ""
+        if old:
+            _write_durably(digests_temporary, lambda file: file.write((old + line).encode()))
+            _replace(digests_temporary, digests)
+        else:
+            _write_durably(digests_temporary, lambda file: file.write(line.encode()))
+            _replace(digests_temporary, digests)
+        _replace(temporary, path)
+        if old:
+            _write_durably(digests_temporary, lambda file: file.write(line.encode()))
+            _replace(digests_temporary, digests)
+    finally:
+        temporary.unlink(missing_ok=True)
+        digests_temporary.unlink(missing_ok=True)
+
+
+def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Load a checkpoint after its SHA-256 was found right; never unpickles anything but tensors and plain values.
+
+    Raises:
+        CheckpointError: the file or its digest is missing, they differ, or it does not load.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    digests = digest_path(path)
+    if not digests.is_file():
+        raise CheckpointError(f"{path}: no {digests.name} beside it, so it cannot be verified")
+    listed = [line.split()[0] for line in digests.read_text(errors="replace").splitlines() if line.strip()]
+    if sha256_of(path) not in listed:
+        raise CheckpointError(f"{path}: damaged, its SHA-256 is not the one in {digests.name}")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path}: does not load with weights_only=True: {reason[0]}") from error
+    if not isinstance(checkpoint, dict) or "global_step" not in checkpoint:
+        raise CheckpointError(f"{path}: no training checkpoint, it has no 'global_step'")
+    return checkpoint
+
+
+def newest_checkpoint(folder: str | Path) -> Path:
+    """The checkpoint with the most steps in `folder/checkpoints` that verifies, told in one line for each passed over.
+
+    Steps are read from the name (`step_00000015`), else from inside the file; equal steps go by time of writing.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = Path(folder) / FOLDER
+    candidates = [path for path in found.glob(f"*{SUFFIX}") if path.is_file()] if found.is_dir() else []
+    ranked = sorted(candidates, key=lambda path: (step_of(path), path.stat().st_mtime), reverse=True)
+    for path in ranked:
+        try:
+            load_verified(path)
+        except CheckpointError as error:
+            tell(f"passed over {error}")
+        else:
+            return path
+    what = f"none of the {len(ranked)} checkpoints in {found} verifies" if ranked else f"no checkpoint in {found}"
+    raise FileNotFoundError(f"{what}: nothing to resume from")
+
+
+def step_of(path: Path) -> int:
+    if match := STEP_IN_NAME.search(path.name):
+        return int(match[1])
+    try:
+        return int(load_verified(path)["global_step"])
+    except CheckpointError:
+        return -1
+
+
+@rank_zero_only
+def tell(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,83 @@
+"""What these callbacks need of a LightningModule and a DataModule, as types: any that has it will do."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, cast
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, Tensor, Tensor]  # rows (B,), input ids (B, S), attention mask (B, S)
+
+
+class Encode(Protocol):
+    """(input ids, attention mask), both (B, S), → hidden states (B, S, D)."""
+
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, /) -> Tensor: ...
+
+
+class Stream(Protocol):
+    @property
+    def d_model(self) -> int: ...
+
+
+class Handle(Protocol):
+    def disabled(self) -> AbstractContextManager[Any]: ...
+
+
+class Modulated(Protocol):
+    """A T5's encoder, with a modulator attached by a handle, or bare when both are None."""
+
+    modulator: nn.Module | None
+    handle: Handle | None
+
+    @property
+    def layers(self) -> Sequence[int]: ...
+    @property
+    def stream(self) -> Stream: ...
+    @property
+    def active_dims(self) -> Tensor: ...
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, /) -> Tensor: ...
+    def static_embed(self, input_ids: Tensor, /) -> Tensor: ...
+    def random_encoder(self) -> Encode: ...
+
+
+class Population(Protocol):
+    """The distinct synsets that are looked at."""
+
+    @property
+    def held_out(self) -> np.ndarray[Any, np.dtype[np.bool_]]: ...
+    def __len__(self) -> int: ...
+
+
+class PopulationSource(Protocol):
+    @property
+    def population(self) -> Population: ...
+    def population_batches(self) -> Sequence[Batch]: ...
+    def path_distances(self) -> np.ndarray[Any, np.dtype[np.uint8]]: ...
+
+
+def modulated(module: L.LightningModule) -> Modulated:
+    return cast(Modulated, module)
+
+
+def population_source(trainer: L.Trainer) -> PopulationSource:
+    """The run's DataModule, which must know a population of synsets.
+
+    Raises:
+        ValueError: there is none, or it knows none.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not hasattr(data, "population_batches"):
+        name = "no DataModule" if data is None else f"a {type(data).__name__}"
+        raise ValueError(f"data: geometry is measured on the population of a WordNetDataModule, and the run has {name}")
+    return cast(PopulationSource, data)
+
+
+@torch.no_grad()
+def layer_alphas(module: L.LightningModule) -> Tensor:
+    """α of the modulated layers, (layers, experts) in fp64 on the CPU; those of other layers take part in nothing."""
+    alphas = cast(Tensor, cast(Any, module).modulator.alphas)
+    return alphas.detach().double().cpu()[list(modulated(module).layers)]

@@ -1,0 +1,43 @@
+"""What a model answered: printed as a table, and kept as `predictions.jsonl` in the run folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.table import Table
+
+SHOWN = 40  # rows on the screen; the file holds all
+
+
+class RunPredictions(pl.Callback):
+    """Collects the rows that `predict_step` returns: prompt, original answer, modulated answer."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, str]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if isinstance(outputs, Sequence):
+            self._rows += list(outputs)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self._rows:
+            return
+        file = Path(trainer.default_root_dir) / "predictions.jsonl"
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows), encoding="utf-8")
+        table = Table("prompt", "original", "modulated")
+        for row in self._rows[:SHOWN]:
+            changed = row["original"] != row["modulated"]
+            table.add_row(row["prompt"], row["original"], f"[bold]{row['modulated']}[/]" if changed else row["modulated"])
+        Console().print(table)
+        print(f"{len(self._rows)} answers in {file}")

@@ -1,0 +1,111 @@
+"""What a run shows while it runs: loss, mean α and lift; as a bar on a terminal, as one plain line an epoch elsewhere.
+
+A log file or a CI console is no place for a bar that redraws itself, and a run whose output is piped away still has to
+say how it goes.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A figure in the bar: its tidy name, the log keys it may have, how it reads."""
+
+    name: str
+    keys: tuple[str, ...]
+    text: Callable[[float], str]
+
+
+def _four(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}"
+
+
+SHOWN = (
+    _Shown("loss", ("train/loss_step", "train/loss"), _loss),
+    _Shown("val loss", ("val/loss",), _loss),
+    _Shown("alpha", ("alpha/mean",), _four),
+    _Shown("pearson lift", ("relational/pearson_lift",), _signed),
+)
+
+
+def shown_figures(metrics: dict[str, Any]) -> dict[str, str]:
+    """The figures of `SHOWN` that were measured, tidily named and rounded."""
+    found = {}
+    for shown in SHOWN:
+        key = next((key for key in shown.keys if key in metrics), None)
+        if key is None:
+            continue
+        value = metrics[key]
+        number = float(value.item() if isinstance(value, torch.Tensor) else value)
+        found[shown.name] = shown.text(number) if math.isfinite(number) else str(number)
+    return found
+
+
+class RunProgress(RichProgressBar):
+    """Lightning's rich bar with our figures; without a terminal, a plain line at the end of each epoch.
+
+    Args:
+        refresh_rate: how many times a second the bar is redrawn; 0 shows neither bars nor lines.
+        leave: leave each epoch's finished bar on the screen.
+    """
+
+    def __init__(self, refresh_rate: int = 10, leave: bool = False) -> None:
+        if refresh_rate < 0:
+            raise ValueError(f"refresh_rate: redraws a second, or 0 for none, got {refresh_rate}")
+        super().__init__(refresh_rate=refresh_rate, leave=leave)
+        self._plain = False
+        self._epoch_started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        # asked here and not at construction: a launcher may redirect the output in between
+        if not Console(file=sys.stdout).is_terminal:
+            self._plain = trainer.is_global_zero and self.refresh_rate > 0
+            self.disable()
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        return dict(shown_figures(trainer.callback_metrics))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._epoch_started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        # on every rank: reading the figures may reduce them over ranks
+        figures = shown_figures(trainer.callback_metrics)
+        if self._plain:
+            seconds = time.monotonic() - self._epoch_started
+            print(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step, figures, seconds))
+            sys.stdout.flush()
+
+
+def epoch_line(epoch: int, epochs: int | None, step: int, figures: dict[str, str], seconds: float) -> str:
+    """One line about an epoch, counted from 1.
+
+    >>> epoch_line(3, 10, 792, {"loss": "5.310", "alpha": "0.0213"}, 38.2)
+    'epoch 3/10  step 792  loss 5.310  alpha 0.0213  38 s'
+    """
+    of = f"/{epochs}" if epochs is not None and epochs > 0 else ""
+    parts = [f"epoch {epoch}{of}", f"step {step}", *(f"{name} {text}" for name, text in figures.items())]
+    return "  ".join([*parts, f"{seconds:.0f} s"])

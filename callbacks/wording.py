@@ -1,0 +1,38 @@
+"""Numbers as a reader meets them, in pages and on figures alike: rounded, with a true minus sign."""
+
+import math
+from typing import Any
+
+
+def number(value: Any, digits: int = 4, signed: bool = False) -> str:
+    """A rounded number; a dash for what was not measured or is no number; no sign on what rounds to zero.
+
+    >>> number(-0.06512), number(0.5, 1, signed=True), number(-1e-9, 2), number(None)
+    ('−0.0651', '+0.5', '0.00', '–')
+    """
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    rounded = round(value, digits) + 0.0  # −0.0 + 0.0 is 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
+
+
+def short(count: int) -> str:
+    """
+    >>> short(120), short(41_000), short(25_300_000)
+    ('120', '41 k', '25.3 M')
+    """
+    for size, letter in ((10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(count)
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> duration(7.3), duration(185), duration(8000)
+    ('7.3 s', '3 min 5 s', '2 h 13 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
