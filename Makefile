@@ -1,0 +1,65 @@
+# What a person, or a CI, does with this project. `make` alone lists it.
+#
+# Everything lives in .venv/ of this checkout. The stamp in it is younger than pyproject.toml and constraints.txt exactly
+# when the environment is up to date, so `make setup` costs nothing when there is nothing to do.
+
+PYTHON ?= python3
+CONFIG ?= field.yaml
+ARGS   ?=
+
+VENV := .venv
+PY   := $(VENV)/bin/python
+# One pip call: a second one could move what the first has resolved.
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fit test test-slow lint format docs clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.stamp  ## fill .venv/ (PYTHON=python3.12 chooses an interpreter)
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "modulant needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make setup PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "== setup: filling $(VENV)/ (minutes the first time: torch is large)"
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) ".[dev]"
+	@touch $@
+
+$(VENV)/.stamp-docs: $(VENV)/.stamp
+	@echo "== setup: adding mkdocs to $(VENV)/"
+	@$(INSTALL) ".[dev,docs]"
+	@touch $@
+
+fit: setup  ## train a modulator (CONFIG=lerp.yaml ARGS="--trainer.max_epochs 2")
+	$(PY) train.py fit --config $(CONFIG) $(ARGS)
+
+test: lint  ## all checks, and every test that is not slow
+	@echo "== pytest"
+	@$(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup  ## the slow tests alone
+	@echo "== pytest (slow)"
+	@$(PY) -m pytest -m slow $(ARGS)
+
+lint: setup  ## ruff, mypy and the import contracts
+	@echo "== ruff check"
+	@$(PY) -m ruff check .
+	@echo "== ruff format --check"
+	@$(PY) -m ruff format --check .
+	@echo "== mypy"
+	@$(PY) -m mypy
+	@echo "== lint-imports"
+	@PYTHONPATH=. $(PY) -c 'from importlinter.cli import lint_imports_command as main; main(["--no-logo"])'
+
+format: setup  ## rewrite the code in ruff's format, and mend what ruff can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+docs: $(VENV)/.stamp-docs  ## build the pages into site/
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+clean:  ## remove caches and built pages (not .venv/, not runs/)
+	rm -rf build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

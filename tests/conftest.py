@@ -1,0 +1,47 @@
+"""What every test may rely on: no network, one thread, fixed seeds, and a cache folder that lasts for one session.
+
+The environment is set before anything imports torch, transformers or our own packages, and processes that a test starts
+inherit it. Nothing of ours is imported at the top here: jaxtyping must see each import first.
+"""
+
+import os
+import random
+import shutil
+import tempfile
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    MPLBACKEND="Agg",
+    WANDB_MODE="offline",
+)
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None, max_examples=50)
+hypothesis.settings.load_profile("house")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+    # pytest-xdist's workers inherit the folder of the process that started them.
+    if not hasattr(config, "workerinput"):
+        os.environ["MODULANT_CACHE"] = tempfile.mkdtemp(prefix="modulant-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop("MODULANT_CACHE"), ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,147 @@
+"""The house itself: what is listed, pinned and promised in one place agrees with what is there."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+SETUPTOOLS: dict[str, Any] = PYPROJECT["tool"]["setuptools"]
+REQUIREMENTS = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+}
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def contracts(root: Path) -> subprocess.CompletedProcess[str]:
+    """Check the import contracts of pyproject.toml on the packages under ``root``."""
+    command = "from importlinter.cli import lint_imports_command as main; main(['--no-logo', '--no-cache'])"
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    return subprocess.run(
+        [sys.executable, "-c", command], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def repository_files() -> list[Path]:
+    """What git holds, or would on `git add`; outside a checkout there is nothing to say."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = (ROOT / os.fsdecode(name) for name in listing.stdout.split(b"\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
+def test_import_contracts_hold() -> None:
+    result = contracts(ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("geometry/up.py", "import metrics"),
+        ("geometry/across.py", "import lexicon"),
+        ("geometry/arrays.py", "import numpy"),
+        ("lexicon/tensors.py", "import torch"),
+        ("metrics/words.py", "from nltk.corpus import wordnet"),
+        ("metrics/sideways.py", "import modulators"),
+        ("modulators/trained.py", "import lightning.pytorch"),
+        ("callbacks/model.py", "from transformers import T5Config"),
+        ("callbacks/other_name.py", "import pytorch_lightning"),
+        ("datamodules/top.py", "import train"),
+    ],
+)
+def test_import_contracts_see_a_breach(tmp_path: Path, module: str, line: str) -> None:
+    (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    for package in PYPROJECT["tool"]["importlinter"]["root_packages"]:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    assert contracts(tmp_path).returncode == 0
+    (tmp_path / module).write_text(line + "\n")
+    result = contracts(tmp_path)
+    assert result.returncode == 1
+    assert "BROKEN" in result.stdout
+
+
+def test_every_root_package_is_listed() -> None:
+    """One that is missing would be left out of a wheel, out of the type check or out of the contracts, silently."""
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert packages <= set(SETUPTOOLS["packages"])
+    assert packages <= set(PYPROJECT["tool"]["mypy"]["files"])
+    assert packages <= set(PYPROJECT["tool"]["importlinter"]["root_packages"])
+    assert {p.stem for p in ROOT.glob("*.py")} <= set(SETUPTOOLS["py-modules"])
+    nested = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("*/*/__init__.py")}
+    assert nested <= set(SETUPTOOLS["packages"])
+
+
+def test_every_data_file_is_shipped() -> None:
+    """What is no Python in a package reaches a wheel only through a pattern."""
+    patterns: dict[str, list[str]] = SETUPTOOLS["package-data"]
+    for path in repository_files():
+        package, *rest = path.relative_to(ROOT).parts
+        if package in SETUPTOOLS["packages"] and path.suffix != ".py":
+            inner = Path(*rest)
+            shipped = [*patterns["*"], *patterns.get(package, [])]
+            assert any(inner.match(p) and len(Path(p).parts) == len(rest) for p in shipped), path
+
+
+def test_every_package_is_typed() -> None:
+    for package in PYPROJECT["tool"]["importlinter"]["root_packages"]:
+        assert (ROOT / package / "py.typed").is_file(), package
+
+
+@pytest.mark.parametrize("text", REQUIREMENTS)
+def test_pin_lies_in_its_range(text: str) -> None:
+    requirement = Requirement(text)
+    pin = PINS[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin), f"constraints.txt pins {pin}"
+
+
+def test_constraints_hold_pins_alone() -> None:
+    """No paths, no addresses, no local versions: they are true on one machine only."""
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+
+
+def test_one_version() -> None:
+    version = PROJECT["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_config_is_a_mapping_without_repeated_keys(path: Path) -> None:
+    """YAML lets a key stand twice and keeps the last: half of what a user wrote would be ignored."""
+
+    def check(node: yaml.Node) -> None:
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), f"{node.start_mark}: repeated key"
+            for _, value in node.value:
+                check(value)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                check(item)
+
+    node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    assert isinstance(node, yaml.MappingNode)
+    check(node)
+
+
+def test_repository_stays_small() -> None:
+    """25 MB is what the bundled backbone may take; a larger file does not belong in git."""
+    too_large = {path.name: size for path in repository_files() if (size := path.stat().st_size) > 25e6}
+    assert not too_large
