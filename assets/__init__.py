@@ -14,5 +14,5 @@ MINI = ASSETS / "mini"
 
 
 def resolve_backbone(name: str) -> str:
-    """Where the files of a backbone are: the bundled folder for ``mini``, any other name (folder or hub id) as it is."""
-    return str(MINI) if name == "mini" else name
+    """Where the files of a backbone are: the bundled folder for ``mini``, any other folder or hub id as it is."""
+    return str(MINI) if name == "mini" else str(Path(name).expanduser()) if name.startswith("~") else name

@@ -12,7 +12,11 @@ from typing import Any
 
 from assets import WORDNET_SHA256, WORDNET_ZIP
 
-_DATA_FILES = ("data.adj", "data.adv", "data.noun", "data.verb", "lexnames")
+# What the arrays are made from; NLTK numbers a synset's name ("dog.n.01") by the index files.
+_DATA_FILES = (
+    *(f"{kind}.{pos}" for kind in ("data", "index") for pos in ("adj", "adv", "noun", "verb")),
+    "lexnames",
+)
 
 
 class LexiconError(ValueError):
@@ -38,7 +42,7 @@ class Archive:
         """The bundled WordNet, or the one in a user's own ``nltk_data`` folder (or a zip named directly).
 
         Raises:
-            LexiconError: nothing is there, or the bundled archive does not have its checksum.
+            LexiconError: nothing is there that can be read, or the bundled archive does not have its checksum.
         """
         if nltk_data is None:
             if not WORDNET_ZIP.is_file():
@@ -74,8 +78,8 @@ class Archive:
         from nltk.corpus.reader.wordnet import WordNetCorpusReader
         from nltk.data import FileSystemPathPointer, ZipFilePathPointer
 
-        class EnglishReader(WordNetCorpusReader):  # type: ignore[misc]
-            """Without the map between WordNet versions, which only other languages need and which looks elsewhere."""
+        class EnglishReader(WordNetCorpusReader):
+            """Without the map between WordNet versions: only other languages need it, and it is kept elsewhere."""
 
             def map_wn(self, version: str = "wordnet") -> None:
                 return None
@@ -88,15 +92,24 @@ class Archive:
             with warnings.catch_warnings():
                 # Said for every English-only WordNet; only English is read here.
                 warnings.filterwarnings("ignore", message="The multilingual functions are not available")
+                warnings.simplefilter("ignore", ResourceWarning)  # NLTK leaves `lexnames` open
                 if self.path.is_dir():
                     return EnglishReader(FileSystemPathPointer(str(self.path)), None)
                 return EnglishReader(ZipFilePathPointer(str(self.path), "wordnet/"), None)
         except Exception as error:  # NLTK raises zipfile, OS, index and value errors alike for a damaged archive
-            raise LexiconError(f"{self.path}: not a WordNet that NLTK can read ({error})") from error
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: Exception) -> LexiconError:
+        """One line for what NLTK, zipfile or the system said, which may be a page."""
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        return LexiconError(f"{self.path}: not a WordNet that NLTK can read ({reason})")
 
 
 def _sha256(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            raise LexiconError(f"{file}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()

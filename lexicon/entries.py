@@ -6,6 +6,7 @@ characters; synsets in WordNet's order, each one's lemmas in order. So every ent
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +15,20 @@ from lexicon.lexicon import Lexicon
 
 MIN_DEFINITION = 10  # characters; a definition must be longer
 
-Encode = Callable[[list[str]], list[list[int]]]
+Encode = Callable[[list[str]], list[list[int]]]  # texts to token ids, without special tokens
 
 
-@dataclass(frozen=True)
-class Entries(Sequence["Entry"]):
+class Entry(NamedTuple):
+    """One definition → lemma pair."""
+
+    lemma: str
+    synset: str  # its name, "dog.n.01"
+    token_id: int
+    definition: str
+
+
+@dataclass(frozen=True, eq=False)
+class Entries(Sequence[Entry]):
     """Lemma–definition pairs as columns; ``token`` is -1 where a lemma is several tokens."""
 
     lexicon: Lexicon
@@ -29,8 +39,11 @@ class Entries(Sequence["Entry"]):
     def __len__(self) -> int:
         return len(self.lemma)
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
-        """An entry as (lemma, synset, token id, definition); synset by its name."""
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Entry]: ...
+    def __getitem__(self, index: int | slice) -> Entry | list[Entry]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         synset = int(self.synset[index])
@@ -50,16 +63,6 @@ class Entries(Sequence["Entry"]):
         return [self.lexicon.definitions[int(i)] for i in self.synset]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One definition → lemma pair."""
-
-    lemma: str
-    synset: str
-    token_id: int
-    definition: str
-
-
 def _tokens(lexicon: Lexicon, encode: Encode) -> npt.NDArray[np.int64]:
     """The token of each of WordNet's lemmas, -1 where it is not exactly one."""
     distinct = list(dict.fromkeys(lexicon.lemmas))
@@ -76,11 +79,7 @@ def matched_pairs(lexicon: Lexicon, encode: Encode) -> Entries:
 
 
 def kept_entries(lexicon: Lexicon, encode: Encode) -> Entries:
-    """The pairs whose lemma is a single token that no earlier pair has.
-
-    Args:
-        encode: maps texts to token ids, without special tokens.
-    """
+    """The pairs whose lemma is a single token that no earlier pair has."""
     pairs = matched_pairs(lexicon, encode)
     candidates = np.flatnonzero(pairs.token >= 0)
     _, first = np.unique(pairs.token[candidates], return_index=True)

@@ -8,7 +8,6 @@ import contextlib
 import os
 import sys
 import tempfile
-import zipfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +23,7 @@ from lexicon.taxonomy import Taxonomy
 _FORMAT = 1  # of the cache file; one more whenever the arrays change
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lexicon:
     """All of WordNet, a row a synset, in the order of NLTK's ``all_synsets()``.
 
@@ -58,7 +57,7 @@ class Lexicon:
         file = cache_folder() / f"wordnet-{archive.sha256[:16]}-v{_FORMAT}.npz"
         if (found := _read(file)) is not None:
             return found
-        print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", file=sys.stderr, flush=True)
+        print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", flush=True)
         lexicon = _compile(archive)
         _publish(lexicon, file)
         return lexicon
@@ -79,20 +78,29 @@ def _compile(archive: Archive) -> Lexicon:
     """Walk NLTK's reader once."""
     reader = archive.reader()
     try:
-        synsets = list(reader.all_synsets())
-        version = str(reader.get_version())
+        lexicon = _walk(reader)
     except Exception as error:  # a damaged database surfaces as any exception inside NLTK
-        raise LexiconError(f"{archive.path}: WordNet cannot be read through ({error})") from error
-    if not synsets:
+        raise archive.unreadable(error) from error
+    finally:
+        for stream in reader._data_file_map.values():  # NLTK would leave them open
+            stream.close()
+    if not len(lexicon):
         raise LexiconError(f"{archive.path}: this WordNet has no synsets")
+    return lexicon
+
+
+def _walk(reader: Any) -> Lexicon:
+    synsets = list(reader.all_synsets())
     row = {synset.name(): i for i, synset in enumerate(synsets)}
+    if len(row) < len(synsets):
+        raise ValueError("two of its synsets have one name")
     lexnames = sorted({synset.lexname() for synset in synsets})
     number = {name: i for i, name in enumerate(lexnames)}
     lemmas = [[lemma.replace("_", " ") for lemma in synset.lemma_names()] for synset in synsets]
     examples = [synset.examples() for synset in synsets]
     above = [[row[up.name()] for up in synset.hypernyms() + synset.instance_hypernyms()] for synset in synsets]
     return Lexicon(
-        version=version,
+        version=str(reader.get_version()),
         names=Strings.of(row),
         pos=np.array([synset.pos() for synset in synsets], dtype="U1"),
         lexnames=Strings.of(lexnames),
@@ -114,7 +122,10 @@ def _starts(ragged: list[Any]) -> npt.NDArray[np.int64]:
 
 
 def _publish(lexicon: Lexicon, file: Path) -> None:
-    """Write the arrays beside their place and rename: a reader sees the whole file or none."""
+    """Write the arrays beside their place and rename: a reader sees the whole file or none.
+
+    A cache that cannot be written costs a compilation at each start, not the run.
+    """
     arrays: dict[str, Any] = {}
     for field in fields(lexicon):
         value = getattr(lexicon, field.name)
@@ -137,9 +148,9 @@ def _publish(lexicon: Lexicon, file: Path) -> None:
 
 
 def _read(file: Path) -> Lexicon | None:
-    """The cached lexicon; None if there is none that can be read."""
+    """The cached lexicon; None if there is none that can be read whole."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             values: dict[str, Any] = {}
             for field in fields(Lexicon):
                 if field.type is Strings:
@@ -148,5 +159,5 @@ def _read(file: Path) -> Lexicon | None:
                     values[field.name] = arrays[field.name]
             values["version"] = str(values["version"])
             return Lexicon(**values)
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # whatever a damaged file makes of NumPy and zipfile: it is compiled again
         return None

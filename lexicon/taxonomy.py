@@ -14,13 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-UNREACHABLE = 255  # the distance of two synsets with no common ancestor (two nouns of different roots)
+UNREACHABLE = 255  # the distance of two synsets with no common ancestor (nouns of different roots, in some WordNets)
 
 Rows = npt.NDArray[np.integer]
 
 
 class Taxonomy:
-    """Distances on the hypernym graph; synsets are rows of the lexicon."""
+    """Distances on the hypernym graph; synsets are rows of the lexicon.
+
+    Raises:
+        ValueError: the hypernyms go round in a circle.
+    """
 
     def __init__(
         self,
@@ -31,6 +35,7 @@ class Taxonomy:
     ) -> None:
         self._names, self._noun = names, pos == "n"
         self._up, self._starts = hypernyms, hypernym_starts
+        self._max_depth = self._longest_ways_up()
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -73,6 +78,12 @@ class Taxonomy:
         return reached
 
     @cached_property
+    def _keys(self) -> npt.NDArray[np.int64]:
+        """Every (synset, ancestor) of `ancestors` as one number, ascending."""
+        table, n = self.ancestors, len(self._noun)
+        return np.repeat(np.arange(n, dtype=np.int64), np.diff(table.indptr)) * n + table.indices
+
+    @cached_property
     def _to_fake_root(self) -> npt.NDArray[np.int16]:
         """1 + the largest of a synset's shortest distances to its ancestors."""
         stored = self.ancestors
@@ -82,9 +93,7 @@ class Taxonomy:
         """Distance of synsets ``a[i]`` and ``b[i]``, elementwise (broadcast); 255 where nothing joins them."""
         a, b = np.broadcast_arrays(self._checked(a), self._checked(b))
         shape, a, b = a.shape, a.reshape(-1), b.reshape(-1)
-        table, n = self.ancestors, len(self._noun)
-        # Every (synset, ancestor) as one sorted key: looking up b's distance to an ancestor of a is a binary search.
-        keys = np.repeat(np.arange(n, dtype=np.int64), np.diff(table.indptr)) * n + table.indices
+        table, n, keys = self.ancestors, len(self._noun), self._keys
         result = np.full(len(a), UNREACHABLE, dtype=np.int64)
         for start in range(0, len(a), 1 << 18):
             part = slice(start, start + (1 << 18))
@@ -93,6 +102,7 @@ class Taxonomy:
             first = np.repeat(table.indptr[a[part]] - (np.cumsum(counts) - counts), counts)
             entry = first + np.arange(len(pair))
             wanted = b[part][pair] * n + table.indices[entry]
+            # Looking up b's distance to an ancestor of a is a binary search.
             found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             joined = keys[found] == wanted
             total = table.data[entry].astype(np.int64) + table.data[found] - 2
@@ -143,20 +153,22 @@ class Taxonomy:
             return matrix
         return matrix[np.ix_(position, position)]
 
-    @cached_property
-    def _max_depth(self) -> npt.NDArray[np.int16]:
-        """Longest way up to a root: parents always have less."""
+    def _longest_ways_up(self) -> npt.NDArray[np.int16]:
+        """Longest way up from each synset to a root: hypernyms always have less."""
         depth = np.zeros(len(self._noun), dtype=np.int16)
         child = np.repeat(np.arange(len(self._noun)), np.diff(self._starts))
-        while True:
+        for _ in range(UNREACHABLE):
             deeper = depth.copy()
             np.maximum.at(deeper, child, depth[self._up] + 1)
             if np.array_equal(deeper, depth):
                 return depth
             depth = deeper
+        raise ValueError(f"the hypernyms of this WordNet go round in a circle, or {UNREACHABLE} levels up")
 
     def _checked(self, rows: Rows) -> Rows:
         rows = np.asarray(rows)
+        if rows.size and rows.dtype.kind not in "iu":
+            raise ValueError(f"synset rows must be integers, got {rows.dtype}")
         if rows.size and (rows.min() < 0 or rows.max() >= len(self._noun)):
             raise ValueError(f"synset rows must lie in 0 … {len(self._noun) - 1}, got {rows.min()} … {rows.max()}")
         return rows.astype(np.int64)
@@ -164,6 +176,6 @@ class Taxonomy:
 
 def similarity_of_distance() -> npt.NDArray[np.float64]:
     """Path similarity of each possible byte of distance: 1 / (1 + d), NaN for unreachable."""
-    similarity = 1.0 / (1.0 + np.arange(256))
+    similarity = 1.0 / (1.0 + np.arange(256, dtype=np.float64))
     similarity[UNREACHABLE] = np.nan
     return similarity

@@ -1,8 +1,8 @@
 """Build assets/wordnet-3.0.zip, the WordNet that the project ships, from Debian's packages.
 
-Debian's `wordnet-base` and `wordnet-sense-index` hold Princeton's WordNet 3.0 database file for file. NLTK needs one more,
-`lexnames` (the names of the 45 lexicographer files), which is written here from the manual page lexnames(5WN). The
-archive is deterministic: sorted names, one date, so its SHA-256 can be checked by anyone who builds it again:
+Debian's `wordnet-base` and `wordnet-sense-index` hold Princeton's WordNet 3.0 database file for file. NLTK needs one
+more, `lexnames` (the names of the 45 lexicographer files), which is written here from the manual page lexnames(5WN).
+The archive is deterministic: sorted names, one date, so its SHA-256 can be checked by anyone who builds it again:
 
     python scripts/build_wordnet.py                          # apt-get download, then build
     python scripts/build_wordnet.py --deb A.deb --deb B.deb  # from packages at hand

@@ -1,0 +1,118 @@
+"""What both DataModules are: WordNet matched against a tokenizer, a population to measure, epochs dealt in batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.corpus import Corpus, Tokenizer
+from datamodules.population import EvaluationBatch, Population
+from datamodules.position import EpochSampler, Position
+from lexicon import Entries, Lexicon, LexiconError
+
+EVALUATION_BATCH = 128  # of sources without gradients; a constant, so that figures do not depend on data.batch_size
+
+
+class CorpusDataModule(pl.LightningDataModule, ABC):
+    """Owns the corpus and the position in it: ``state_dict()`` tells the epoch and how many of its batches are done.
+
+    Raises:
+        ValueError: an argument out of its range, by its key.
+    """
+
+    def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
+        if not 0 < val_fraction < 1:
+            raise ValueError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}")
+        if seed < 0:
+            raise ValueError(f"data.seed must not be negative, got {seed}")
+        self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
+        self._corpus: Corpus | None = None
+        self._position = Position()
+
+    def _lexicon(self) -> Lexicon:
+        try:
+            return Lexicon.load(self.nltk_data)
+        except LexiconError as error:
+            if self.nltk_data is None:
+                raise
+            raise ValueError(f"data.nltk_data: {error}") from error
+
+    @property
+    def corpus(self) -> Corpus:
+        assert self._corpus is not None, "setup() comes first"
+        return self._corpus
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.corpus.tokenizer
+
+    @property
+    def entries(self) -> Entries:
+        """All entries, in WordNet's order: lemma, synset, token id, definition."""
+        return self.corpus.entries
+
+    @property
+    def population(self) -> Population:
+        """The distinct synsets of the entries: what geometry is measured on."""
+        return self.corpus.population
+
+    def population_batches(self) -> list[EvaluationBatch]:
+        """(rows, input ids, attention mask), sorted by length; the same on every process."""
+        return self.population.batches(EVALUATION_BATCH, int(self.tokenizer.pad_token_id))
+
+    def path_distances(self) -> npt.NDArray[np.uint8]:
+        """WordNet path distances between all synsets of the population, (P, P) bytes."""
+        return self.corpus.path_distances
+
+    @abstractmethod
+    def _deal(self, epoch: int) -> Sequence[Any]:
+        """What an epoch's batches are made of, in their order, before they are dealt to processes."""
+
+    @abstractmethod
+    def _per_epoch(self) -> int:
+        """The length of what `_deal` returns."""
+
+    def _plan(self, world: int) -> dict[str, Any]:
+        """What an epoch's deal depends on beside its number."""
+        return {
+            "data.batch_size": self.batch_size,
+            "data.seed": self.seed,
+            "training entries": len(self.corpus.trained),
+            "processes": world,
+        }
+
+    def _sampler(self) -> EpochSampler:
+        """The training epochs of this process, from the position that was loaded.
+
+        Raises:
+            ValueError: fewer batches than processes, a run that stopped in mid-epoch under another plan, or Lightning
+                is about to deal the batches a second time.
+        """
+        trainer = self.trainer
+        if trainer is None:
+            return EpochSampler(self._deal, self._per_epoch(), 0, 1, lambda: (0, 0))
+        rank, world, total = trainer.global_rank, trainer.world_size, self._per_epoch()
+        if total < world:
+            raise ValueError(f"data.batch_size: {self.batch_size} leaves {total} batches for {world} processes")
+        if world > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError("trainer.use_distributed_sampler must be false: the DataModule deals the batches itself")
+        if trainer.ckpt_path is None:  # a new run, whatever this DataModule did before
+            self._position.forget()
+        self._position.check(self._plan(world))
+        return EpochSampler(self._deal, total, rank, world, lambda: self._position.now(trainer, total // world))
+
+    def state_dict(self) -> dict[str, Any]:
+        trainer = self.trainer
+        if trainer is None:  # nobody trains on this yet
+            return {}
+        world = trainer.world_size
+        return self._position.state_dict(trainer, self._per_epoch() // world, self._plan(world))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._position.load_state_dict(state_dict)

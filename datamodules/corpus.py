@@ -1,0 +1,114 @@
+"""WordNet's entries for one tokenizer: tokenised, split, and ready to be measured.
+
+Both DataModules (the task's and pre-training's) begin here, so that both mean the same words by "held out".
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from assets import resolve_backbone
+from datamodules.population import MAX_SOURCE, MAX_TARGET, PREFIX, Population, held_out_entries
+from datamodules.ragged import Ragged
+from lexicon import Entries, Lexicon, kept_entries, matched_pairs
+
+Tokenizer = Any  # transformers' tokenizers share no public base class across versions
+
+Matching = Literal["single_token", "all"]
+
+
+def load_tokenizer(name: str, key: str) -> Tokenizer:
+    """The tokenizer of ``mini``, of a folder (a bare ``spiece.model`` in it will do), or of a hub id.
+
+    Args:
+        key: the configuration's key for ``name``, to be named in an error.
+
+    Raises:
+        ValueError: there is none that can be read.
+    """
+    from transformers import AutoTokenizer, T5Tokenizer
+
+    place = resolve_backbone(name)
+    bare = (Path(place) / "spiece.model").is_file() and not (Path(place) / "config.json").is_file()
+    try:
+        return (T5Tokenizer if bare else AutoTokenizer).from_pretrained(place)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{key}: {name!r} has no tokenizer that can be read ({reason})") from error
+
+
+def encode_batch(tokenizer: Tokenizer, texts: list[str], max_length: int | None = None) -> list[list[int]]:
+    """Token ids without special tokens, or with the end token and cut to ``max_length`` where that is given."""
+    if max_length is None:
+        return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """WordNet's entries for a tokenizer, tokenised, and which of them are held out."""
+
+    lexicon: Lexicon
+    tokenizer: Tokenizer
+    entries: Entries
+    sources: Ragged  # "summarize: definition", with the end token
+    targets: Ragged  # the lemma, with the end token
+    held_out: npt.NDArray[np.int64]  # rows of entries
+
+    @classmethod
+    def build(
+        cls, lexicon: Lexicon, tokenizer: Tokenizer, val_fraction: float, seed: int, matching: Matching
+    ) -> "Corpus":
+        """Match WordNet against a tokenizer.
+
+        Args:
+            matching: ``single_token`` keeps lemmas of one token, each token once; ``all`` keeps every lemma–definition
+                pair.
+
+        Raises:
+            ValueError: no such matching, or too few entries to train on some and hold some out.
+        """
+        if matching not in get_args(Matching):
+            raise ValueError(f"data.matching is {matching!r}; it must be one of {', '.join(get_args(Matching))}")
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            return encode_batch(tokenizer, texts)
+
+        entries = kept_entries(lexicon, encode) if matching == "single_token" else matched_pairs(lexicon, encode)
+        if len(entries) < 2:
+            raise ValueError(
+                f"{tokenizer.name_or_path or type(tokenizer).__name__}: {len(entries)} lemmas of WordNet are one token "
+                "of this tokenizer; it does not fit English words (or use data.matching: all)"
+            )
+        synsets, of_entry = np.unique(entries.synset, return_inverse=True)
+        sources = encode_batch(tokenizer, [PREFIX + lexicon.definitions[int(i)] for i in synsets], MAX_SOURCE)
+        held_out = held_out_entries(len(entries), val_fraction, seed)
+        if len(held_out) == len(entries):
+            raise ValueError(f"data.val_fraction: {val_fraction} leaves none of {len(entries)} entries to train on")
+        return cls(
+            lexicon=lexicon,
+            tokenizer=tokenizer,
+            entries=entries,
+            sources=Ragged.of(sources).take(of_entry),
+            targets=Ragged.of(encode_batch(tokenizer, entries.lemmas, MAX_TARGET)),
+            held_out=held_out,
+        )
+
+    @cached_property
+    def trained(self) -> npt.NDArray[np.int64]:
+        """Rows of the entries that are not held out."""
+        return np.setdiff1d(np.arange(len(self.entries)), self.held_out)
+
+    @cached_property
+    def population(self) -> Population:
+        """The distinct synsets of the entries."""
+        return Population.of(self.entries.synset, self.sources, self.held_out)
+
+    @cached_property
+    def path_distances(self) -> npt.NDArray[np.uint8]:
+        """WordNet path distances between all synsets of the population, (P, P) bytes."""
+        return self.lexicon.taxonomy.path_distances(self.population.synsets)

@@ -1,0 +1,73 @@
+"""Tokenised texts as two arrays, and batches padded from them.
+
+Texts are tokenised once; a batch is then a gather, not a call of a tokenizer.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+IGNORED = -100  # cross-entropy's label of what is no target
+
+IntArray = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Sequences of token ids: one flat array, and where each begins (one more at the end)."""
+
+    tokens: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sequences: Iterable[Sequence[int]]) -> "Ragged":
+        rows = list(sequences)
+        starts = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=starts[1:])
+        tokens = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(starts[-1]))
+        return cls(tokens, starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
+        return self.tokens[self.starts[row] : self.starts[row + 1]]
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.starts)
+
+    def take(self, rows: IntArray) -> "Ragged":
+        """The given rows, in that order."""
+        lengths = self.lengths[rows]
+        starts = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        return Ragged(self.tokens[np.repeat(self.starts[:-1][rows], lengths) + within], starts)
+
+    def rows(self, rows: IntArray) -> list[npt.NDArray[np.int32]]:
+        return [self[int(row)] for row in rows]
+
+
+def pad(sequences: Sequence[IntArray], value: int) -> Tensor:
+    """Sequences as one (B, longest) int64 tensor, filled up with ``value`` on the right."""
+    padded = np.full((len(sequences), max((len(row) for row in sequences), default=0)), value, dtype=np.int64)
+    for i, row in enumerate(sequences):
+        padded[i, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def padded_inputs(sequences: Sequence[IntArray], pad_id: int) -> dict[str, Tensor]:
+    """``input_ids`` (B, longest) of token sequences, and ``attention_mask``: 1 at a token, 0 at padding."""
+    ids = pad(sequences, pad_id)
+    lengths = torch.tensor([len(row) for row in sequences])
+    return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
+
+
+def training_batch(sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int) -> dict[str, Tensor]:
+    """`padded_inputs` of the sources, and ``labels`` (B, T): the targets, with -100 for what is no target."""
+    return {**padded_inputs(sources, pad_id), "labels": pad(targets, IGNORED)}

@@ -1,0 +1,189 @@
+"""The task: given a definition, name the lemma. And the prompts that a trained model is asked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.base import CorpusDataModule
+from datamodules.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
+from datamodules.corpus import Corpus, Matching, encode_batch, load_tokenizer
+from datamodules.population import MAX_SOURCE, PREFIX
+from datamodules.position import ResumableLoader
+from datamodules.ragged import IntArray, Ragged, padded_inputs, training_batch
+
+
+class WordNetDataModule(CorpusDataModule):
+    """Definition → lemma pairs of WordNet for the backbone's own tokenizer.
+
+    The source text is ``summarize: `` and the definition, the target the lemma. A seeded permutation holds out
+    ``val_fraction`` of the pairs. Training batches hold examples of similar length, drawn anew each epoch; a resumed
+    run goes on with the very next batch.
+
+    Args:
+        backbone: whose tokenizer to use; the command line fills it in from the model.
+        batch_size: examples in a batch, per process.
+        val_fraction: share of the entries that are held out.
+        matching: ``single_token`` keeps lemmas that are one token, each token once; ``all`` every pair of WordNet.
+        seed: of the split and of each epoch's order.
+        num_workers: processes that assemble batches; assembling is cheap, so none is usually fastest.
+        prompts: what ``predict`` asks: a text file with a prompt a line, or a list; none asks the held-out definitions.
+        nltk_data: a folder with a WordNet to read instead of the bundled one.
+
+    Raises:
+        ValueError: an argument out of its range, by its key.
+    """
+
+    def __init__(
+        self,
+        backbone: str | None = None,
+        batch_size: int = 32,
+        val_fraction: float = 0.1,
+        matching: Matching = "single_token",
+        seed: int = 42,
+        num_workers: int = 0,
+        prompts: str | list[str] | None = None,
+        nltk_data: str | None = None,
+    ) -> None:
+        super().__init__(batch_size, val_fraction, seed, nltk_data)
+        if num_workers < 0:
+            raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
+        self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
+        self.prompts = _read_prompts(prompts)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._corpus is not None:
+            return
+        lexicon = self._lexicon()
+        tokenizer = load_tokenizer(self.backbone, "model.backbone")
+        self._corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, self.matching)
+        self._train_lengths = self._corpus.sources.lengths[self._corpus.trained]
+
+    def describe(self) -> dict[str, Any]:
+        """What the report says of the data."""
+        corpus, lengths = self.corpus, self.corpus.sources.lengths
+        return {
+            "task": "definition → lemma",
+            "wordnet": corpus.lexicon.version,
+            "matching": self.matching,
+            "tokenizer": self.backbone,
+            "entries": len(corpus.entries),
+            "train_entries": len(corpus.trained),
+            "held_out_entries": len(corpus.held_out),
+            "synsets": len(self.population),
+            "held_out_synsets": int(self.population.held_out.sum()),
+            "mean_source_tokens": float(lengths.mean() - 1),  # the end token is not counted
+            "max_source_tokens": int(lengths.max() - 1),
+            "batch_size": self.batch_size,
+            "real_token_share": real_token_share(self._train_lengths, self._deal(0)),
+            "seed": self.seed,
+        }
+
+    def _deal(self, epoch: int) -> list[IntArray]:
+        """Batches, as positions in the training entries."""
+        return epoch_batches(self._train_lengths, self.batch_size, self.seed, epoch)
+
+    def _per_epoch(self) -> int:
+        return batches_per_epoch(len(self._train_lengths), self.batch_size)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.corpus.trained, self._sampler())
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The held-out entries, each on exactly one process."""
+        batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
+        if self.trainer is not None:
+            world = self.trainer.world_size
+            if len(batches) < world:
+                raise ValueError(
+                    f"data.batch_size: {self.batch_size} leaves {len(batches)} batches of held-out entries for {world} "
+                    "processes"
+                )
+            batches = batches[self.trainer.global_rank :: world]
+        return self._loader(self.corpus.held_out, batches)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The held-out entries again: WordNet is split in two, not three."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The prompts, in their order; every process gets all of them."""
+        texts = self.prompts
+        if texts is None:
+            definitions = self.entries.definitions
+            texts = [definitions[int(i)] for i in self.corpus.held_out]
+        tokens = encode_batch(self.tokenizer, [_prefixed(text) for text in texts], MAX_SOURCE)
+        prompts = _Prompts(texts, Ragged.of(tokens), int(self.tokenizer.pad_token_id))
+        return DataLoader(prompts, batch_size=self.batch_size, collate_fn=prompts.collate)
+
+    def _loader(self, rows: IntArray, batch_sampler: Any) -> DataLoader[Any]:
+        pairs = _Pairs(self.corpus, rows)
+        return ResumableLoader(
+            pairs,
+            batch_sampler=batch_sampler,
+            collate_fn=pairs.collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class _Rows(Dataset[int]):
+    """Numbers of rows; what a batch holds of them is gathered at once, when it is collated."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, row: int) -> int:
+        return int(row)
+
+
+class _Pairs(_Rows):
+    """Some of the entries."""
+
+    def __init__(self, corpus: Corpus, rows: IntArray) -> None:
+        super().__init__(len(rows))
+        self._sources, self._targets = corpus.sources.take(rows), corpus.targets.take(rows)
+        self._pad_id = int(corpus.tokenizer.pad_token_id)
+
+    def collate(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        index = np.asarray(rows)
+        return training_batch(self._sources.rows(index), self._targets.rows(index), self._pad_id)
+
+
+class _Prompts(_Rows):
+    """Texts as they were asked, and their tokens."""
+
+    def __init__(self, texts: list[str], tokens: Ragged, pad_id: int) -> None:
+        super().__init__(len(texts))
+        self._texts, self._tokens, self._pad_id = texts, tokens, pad_id
+
+    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
+        inputs = padded_inputs(self._tokens.rows(np.asarray(rows)), self._pad_id)
+        return {**inputs, "prompts": [self._texts[row] for row in rows]}
+
+
+def _prefixed(text: str) -> str:
+    """A prompt in the task's form, which it may have already."""
+    return text if text.startswith(PREFIX) else PREFIX + text
+
+
+def _read_prompts(prompts: str | list[str] | None) -> list[str] | None:
+    if prompts is None or isinstance(prompts, list):
+        texts = prompts
+    else:
+        file = Path(prompts).expanduser()
+        try:
+            texts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except OSError as error:
+            raise ValueError(f"data.prompts: {file} cannot be read ({error.strerror}); name a text file") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"data.prompts: {file} is no text in UTF-8 ({error.reason} at {error.start})") from error
+    if texts is not None and not texts:
+        raise ValueError("data.prompts: there is no prompt in it")
+    return texts

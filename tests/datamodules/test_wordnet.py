@@ -1,0 +1,243 @@
+"""The task's DataModule: SPEC's numbers, batches for every rank, prompts, and bad arguments told by their keys."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.wordnets import Synset, write_zip
+
+from datamodules import WordNetDataModule
+from datamodules.population import PREFIX
+from lexicon import Lexicon
+
+
+@pytest.fixture(scope="module")
+def data() -> WordNetDataModule:
+    data = WordNetDataModule()
+    data.setup()
+    return data
+
+
+@pytest.fixture(scope="module")
+def small(small_wordnet: str) -> WordNetDataModule:
+    data = WordNetDataModule(nltk_data=small_wordnet, matching="all", batch_size=16)
+    data.setup()
+    return data
+
+
+@pytest.mark.skipif(
+    "MODULANT_T5_TOKENIZER" not in os.environ,
+    reason="MODULANT_T5_TOKENIZER names no folder with T5's own tokenizer (spiece.model, from google-t5/t5-small)",
+)
+def test_t5s_vocabulary_gives_exactly_9362_pairs() -> None:
+    data = WordNetDataModule(backbone=os.environ["MODULANT_T5_TOKENIZER"])
+    data.setup()
+    assert len(data.entries) == 9362
+    assert Counter(data.corpus.lexicon.pos[data.entries.synset].tolist()) == {
+        "n": 6005,
+        "s": 1738,
+        "a": 785,
+        "v": 538,
+        "r": 296,
+    }
+    assert len(data.population) == 8402
+    about = data.describe()
+    assert (about["train_entries"], about["held_out_entries"]) == (8426, 936)
+    assert round(about["mean_source_tokens"], 1) == 15.1
+    assert about["max_source_tokens"] == 93
+    assert about["real_token_share"] >= 0.85
+
+
+def test_texts_of_a_batch(data: WordNetDataModule) -> None:
+    batch = next(iter(data.train_dataloader()))
+    texts = data.tokenizer.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    lemmas = data.tokenizer.batch_decode(batch["labels"].clamp(min=0), skip_special_tokens=True)
+    by_lemma = {entry.lemma: entry for entry in data.entries}
+    assert len(texts) == 32
+    for text, lemma, ids, mask, labels in zip(
+        texts, lemmas, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True
+    ):
+        entry = by_lemma[lemma]
+        again = data.tokenizer(PREFIX + entry.definition).input_ids
+        assert ids[mask.bool()].tolist() == again
+        assert text == data.tokenizer.decode(again, skip_special_tokens=True)
+        assert labels[labels != -100].tolist() == [entry.token_id, data.tokenizer.eos_token_id]
+
+
+def test_the_split(data: WordNetDataModule) -> None:
+    corpus = data.corpus
+    assert len(corpus.held_out) == round(0.1 * len(data.entries))
+    both = np.sort(np.concatenate([corpus.trained, corpus.held_out]))
+    np.testing.assert_array_equal(both, np.arange(len(data.entries)))
+
+
+def test_little_padding(data: WordNetDataModule) -> None:
+    real = total = 0
+    for batch in data.train_dataloader():
+        real += int(batch["attention_mask"].sum())
+        total += batch["attention_mask"].numel()
+    assert real / total >= 0.85
+    assert data.describe()["real_token_share"] == pytest.approx(real / total)
+
+
+def test_population(data: WordNetDataModule) -> None:
+    population, entries = data.population, data.entries
+    assert len(set(population.synsets.tolist())) == len(population) == len(set(entries.synset.tolist()))
+    trained = set(entries.synset[data.corpus.trained].tolist())
+    assert not trained & set(population.synsets[population.held_out].tolist())
+    assert trained == set(population.synsets[~population.held_out].tolist())
+    rows = torch.cat([rows for rows, _, _ in data.population_batches()])
+    assert sorted(rows.tolist()) == list(range(len(population)))
+    distances = data.path_distances()
+    assert distances.shape == (len(population), len(population))
+    assert distances is data.path_distances(), "computed once"
+    a, b = population.synsets[[5, 900]]
+    assert distances[5, 900] == data.corpus.lexicon.taxonomy.path_distance(a, b)
+
+
+def ranks(data: WordNetDataModule, name: str, world: int) -> list[list[dict[str, torch.Tensor]]]:
+    """The batches of each rank. A DataModule needs of its trainer only what is given here."""
+    dealt = []
+    for rank in range(world):
+        batch_progress = SimpleNamespace(total=SimpleNamespace(processed=0))
+        data.trainer = SimpleNamespace(  # type: ignore[assignment]
+            global_rank=rank,
+            world_size=world,
+            ckpt_path=None,
+            num_training_batches=float("inf"),
+            fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=batch_progress)),
+            _accelerator_connector=SimpleNamespace(use_distributed_sampler=False),
+        )
+        loader = getattr(data, name)()
+        dealt.append(list(loader))
+        assert len(dealt[-1]) == len(loader)
+    data.trainer = None
+    return dealt
+
+
+def sources(batches: list[dict[str, torch.Tensor]]) -> list[bytes]:
+    """Each example of some batches, as bytes without its padding."""
+    return [
+        ids[mask.bool()].numpy().tobytes() + labels[labels != -100].numpy().tobytes()
+        for batch in batches
+        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True)
+    ]
+
+
+def test_each_example_once(small: WordNetDataModule) -> None:
+    train, held_out = sources(list(small.train_dataloader())), sources(list(small.val_dataloader()))
+    assert len(train) == len(small.corpus.trained)
+    assert len(held_out) == len(small.corpus.held_out)
+    everything = [
+        np.asarray(small.tokenizer(PREFIX + entry.definition, truncation=True, max_length=128).input_ids).tobytes()
+        + np.asarray(small.tokenizer(entry.lemma, truncation=True, max_length=16).input_ids).tobytes()
+        for entry in small.entries
+    ]
+    assert Counter(train + held_out) == Counter(everything)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_an_epoch(small: WordNetDataModule, world: int) -> None:
+    per_rank = ranks(small, "train_dataloader", world)
+    assert len({len(batches) for batches in per_rank}) == 1, "as many batches on each rank"
+    one = Counter(sources(list(small.train_dataloader())))
+    dealt = Counter(sources([batch for batches in per_rank for batch in batches]))
+    assert not dealt - one, "nothing twice"
+    assert sum((one - dealt).values()) <= (world - 1) * 16, "fewer than one round of batches is left for another epoch"
+
+
+def test_validation_is_dealt_whole_and_unpadded(small: WordNetDataModule) -> None:
+    per_rank = ranks(small, "val_dataloader", 2)
+    together = Counter(sources([batch for batches in per_rank for batch in batches]))
+    assert together == Counter(sources(list(small.val_dataloader())))
+
+
+def test_matching_all_keeps_lemmas_of_any_length(small: WordNetDataModule, small_wordnet: str) -> None:
+    lexicon = Lexicon.load(small_wordnet)
+    expected = [
+        (lemma, lexicon.names[i])
+        for i in range(len(lexicon))
+        if len(lexicon.definitions[i]) > 10
+        for lemma in lexicon.lemmas_of(i)
+    ]
+    assert [(entry.lemma, entry.synset) for entry in small.entries] == expected
+    assert {len(small.corpus.targets[i]) for i in range(len(small.entries))} > {2, 3, 4}
+
+
+def test_workers_deal_the_same(small: WordNetDataModule, small_wordnet: str) -> None:
+    other = WordNetDataModule(nltk_data=small_wordnet, matching="all", batch_size=16, num_workers=1)
+    other.setup()
+    for one, two in zip(small.train_dataloader(), other.train_dataloader(), strict=True):
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def prompts_of(data: WordNetDataModule) -> list[str]:
+    return [prompt for batch in data.predict_dataloader() for prompt in batch["prompts"]]
+
+
+def test_prompts(small_wordnet: str, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("a tame animal\n\n  summarize: a large building  \nein Gebäude\n", encoding="utf-8")
+    data = WordNetDataModule(nltk_data=small_wordnet, prompts=str(file), batch_size=2)
+    data.setup()
+    assert prompts_of(data) == ["a tame animal", "summarize: a large building", "ein Gebäude"]
+    first = next(iter(data.predict_dataloader()))
+    texts = data.tokenizer.batch_decode(first["input_ids"], skip_special_tokens=True)
+    assert texts == ["summarize: a tame animal", "summarize: a large building"]
+    assert first["attention_mask"].sum() == sum(len(data.tokenizer(text).input_ids) for text in texts)
+
+
+def test_without_prompts_the_held_out_definitions_are_asked(small: WordNetDataModule) -> None:
+    definitions = small.entries.definitions
+    assert prompts_of(small) == [definitions[i] for i in small.corpus.held_out]
+
+
+def test_prompts_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "latin.txt").write_bytes(b"Geb\xe4ude\n")
+    for prompts, message in (
+        (str(tmp_path / "nowhere.txt"), "nowhere.txt cannot be read"),
+        (str(tmp_path / "empty.txt"), "there is no prompt in it"),
+        (str(tmp_path / "latin.txt"), "latin.txt is no text in UTF-8"),
+        ([], "there is no prompt in it"),
+    ):
+        with pytest.raises(ValueError, match=rf"^data\.prompts: .*{message}"):
+            WordNetDataModule(prompts=prompts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
+        ({"val_fraction": 0.0}, "data.val_fraction must lie between 0 and 1, got 0.0"),
+        ({"val_fraction": 1.0}, "data.val_fraction must lie between 0 and 1, got 1.0"),
+        ({"seed": -1}, "data.seed must not be negative, got -1"),
+        ({"num_workers": -1}, "data.num_workers must not be negative, got -1"),
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WordNetDataModule(**arguments)
+
+
+def test_what_only_setup_can_know(small_wordnet: str, tmp_path: Path) -> None:
+    for arguments, message in (
+        ({"matching": "some"}, "data.matching is 'some'; it must be one of single_token, all"),
+        ({"backbone": str(tmp_path)}, "model.backbone: .* has no tokenizer that can be read"),
+        ({"val_fraction": 0.9999}, "data.val_fraction: 0.9999 leaves none of .* entries to train on"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            WordNetDataModule(**{"nltk_data": small_wordnet, **arguments}).setup()  # type: ignore[arg-type]
+        assert "\n" not in str(error.value)
+
+
+def test_an_empty_match(tmp_path: Path) -> None:
+    words = [Synset((f"xqzv{i}jjw",), "a word that nobody knows") for i in range(3)]
+    data = WordNetDataModule(nltk_data=str(write_zip(words, tmp_path / "wordnet.zip")))
+    with pytest.raises(ValueError, match=r"0 lemmas of WordNet are one token .* \(or use data.matching: all\)"):
+        data.setup()
