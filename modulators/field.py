@@ -72,7 +72,8 @@ class FieldModulator(Modulator):
         expert_ks: dimension of each expert's simplex.
         expert_edim: dimension of the space that the simplices live in.
         initial_alpha: every α at the start.
-        alpha_min, alpha_max: the bounds that α stays within.
+        alpha_min: the lower bound that α stays within.
+        alpha_max: the upper one.
         alpha_bound: ``smooth``: α = α_min + (α_max − α_min) sigmoid(θ); ``clamp``: α = clamp(sigmoid(θ), …), the
             source's, which gets no gradient once it is out of bounds.
         null_space_fraction: this part of D, rounded down, is never touched.

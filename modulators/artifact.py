@@ -1,0 +1,151 @@
+"""A trained modulator as a folder: weights as safetensors, its configuration, and a card for people."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import modulators
+from modulators.attach import attach
+from modulators.backbone import first_line, load_backbone, load_config, load_tokenizer, stream_of
+from modulators.base import Modulator, ResidualStream
+
+WEIGHTS, CONFIG, CARD = "modulator.safetensors", "modulator_config.json", "README.md"
+_KNOWN = ("LerpModulator", "FieldModulator")
+
+_CARD = """\
+# {kind} for {backbone}
+
+A geometric modulator of the residual stream of a frozen T5, trained by
+modulant: definition → lemma over WordNet 3.0. {parameters:,} parameters, attached to encoder layers {layers}.
+
+```python
+from modulators import load_modulated
+
+model, tokenizer = load_modulated({folder!r})
+ids = tokenizer("summarize: a domesticated carnivorous mammal", return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=8)[0], skip_special_tokens=True))
+with model.modulation.disabled():  # the backbone itself, bit for bit
+    ...
+```
+
+| figure at the end of training | |
+|---|---|
+{figures}
+
+One run, one seed: a lift without its controls and interval is no result.
+"""
+
+
+def save_modulator(
+    modulator: Modulator, folder: str | Path, backbone: str, layers: list[int], figures: dict[str, float]
+) -> None:
+    """Write a modulator so that `load_modulated` finds it.
+
+    Args:
+        modulator: of one of this package's classes.
+        folder: made if it is not there.
+        backbone: what the modulator was trained on: ``mini``, a folder or a hub id.
+        layers: the encoder blocks that it is attached to.
+        figures: what the card says of it.
+
+    Raises:
+        ValueError: a modulator of a class that `load_modulated` does not know.
+    """
+    kind = type(modulator).__name__
+    if kind not in _KNOWN:
+        raise ValueError(f"a {kind} cannot be saved as an artefact; known are {', '.join(_KNOWN)}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in modulator.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    config = {
+        "modulator": kind,
+        "init_args": modulator.init_args,
+        "backbone": backbone,
+        "layers": layers,
+        "stream": asdict(modulator.stream),
+        "sha256": _sha256(folder / WEIGHTS),
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items()) or "| none | |"
+    card = _CARD.format(
+        kind=kind,
+        backbone=backbone,
+        parameters=sum(p.numel() for p in modulator.parameters()),
+        layers=layers,
+        folder=folder.name,
+        figures=rows,
+    )
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def load_modulated(folder_or_hub_id: str | Path, backbone: str | None = None) -> tuple[Any, Any]:
+    """A frozen T5 with the modulator of an artefact attached, and its tokenizer.
+
+    Args:
+        folder_or_hub_id: what `save_modulator` wrote, or a hub repository that holds those files.
+        backbone: another place of the same backbone than the artefact names.
+
+    Returns:
+        (model, tokenizer), in eval mode. The model has two attributes more: ``modulator``, the module, which is not
+        moved along with the model to another device, and ``modulation``, its handle.
+
+    Raises:
+        ValueError: no artefact there, of a class that is not known, for a backbone of other sizes, or whose tensors
+            are damaged or not what its configuration says.
+    """
+    folder = _folder(folder_or_hub_id)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        kind, init_args, layers, sha256 = (config[key] for key in ("modulator", "init_args", "layers", "sha256"))
+        backbone = str(backbone or config["backbone"])
+        trained_on = ResidualStream(**config["stream"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
+        raise ValueError(f"{folder}: no artefact of a modulator ({CONFIG}: {reason})") from error
+    if kind not in _KNOWN:
+        raise ValueError(f"{folder / CONFIG}: modulator is {kind!r}; it must be one of {', '.join(_KNOWN)}")
+    stream = stream_of(load_config(backbone))
+    if stream != trained_on:
+        raise ValueError(f"{folder}: trained for a backbone of {asdict(trained_on)}; {backbone!r} has {asdict(stream)}")
+    try:
+        modulator: Modulator = getattr(modulators, kind)(stream, **init_args)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG}: init_args: {first_line(error)}") from error
+    try:
+        if _sha256(folder / WEIGHTS) != sha256:
+            raise ValueError(f"its SHA-256 is not the one in {CONFIG}: it is damaged, or of another modulator")
+        modulator.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder / WEIGHTS}: not the tensors that {CONFIG} describes ({reason})") from error
+    model = load_backbone(backbone)
+    modulator.requires_grad_(False).eval()
+    handle = attach(model, modulator, layers)
+    # Beside the T5, not in it: its state dict stays the base's.
+    object.__setattr__(model, "modulator", modulator)
+    object.__setattr__(model, "modulation", handle)
+    return model, load_tokenizer(backbone)
+
+
+def _folder(folder_or_hub_id: str | Path) -> Path:
+    folder = Path(folder_or_hub_id).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(folder_or_hub_id), allow_patterns=[WEIGHTS, CONFIG, CARD]))
+    except (OSError, ValueError) as error:
+        reason = first_line(error)
+        raise ValueError(f"{folder_or_hub_id}: neither a folder nor a hub repository at hand ({reason})") from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,140 @@
+"""The frozen T5: found, loaded, frozen; and what both training modules need of one.
+
+`mini` is the bundled backbone, a path is a folder in Hugging Face's layout, and anything else is a hub id. Its
+configuration alone says what a modulator must know, so arguments are checked before any weight is read.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from assets import resolve_backbone
+from modulators.base import ResidualStream
+
+SUPPORTED = ("t5", "umt5")
+
+
+def load_config(backbone: str) -> Any:
+    """The configuration of a backbone.
+
+    Args:
+        backbone: ``mini``, a folder, or a hub id such as ``google-t5/t5-small``.
+
+    Raises:
+        ValueError: nothing is there, or it is no T5.
+    """
+    name = resolve_backbone(backbone)
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".")):
+        raise ValueError(
+            f"model.backbone: no folder {backbone}; name 'mini', a folder or a hub id (google-t5/t5-small)"
+        )
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = first_line(error)
+        raise ValueError(
+            f"model.backbone: {backbone!r} cannot be loaded ({reason}); name 'mini', a folder with a config.json, "
+            "or a hub id (google-t5/t5-small), which needs a network or a filled cache"
+        ) from error
+    if config.model_type not in SUPPORTED:
+        raise ValueError(
+            f"model.backbone: {backbone!r} is a {config.model_type}; it must be one of {', '.join(SUPPORTED)}"
+        )
+    return config
+
+
+def stream_of(config: Any) -> ResidualStream:
+    """What a modulator must know of a T5 of this configuration."""
+    return ResidualStream(d_model=config.d_model, n_layers=config.num_layers, vocab_size=config.vocab_size)
+
+
+def load_backbone(backbone: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A T5 with its weights, frozen and in eval mode.
+
+    Raises:
+        ValueError: the weights cannot be read, or some of the model's are not among them, or have another shape.
+    """
+    name = resolve_backbone(backbone)
+    try:
+        with _no_progress_bar():
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"model.backbone: the weights of {backbone!r} cannot be read ({first_line(error)})") from error
+    if report["missing_keys"]:
+        some = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ValueError(f"model.backbone: {backbone!r} lacks {len(report['missing_keys'])} tensors ({some} …)")
+    return freeze(model)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers draws one over the tensors of a file, which takes no time; a download keeps its own."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def load_tokenizer(backbone: str) -> Any:
+    """The backbone's own tokenizer.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(resolve_backbone(backbone))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model.backbone: {backbone!r} has no tokenizer that can be read ({first_line(error)})"
+        ) from error
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Forget the activations of each block, and compute them again in the backward pass."""
+    # gradient_checkpointing_enable is the name in older versions of transformers, and deprecated in newer ones.
+    name = "activation_checkpointing" if hasattr(model, "activation_checkpointing_enable") else "gradient_checkpointing"
+    getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of an error, without the page that may follow."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def freeze(model: nn.Module) -> Any:
+    """No gradients, and eval mode: dropout would be noise on a measurement."""
+    return model.requires_grad_(False).eval()
+
+
+def encode(
+    model: Any, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"]
+) -> Float[Tensor, "batch tokens width"]:
+    """The encoder's last hidden state."""
+    return cast(Tensor, model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
+
+
+class RandomEncoder(nn.Module):
+    """A freshly initialised encoder of the same configuration, in fp32: what the architecture alone achieves.
+
+    Its token embeddings are drawn anew too. The global generator is left as it was.
+    """
+
+    def __init__(self, config: Any, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = freeze(AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return encode(self.model, input_ids, attention_mask)

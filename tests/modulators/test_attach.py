@@ -1,0 +1,98 @@
+"""What attach refuses, and calls that do not come with token ids."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import T5Config, T5EncoderModel
+
+from modulators import FieldModulator, LerpModulator, ResidualStream, attach
+
+STREAM = ResidualStream(d_model=16, n_layers=2, vocab_size=30)
+
+
+@pytest.fixture
+def model() -> T5EncoderModel:
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=30, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4)
+    return T5EncoderModel(config).requires_grad_(False).eval()
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([0, 9], "^layers: layer 9: the encoder has 2, 0 … 1$"),
+        ([-1], "^layers: layer -1: the encoder has 2, 0 … 1$"),
+        ([], r"^layers is \[\]; it must name at least one block, each once$"),
+        ([1, 1], r"^layers is \[1, 1\]; it must name at least one block, each once$"),
+    ],
+)
+def test_bad_layers(model: T5EncoderModel, layers: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attach(model, FieldModulator(STREAM), layers=layers)
+    assert not model.encoder._forward_pre_hooks  # nothing stays behind
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((24, 2, 30), "^FieldModulator was built for width 24, got 16$"),
+        ((16, 3, 30), "^FieldModulator was built for layers 3, got 2$"),
+        ((16, 2, 31), "^FieldModulator was built for vocabulary 31, got 30$"),
+    ],
+)
+def test_a_modulator_of_other_sizes(model: T5EncoderModel, sizes: tuple[int, int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attach(model, FieldModulator(ResidualStream(*sizes)))
+
+
+def test_a_model_without_an_encoder() -> None:
+    with pytest.raises(ValueError, match=r"^attach needs a T5-like model with encoder\.block, got Linear$"):
+        attach(nn.Linear(2, 2), FieldModulator(STREAM))
+
+
+def test_embeddings_instead_of_ids(model: T5EncoderModel) -> None:
+    ids = torch.randint(0, 30, (2, 70))
+    embeds = model.get_input_embeddings()(ids)
+    with torch.no_grad():
+        field = attach(model, FieldModulator(STREAM))
+        assert torch.equal(model(inputs_embeds=embeds)[0], model(ids)[0])
+        field.remove()
+        lerp = attach(model, LerpModulator(STREAM, n_geometric_dims=4))
+        with pytest.raises(ValueError, match=r"^LerpModulator needs token_ids: give the encoder input_ids"):
+            model(inputs_embeds=embeds)
+        with lerp.disabled():
+            model(inputs_embeds=embeds)
+
+
+def test_a_block_called_by_keyword_and_on_its_own(model: T5EncoderModel) -> None:
+    modulator = FieldModulator(STREAM)
+    hidden = torch.randn(2, 70, 16)
+    block = model.encoder.block[0]
+    with torch.no_grad():
+        expected = block(modulator(hidden, 0))[0]
+        attach(model, modulator)
+        assert torch.equal(block(hidden_states=hidden)[0], expected)
+        assert torch.equal(block(hidden)[0], expected)
+
+
+def test_two_modulators_on_one_model(model: T5EncoderModel) -> None:
+    ids = torch.randint(0, 30, (2, 70))
+    with torch.no_grad():
+        first = attach(model, LerpModulator(STREAM, n_geometric_dims=4, initial_alpha=0.3))
+        one = model(ids)[0]
+        second = attach(model, FieldModulator(STREAM, initial_alpha=0.3), layers=[1])
+        both = model(ids)[0]
+        assert not torch.equal(one, both)
+        with second.disabled():
+            assert torch.equal(model(ids)[0], one)
+        first.remove()
+        second.remove()
+        first = attach(model, second.modulator, layers=[1])
+        assert not torch.equal(model(ids)[0], both)
+
+
+def test_all_hidden_states_can_still_be_asked_for(model: T5EncoderModel) -> None:
+    attach(model, FieldModulator(STREAM))
+    with torch.no_grad():
+        out = model(torch.randint(0, 30, (2, 70)), output_hidden_states=True)
+    assert len(out.hidden_states) == 3
