@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from callbacks.alpha_convergence import AlphaConvergence
     from callbacks.checkpoints import AtomicCheckpointIO, CheckpointError, RunCheckpoint, newest_checkpoint
+    from callbacks.console import RunConsole
+    from callbacks.first_validation import FirstValidation
     from callbacks.metrics_csv import MetricsCSV
     from callbacks.pentachoron_health import PentachoronHealth
     from callbacks.predictions import RunPredictions
@@ -21,11 +23,13 @@ _HOMES = {
     "AlphaConvergence": "alpha_convergence",
     "AtomicCheckpointIO": "checkpoints",
     "CheckpointError": "checkpoints",
+    "FirstValidation": "first_validation",
     "MetricsCSV": "metrics_csv",
     "PentachoronHealth": "pentachoron_health",
     "RelationalAlignment": "relational_alignment",
     "RunArtifact": "run_artifact",
     "RunCheckpoint": "checkpoints",
+    "RunConsole": "console",
     "RunPredictions": "predictions",
     "RunProgress": "progress",
     "RunReport": "run_report",
@@ -36,11 +40,13 @@ __all__ = [
     "AlphaConvergence",
     "AtomicCheckpointIO",
     "CheckpointError",
+    "FirstValidation",
     "MetricsCSV",
     "PentachoronHealth",
     "RelationalAlignment",
     "RunArtifact",
     "RunCheckpoint",
+    "RunConsole",
     "RunPredictions",
     "RunProgress",
     "RunReport",

@@ -147,7 +147,8 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.state.fn != TrainerFn.FITTING or not self._should_save_on_exception(trainer):
             return
         if culprit := not_finite(pl_module):
-            tell(f"no checkpoint of step {trainer.global_step}: {culprit} is not finite")
+            if not isinstance(exception, CheckpointError):  # which says so itself
+                tell(f"no checkpoint of step {trainer.global_step}: {culprit} is not finite")
             return
         # the other ranks may be anywhere by now, so nothing here may wait for them: no barrier, no synced metric
         if trainer.is_global_zero:
@@ -157,7 +158,8 @@ class RunCheckpoint(ModelCheckpoint):
             self._last_global_step_saved = trainer.global_step
             for step_path in self._surplus(path):
                 trainer.strategy.checkpoint_io.remove_checkpoint(step_path)
-            tell(f"saved {path} on {type(exception).__name__}")
+            if not isinstance(exception, KeyboardInterrupt | SystemExit):  # the command line says how to go on
+                tell(f"saved {path} on {type(exception).__name__}")
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         if culprit := not_finite(trainer.lightning_module):

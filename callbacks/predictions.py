@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 SHOWN = 40  # rows on the screen; the file holds all
 
@@ -17,6 +18,9 @@ class RunPredictions(pl.Callback):
 
     def __init__(self) -> None:
         self._rows: list[dict[str, str]] = []
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._rows = []
 
     def on_predict_batch_end(
         self,
@@ -38,6 +42,9 @@ class RunPredictions(pl.Callback):
         table = Table("prompt", "original", "modulated")
         for row in self._rows[:SHOWN]:
             changed = row["original"] != row["modulated"]
-            table.add_row(row["prompt"], row["original"], f"[bold]{row['modulated']}[/]" if changed else row["modulated"])
+            # as Text: brackets in a prompt are no markup
+            cells = (Text(row["prompt"]), Text(row["original"]), Text(row["modulated"], "bold" if changed else ""))
+            table.add_row(*cells)
         Console().print(table)
-        print(f"{len(self._rows)} answers in {file}")
+        same = sum(row["original"] == row["modulated"] for row in self._rows)
+        print(f"{len(self._rows)} answers, {same} of them the same with and without modulation: {file}")

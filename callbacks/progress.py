@@ -86,6 +86,10 @@ class RunProgress(RichProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         return dict(shown_figures(trainer.callback_metrics))
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._epoch_started = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self._epoch_started = time.monotonic()

@@ -81,10 +81,10 @@ def _headline(report: Report) -> str:
     rows: list[list[str]] = []
     validation = report["loss"].get("validation")
     if validation:
-        rows.append(_row("validation loss (nats per token)", _first(validation), validation["last"]))
+        rows.append(_row("validation loss (nats per token)", _first(validation), validation.get("last")))
     for key, name in (("val/token_accuracy", "token accuracy"), ("val/exact_match", "exact match")):
         if measured := report["run"]["metrics"].get(key):
-            rows.append(_row(f"{name}, validation", _first(measured), measured["last"]))
+            rows.append(_row(f"{name}, validation", _first(measured), measured.get("last")))
     relational = report["relational"]
     before, after = before_and_after(relational)
     for key, name in (("pearson", "Pearson with path similarity"), ("spearman", "Spearman"), ("gradient", "gradient")):
@@ -126,7 +126,7 @@ def before_and_after(summary: Mapping[str, Any]) -> tuple[Mapping[str, Any], Map
 
 
 def mean(values: Any) -> float | None:
-    flat = [value for row in values or [] for value in row]
+    flat = [value for row in values or [] for value in row if value is not None]  # None is what was no finite number
     return sum(flat) / len(flat) if flat else None
 
 

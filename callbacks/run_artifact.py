@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 
 
 class RunArtifact(pl.Callback):
-    """At the end of a fit, writes `modulator/` by `modulators.save_modulator`, with the figures that the run ended at."""
+    """At the end of a fit, writes `modulator/` by `modulators.save_modulator`, with the run's last figures."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from modulators import ModulatedT5, save_modulator

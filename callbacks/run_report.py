@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.environment import command_line, machine, peak_memory, seed, versions
+from callbacks.first_validation import FirstValidation
 from callbacks.metrics_csv import MetricsCSV, read_metrics
 from callbacks.report_figures import draw
 from callbacks.report_text import markdown
@@ -95,6 +96,7 @@ class RunReport(Callback):
         self._look(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_began = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV):
                 logger.resume_at(trainer.global_step)
@@ -185,6 +187,11 @@ class RunReport(Callback):
         folder = Path(trainer.default_root_dir)
         series = self._metrics(trainer)
         measured = first_and_last(series, self._latest)
+        for key, value in _before_training(trainer).items():  # a run without metrics.csv knows them too
+            before = {"first": value, "first_step": 0}
+            # the only point of the series is this one where no validation came after it
+            only = measured.get(key, {}).get("last_step", 0) == 0 and key not in self._latest
+            measured[key] = before if only else measured[key] | before
         sections = {name: _summary(trainer, name) for name in _SECTIONS.values()}
         # Lightning counts no steps in an evaluation: those of the checkpoint are meant
         steps = trainer.global_step if self._stage == "fit" else self._loaded_step
@@ -212,7 +219,8 @@ class RunReport(Callback):
             "alpha": {
                 "layers": self._known["model"]["layers"] if final else [],
                 "experts": list(getattr(getattr(module, "modulator", None), "expert_names", ())) if final else [],
-                "initial": self._initial_alphas,
+                # a checkpoint of a run that modulated other layers has no start to compare with
+                "initial": self._initial_alphas if len(self._initial_alphas or []) == len(final or []) else None,
                 "final": final,
                 "convergence": sections["alpha"] or None,
             },
@@ -244,6 +252,13 @@ def _summary(trainer: Trainer, section: str) -> dict[str, Any]:
         names = {base.__name__ for base in type(callback).__mro__}
         if any(_SECTIONS.get(name) == section for name in names) and hasattr(callback, "summary"):
             return dict(callback.summary())
+    return {}
+
+
+def _before_training(trainer: Trainer) -> dict[str, float]:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FirstValidation) and trainer.state.fn == TrainerFn.FITTING:
+            return callback.summary()
     return {}
 
 

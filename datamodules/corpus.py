@@ -43,6 +43,8 @@ def load_tokenizer(name: str, key: str) -> Tokenizer:
 
 def encode_batch(tokenizer: Tokenizer, texts: list[str], max_length: int | None = None) -> list[list[int]]:
     """Token ids without special tokens, or with the end token and cut to ``max_length`` where that is given."""
+    if not texts:  # transformers looks at the first
+        return []
     if max_length is None:
         return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
     return list(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])

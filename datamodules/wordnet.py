@@ -61,6 +61,11 @@ class WordNetDataModule(CorpusDataModule):
         tokenizer = load_tokenizer(self.backbone, "model.backbone")
         self._corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, self.matching)
         self._train_lengths = self._corpus.sources.lengths[self._corpus.trained]
+        world = self.trainer.world_size if self.trainer is not None else 1
+        if (batches := batches_per_epoch(len(self._corpus.held_out), self.batch_size)) < world:
+            raise ValueError(
+                f"data.batch_size: {self.batch_size} leaves {batches} batches of held-out entries for {world} processes"
+            )
 
     def describe(self) -> dict[str, Any]:
         """What the report says of the data."""
@@ -96,13 +101,7 @@ class WordNetDataModule(CorpusDataModule):
         """The held-out entries, each on exactly one process."""
         batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
         if self.trainer is not None:
-            world = self.trainer.world_size
-            if len(batches) < world:
-                raise ValueError(
-                    f"data.batch_size: {self.batch_size} leaves {len(batches)} batches of held-out entries for {world} "
-                    "processes"
-                )
-            batches = batches[self.trainer.global_rank :: world]
+            batches = batches[self.trainer.global_rank :: self.trainer.world_size]
         return self._loader(self.corpus.held_out, batches)
 
     def test_dataloader(self) -> DataLoader[Any]:

@@ -189,4 +189,5 @@ def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float16"}
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    tokenizer.backend_tokenizer.no_truncation()  # a limit that some earlier call asked for is no part of the tokenizer
     tokenizer.save_pretrained(folder)

@@ -13,8 +13,7 @@ def test_ninety_to_ten_by_a_seeded_permutation() -> None:
     held_out = held_out_entries(9362, 0.1, 42)
     assert len(held_out) == 936
     assert (np.diff(held_out) > 0).all()
-    assert 0 <= held_out[0]
-    assert held_out[-1] < 9362
+    assert set(held_out.tolist()) <= set(range(9362))
     np.testing.assert_array_equal(held_out, held_out_entries(9362, 0.1, 42))
     assert len(np.intersect1d(held_out, held_out_entries(9362, 0.1, 43))) < 200  # 94 by chance
     assert len(held_out_entries(3, 0.001, 0)) == 1, "at least one"
@@ -38,7 +37,7 @@ def test_distinct_and_held_out(synsets: list[int], data: st.DataObject) -> None:
     assert sorted(rows) == list(range(len(found)))
 
 
-def test_a_sample_stands_for_very_many(monkeypatch: object) -> None:
+def test_a_sample_stands_for_very_many() -> None:
     synsets = np.random.default_rng(0).permutation(population.MAX_POPULATION + 500)
     sources = Ragged.of([[int(synset)] for synset in synsets])
     found = Population.of(synsets, sources, np.arange(100))

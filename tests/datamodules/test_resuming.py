@@ -1,5 +1,6 @@
 """A run that was cut and resumed sees the very batches, and ends with the very weights, of one that was not."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import GlossDataModule, WordNetDataModule
 from lexicon import Lexicon
-from modulators import FieldModulator, ModulatedT5, PretrainT5
+from modulators import LerpModulator, ModulatedT5, PretrainT5
 from tests.wordnets import excerpt, write_zip
+
+MODULATOR = partial(LerpModulator, n_geometric_dims=4)
 
 BATCHES = 9  # of an epoch
 DATA: dict[str, Any] = {"batch_size": 8, "matching": "all", "val_fraction": 0.775}
@@ -100,7 +103,7 @@ def start(few: str, tiny_backbone: str, tmp_path_factory: pytest.TempPathFactory
     def run(*callbacks: pl.Callback, data: dict[str, Any] | None = None, **trainer: Any) -> Run:
         torch.manual_seed(1)
         arguments = {**DATA, "nltk_data": few, **(data or {})}
-        module = ModulatedT5(FieldModulator, backbone=tiny_backbone, lr=0.05)
+        module = ModulatedT5(MODULATOR, backbone=tiny_backbone, lr=0.05)
         return Run(WordNetDataModule(**arguments), module, tmp_path_factory.mktemp("run"), *callbacks, **trainer)
 
     return run
@@ -181,7 +184,7 @@ def test_stopped_by_max_steps(start: Any, whole: tuple[Run, Path], tmp_path: Pat
 
 
 def test_the_position_is_in_the_checkpoint(whole: tuple[Run, Path]) -> None:
-    run, folder = whole
+    _, folder = whole
     for name, position in (
         ("step_5", (0, 5)),
         ("step_9", (1, 0)),
@@ -215,15 +218,15 @@ def test_a_new_run_begins_at_the_beginning(few: str, tiny_backbone: str, whole: 
     data = WordNetDataModule(**DATA, nltk_data=few)
     assert data.state_dict() == {}
     torch.manual_seed(1)
-    Run(data, ModulatedT5(FieldModulator, backbone=tiny_backbone, lr=0.05), folder, resume=folder / "step_14.ckpt")
+    Run(data, ModulatedT5(MODULATOR, backbone=tiny_backbone, lr=0.05), folder, resume=folder / "step_14.ckpt")
     torch.manual_seed(1)
-    again = Run(data, ModulatedT5(FieldModulator, backbone=tiny_backbone, lr=0.05), folder)
+    again = Run(data, ModulatedT5(MODULATOR, backbone=tiny_backbone, lr=0.05), folder)
     assert again.seen == run.seen
 
 
 def test_lightning_may_not_deal_again(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pl.Trainer, "world_size", 2)
-    with pytest.raises(ValueError, match="trainer.use_distributed_sampler must be false"):
+    with pytest.raises(ValueError, match=r"trainer\.use_distributed_sampler must be false"):
         start(num_sanity_val_steps=0)
 
 

@@ -35,11 +35,11 @@ def test_one_token_is_hidden() -> None:
 
 
 def test_masks_are_uniform() -> None:
-    # 20 tokens, 3 hidden in one span at the end; 27 tokens, 4 hidden; with two spans 1 + 5 … 5 + 1 are equally likely.
+    # Two spans of together 6 tokens: 1 + 5, 2 + 4, … 5 + 1 are equally likely.
     rng = np.random.default_rng(0)
     first = []
     for _ in range(4000):
-        mask = noise_mask(40, rng)  # 6 hidden in 2 spans
+        mask = noise_mask(40, rng)
         inside = mask[np.argmax(mask) :]
         first.append(int(np.argmin(inside)))
     counts = np.bincount(first, minlength=6)[1:]
@@ -69,7 +69,9 @@ def test_source_and_target_hold_the_text(text: list[int], seed: int) -> None:
     assert len(source) + len(target) == len(text) + 2 * spans_of(mask) + 2
 
 
-@pytest.mark.parametrize("arguments", [{"length": 0}, {"noise_density": 0.0}, {"noise_density": 1.0}, {"mean_span": 0.5}])
+@pytest.mark.parametrize(
+    "arguments", [{"length": 0}, {"noise_density": 0.0}, {"noise_density": 1.0}, {"mean_span": 0.5}]
+)
 def test_bad_arguments(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="noise_mask needs length >= 1"):
-        noise_mask(**{"length": 10, "rng": np.random.default_rng(0), **arguments})  # type: ignore[arg-type]
+        noise_mask(**{"length": 10, "rng": np.random.default_rng(0), **arguments})

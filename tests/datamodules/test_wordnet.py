@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.wordnets import Synset, write_zip
 
 from datamodules import WordNetDataModule
 from datamodules.population import PREFIX
 from lexicon import Lexicon
+from tests.wordnets import Synset, write_zip
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def ranks(data: WordNetDataModule, name: str, world: int) -> list[list[dict[str,
     dealt = []
     for rank in range(world):
         batch_progress = SimpleNamespace(total=SimpleNamespace(processed=0))
-        data.trainer = SimpleNamespace(  # type: ignore[assignment]
+        data.trainer = SimpleNamespace(
             global_rank=rank,
             world_size=world,
             ckpt_path=None,
@@ -232,7 +232,7 @@ def test_what_only_setup_can_know(small_wordnet: str, tmp_path: Path) -> None:
         ({"val_fraction": 0.9999}, "data.val_fraction: 0.9999 leaves none of .* entries to train on"),
     ):
         with pytest.raises(ValueError, match=message) as error:
-            WordNetDataModule(**{"nltk_data": small_wordnet, **arguments}).setup()  # type: ignore[arg-type]
+            WordNetDataModule(**{"nltk_data": small_wordnet, **arguments}).setup()
         assert "\n" not in str(error.value)
 
 

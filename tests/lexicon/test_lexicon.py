@@ -108,7 +108,11 @@ def test_a_cache_that_is_not_whole_is_compiled_again(small: list[Synset], tmp_pa
 
 
 def test_published_by_renaming(
-    small: list[Synset], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: list[Synset],
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -183,5 +187,5 @@ def test_a_users_archive_that_is_damaged(small: list[Synset], tmp_path: Path, ca
 
 def test_a_folder_without_wordnet(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(LexiconError, match="no WordNet here; expected corpora/wordnet.zip"):
+        with pytest.raises(LexiconError, match=r"no WordNet here; expected corpora/wordnet\.zip"):
             Lexicon.load(folder)

@@ -1,5 +1,6 @@
 """ModulatedT5: what trains, what does not, what is saved, and that its figures are what they say."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ SMALL_LERP = partial(LerpModulator, n_geometric_dims=4)
 
 
 def loader(tokens: dict[str, Tensor], batches: int = 3) -> Any:
-    return DataLoader([{key: value.roll(i, 0) for key, value in tokens.items()} for i in range(batches)], batch_size=None)  # type: ignore[arg-type]
+    made = [{key: value.roll(i, 0) for key, value in tokens.items()} for i in range(batches)]
+    return DataLoader(made, batch_size=None)
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Trainer:
@@ -192,7 +194,7 @@ def test_the_rate_falls_as_a_cosine(backbone: str, tokens: dict[str, Tensor], tm
     rates = Rates()
     module = ModulatedT5(SMALL_LERP, backbone=backbone, lr=1.0)
     trainer(tmp_path, rates).fit(module, loader(tokens), loader(tokens))
-    expected = [0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / 6, dtype=torch.float64)).item()) for step in range(6)]
+    expected = [0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
     assert rates.seen == pytest.approx(expected, abs=1e-12)
 
 
@@ -204,8 +206,8 @@ def test_nothing_to_train_or_no_end(backbone: str, tokens: dict[str, Tensor], tm
 
     with pytest.raises(ValueError, match="no trainable parameter; use validate instead of fit"):
         trainer(tmp_path).fit(ModulatedT5(Fixed, backbone=backbone), loader(tokens, 1), loader(tokens, 1))
+    endless = trainer(tmp_path, max_epochs=-1)
     with pytest.raises(ValueError, match="falls as a cosine over inf steps; set max_epochs or max_steps"):
-        endless = trainer(tmp_path, max_epochs=-1)
         endless.fit(ModulatedT5(SMALL_LERP, backbone=backbone), loader(tokens, 1), loader(tokens, 1))
 
 
@@ -221,7 +223,10 @@ def test_loss_from_shifted_targets_in_float64(
     shifted[:, 1:] = labels[:, :-1].clamp(min=0)
     hidden = module.encode(tokens["input_ids"], tokens["attention_mask"])
     decoded = module.model.decoder(
-        input_ids=shifted, encoder_hidden_states=hidden, encoder_attention_mask=tokens["attention_mask"], use_cache=False
+        input_ids=shifted,
+        encoder_hidden_states=hidden,
+        encoder_attention_mask=tokens["attention_mask"],
+        use_cache=False,
     ).last_hidden_state.double()
     if variant == "v1_0":
         decoded = decoded * 32**-0.5  # tied embeddings
@@ -416,11 +421,11 @@ def test_predictions(backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -
 
         def predict_dataloader(self) -> Any:
             inputs = {key: tokens[key] for key in ("input_ids", "attention_mask")}
-            return DataLoader([{**inputs, "prompts": ["a", "b", "c", "d"]}], batch_size=None)  # type: ignore[arg-type]
+            return DataLoader([{**inputs, "prompts": ["a", "b", "c", "d"]}], batch_size=None)
 
     module = built(ModulatedT5(FieldModulator, backbone=backbone), loud=True)
-    (rows,) = trainer(tmp_path).predict(module, datamodule=Data())  # type: ignore[misc]
-    assert [row["prompt"] for row in rows] == ["a", "b", "c", "d"]  # type: ignore[index, call-overload]
+    (rows,) = trainer(tmp_path).predict(module, datamodule=Data())
+    assert [row["prompt"] for row in rows] == ["a", "b", "c", "d"]
     tokenizer = Data().tokenizer
     for name, disabled in (("original", True), ("modulated", False)):
         model: Any = load_backbone(backbone) if disabled else module.model
@@ -428,7 +433,7 @@ def test_predictions(backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -
             tokens["input_ids"], attention_mask=tokens["attention_mask"], max_new_tokens=16, do_sample=False
         )
         expected = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        assert [row[name] for row in rows] == expected  # type: ignore[index, call-overload]
+        assert [row[name] for row in rows] == expected
 
 
 def test_describe(backbone: str) -> None:

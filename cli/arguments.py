@@ -1,0 +1,156 @@
+"""What a user typed: a subcommand, configurations, and options that win over them.
+
+Nothing heavy is imported here, so what can be known to be wrong at once is said at once.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+_CONFIG, _RESUME, _OUTPUT = ("--config", "-c"), "--resume", "--output"
+_WITHOUT_VALUE = ("--print_config",)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A YAML file, as it was named and as it was read."""
+
+    name: str
+    path: Path
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line.
+
+    Attributes:
+        subcommand: fit, validate, test or predict.
+        configs: in the order given; a later one wins.
+        options: name without dashes and value; they win over every configuration.
+        resume: the run folder to go on with.
+        output: the run folder, where one was named.
+        prints_config: only the resolved configuration is wanted.
+    """
+
+    subcommand: str
+    configs: tuple[Config, ...]
+    options: tuple[tuple[str, str], ...]
+    resume: Path | None
+    output: Path | None
+    prints_config: tuple[str, ...]
+
+    def arguments(self) -> list[str]:
+        """The command line for the parser, config names resolved; options come last, so they win."""
+        configs = [f"--config={config.path}" for config in self.configs]
+        return [self.subcommand, *configs, *(f"--{name}={value}" for name, value in self.options), *self.prints_config]
+
+    def run_name(self) -> str:
+        """What a run of this command is called: its first configuration's name; for a saved one, that run's."""
+        if not self.configs:
+            return self.subcommand
+        path = self.configs[0].path.resolve()
+        if path.stem != "config":
+            return path.stem
+        return path.parent.parent.name if path.parent.name.startswith("version_") else path.parent.name
+
+
+def read_command(argv: Sequence[str]) -> Command:
+    """Take a command line apart and read its configurations.
+
+    Raises:
+        ValueError: no such subcommand, a value that is missing, a word that belongs nowhere, a configuration that is
+            nowhere or no YAML mapping, or a folder to resume that is not there.
+    """
+    subcommand = argv[0] if argv else ""
+    if subcommand not in SUBCOMMANDS:
+        said = f"{subcommand!r} is no subcommand" if subcommand else "a subcommand is missing"
+        raise ValueError(f"{said}; it must be one of {', '.join(SUBCOMMANDS)}{did_you_mean(subcommand, SUBCOMMANDS)}")
+    given: list[tuple[str, str]] = []
+    bare: list[str] = []
+    words = list(argv[1:])
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name in _WITHOUT_VALUE:
+            bare.append(word)
+        elif not name.startswith("--") and name not in _CONFIG:
+            raise ValueError(f"{word!r} belongs to no option; options are given as --name value")
+        elif equals:
+            given.append((name, value))
+        elif words and not words[0].startswith("--"):
+            given.append((name, words.pop(0)))
+        else:
+            raise ValueError(f"{name}: a value is missing")
+    resume = next((Path(value) for name, value in reversed(given) if name == _RESUME), None)
+    names = [value for name, value in given if name in _CONFIG]
+    if resume is not None:
+        if not resume.is_dir():
+            raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
+        names = names or [_saved_config(resume)]
+    configs = tuple(_read(name) for name in names)
+    output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
+    if output is None:
+        output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
+    own = (*_CONFIG, _RESUME, _OUTPUT)
+    options = tuple((name.removeprefix("--"), value) for name, value in given if name not in own)
+    return Command(subcommand, configs, options, resume, Path(output) if output else None, tuple(bare))
+
+
+def _saved_config(resume: Path) -> str:
+    if not (resume / "config.yaml").is_file():
+        raise ValueError(f"--resume: {resume} has no config.yaml; name the run's configuration with --config")
+    return str(resume / "config.yaml")
+
+
+def find_config(name: str) -> Path:
+    """A configuration by its path, or by a bare name in configs/.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+    near = did_you_mean(Path(name).stem, [file.removesuffix(".yaml") for file in known])
+    hint = near.replace("?", ".yaml?")
+    raise ValueError(f"--config: no file {name} here or in configs/{hint or '; there are ' + ', '.join(known)}")
+
+
+def _read(name: str) -> Config:
+    path = find_config(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: no YAML: {error.problem}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a configuration is a mapping of keys to values, got {_kind(content)}")
+    return Config(name, path, content)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "an empty file"
+    return "a list" if isinstance(value, list) else repr(value)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """
+    >>> did_you_mean("feld.yaml", ["field.yaml", "lerp.yaml"])
+    '; did you mean field.yaml?'
+    >>> did_you_mean("nothing", ["field.yaml"])
+    ''
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

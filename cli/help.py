@@ -1,0 +1,107 @@
+"""Help that is quick and says first what a user comes for.
+
+The keys and their meanings are those of configs/*.yaml, comments and all: what is written there once is shown here.
+"""
+
+import re
+from pathlib import Path
+
+from cli.arguments import CONFIGS, SUBCOMMANDS, find_config
+
+_WHAT = {
+    "fit": "train a modulator, or go on with a training",
+    "validate": "measure an untrained or a trained modulator on the held-out entries",
+    "test": "the same under test/ keys",
+    "predict": "ask prompts, of the original and of the modulated model",
+}
+
+_OWN = """\
+  --config FILE          a configuration; a bare name is looked up in configs/; of several, later ones win
+  --output DIR           run folder; without it runs/<configuration>/version_<n>
+  --resume DIR           go on with the newest checkpoint of that run that verifies; what is given beside it wins
+  --debug                show a traceback where something fails
+  --print_config         print the whole configuration and end
+  --help, --help all     this page; every option there is, Lightning's too"""
+
+_LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.+]+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<comment>.*))?$")
+_TRANSPARENT = {"init_args"}
+
+
+def general() -> str:
+    """What ``--help`` alone shows."""
+    subcommands = "\n".join(f"  {name:<10} {_WHAT[name]}" for name in SUBCOMMANDS)
+    return f"""\
+usage: python train.py {{{",".join(SUBCOMMANDS)}}} --config FILE [options]
+
+{subcommands}
+
+options:
+{_OWN}
+  --KEY VALUE            any key of a configuration, e.g. --model.lr 5e-4 (python train.py fit --help lists them)
+
+configurations (configs/):
+{_configurations()}
+
+examples:
+  python train.py fit --config field.yaml
+  python train.py fit --config field.yaml --config t5_small.yaml --model.lr 5e-4 --output runs/mine
+  python train.py fit --resume runs/mine
+  python train.py validate --resume runs/mine
+  python train.py predict --resume runs/mine --data.prompts prompts.txt"""
+
+
+def of_subcommand(subcommand: str, configs: list[str]) -> str:
+    """What ``fit --help`` shows: our own options, then the keys of a configuration with their comments."""
+    path = find_config(configs[0]) if configs else CONFIGS / "field.yaml"
+    keys = "\n".join(f"  {name:<44} {comment}".rstrip() for name, comment in keys_of(path))
+    return f"""\
+usage: python train.py {subcommand} --config FILE [options]
+
+{subcommand}: {_WHAT[subcommand]}
+
+options:
+{_OWN}
+
+keys of {path.name} (--KEY VALUE; with --config X these are X's):
+{keys}"""
+
+
+def keys_of(path: Path) -> list[tuple[str, str]]:
+    """Every key of a configuration as its option with the value there, and the comment on its line."""
+    found: list[tuple[str, str]] = []
+    above: list[tuple[int, str]] = []  # indentation and key
+    for line in path.read_text(encoding="utf-8").splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        indent = len(match["indent"])
+        above = [(i, key) for i, key in above if i < indent]
+        value, comment = match["value"], match["comment"] or ""
+        names = [key for _, key in above if key not in _TRANSPARENT]
+        if value is None:
+            above.append((indent, match["key"]))
+            continue
+        if match["key"] != "class_path":
+            names.append(match["key"])
+        found.append((f"--{'.'.join(names)} {value}", comment))
+    return found
+
+
+def _configurations() -> str:
+    lines = []
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        lines.append(f"  {path.name:<20} {re.split(r'(?<=[a-z)0])[.] ', first)[0].rstrip('.')}")
+    return "\n".join(lines)
+
+
+def wanted(argv: list[str]) -> str | None:
+    """The page that a command line asks for, or None; ``--help all`` is for the parser."""
+    asks = [i for i, word in enumerate(argv) if word in ("-h", "--help")]
+    if not asks or argv[asks[0] + 1 : asks[0] + 2] == ["all"]:
+        return None
+    if argv[0] not in SUBCOMMANDS:
+        return general()
+    configs = [argv[i + 1] for i, word in enumerate(argv[:-1]) if word in ("--config", "-c")]
+    configs += [word.partition("=")[2] for word in argv if word.startswith("--config=")]
+    return of_subcommand(argv[0], configs)

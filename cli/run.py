@@ -1,0 +1,353 @@
+"""LightningCLI with this project's parts: the run folder, its logs, its checkpoints, its callbacks."""
+
+import logging
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import Namespace, set_parsing_settings
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks import (
+    AlphaConvergence,
+    AtomicCheckpointIO,
+    FirstValidation,
+    MetricsCSV,
+    PentachoronHealth,
+    RelationalAlignment,
+    RunArtifact,
+    RunCheckpoint,
+    RunConsole,
+    RunPredictions,
+    RunProgress,
+    RunReport,
+    newest_checkpoint,
+)
+from cli.arguments import Command
+from cli.checks import Checker
+from cli.folder import RunFolder
+
+# A configuration may come from a stranger: it can name these packages' classes, and nothing else is even imported.
+_TRUSTED = ["modulators", "datamodules", "callbacks", "metrics", "lightning", "torch"]
+
+# Key in the configuration, and the callback that it configures.
+SECTIONS = {
+    "checkpoint": RunCheckpoint,
+    "alpha_convergence": AlphaConvergence,
+    "relational": RelationalAlignment,
+    "pentachoron": PentachoronHealth,
+    "report": RunReport,
+}
+# What belongs to a command and not to the configuration that is saved with the run.
+_OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
+
+# Of the libraries' making, and nothing that a user could mend.
+_NOISE = (
+    r".*treespec, LeafSpec.*",
+    r".*`IterableDataset` has `__len__` defined.*",
+    r".*does not have many workers.*",
+    r".*LightningCLI's args parameter.*",
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*Found .* module\(s\) in eval mode.*",
+    r".*The number of training batches .* is smaller than the logging interval.*",
+    r".*torch.jit.script.* is deprecated.*",
+    r".*You're resuming from a checkpoint that ended before the epoch ended.*",
+    r".*GPU available but not used.*",
+)
+
+
+def run(command: Command | None, help_arguments: list[str] | None = None) -> None:
+    """Check a command, build what it configures, run it.
+
+    Args:
+        command: None where only the parser's own help is asked for.
+        help_arguments: the command line for that.
+
+    Raises:
+        ValueError: something a user can mend, in one line.
+    """
+    quiet()
+    set_parsing_settings(
+        import_path_denylist=["*"], import_path_allowlist=_TRUSTED, instantiate_subclass_spec_in_any=False
+    )
+    if command is None:
+        ModulantCLI.build(help_arguments or ["--help"], None, None)
+        return
+    Checker(SECTIONS, _TOP_LEVEL).check(command)
+    folder = RunFolder(command)
+    try:
+        ModulantCLI.build(command.arguments(), command, folder)
+    except BaseException as error:
+        folder.discard_if_empty()
+        if command.subcommand == "fit" and any((folder.path / "checkpoints").glob("*.ckpt")):
+            error.add_note(f"python train.py fit --resume {folder.path}")
+        raise
+    finally:
+        folder.release()
+
+
+def quiet() -> None:
+    """Leaves out what the libraries say and a user cannot use: the console says what a run does."""
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+_TOP_LEVEL: dict[str, Any] = {
+    "seed_everything": bool | int,
+    "output": str | None,
+    "resume": str | None,
+    "ckpt_path": Any,  # refused by name: a checkpoint's hyper-parameters would win over what is given
+    "weights_only": bool | None,
+    "verbose": bool,
+    "return_predictions": bool | None,
+}
+
+
+class Parser(LightningArgumentParser):
+    """Raises what is wrong instead of printing it with a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise ValueError(one_line(message)) from ex
+
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
+        """The name by which Lightning 2.6 calls what jsonargparse now calls `instantiate`."""
+        return self.instantiate(*args, **kwargs)
+
+
+def one_line(message: str) -> str:
+    """The part of a parser's message that a user can act on."""
+    text = " ".join(message.split())
+    if refused := re.search(r"^Parser key \"([^\"]+)\".*Importing '([^']+)' is not allowed", text):
+        return f"{refused[1]}: '{refused[2]}' is not loaded; classes of {', '.join(_TRUSTED)} are"
+    text = re.sub(r"Parser key \"([^\"]+)\":\s*", r"\1: ", text)
+    return text if len(text) < 400 else text[:397] + "…"
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes the whole configuration into the run folder when the run begins, when all else has proved right."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Nothing yet: a checkpoint that does not fit must not leave its configuration behind."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer, pl_module, "config.yaml")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._save(trainer, pl_module, "config_validate.yaml")
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer, pl_module, "config_test.yaml")
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer, pl_module, "config_predict.yaml")
+
+    def _save(self, trainer: pl.Trainer, module: pl.LightningModule, name: str) -> None:
+        if not trainer.is_global_zero or self.already_saved:
+            return
+        self.already_saved = True
+        self.save_config(trainer, module, name)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        file = Path(trainer.default_root_dir) / stage
+        text = saved_form(self.parser, self.config)
+        if stage == "config.yaml" and file.is_file() and file.read_text(encoding="utf-8") != text:
+            # the settings until here are part of the run too
+            until = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else "restart"
+            file.replace(file.with_name(f"config_until_{until}.yaml"))
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+
+
+def saved_form(parser: LightningArgumentParser, config: Namespace) -> str:
+    """A configuration as YAML, without what belongs to one command only."""
+    config = config.clone()
+    for key in _OF_THE_COMMAND:
+        config.pop(key, None)
+    return parser.dump(config, skip_unset=False, skip_validation=True)
+
+
+class ModulantCLI(LightningCLI):
+    """fit | validate | test | predict over a configuration."""
+
+    command: Command | None = None
+    folder: RunFolder | None = None
+
+    @classmethod
+    def build(cls, arguments: list[str], command: Command | None, folder: RunFolder | None) -> None:
+        """Parse, build, run.
+
+        Args:
+            arguments: for the parser.
+            command: what was typed.
+            folder: the run folder.
+        """
+        cls.command, cls.folder = command, folder
+        cls(
+            model_class=pl.LightningModule,
+            datamodule_class=pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=arguments,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            save_config_callback=RunConfig,
+            parser_class=Parser,
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,  # the DataModules deal their batches themselves
+                "enable_model_summary": False,  # the console says what is trained
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--output", type=str | None, default=None, help="Run folder.")
+        parser.add_argument("--resume", type=str | None, default=None, help="Run folder to go on with.")
+        for key, callback in SECTIONS.items():
+            parser.add_lightning_class_args(callback, key)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults({"verbose": False})  # hundreds of rows; the report has them in order
+        if subcommand == "predict":
+            parser.set_defaults({"return_predictions": False})
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: a checkpoint's hyper-parameters never win over the configuration."""
+
+    def before_instantiate_classes(self) -> None:
+        assert self.command is not None
+        config = self.config[self.subcommand]
+        # The data's tokenizer is the model's.
+        backbone = config.model.get("init_args", {}).get("backbone")
+        if backbone is not None and "backbone" in config.data.get("init_args", {}):
+            config.data.init_args.backbone = backbone
+        resume = self.command.resume
+        if resume is not None:
+            try:
+                config.ckpt_path = str(newest_checkpoint(resume))
+            except FileNotFoundError as error:
+                raise ValueError(f"--resume: {error}") from error
+            if (resume / "config.yaml").is_file():
+                self._tell_changes(resume / "config.yaml", Path(config.ckpt_path))
+
+    def _tell_changes(self, saved: Path, checkpoint: Path) -> None:
+        """One line: where a resumed run goes on, and what is not as it was."""
+        now = yaml.safe_load(saved_form(self._parser(self.subcommand), self.config[self.subcommand]))
+        before = leaves(yaml.safe_load(saved.read_text(encoding="utf-8")))
+        before.pop("data.prompts", None)  # what is asked is new each time
+        changed = [
+            f"{key} {_yaml(before[key])} → {_yaml(value)}"
+            for key, value in leaves(now).items()
+            if key in before and value != before[key]
+        ]
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            print(f"going on from {checkpoint}" + (f"; changed: {', '.join(changed)}" if changed else ""), flush=True)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise _innermost(error) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self._get(self.config_init, "trainer")
+        assert self.folder is not None
+        folder = str(self.folder.claim())
+        config["default_root_dir"] = folder
+        config["logger"] = self._loggers(config.get("logger"), folder)
+        if self.subcommand == "predict":
+            config["logger"] = False  # nothing is measured
+        config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
+        callbacks = _as_list(config.get("callbacks"))
+        if config.get("enable_progress_bar") is not False:
+            callbacks.append(RunProgress())
+        config["callbacks"] = [*callbacks, FirstValidation(), RunPredictions()]
+        return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
+        # after the configured ones: they say what those have written
+        try:
+            return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), RunConsole()])
+        except (MisconfigurationException, TypeError, ValueError) as error:  # TypeError for devices it cannot count
+            raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _loggers(self, logger: Any, folder: str) -> Any:
+        """metrics.csv always; TensorBoard by default, or whatever a configuration names instead."""
+        if logger is False:
+            return False
+        named: list[Logger] = [] if logger in (None, True) else _as_list(logger)
+        if not named:
+            # an evaluation's figures are no points of the training's curves
+            version = "tensorboard" if self.subcommand == "fit" else f"tensorboard_{self.subcommand}"
+            named = [TensorBoardLogger(folder, name="", version=version)]
+        return [MetricsCSV(folder), *named]
+
+
+def leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """Key in full, as on the command line, → value.
+
+    >>> leaves({"model": {"class_path": "A", "init_args": {"lr": 1}}})
+    {'model': 'A', 'model.lr': 1}
+    """
+    if not isinstance(node, dict):
+        return {path: node}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        inner = path if key in ("init_args", "class_path") else f"{path}.{key}".lstrip(".")
+        found |= leaves(value, inner)
+    return found
+
+
+def _yaml(value: Any) -> str:
+    """A value as one would type it."""
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True).strip().removesuffix("...").strip()
+
+
+def _innermost(error: ValueError) -> BaseException:
+    """What a class said of its arguments: the parser wraps it into what else the value could have been."""
+    inner: BaseException = error
+    while str(inner).startswith("Does not validate against any of the") and inner.__cause__ is not None:
+        inner = inner.__cause__
+    section = next((key for key, kind in SECTIONS.items() if _raised_in(inner, kind)), None)
+    if section is not None:
+        return ValueError(f"{section}: {re.sub(r'^[A-Z][A-Za-z]+: ', '', str(inner))}")
+    return inner
+
+
+def _raised_in(error: BaseException, kind: type) -> bool:
+    """Whether an error passed through a class's constructor."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if frame.f_code.co_name == "__init__" and type(frame.f_locals.get("self")) is kind:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "one_line", "run"]

@@ -1,0 +1,100 @@
+"""AlphaConvergence in real runs: what it logs and when, rest, stopping, and its way through a checkpoint."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from callbacks import AlphaConvergence
+
+
+def test_alpha_of_each_layer_and_expert_is_logged_at_each_check(tiny: ModuleType) -> None:
+    look, module = AlphaConvergence(every_n_steps=5), tiny.TinyT5()
+    trainer = tiny.make_trainer(callbacks=[look])
+    trainer.fit(module, datamodule=tiny.TinyWords())
+    seen = trainer.logger.seen
+    # Before the first step, then after 5, 10, 15 and 20; Lightning counts the batches from 0.
+    assert [step for step, _ in seen["alpha/mean"]] == [0, 4, 9, 14, 19]
+    assert seen["alpha/layer_00_k1"][0][1] == pytest.approx(0.2, abs=1e-6)
+    alphas = module.modulator.alphas.detach()
+    for layer in range(2):
+        assert seen[f"alpha/layer_{layer:02d}"][-1][1] == pytest.approx(alphas[layer].mean().item(), abs=1e-6)
+        for i, k in enumerate((1, 2, 4)):
+            assert seen[f"alpha/layer_{layer:02d}_k{k}"][-1][1] == pytest.approx(alphas[layer, i].item(), abs=1e-6)
+    assert seen["alpha/distance_to_0.29154"][-1][1] == pytest.approx(abs(alphas.mean().item() - 0.29154), abs=1e-6)
+    assert trainer.callback_metrics["alpha/mean"].item() == pytest.approx(alphas.mean().item(), abs=1e-6)
+    assert look.summary()["initial"]["alpha/mean"] == pytest.approx(0.2, abs=1e-6)
+    assert look.summary()["final"]["alpha/mean"] == pytest.approx(alphas.mean().item(), abs=1e-6)
+    assert look.converged_at is None
+
+
+def test_layers_that_are_not_modulated_do_not_enter(tiny: ModuleType) -> None:
+    trainer, module = tiny.make_trainer(callbacks=[AlphaConvergence(5)]), tiny.TinyT5(layers=[1])
+    trainer.fit(module, datamodule=tiny.TinyWords())
+    assert "alpha/layer_00" not in trainer.logger.seen
+    last = module.modulator.alphas[1].mean().item()
+    assert trainer.logger.seen["alpha/mean"][-1][1] == pytest.approx(last, abs=1e-6)
+
+
+def test_several_batches_of_one_step_are_one_check(tiny: ModuleType) -> None:
+    trainer = tiny.make_trainer(callbacks=[AlphaConvergence(2)], accumulate_grad_batches=2, max_epochs=1)
+    trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
+    assert [step for step, _ in trainer.logger.seen["alpha/mean"]] == [0, 1, 3]
+
+
+def test_rest_is_found_and_may_stop_the_run(tiny: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    look = AlphaConvergence(every_n_steps=2, window=3, tolerance=1.0, stop=True)
+    trainer = tiny.make_trainer(callbacks=[look])
+    trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
+    assert look.converged_at == 4  # steps 0, 2 and 4 fill the window
+    assert trainer.global_step == 4
+    assert look.stop_reason is not None
+    assert "no alpha moved more than 1 over the last 3 checks, up to step 4" in look.stop_reason
+    assert capsys.readouterr().out.count(look.stop_reason) == 1
+
+
+def test_rest_alone_does_not_stop(tiny: ModuleType) -> None:
+    look = AlphaConvergence(every_n_steps=2, window=3, tolerance=1.0)
+    trainer = tiny.make_trainer(callbacks=[look])
+    trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
+    assert (look.converged_at, trainer.global_step, look.stop_reason) == (4, 20, None)
+
+
+def test_validate_writes_the_same_figures(tiny: ModuleType) -> None:
+    trainer = tiny.make_trainer(callbacks=[AlphaConvergence()])
+    (figures,) = trainer.validate(tiny.TinyT5(), datamodule=tiny.TinyWords(), verbose=False)
+    assert figures["alpha/mean"] == pytest.approx(0.2, abs=1e-6)
+    assert "alpha/layer_01_k4" in figures
+
+
+def test_without_a_modulator_nothing_happens(tiny: ModuleType) -> None:
+    look = AlphaConvergence(1)
+    trainer = tiny.make_trainer(callbacks=[look], max_epochs=1)
+    trainer.fit(tiny.TinyT5(modulated=False, lr=1e-3), datamodule=tiny.TinyWords())
+    assert not any(key.startswith("alpha") for key in trainer.logger.seen)
+    assert look.summary()["final"] == {}
+
+
+def test_its_state_goes_through_a_checkpoint(tiny: ModuleType, tmp_path: Path) -> None:
+    looks = [AlphaConvergence(every_n_steps=2, window=4, tolerance=1.0) for _ in range(2)]
+    trainer = tiny.make_trainer(callbacks=[looks[0]], max_epochs=1)
+    trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    state = torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"]["AlphaConvergence"]
+    looks[1].load_state_dict(state)
+    assert looks[1].summary() == looks[0].summary()
+    assert len(looks[1].metric.snapshots) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every_n_steps": 0}, "every_n_steps is 0"),
+        ({"window": 1}, "window is 1"),
+        ({"tolerance": -1.0}, "tolerance is -1"),
+    ],
+)
+def test_senseless_settings_are_errors(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AlphaConvergence(**settings)

@@ -1,0 +1,127 @@
+"""What a command line says, and which folder it will write to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cli.arguments import CONFIGS, Command, find_config, read_command
+from cli.folder import VARIABLE, RunFolder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (VARIABLE, "TORCHELASTIC_RUN_ID", "SLURM_PROCID", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def command(*argv: str) -> Command:
+    return read_command(["fit", *argv])
+
+
+def test_options_come_after_every_config() -> None:
+    said = command("--model.lr", "1", "-c", "field.yaml", "--trainer.devices=2", "--config=lerp", "--output", "x")
+    assert [config.path for config in said.configs] == [CONFIGS / "field.yaml", CONFIGS / "lerp.yaml"]
+    assert said.options == (("model.lr", "1"), ("trainer.devices", "2"))
+    assert said.arguments() == [
+        "fit",
+        f"--config={CONFIGS / 'field.yaml'}",
+        f"--config={CONFIGS / 'lerp.yaml'}",
+        "--model.lr=1",
+        "--trainer.devices=2",
+    ]
+    assert said.output == Path("x")
+
+
+def test_a_file_here_goes_before_one_in_configs() -> None:
+    assert find_config("field.yaml") == CONFIGS / "field.yaml"
+    assert find_config("field") == CONFIGS / "field.yaml"
+    Path("field.yaml").write_text("{}")
+    assert find_config("field.yaml") == Path("field.yaml")
+
+
+def test_output_may_stand_in_a_config() -> None:
+    Path("a.yaml").write_text("output: there\n")
+    assert command("--config", "a.yaml").output == Path("there")
+    assert command("--config", "a.yaml", "--output", "here").output == Path("here")
+
+
+def test_resume_takes_the_runs_own_config() -> None:
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("{}")
+    assert [config.path for config in command("--resume", "run").configs] == [Path("run/config.yaml")]
+    assert [config.path for config in command("--resume", "run", "--config", "field").configs] == [
+        CONFIGS / "field.yaml"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("mine.yaml", "mine"), ("runs/field/version_3/config.yaml", "field"), ("somewhere/config.yaml", "somewhere")],
+)
+def test_default_folder_is_named_after_the_first_config(path: str, name: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("{}")
+    assert RunFolder(command("--config", path, "--config", "debug")).claim().parent == Path("runs") / name
+
+
+def test_versions_count_up() -> None:
+    for n in (0, 1, 2):
+        assert RunFolder(command("--config", "field")).claim() == Path(f"runs/field/version_{n}")
+    Path("runs/field/version_9").mkdir()
+    assert RunFolder(command("--config", "field")).claim().name == "version_10"
+
+
+def test_an_empty_folder_is_taken_back() -> None:
+    folder = RunFolder(command("--config", "field"))
+    folder.claim()
+    (folder.path / "config.yaml").touch()
+    (folder.path / "tensorboard").mkdir()
+    folder.discard_if_empty()
+    assert not Path("runs").exists()
+
+
+def test_a_folder_with_anything_in_it_stays() -> None:
+    folder = RunFolder(command("--config", "field"))
+    (folder.claim() / "metrics.csv").touch()
+    folder.discard_if_empty()
+    assert (folder.path / "metrics.csv").is_file()
+
+
+def test_a_folder_that_was_there_stays() -> None:
+    Path("mine").mkdir()
+    folder = RunFolder(command("--config", "field", "--output", "mine"))
+    folder.claim()
+    folder.discard_if_empty()
+    assert Path("mine").is_dir()
+
+
+def test_only_a_child_process_takes_over_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(command("--config", "field"))
+    folder.claim()
+    assert os.environ[VARIABLE] == f"{os.getpid()}:{folder.path}"
+    # in the same process, or with the variable of somebody else's run: a folder of its own
+    assert RunFolder(command("--config", "field")).claim().name == "version_1"
+    monkeypatch.setenv(VARIABLE, f"1:{folder.path}")
+    assert RunFolder(command("--config", "field")).claim().name == "version_2"
+    monkeypatch.setenv(VARIABLE, f"{os.getppid()}:{folder.path}")
+    assert RunFolder(command("--config", "field")).claim() == folder.path
+    folder.release()
+
+
+def test_release_takes_the_variable_away() -> None:
+    folder = RunFolder(command("--config", "field"))
+    folder.claim()
+    folder.release()
+    assert VARIABLE not in os.environ
+
+
+def test_a_launchers_processes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job7")
+    assert {RunFolder(command("--config", "field")).claim() for _ in range(2)} == {Path("runs/field/version_job7")}
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(ValueError, match="--output: torchrun's processes cannot agree"):
+        RunFolder(command("--config", "field")).claim()
+    assert RunFolder(command("--config", "field", "--output", "mine")).claim() == Path("mine")

@@ -1,0 +1,245 @@
+"""What a user can get wrong: one line that names the key or file and what would be right, and nothing left behind."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import T5Config
+
+from tests.cli.conftest import Call
+
+FIELD = ("fit", "--config", "field.yaml")
+LERP = ("fit", "--config", "lerp.yaml")
+PRETRAIN = ("fit", "--config", "pretrain_mini.yaml")
+
+# Command line → what the line must hold.
+CASES: dict[tuple[str, ...], tuple[str, ...]] = {
+    (): ("a subcommand is missing", "fit, validate, test, predict"),
+    ("fitt",): ("'fitt' is no subcommand", "did you mean fit?"),
+    ("fit",): ("model: nothing is configured", "--config field.yaml"),
+    ("fit", "--config", "debug.yaml"): ("model: nothing is configured",),
+    ("fit", "--config"): ("--config: a value is missing",),
+    ("fit", "--config", "feld.yaml"): ("no file feld.yaml", "did you mean field.yaml?"),
+    ("fit", "--config", "zzz"): ("no file zzz", "there are bf16.yaml"),
+    (*FIELD, "junk"): ("'junk'", "--name value"),
+    (*FIELD, "--foo"): ("--foo: a value is missing",),
+    # keys that are none, at each level
+    (*FIELD, "--modl.lr", "1"): ("--modl is no key", "did you mean model?"),
+    (*FIELD, "--model.lrr", "1"): ("--model.lrr is no key", "did you mean model.lr?"),
+    (*FIELD, "--model.init_args.lrr", "1"): ("--model.lrr", "did you mean model.lr?"),
+    (*FIELD, "--model.modulator.alphamax", "1"): ("is no key", "did you mean model.modulator.alpha_max?"),
+    (*FIELD, "--model.modulator.stream", "1"): ("--model.modulator.stream is no key",),
+    (*FIELD, "--data.batchsize", "1"): ("is no key", "did you mean data.batch_size?"),
+    (*FIELD, "--trainer.max_epoch", "1"): ("is no key", "did you mean trainer.max_epochs?"),
+    (*FIELD, "--checkpoint.every_n_step", "1"): ("is no key", "did you mean checkpoint.every_n_train_steps?"),
+    (*FIELD, "--ckpt_path", "x.ckpt"): ("ckpt_path", "--resume DIR"),
+    # types
+    (*FIELD, "--model.lr", "abc"): ("model.lr is abc; it must be a number",),
+    (*FIELD, "--model.layers", "foo"): ("model.layers is foo", "all or a list"),
+    (*FIELD, "--model.backbone_dtype", "float16"): ("float32 or bfloat16",),
+    (*FIELD, "--data.batch_size", "1.5"): ("data.batch_size is 1.5; it must be an integer",),
+    (*FIELD, "--data.matching", "foo"): ("single_token or all",),
+    (*FIELD, "--trainer.max_epochs", "abc"): ("trainer.max_epochs is abc; it must be an integer or null",),
+    (*FIELD, "--trainer.precision", "8"): ("trainer.precision is 8", "bf16-mixed"),
+    (*FIELD, "--relational.pairs", "foo"): ("relational.pairs is foo; it must be an integer or all",),
+    (*FIELD, "--pentachoron.reference", "bnad"): ("pentachoron.reference is bnad", "band"),
+    (*FIELD, "--report.figures", "maybe"): ("report.figures is maybe; it must be true or false",),
+    # classes
+    (*FIELD, "--model", "evil.Foo"): ("model: evil.Foo is none of modulators.ModulatedT5",),
+    (*FIELD, "--model", "datamodules.WordNetDataModule"): ("is none of modulators.ModulatedT5",),
+    (*FIELD, "--data", "modulators.ModulatedT5"): ("is none of datamodules.GlossDataModule",),
+    (*FIELD, "--model.modulator", "evil.Foo"): ("evil.Foo is none of modulators.FieldModulator",),
+    (*FIELD, "--model.modulator", "modulators.FeildModulator"): ("did you mean modulators.FieldModulator?",),
+    (*FIELD, "--model.modulator", "torch.nn.Linear"): ("torch.nn.Linear is none of",),
+    (*FIELD, "--trainer.callbacks", "evil.Foo"): ("trainer.callbacks: 'evil.Foo' is not loaded",),
+    # numbers out of range
+    (*FIELD, "--seed_everything", "-3"): ("seed_everything is -3; it must be at least 0",),
+    (*FIELD, "--model.lr", "-1"): ("model.lr must be positive, got -1",),
+    (*FIELD, "--model.weight_decay", "-1"): ("model.weight_decay must not be negative",),
+    (*FIELD, "--model.layers", "[3,99]"): ("model.layers: layer 99: the encoder has 6",),
+    (*FIELD, "--model.layers", "[]"): ("model.layers is []",),
+    (*FIELD, "--model.modulator.expert_ks", "[0]"): ("model.modulator: expert_ks",),
+    (*FIELD, "--model.modulator.initial_alpha", "0.9"): ("model.modulator: initial_alpha is 0.9", "alpha_max (0.35)"),
+    (*FIELD, "--model.modulator.null_space_fraction", "1.5"): ("model.modulator: null_space_fraction is 1.5",),
+    (*LERP, "--model.modulator.n_geometric_dims", "-1"): ("model.modulator: n_geometric_dims is -1",),
+    (*FIELD, "--data.batch_size", "-1"): ("data.batch_size must be at least 1, got -1",),
+    (*FIELD, "--data.val_fraction", "1.5"): ("data.val_fraction must lie between 0 and 1",),
+    (*FIELD, "--data.val_fraction", "0"): ("data.val_fraction must lie between 0 and 1",),
+    (*FIELD, "--trainer.max_epochs", "-5"): ("trainer.max_epochs is -5; it must be at least -1",),
+    (*FIELD, "--trainer.accumulate_grad_batches", "0"): ("trainer.accumulate_grad_batches is 0",),
+    (*FIELD, "--trainer.limit_val_batches", "1.5"): ("trainer: ", "limit_val_batches"),
+    (*FIELD, "--checkpoint.every_n_train_steps", "-1"): ("checkpoint: every_n_train_steps",),
+    (*FIELD, "--alpha_convergence.window", "0"): ("alpha_convergence: window is 0",),
+    (*FIELD, "--relational.pairs", "1"): ("relational: pairs is 1",),
+    (*FIELD, "--pentachoron.tolerance", "0"): ("pentachoron: tolerance is 0",),
+    (*PRETRAIN, "--model.d_model", "-1"): ("model.d_model is -1",),
+    (*PRETRAIN, "--data.pair_fraction", "2"): ("data.pair_fraction must be at least 0 and below 1",),
+    (*PRETRAIN, "--data.vocab_size", "7"): ("data.vocab_size must be at least 104",),
+    # devices
+    (*FIELD, "--trainer.devices", "-3"): ("trainer.devices is -3",),
+    (*FIELD, "--trainer.devices", "abc"): ("trainer.devices is abc",),
+    (*FIELD, "--trainer.accelerator", "foo"): ("trainer: ", "invalid accelerator name"),
+    # files and folders
+    (*FIELD, "--model.backbone", "/nowhere/t5"): ("model.backbone: no folder /nowhere/t5",),
+    (*FIELD, "--model.backbone", "nobody/nothing"): ("model.backbone: 'nobody/nothing' cannot be loaded",),
+    (*LERP, "--model.modulator.geometry", "/nowhere.npy"): ("model.modulator: geometry /nowhere.npy",),
+    (*FIELD, "--data.nltk_data", "/nowhere"): ("data.nltk_data: /nowhere: no WordNet here", "corpora/wordnet.zip"),
+    ("predict", *FIELD[1:], "--data.prompts", "/nowhere.txt"): ("data.prompts: /nowhere.txt cannot be read",),
+    (*FIELD, "--resume", "/nowhere"): ("--resume: no folder /nowhere",),
+    ("fit", "--resume", "."): ("--resume: . has no config.yaml", "--config"),
+    (*FIELD, "--resume", "."): ("--resume: no checkpoint in checkpoints",),
+    (*FIELD, "--output", "file/run"): ("--output: file/run cannot be a folder", "is a file"),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here is known before the backbone's weights are read."""
+
+    def load(*_: Any) -> None:
+        pytest.fail("the backbone was loaded before the error was found")
+
+    monkeypatch.setattr("modulators.seq2seq.load_backbone", load)
+
+
+def one_error(call: Call, *argv: str) -> str:
+    said = call(*argv)
+    assert said.code == 1, said
+    assert said.out == ""
+    line, *rest = said.err.splitlines()
+    assert line.startswith("error: "), said.err
+    assert not rest, said.err
+    assert len(line) < 600, line
+    assert not os.path.exists("runs"), "an empty run folder was left"
+    return line
+
+
+@pytest.mark.parametrize("argv", CASES, ids=" ".join)
+def test_one_line(call: Call, argv: tuple[str, ...]) -> None:
+    Path("file").touch()
+    line = one_error(call, *argv)
+    for part in CASES[argv]:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("model:\n  init_args:\n    lr: [1,\n", ("mine.yaml, line 4", "no YAML")),
+        ("- a\n- b\n", ("mine.yaml: a configuration is a mapping", "a list")),
+        ("", ("mine.yaml: a configuration is a mapping", "an empty file")),
+        ("model: [a]\n", ("mine.yaml: model is ['a']; it must be a mapping",)),
+        ("trainer: 3\n", ("mine.yaml: trainer is 3; it must be a mapping",)),
+        ("modell: {}\n", ("mine.yaml: modell is no key; did you mean model?",)),
+        ("trainer:\n  max_epoch: 1\n", ("mine.yaml: trainer.max_epoch is no key",)),
+        ("model:\n  init_args:\n    lrr: 1\n", ("mine.yaml: model.lrr is no key; did you mean model.lr?",)),
+        ("model:\n  init_args: 3\n", ("mine.yaml: model.init_args is 3",)),
+        ("model:\n  class_path: evil.Foo\n", ("mine.yaml: model: evil.Foo is none of",)),
+        ("checkpoint:\n  save_top_k: [1]\n", ("mine.yaml: checkpoint.save_top_k is [1]; it must be an integer",)),
+        ("output: file/run\n", ("--output: file/run cannot be a folder",)),
+    ],
+)
+def test_wrong_yaml(call: Call, text: str, parts: tuple[str, ...]) -> None:
+    Path("mine.yaml").write_text(text)
+    Path("file").touch()
+    line = one_error(call, *FIELD, "--config", "mine.yaml")
+    for part in parts:
+        assert part in line
+
+
+def test_nothing_is_imported_by_name(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stranger.py").write_text("open('was-imported', 'w')\nclass Foo: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for key in ("model", "data", "model.modulator", "trainer.callbacks", "trainer.logger", "trainer.strategy"):
+        Path("mine.yaml").write_text(_nested(key, "{class_path: stranger.Foo}"))
+        one_error(call, *FIELD, "--config", "mine.yaml")
+        one_error(call, *FIELD, f"--{key}", "stranger.Foo")
+    assert not Path("was-imported").exists()
+
+
+def _nested(key: str, value: str) -> str:
+    for part in reversed(key.split(".")):
+        value = f"{{{part}: {value}}}"
+    return value
+
+
+def test_damaged_wordnets(call: Call, wordnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = bytearray((Path(wordnet) / "corpora" / "wordnet.zip").read_bytes())
+    content[len(content) // 2] ^= 1
+    for name, damaged in (("cut", bytes(content[:1000])), ("flipped", bytes(content))):
+        file = tmp_path / name / "corpora" / "wordnet.zip"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(damaged)
+        said = call(*FIELD, "--data.nltk_data", str(tmp_path / name))
+        assert said.code == 1
+        assert said.err.startswith(f"error: data.nltk_data: {file}: ")
+        assert said.err.count("\n") == 1
+    assert not os.path.exists("runs")
+    # … and the bundled one, which is known by its checksum
+    monkeypatch.setattr("lexicon.archive.WORDNET_ZIP", tmp_path / "flipped" / "corpora" / "wordnet.zip")
+    assert "the bundled WordNet is damaged" in one_error(call, *FIELD)
+
+
+def test_a_tokenizer_in_which_nothing_matches(call: Call, wordnet: str, tmp_path: Path) -> None:
+    from datamodules.unigram import train_unigram
+
+    backbone = tmp_path / "t5"
+    tokenizer = train_unigram(["ж ё ю жю"] * 50, 110)
+    tokenizer.save_pretrained(backbone)
+    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    config.save_pretrained(backbone)
+    line = one_error(call, *FIELD, "--data.nltk_data", wordnet, "--model.backbone", str(backbone))
+    assert f"{backbone}: 0 lemmas of WordNet are one token" in line
+
+
+def test_a_checkpoint_of_another_modulator_changes_nothing(
+    call: Call, wordnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # here weights are read: the checkpoint is looked into after them
+    monkeypatch.chdir(tmp_path)
+    quick = ("--data.nltk_data", wordnet, "--report.figures", "false", "--relational.baselines", "false")
+    assert call(*FIELD, *quick, "--trainer.max_steps", "1", "--output", "mine").code == 0
+    before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    said = call(*LERP, *quick, "--resume", "mine")
+    assert said.code == 1
+    assert said.err.splitlines()[-1].startswith("error: ")
+    assert "another modulator" in said.err
+    assert {path: path.read_bytes() for path in before} == before
+    # a run is never begun again over its own checkpoints
+    line = call(*FIELD, *quick, "--output", "mine").err
+    assert "mine already holds checkpoints" in line
+    shutil.rmtree("mine/checkpoints")
+
+
+def test_more_devices_than_there_are(call: Call) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        line = one_error(call, *FIELD, "--trainer.accelerator", "gpu", "--trainer.devices", str(count + 1))
+    else:
+        line = one_error(call, *FIELD, "--trainer.accelerator", "gpu", "--trainer.devices", "2")
+    assert line.startswith("error: trainer: ")
+
+
+def test_debug_shows_the_traceback(call: Call) -> None:
+    with pytest.raises(ValueError, match="is no subcommand"):
+        call("--debug", "fitt")
+
+
+def test_t5_without_weights_is_refused_before_training(call: Call, wordnet: str, tmp_path: Path) -> None:
+    """Configuration and tokenizer are there, a tensor file is not: told when it is read, and nothing is left."""
+    from assets import MINI
+    from modulators.backbone import load_backbone
+
+    backbone = tmp_path / "t5"
+    backbone.mkdir()
+    for path in MINI.iterdir():
+        if path.suffix == ".json" or path.suffix == ".model":
+            shutil.copy(path, backbone)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modulators.seq2seq.load_backbone", load_backbone)
+        line = one_error(call, *FIELD, "--data.nltk_data", wordnet, "--model.backbone", str(backbone))
+    assert "model.backbone: the weights of" in line

@@ -1,0 +1,71 @@
+"""Records the golden traces: `python tests/golden/record.py` (from the root of the project).
+
+To be run when the bundled backbone, the data's order or a default of a configuration changes on purpose, and only then.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+STEPS = 20
+NAMES = ("field", "lerp")
+
+
+def trace(name: str) -> list[float]:
+    """Training losses (nats per target token) of the first steps of configs/<name>.yaml, on one CPU thread."""
+    import lightning.pytorch as pl
+    import torch
+    import yaml
+
+    import datamodules
+    import modulators
+    from cli.run import quiet
+
+    quiet()
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    losses: list[float] = []
+
+    class Listen(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+            losses.append(float(outputs["loss"]))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pl.seed_everything(config["seed_everything"], verbose=False)
+        model, data = config["model"]["init_args"], config["data"]["init_args"]
+        kind = getattr(modulators, model["modulator"]["class_path"].removeprefix("modulators."))
+        arguments = model["modulator"]["init_args"]
+        module = modulators.ModulatedT5(**{**model, "modulator": lambda stream: kind(stream, **arguments)})
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_steps=STEPS,
+            max_epochs=config["trainer"]["max_epochs"],
+            gradient_clip_val=config["trainer"]["gradient_clip_val"],
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[Listen()],
+        )
+        trainer.fit(module, datamodule=datamodules.WordNetDataModule(**data))
+    finally:
+        torch.set_num_threads(threads)
+    return losses
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    for name in NAMES:
+        losses = trace(name)
+        (Path(__file__).parent / f"{name}.json").write_text(json.dumps(losses, indent=1) + "\n")
+        print(f"{name}: {losses[0]:.6f} … {losses[-1]:.6f}")
+
+
+if __name__ == "__main__":
+    main()

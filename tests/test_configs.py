@@ -1,0 +1,114 @@
+"""Every file in configs/ is run: a configuration that nobody runs is one that no longer works."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+from assets import MINI
+from cli.arguments import CONFIGS
+from cli.checks import data_classes, model_classes, modulator_classes
+from tests.runs import main, process, small_wordnet
+
+QUICK = ["--report.figures=false", "--relational.baselines=false", "--trainer.max_steps=2", "--output=run"]
+# Run by a test of their own; every other configuration is an overlay on field.yaml, or runs alone.
+ALONE = {"field.yaml", "lerp.yaml"}
+OWN_TEST = {"t5_small.yaml", "ddp.yaml", "wandb.yaml", "pretrain_mini.yaml"}
+
+
+@pytest.fixture(scope="session")
+def wordnet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(small_wordnet(tmp_path_factory.mktemp("nltk_data")))
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def fit(*argv: str) -> dict[str, object]:
+    main()(["fit", *argv])
+    return dict(json.loads(Path("run/report.json").read_text()))
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in CONFIGS.glob("*.yaml")} - OWN_TEST))
+def test_it_trains(name: str, wordnet: str) -> None:
+    configs = ["--config", name] if name in ALONE else ["--config", "field.yaml", "--config", name]
+    report = fit(*configs, f"--data.nltk_data={wordnet}", *QUICK)
+    assert report["run"]["outcome"] == "finished"  # type: ignore[index]
+    assert report["run"]["steps"] == 2  # type: ignore[index]
+
+
+def test_t5_small(wordnet: str, tmp_path: Path) -> None:
+    """Random weights of T5-small's shape, in the hub's layout, stand in for a download."""
+    config = T5Config(
+        vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8, decoder_start_token_id=0
+    )
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5-small")
+    tokenizer.save_pretrained(tmp_path / "t5-small")
+    argv = ["--config", "field.yaml", "--config", "t5_small.yaml", f"--data.nltk_data={wordnet}", *QUICK]
+    report = fit(
+        *argv, f"--model.backbone={tmp_path / 't5-small'}", "--data.batch_size=4", "--trainer.limit_val_batches=1"
+    )
+    assert report["model"]["parameters"]["trainable"] == 38_552  # type: ignore[index]
+
+
+def test_t5_small_names_the_hub() -> None:
+    overlay = yaml.safe_load((CONFIGS / "t5_small.yaml").read_text())
+    assert overlay["model"]["init_args"]["backbone"] == "google-t5/t5-small"
+
+
+def test_pretrain_mini(wordnet: str) -> None:
+    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_heads": 2, "num_layers": 2, "num_decoder_layers": 1}
+    small = [f"--model.{name}={size}" for name, size in sizes.items()]
+    data = ["--data.tokenizer", str(MINI), "--data.batch_size=16", f"--data.nltk_data={wordnet}"]
+    steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--trainer.limit_val_batches=1"]
+    report = fit("--config", "pretrain_mini.yaml", *small, *data, *steps, "--report.figures=false", "--output=run")
+    assert report["run"]["steps"] == 2  # type: ignore[index]
+    # what it leaves is a backbone
+    model = T5ForConditionalGeneration.from_pretrained("run/backbone", dtype=torch.float32)
+    assert model.config.d_model == 16
+    AutoTokenizer.from_pretrained("run/backbone")
+
+
+@pytest.mark.slow  # tests/cli/test_processes.py runs the same overlay, and looks closer
+def test_ddp(wordnet: str, tmp_path: Path) -> None:
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--data.batch_size=8"]
+    argv = ["--config", "field.yaml", "--config", "ddp.yaml", f"--data.nltk_data={wordnet}", *QUICK, *two]
+    done = process("fit", *argv, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
+def test_wandb(wordnet: str, tmp_path: Path) -> None:
+    argv = ["--config", "field.yaml", "--config", "wandb.yaml", f"--data.nltk_data={wordnet}", *QUICK]
+    # in a process: wandb starts one of its own, and stays in the one it was started from
+    done = process("fit", *argv, "--trainer.logger.offline=true", cwd=tmp_path, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+@pytest.mark.parametrize("name", ["field.yaml", "lerp.yaml"])
+def test_what_a_user_may_want_to_change_is_there(name: str) -> None:
+    """Every argument of the modulator is in its configuration; `null_space_seed` has a comment where it matters."""
+    content = yaml.safe_load((CONFIGS / name).read_text())
+    for node, known in (
+        (content["model"]["init_args"]["modulator"], modulator_classes()),
+        (content["model"], model_classes()),
+        (content["data"], data_classes()),
+    ):
+        parameters = set(known[node["class_path"]].__init__.__annotations__) - {"return", "stream", "backbone"}  # type: ignore[misc]
+        assert parameters - node["init_args"].keys() <= {"null_space_seed", "seed"}
+
+
+def test_field_and_lerp_differ_in_the_modulator_alone() -> None:
+    field, lerp = (yaml.safe_load((CONFIGS / name).read_text()) for name in ("field.yaml", "lerp.yaml"))
+    for config in (field, lerp):
+        del config["model"]["init_args"]["modulator"]
+    assert field == lerp

@@ -1,0 +1,106 @@
+"""The command line: fit | validate | test | predict, from YAML files in configs/.
+
+    python train.py --help
+    python train.py fit --config field.yaml
+    python train.py fit --config field.yaml --config t5_small.yaml --model.lr 5e-4 --output runs/mine
+    python train.py fit --resume runs/mine
+    python train.py validate --resume runs/mine
+
+Nothing heavy is imported before the command line has been read: what is wrong with it is said at once.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.arguments import read_command
+from cli.help import wanted
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command line; what goes wrong is one line on stderr and a non-zero exit (``--debug``: a traceback).
+
+    Raises:
+        SystemExit: the command line is wrong, or the run has failed or was interrupted.
+    """
+    typed = list(sys.argv[1:] if argv is None else argv)
+    words = [word for word in typed if word != "--debug"]
+    if (page := wanted(words)) is not None:
+        print(page)
+        return
+    before, handler = sys.argv, signal.getsignal(signal.SIGINT)
+    # What Lightning starts for further devices, and what the report quotes, is this command line.
+    sys.argv = [str(Path(__file__).resolve()), *typed]
+    try:
+        _run(words)
+    except KeyboardInterrupt:
+        _end("interrupted; nothing was begun", INTERRUPTED)
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's way to say so, with the code 1
+            _end(f"interrupted; {_go_on(exit_)}", INTERRUPTED)
+        if type(exit_).__name__ == "SIGTERMException":  # … and this would be the code 0
+            _end(f"terminated; {_go_on(exit_)}", TERMINATED)
+        raise
+    except Exception as error:
+        if len(words) != len(typed):
+            raise
+        if (rank := int(os.environ.get("LOCAL_RANK", "0"))) > 0:
+            _leave_it_to_the_first_process()
+            _end(f"error in process {rank}: {_told(error)}", 1)
+        _end(f"error: {_told(error)}", 1)
+    finally:
+        sys.argv = before
+        signal.signal(signal.SIGINT, handler)
+
+
+def _run(words: list[str]) -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "--help" in words or "-h" in words:
+        from cli.run import run
+
+        run(None, [words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
+        return
+    command = read_command(words)
+    from cli.run import run
+
+    run(command)
+
+
+def _leave_it_to_the_first_process() -> None:
+    """What is wrong for all processes is said once: the others go when the first has ended, and else speak."""
+    first = os.getppid()
+    for _ in range(50):
+        if os.getppid() != first:
+            sys.exit(1)
+        time.sleep(0.1)
+
+
+def _told(error: Exception) -> str:
+    """An error in one line; one that is no message to users with its kind and its place in the code."""
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    if isinstance(error, ValueError | OSError | ImportError) or type(error).__name__ == "MisconfigurationException":
+        return text or type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}: {text or 'no message'} (--debug shows the traceback)"
+
+
+def _go_on(exit_: SystemExit) -> str:
+    notes = getattr(exit_, "__notes__", [])
+    return f"the run is saved, and goes on with: {notes[0]}" if notes else "nothing was saved yet"
+
+
+def _end(line: str, code: int) -> None:
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
