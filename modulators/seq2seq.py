@@ -118,7 +118,7 @@ class ModulatedT5(pl.LightningModule):
             child.train(mode)
         if self.model is not None and self.gradient_checkpointing:
             # The flag of the block itself, which transformers asks whether to checkpoint; a dropout has its own. It
-            # goes off for evaluation, because a block that checkpoints gives generate() no cache, silently.
+            # goes off for evaluation: a block that checkpoints drops generate()'s cache, and answers become wrong.
             for block in [*self.model.encoder.block, *self.model.decoder.block]:
                 block.training = mode
         return self

@@ -1,10 +1,12 @@
 """Tiny T5s with random weights, each in a folder in the hub's layout, and a batch for them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
@@ -37,8 +39,13 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, variant in VARIANTS.items():
         torch.manual_seed(3)
         folder: Path = tmp_path_factory.mktemp(name)
-        config = T5Config(vocab_size=len(tokenizer), **SIZES, **variant)
-        T5ForConditionalGeneration(config).save_pretrained(folder)
+        sizes = {"vocab_size": len(tokenizer), **SIZES, **variant}
+        model = T5ForConditionalGeneration(T5Config(**sizes))
+        weights = dict(model.named_parameters())  # the tied matrix once
+        if name == "v1_1":  # has a matrix of its own to score with, which transformers would tie on saving
+            weights["lm_head.weight"] = torch.randn_like(model.shared.weight)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps({"model_type": "t5", **sizes}))
         tokenizer.save_pretrained(folder)
         folders[name] = str(folder)
     return folders

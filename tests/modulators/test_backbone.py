@@ -57,6 +57,8 @@ def test_loaded_by_path_and_frozen(backbones: dict[str, str], variant: str, toke
     assert not any(parameter.requires_grad for parameter in model.parameters())
     for name, tensor in load_file(Path(folder) / "model.safetensors").items():
         assert torch.equal(model.state_dict()[name], tensor)
+    tied = torch.equal(model.lm_head.weight, model.shared.weight)
+    assert (tied, model.config.scale_decoder_outputs) == ((True, True) if variant == "v1_0" else (False, False))
     assert stream_of(load_config(folder)) == ResidualStream(32, 3, len(load_tokenizer(folder)))
     hidden = encode(model, tokens["input_ids"], tokens["attention_mask"])
     assert hidden.shape == (4, 70, 32)
