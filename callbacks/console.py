@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.logs import announce
-from callbacks.report_values import stop_reason
+from callbacks.report_values import learns, stop_reason
 from callbacks.wording import number
 
 # Key of a figure, the name it goes by, and its decimals or whether it has a sign.
@@ -30,6 +30,8 @@ class RunConsole(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             announce(trainer, opening(pl_module))
+            if far := getattr(pl_module, "far", None):
+                announce(trainer, far)
             if about := data_line(trainer):
                 announce(trainer, about)
             announce(trainer, f"run folder {trainer.default_root_dir}")
@@ -72,9 +74,9 @@ def opening(module: L.LightningModule) -> str:
     """What is trained, on what, in one line."""
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in module.parameters()) - trained
-    modulator = getattr(module, "modulator", None)
-    name = type(module if modulator is None else modulator).__name__
-    on = f" on {module.backbone}" if modulator is not None and hasattr(module, "backbone") else ""
+    learner = learns(module)
+    name = learner or type(module).__name__
+    on = f" on {module.backbone}" if learner and hasattr(module, "backbone") else ""
     layers = list(getattr(module, "layers", []))
     where = f", encoder layers {', '.join(map(str, layers))}" if layers else ""
     rest = f", {frozen:,} frozen" if frozen else ""

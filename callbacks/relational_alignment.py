@@ -1,17 +1,26 @@
-"""Do the representations follow WordNet's taxonomy more closely than the frozen backbone's own did?"""
+"""Do the representations follow WordNet's taxonomy more closely than the frozen backbone's own did, and how surely?"""
 
-from collections.abc import Mapping
+import io
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 import metrics
 from callbacks.interfaces import modulated, population_source
 from callbacks.logs import log_at_validation_end, log_now, plain
-from callbacks.representations import encode_population, entry_representations
+from callbacks.representations import encode_population, entry_representations, progress
 
+BOOTSTRAP_FILE = "relational_bootstrap.npz"
+CHAIN_DEPTH = 8
 _PREFIXES = ("", *(f"{population}/" for population in metrics.POPULATIONS))
 
 
@@ -22,18 +31,32 @@ class RelationalAlignment(L.Callback):
     encoder as it stands. Then the modulated encoder at the end of each validation. A module without a handle has no
     base: then its encoder's figures alone.
 
+    At the end of a fit, and in a validation by itself, the Pearson lift gets a 95% interval by a bootstrap over
+    synsets; its replicates go into `relational_bootstrap.npz` (``original`` and ``modulated``, replicates × all, train,
+    mixed, held-out), the same resamples in every run over the same population, so that runs can be compared in pairs.
+
     Args:
         pairs: "all" pairs of distinct synsets, or the size of a seeded sample of them.
         seed: seed of the sample; of no effect with all pairs.
         baselines: whether to measure static embeddings and the randomly initialised encoder too.
+        bootstrap: replicates behind the interval, over all pairs; 0 leaves it out.
     """
 
-    def __init__(self, pairs: int | Literal["all"] = "all", seed: int = 42, baselines: bool = True) -> None:
+    def __init__(
+        self, pairs: int | Literal["all"] = "all", seed: int = 42, baselines: bool = True, bootstrap: int = 1000
+    ) -> None:
         if pairs != "all" and (isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 2):
             raise ValueError(f"RelationalAlignment: pairs is {pairs!r}; it must be 'all' or an integer of at least 2")
-        self.pairs, self.seed, self.baselines = pairs, seed, baselines
+        if bootstrap != 0 and bootstrap < 40:
+            raise ValueError(
+                f"RelationalAlignment: bootstrap is {bootstrap}; it must be at least 40, for the ends of a 95% "
+                "interval, or 0, which leaves it out"
+            )
+        self.pairs, self.seed, self.baselines, self.bootstrap = pairs, seed, baselines, bootstrap
         self._baseline: dict[str, dict[str, float]] = {}
         self._history: list[dict[str, float]] = []
+        self._interval: dict[str, list[float]] = {}
+        self._seconds = 0.0
         self._metric: metrics.RelationalAlignment | None = None
 
     @property
@@ -41,32 +64,49 @@ class RelationalAlignment(L.Callback):
         return "RelationalAlignment"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._measure_baselines(trainer, pl_module)
-        if trainer.global_step == 0:
-            figures = self._check(trainer, pl_module)
-            log_now(trainer, self._baseline_figures() | {f"relational/{key}": value for key, value in figures.items()})
+        with self._timed():
+            self._measure_baselines(trainer, pl_module)
+            if trainer.global_step == 0:
+                figures = {f"relational/{key}": value for key, value in self._check(trainer, pl_module).items()}
+                log_now(trainer, self._baseline_figures() | figures)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._measure_baselines(trainer, pl_module)
+            with self._timed():
+                self._measure_baselines(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        figures = {f"relational/{key}": value for key, value in self._check(trainer, pl_module).items()}
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            figures |= self._baseline_figures()
+        with self._timed():
+            figures = {f"relational/{key}": value for key, value in self._check(trainer, pl_module).items()}
+            if trainer.state.fn == TrainerFn.VALIDATING:
+                figures |= self._baseline_figures() | self._bound(trainer, pl_module)
         lift = "relational/pearson_lift"
         log_at_validation_end(pl_module, figures, bar=lift if lift in figures else "relational/pearson")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        figures: dict[str, float] = {}
+        with self._timed():
+            if not self._history or self._history[-1]["step"] != trainer.global_step:  # steps since the last validation
+                figures = {f"relational/{key}": value for key, value in self._check(trainer, pl_module).items()}
+            figures |= self._bound(trainer, pl_module)
+        log_now(trainer, figures)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._metric = None  # it holds a byte for each pair
 
     def state_dict(self) -> dict[str, Any]:
-        return {"baseline": self._baseline, "history": self._history}
+        return {
+            "baseline": self._baseline,
+            "history": self._history,
+            "interval": self._interval,
+            "seconds": self._seconds,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._baseline, self._history = state_dict["baseline"], state_dict["history"]
+        self._interval, self._seconds = state_dict.get("interval", {}), state_dict.get("seconds", 0.0)
 
     def summary(self) -> dict[str, Any]:
         """For the report: figures of each baseline, and of the modulated encoder at each check, with its step."""
@@ -77,7 +117,17 @@ class RelationalAlignment(L.Callback):
             "first": self._history[0] if self._history else None,
             "last": self._history[-1] if self._history else None,
             "history": self._history,
+            "interval": self._interval,
+            "replicates": self.bootstrap,
+            "seconds": self._seconds,
         }
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Counts what all of this costs a run, encoding included: the report says so."""
+        began = time.monotonic()
+        yield
+        self._seconds += time.monotonic() - began
 
     def _measure_baselines(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._metric = None
@@ -115,7 +165,43 @@ class RelationalAlignment(L.Callback):
         # Reset here: states that were made in a validation's inference mode could not be written to outside of it.
         self._metric.reset()
         self._metric.update(points)
-        return plain(self._metric.compute())
+        return plain(self._metric.compute()) | self._hierarchy(trainer, points)
+
+    def _hierarchy(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:
+        """Cosine along first-hypernym chains, and within lexicographer categories against the mean of all pairs."""
+        source = population_source(trainer)
+        chain = metrics.chain_decay(points, torch.from_numpy(source.hypernym_chains(CHAIN_DEPTH)))
+        figures = {f"chain/depth_{depth}": cosine for depth, cosine in enumerate(chain["cosine"], start=1)}
+        if len(points) > 1:
+            clustering = metrics.category_clustering(points, torch.from_numpy(source.categories()[0]))
+            figures |= {f"category/{key}": clustering[key] for key in ("within", "gap", "z")}
+        return plain(figures)
+
+    def _bound(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        """The interval's ends, for the log. Every rank comes here; the first one works, and tells the others."""
+        if not self.bootstrap or modulated(module).handle is None:
+            return {}
+        clouds = [entry_representations(trainer, module, base=base) for base in (True, False)]
+        interval: dict[str, list[float]] = {}
+        if trainer.is_global_zero:
+            source = population_source(trainer)
+            held_out = source.population.held_out
+            with progress(trainer, metrics.bootstrap_steps(held_out), "bootstrap") as advance:
+                replicates = metrics.bootstrap_pearson(
+                    clouds, source.path_distances(), held_out, self.bootstrap, advance=advance
+                )
+            original, modulated_ = replicates.numpy()
+            _save(Path(trainer.default_root_dir) / BOOTSTRAP_FILE, original=original, modulated=modulated_)
+            for column, name in enumerate(("all", *metrics.POPULATIONS)):
+                lift = modulated_[:, column] - original[:, column]
+                if np.isfinite(lift).all():
+                    interval[name] = [float(end) for end in np.percentile(lift, (2.5, 97.5))]
+        self._interval = trainer.strategy.broadcast(interval)
+        return {
+            f"relational/{'' if name == 'all' else f'{name}/'}pearson_lift_{end}": value
+            for name, ends in self._interval.items()
+            for end, value in zip(("low", "high"), ends, strict=True)
+        }
 
     def _baseline_figures(self) -> dict[str, float]:
         return {
@@ -123,6 +209,16 @@ class RelationalAlignment(L.Callback):
             for name, figures in self._baseline.items()
             for key, value in figures.items()
         }
+
+
+def _save(file: Path, original: np.ndarray[Any, Any], modulated: np.ndarray[Any, Any]) -> None:
+    """All of it, or nothing."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, original=original, modulated=modulated)
+    file.parent.mkdir(parents=True, exist_ok=True)  # the first to write into an evaluation's folder
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(buffer.getvalue())
+    temporary.replace(file)
 
 
 def lifts(modulated: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:

@@ -55,7 +55,7 @@ def _section(title: str, body: str) -> str:
 
 def _opening(report: Report) -> str:
     run, model, stop = report["run"], report["model"], report["stop"]
-    what = model.get("modulator") or model.get("module") or "model"
+    what = model.get("learns") or model.get("module") or "model"
     verb = {"fit": "Training", "validate": "Validation", "test": "Test"}.get(run["stage"], run["stage"].capitalize())
     lines = [f"# {verb} of {what}", ""]
     if run["stage"] == "fit":
@@ -109,8 +109,8 @@ def _headline(report: Report) -> str:
     if not rows:
         return ""
     text = table(["", "before", "after", "change"], rows)
-    if relational.get("baseline"):
-        text += "\n\n" + _baselines(relational)
+    if relational.get("baseline") and (others := _baselines(relational)):
+        text += "\n\n" + others
     return text
 
 
@@ -177,7 +177,21 @@ def _populations(relational: Mapping[str, Any]) -> str:
             _, first, last, change = _row("", before.get(f"{key}/{figure}"), after.get(f"{key}/{figure}"), percent=True)
             shown = f"{int(pairs):,}" if isinstance(pairs, int | float) else "–"
             rows.append([f"{name}, {figure.capitalize()}", shown, first, last, change])
-    return table(["", "pairs", "before", "after", "lift"], rows) if rows else ""
+    if not rows:
+        return ""
+    text = table(["", "pairs", "before", "after", "lift"], rows)
+    if interval := relational.get("interval"):
+        names = {"all": "all pairs", **_POPULATIONS}
+        ends = [
+            f"{names[key]} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
+            for key, (low, high) in interval.items()
+        ]
+        text += (
+            f"\n\n95% intervals of the Pearson lift, by a bootstrap over synsets ({relational['replicates']:,} "
+            f"replicates): {', '.join(ends)}. They tell how the lift would vary with other synsets, not with another "
+            "seed."
+        )
+    return text
 
 
 def _figures(figures: Mapping[str, str]) -> str:
@@ -192,14 +206,17 @@ def _caveats(report: Report) -> str:
     if relational.get("last") and relational.get("baseline"):
         lines.append(
             "A lift alone shows no knowledge: beside it belong controls with as many parameters (shuffled or random "
-            "geometry, LoRA, IA³), and the held-out population above, whose words no training saw."
+            "geometry, LoRA, IA³; `python probe.py controls` runs them), and the held-out population above, whose "
+            "words no training saw."
         )
         if relational.get("pairs") not in (None, "all"):
             lines.append(
                 f"The relational figures are of a sample of {relational['pairs']:,} pairs; "
                 "its noise may be as large as the lift."
             )
-    lines.append("This is one run with one seed: without others, and an interval, a small difference means nothing.")
+    lines.append("This is one run with one seed: without others a small difference means nothing.")
+    if far := report["model"]["describe"].get("far"):
+        lines.append(f"{far}.")
     validation = report["loss"].get("validation") or {}
     if validation.get("first_step") and _first(validation) is not None:
         lines.append(
@@ -223,6 +240,7 @@ def _what_ran(report: Report) -> str:
     cuda = report["memory"].get("peak_cuda_bytes")
     time = report["time"]
     per_epoch = time["per_epoch_s"]
+    spent = report["relational"].get("seconds")
     rows = [
         ["model", _plain(model["describe"]) or str(model["module"])],
         ["parameters", f"{parameters['trainable']:,} trained, {parameters['frozen']:,} frozen"],
@@ -231,7 +249,8 @@ def _what_ran(report: Report) -> str:
         [
             "time",
             duration(time["total_s"])
-            + (f", {duration(sum(per_epoch) / len(per_epoch))} an epoch" if per_epoch else ""),
+            + (f", {duration(sum(per_epoch) / len(per_epoch))} an epoch" if per_epoch else "")
+            + (f", {duration(spent)} of it on the relational figures" if spent else ""),
         ],
         ["memory", f"{memory / 2**20:,.0f} MiB" + (f", {cuda / 2**20:,.0f} MiB on the accelerator" if cuda else "")],
         ["device", f"{environment['accelerator']} × {environment['devices']}, precision {environment['precision']}"],

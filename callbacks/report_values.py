@@ -53,6 +53,12 @@ def what_happened(exception: BaseException) -> tuple[str, str]:
     return "failed", f"{type(exception).__name__}: {text[0]}".rstrip(".") if text else type(exception).__name__
 
 
+def learns(module: LightningModule) -> str | None:
+    """What is attached to a frozen backbone and learns: a modulator by its class, an adapter by its name."""
+    modulator = getattr(module, "modulator", None)
+    return getattr(module, "adapter_name", None) if modulator is None else type(modulator).__name__
+
+
 def alphas_of(module: LightningModule) -> list[list[float]] | None:
     """α of the modulated layers, layer × expert; None without a modulator."""
     modulator = getattr(module, "modulator", None)

@@ -53,7 +53,7 @@ def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Enc
     device = module.device
     metric = EntryRepresentations(len(source.population), modulated(module).stream.d_model).to(device)
     batches = source.population_batches()[trainer.global_rank :: trainer.world_size]
-    with torch.no_grad(), _evaluating(module), _bar(trainer, len(batches), label) as advance:
+    with torch.no_grad(), _evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
         for rows, input_ids, attention_mask in batches:
             attention_mask = attention_mask.to(device)
             with trainer.precision_plugin.forward_context():
@@ -97,26 +97,26 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(trainer: L.Trainer, total: int, label: str) -> Iterator[Callable[[], None]]:
+def progress(trainer: L.Trainer, total: int, label: str) -> Iterator[Callable[[], None]]:
     """A progress bar that appears only when the work lasts; below the trainer's own, where rich can nest them."""
     console = get_console()
     wanted = trainer.is_global_zero and console.is_terminal and trainer.progress_bar_callback is not None
-    progress = Progress(console=console, transient=True)
+    bar = Progress(console=console, transient=True)
     started, done, started_bar = time.monotonic(), 0, False
-    task = progress.add_task(f"encoding {label}", total=total)
+    task = bar.add_task(label, total=total)
 
     def advance() -> None:
         nonlocal wanted, done, started_bar
         done += 1
-        progress.update(task, completed=done)
+        bar.update(task, completed=done)
         if wanted and time.monotonic() - started > _BAR_AFTER:
             wanted = False
             with suppress(LiveError):  # before rich 14.1 there is one live display at a time
-                progress.start()
+                bar.start()
                 started_bar = True
 
     try:
         yield advance
     finally:
         if started_bar:  # stopping one that never began prints an empty line
-            progress.stop()
+            bar.stop()

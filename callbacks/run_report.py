@@ -25,6 +25,7 @@ from callbacks.report_values import (
     finite,
     first_and_last,
     holds_a_training,
+    learns,
     losses,
     only_last,
     stop_reason,
@@ -154,6 +155,7 @@ class RunReport(Callback):
             "model": {
                 "module": type(module).__name__,
                 "modulator": type(modulator).__name__ if modulator is not None else None,
+                "learns": learns(module),
                 "layers": list(getattr(module, "layers", [])),
                 "parameters": {"trainable": trainable, "frozen": total - trainable, "total": total},
                 "describe": _described(module),
@@ -216,6 +218,8 @@ class RunReport(Callback):
                 "metrics": measured,
             },
             **self._known,
+            # what a module says of itself may be settled after the first look
+            "model": {**self._known["model"], "describe": _described(module)},
             "alpha": {
                 "layers": self._known["model"]["layers"] if final else [],
                 "experts": list(getattr(getattr(module, "modulator", None), "expert_names", ())) if final else [],

@@ -118,8 +118,8 @@ def find_config(name: str) -> Path:
     for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
-    near = did_you_mean(Path(name).stem, [file.removesuffix(".yaml") for file in known])
+    known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+    near = did_you_mean(name.removesuffix(".yaml"), [file.removesuffix(".yaml") for file in known])
     hint = near.replace("?", ".yaml?")
     raise ValueError(f"--config: no file {name} here or in configs/{hint or '; there are ' + ', '.join(known)}")
 

@@ -20,7 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 import datamodules
 import modulators
 from cli.arguments import Command, did_you_mean
-from modulators import Modulator
+from modulators import Geometry, Modulator
 
 Node = Mapping[str, Any]
 
@@ -86,6 +86,8 @@ class Checker:
         self.others = others
         self.classes: dict[str, type] = {}  # of model, model.modulator and data, as far as they are known
         self.where = ""  # the file that is being checked, for messages
+        # Mappings with keys of their own: the sections, and what stands inside a class's arguments.
+        self.groups: dict[str, type] = {**sections, "model.geometry": Geometry}
         self.known = {"model": model_classes(), "model.modulator": modulator_classes(), "data": data_classes()}
 
     def check(self, command: Command) -> None:
@@ -156,7 +158,7 @@ class Checker:
         if path in self.known:
             keys = _parameters(self.classes[path]) if path in self.classes else {}
             return {key: kind for key, kind in keys.items() if (path, key) != ("model.modulator", "stream")}
-        return _parameters(self.sections[path])
+        return _parameters(self.groups[path])
 
     def _unknown(self, full: str, path: str, keys: Mapping[str, Any], option: str | None) -> None:
         if path in self.known and path not in self.classes:
@@ -173,7 +175,7 @@ class Checker:
         raise ValueError(f"{self.where}{'--' if option else ''}{full} is no key{hint}")
 
     def _value(self, path: str, value: Any, kind: Any, option: str | None) -> None:
-        if path in self.known or path == "trainer" or path in self.sections:
+        if path in self.known or path == "trainer" or path in self.groups:
             self._group(path, value, option)
             return
         if path == "trainer.devices" and not _DEVICES.fullmatch(str(value)):

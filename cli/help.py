@@ -89,9 +89,10 @@ def keys_of(path: Path) -> list[tuple[str, str]]:
 
 def _configurations() -> str:
     lines = []
-    for path in sorted(CONFIGS.glob("*.yaml")):
+    for path in sorted(CONFIGS.rglob("*.yaml"), key=lambda path: (path.parent != CONFIGS, path)):
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        lines.append(f"  {path.name:<20} {re.split(r'(?<=[a-z)0])[.] ', first)[0].rstrip('.')}")
+        name = path.relative_to(CONFIGS).as_posix()
+        lines.append(f"  {name:<30} {re.split(r'(?<=[a-z)0])[.] ', first)[0].rstrip('.')}")
     return "\n".join(lines)
 
 

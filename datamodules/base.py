@@ -32,6 +32,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         if seed < 0:
             raise ValueError(f"data.seed must not be negative, got {seed}")
         self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
+        self.order_seed = seed  # of each epoch's order
         self._corpus: Corpus | None = None
         self._position = Position()
 
@@ -70,6 +71,19 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         """WordNet path distances between all synsets of the population, (P, P) bytes."""
         return self.corpus.path_distances
 
+    def hypernym_chains(self, depth: int) -> npt.NDArray[np.int64]:
+        """First hypernyms 1 … depth steps up from each synset of the population, (P, depth), as rows of the population;
+        -1 where the chain has ended or that synset is not in it."""
+        lexicon, synsets = self.corpus.lexicon, self.population.synsets
+        place = np.full(len(lexicon) + 1, -1)  # one more: a chain's own -1
+        place[synsets] = np.arange(len(synsets))
+        return place[lexicon.taxonomy.hypernym_chains(synsets, depth)]
+
+    def categories(self) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """The population's lexicographer categories (P,), and what each number means."""
+        lexicon = self.corpus.lexicon
+        return lexicon.lexname[self.population.synsets].astype(np.int64), list(lexicon.lexnames)
+
     @abstractmethod
     def _deal(self, epoch: int) -> Sequence[Any]:
         """What an epoch's batches are made of, in their order, before they are dealt to processes."""
@@ -83,6 +97,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return {
             "data.batch_size": self.batch_size,
             "data.seed": self.seed,
+            "data.order_seed": self.order_seed,
             "training entries": len(self.corpus.trained),
             "processes": world,
         }

@@ -54,9 +54,10 @@ class Position:
         """Raises:
         ValueError: the run stopped in mid-epoch, and the rest of that epoch would be dealt otherwise now.
         """
-        changed = [key for key in plan if plan[key] != self._plan.get(key)]
+        # A checkpoint of an earlier version knows fewer keys.
+        changed = [key for key in plan if key in self._plan and plan[key] != self._plan[key]]
         if self._batches and changed:
-            was = ", ".join(f"{key} {self._plan.get(key)} (now {plan[key]})" for key in changed)
+            was = ", ".join(f"{key} {self._plan[key]} (now {plan[key]})" for key in changed)
             raise ValueError(f"the run stopped in mid-epoch with {was}; resume it with the same")
 
 

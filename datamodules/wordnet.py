@@ -29,6 +29,7 @@ class WordNetDataModule(CorpusDataModule):
         val_fraction: share of the entries that are held out.
         matching: ``single_token`` keeps lemmas that are one token, each token once; ``all`` every pair of WordNet.
         seed: of the split and of each epoch's order.
+        order_seed: of each epoch's order alone, for runs over several seeds on one split; null takes ``seed``.
         num_workers: processes that assemble batches; assembling is cheap, so none is usually fastest.
         prompts: what ``predict`` asks: a text file with a prompt a line, or a list; none asks the held-out definitions.
         nltk_data: a folder with a WordNet to read instead of the bundled one.
@@ -47,8 +48,13 @@ class WordNetDataModule(CorpusDataModule):
         num_workers: int = 0,
         prompts: str | list[str] | None = None,
         nltk_data: str | None = None,
+        order_seed: int | None = None,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, nltk_data)
+        if order_seed is not None and order_seed < 0:
+            raise ValueError(f"data.order_seed must not be negative, got {order_seed}")
+        if order_seed is not None:
+            self.order_seed = order_seed
         if num_workers < 0:
             raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
@@ -85,11 +91,12 @@ class WordNetDataModule(CorpusDataModule):
             "batch_size": self.batch_size,
             "real_token_share": real_token_share(self._train_lengths, self._deal(0)),
             "seed": self.seed,
+            "order_seed": self.order_seed,
         }
 
     def _deal(self, epoch: int) -> list[IntArray]:
         """Batches, as positions in the training entries."""
-        return epoch_batches(self._train_lengths, self.batch_size, self.seed, epoch)
+        return epoch_batches(self._train_lengths, self.batch_size, self.order_seed, epoch)
 
     def _per_epoch(self) -> int:
         return batches_per_epoch(len(self._train_lengths), self.batch_size)

@@ -1,19 +1,27 @@
-"""Pure functions of tensors: simplices, the pentachora of a cloud, correlation. Torch only; imports nothing of ours."""
+"""Pure functions of tensors: simplices, pentachora, correlation, spectra, Procrustes. Torch only, nothing of ours."""
 
 from geometry.correlation import cosine_preservation, pearson_from_classes, spearman_from_histograms
 from geometry.pentachora import gaussian_null_cv, pentachoron_cv, pentachoron_draws, pentachoron_volumes
+from geometry.procrustes import mean_cosine, orthogonal_procrustes, principal_axes
 from geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
+from geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
 
 __all__ = [
     "cosine_preservation",
     "gaussian_null_cv",
+    "mean_cosine",
+    "mean_of_nearest",
+    "orthogonal_procrustes",
     "pearson_from_classes",
     "pentachoron_cv",
     "pentachoron_draws",
     "pentachoron_volumes",
+    "principal_axes",
     "regular_simplex",
+    "reproduction",
     "simplex_volume",
     "spearman_from_histograms",
+    "spectral_embedding",
     "squared_edge_lengths",
     "squared_simplex_volume",
 ]

@@ -10,10 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _CORNERS = 5
-# Below this ratio of a pivot to the scale of its row's rounding errors, fp32 keeps fewer than five digits of a volume.
-_DEGENERATE = 1e-2
+# Below this ratio of pivots fp32 edges keep fewer than six digits of a volume.
+_DEGENERATE = 0.05
+_CHUNK = 2**16  # draws times dimensions
 # A global Gram matrix costs N² dot products, direct edges 10 per draw; the gathers are cheaper than the edges' memory.
-_GRAM_ENTRIES_PER_DRAW = 10
+_GRAM_ENTRIES_PER_DRAW = 64
+_FEW_DIMS = 64  # where fp64 costs little, and many a draw of fp32 edges would need it
 
 
 def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"]:
@@ -30,47 +32,48 @@ def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"
     if n < 1:
         raise ValueError(f"pentachoron_draws: n is {n}; at least 1 draw is needed")
     generator = torch.Generator().manual_seed(seed)
-    taken = torch.empty(n, 0, dtype=torch.long)
+    taken: list[Tensor] = []  # so far, in ascending order
     columns: list[Tensor] = []
     for j in range(_CORNERS):
         row = torch.randint(n_points - j, (n,), generator=generator)
-        for earlier in taken.unbind(-1):
-            row = row + (row >= earlier)
+        for earlier in taken:
+            row += row >= earlier
         columns.append(row)
-        taken = torch.stack(columns, dim=-1).sort(dim=-1).values
+        for k, earlier in enumerate(taken):
+            taken[k], row = torch.minimum(earlier, row), torch.maximum(earlier, row)
+        taken.append(row)
     return torch.stack(columns, dim=-1)
 
 
 def pentachoron_volumes(points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42) -> Float[Tensor, "draws"]:
     """Volumes sqrt(det Gram of 4 edges) / 24 of seeded draws of five distinct points. Unit: length⁴.
 
-    The cloud is centred first; the determinant is the product of the pivots of L D Lᵀ. Draws with a tiny pivot
-    (nearly flat, or small beside the cloud) are computed again in fp64.
+    Worked from the Gram matrix of the four edges at the first corner, the product of its pivots in fp64. That matrix is
+    read off one centred fp64 Gram matrix of the cloud when draws are many beside its points, else it is made of each
+    draw's fp32 edges, and again in fp64 for draws with a tiny pivot (nearly flat). On Apple's GPU, which has no fp64,
+    the CPU works.
 
     Raises:
         ValueError: fewer than 5 points.
     """
-    draws = pentachoron_draws(len(points), n, seed).to(points.device)
-    if points.dtype in (torch.float16, torch.bfloat16):
-        points = points.float()
-    points = points - points.mean(0)
-    with torch.autocast(points.device.type, enabled=False):
-        if len(points) ** 2 <= _GRAM_ENTRIES_PER_DRAW * n:
-            edge_gram, scale = _edge_gram_by_gathers(points @ points.mT, draws)
+    draws = pentachoron_draws(len(points), n, seed)
+    cloud = points.cpu() if points.device.type == "mps" else points
+    draws = draws.to(cloud.device)
+    if cloud.dtype in (torch.float16, torch.bfloat16):
+        cloud = cloud.float()
+    with torch.autocast(cloud.device.type, enabled=False):
+        if len(cloud) ** 2 <= _GRAM_ENTRIES_PER_DRAW * n:
+            pivots = _pivots(_edges_from_gram(cloud.double(), draws))
         else:
-            edge_gram = _edge_gram(points, draws)
-            scale = edge_gram.diagonal(dim1=-2, dim2=-1)
-        pivots = _pivots(edge_gram)
-        volumes = _volume(pivots)
-        if points.dtype == torch.float64:
-            return volumes
-        doubtful = (pivots < _DEGENERATE * scale).any(-1).nonzero().squeeze(-1)
-        if len(doubtful) > 0:
-            # fp64 does not exist on Apple's GPU.
-            exact = (points.cpu() if points.device.type == "mps" else points).double()
-            again = _volume(_pivots(_edge_gram(exact, draws[doubtful].to(exact.device))))
-            volumes = volumes.index_copy(0, doubtful, again.to(volumes))
-        return volumes
+            short = cloud.shape[1] <= _FEW_DIMS or cloud.dtype == torch.float64
+            pivots = _pivots(_edges(cloud, draws, torch.float64 if short else torch.float32))
+            if not short:
+                largest, smallest = pivots.aminmax(dim=0)
+                doubtful = (smallest < _DEGENERATE * largest).nonzero().squeeze(-1)
+                if len(doubtful) > 0:
+                    exact = _pivots(_edges(cloud, draws[doubtful], torch.float64))
+                    pivots = pivots.index_copy(1, doubtful, exact)
+        return _volume(pivots).to(points.device, torch.promote_types(points.dtype, torch.float32))
 
 
 def pentachoron_cv(points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42) -> Float[Tensor, ""]:
@@ -108,38 +111,52 @@ def gaussian_null_cv(
     )
 
 
-def _edge_gram(points: Tensor, draws: Tensor) -> Tensor:
-    corners = points[draws]  # (n, 5, D)
-    edges = corners[:, 1:] - corners[:, :1]
-    return edges @ edges.mT  # (n, 4, 4)
+def _edges(points: Tensor, draws: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:
+    """⟨p_i − p_0, p_j − p_0⟩ for 1 ≤ j ≤ i ≤ 4, as a triangle of vectors (draws,) in fp64."""
+    grams = []
+    # A few hundred draws at a time stay in the cache from the gather to the product.
+    for some in draws.split(max(1, _CHUNK // points.shape[1])):
+        corners = points.index_select(0, some.flatten()).to(dtype).unflatten(0, some.shape)
+        edges = corners[:, 1:].sub_(corners[:, :1].clone())
+        grams.append(edges @ edges.mT)  # (n, 4, 4)
+    rows = torch.cat(grams).flatten(1).mT.double().contiguous().unbind(0)
+    return [[rows[4 * i + j] for j in range(i + 1)] for i in range(4)]
 
 
-def _edge_gram_by_gathers(gram: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """The same from the cloud's Gram matrix: ⟨p_i − p_0, p_j − p_0⟩ = G_ij − G_i0 − G_0j + G_00.
+def _edges_from_gram(points: Tensor, draws: Tensor) -> list[list[Tensor]]:
+    """The same from the cloud's Gram matrix: G_ij − G_i0 − G_0j + G_00. Centred first, as the differences cancel."""
+    n = len(points)
+    points = points - points.mean(0)
+    gram = (points @ points.mT).flatten()
+    columns = draws.mT.contiguous()
+    first, others = columns[0] * n, columns[1:]
+    origin = gram.index_select(0, first + columns[0])
+    to_first = [gram.index_select(0, first + row) for row in others]
+    shifted = [origin - row for row in to_first]
+    begins = [row * n for row in others]
+    return [
+        [gram.index_select(0, begins[i] + others[j]) - to_first[i] + shifted[j] for j in range(i + 1)] for i in range(4)
+    ]
 
-    Also the scale that its rounding errors have: the differences cancel, so that is the corners' own squared length.
-    """
-    corners = gram[draws.unsqueeze(-1), draws.unsqueeze(-2)]  # (n, 5, 5)
-    to_first = corners[:, 1:, :1]
-    edge_gram = corners[:, 1:, 1:] - to_first - to_first.mT + corners[:, :1, :1]
-    lengths = corners.diagonal(dim1=-2, dim2=-1)
-    return edge_gram, lengths[:, 1:] + lengths[:, :1]
 
-
-def _pivots(gram: Tensor) -> Tensor:
-    """D of L D Lᵀ of symmetric 4 x 4 matrices, unrolled: elimination, row by row. Zero from the first zero pivot on."""
+def _pivots(gram: list[list[Tensor]]) -> Tensor:
+    """D (4, draws) of L D Lᵀ of symmetric 4 × 4 matrices, unrolled elimination; zero from a zero pivot on."""
     pivots = []
-    for _ in range(gram.shape[-1] - 1):
-        pivot = gram[..., 0, 0]
+    while gram:
+        pivot = gram[0][0]
         pivots.append(pivot)
-        column = gram[..., 1:, :1]
-        usable = (pivot > 0)[..., None, None]
-        factor = column / torch.where(usable, pivot[..., None, None], 1.0)
-        gram = torch.where(usable, gram[..., 1:, 1:] - factor * column.mT, 0.0)
-    return torch.stack([*pivots, gram[..., 0, 0]], dim=-1)
+        usable = pivot > 0
+        inverse = torch.where(usable, torch.where(usable, pivot, 1.0).reciprocal(), 0.0)
+        column = [row[0] for row in gram[1:]]
+        factor = [entry * inverse for entry in column]
+        gram = [
+            [torch.addcmul(gram[i + 1][j + 1], factor[i], column[j], value=-1) for j in range(i + 1)]
+            for i in range(len(column))
+        ]
+    return torch.stack(pivots)
 
 
 def _volume(pivots: Tensor) -> Tensor:
-    """sqrt(Π pivots) / 24, root before product: the product of four squared lengths leaves the range of fp32 sooner."""
-    solid = pivots > 0
-    return torch.where(solid, torch.where(solid, pivots, 1.0).sqrt(), 0.0).prod(-1) / 24
+    """sqrt(Π pivots) / 24; zero where a pivot is not positive."""
+    solid = pivots.amin(0) > 0
+    return torch.where(solid, torch.where(solid, pivots, 1.0).prod(0).sqrt(), 0.0) / 24

@@ -3,18 +3,19 @@
 Path similarity 1 / (1 + d) has one value for each path length d, so a pair is its class d and its cosine. Rows of the
 cosine matrix are streamed in blocks; what is kept is, for each class, the sum and the sum of squares of the cosines
 (Pearson, means and bands follow exactly) and a histogram of them (Spearman follows, with ranks shared inside a bin: off
-by less than 1e-5 when measured against SciPy).
+by less than 1e-6 when measured against SciPy).
 
-The sums are of fixed-point numbers, cosines in steps of 2⁻²⁴ and their squares in steps of 2⁻²⁷, held in fp64. Up to
-2²⁶ pairs such sums are exact, hence do not depend on the order of addition: every number of ranks or threads gives the
-same bits. Under torch.distributed each rank takes every world-th block, and the sum over ranks is the whole.
+The sums are of integers, cosines in steps of 2⁻²⁴ and their squares in steps of 2⁻³⁰, so they do not depend on the
+order of addition: every number of ranks or threads gives the same bits. Under torch.distributed each rank takes every
+world-th block, and the sum over ranks is the whole. On a CPU a compiled loop counts (`metrics.pair_counts`); elsewhere,
+and for samples, array operations do, to the same bits.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,15 +24,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from geometry import cosine_preservation, pearson_from_classes, spearman_from_histograms
+from metrics.streaming import full_precision, row_blocks
 
 POPULATIONS = ("train", "mixed", "held_out")
 BANDS = ((0.90, 1.0), (0.50, 0.90), (0.25, 0.50), (0.10, 0.25), (0.05, 0.10), (0.0, 0.05))
 _NO_PATH = 255
 _BINS = 2**14
 _COSINE_STEPS = 2.0**24
-_SQUARE_STEPS = 2.0**27
-_PAIRS_PER_BLOCK = 2**19
+_SQUARE_STEPS = 2.0**30
+PAIRS_PER_BLOCK = 2**21
+# A variance of cosines that the steps and fp32's rounding errors leave of a constant.
+_FLAT = 1e-9
 
+_T = TypeVar("_T")
 # A population, and the classes and cosines of pairs in it; a block of pairs is worked out by the rank that takes it.
 _Part = tuple[int, Tensor, Tensor]
 _Block = Callable[[], Iterator[_Part]]
@@ -87,21 +92,33 @@ class RelationalAlignment(Metric):
         self.register_buffer("_distances", torch.from_numpy(d), persistent=False)
         shape = (len(POPULATIONS), self.n_classes + 1)
         self.add_state("histograms", torch.zeros(*shape, _BINS, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("sums", torch.zeros(*shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros(*shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, points: Float[Tensor, "points dim"]) -> None:
         """Adds this rank's share of the pairs. A point of length zero has cosine 0 with all."""
         if len(points) != len(self._order):
             raise ValueError(f"RelationalAlignment: got {len(points)} points for {len(self._order)} synsets")
-        with _exact(self._order.device):
-            unit = torch.nn.functional.normalize(points.to(self._order.device)[self._order].float(), dim=-1)
+        device = self._order.device
+        with full_precision(device):
+            unit = torch.nn.functional.normalize(points.to(device)[self._order].float(), dim=-1)
+            broken = int((~unit.isfinite()).any(dim=1).sum())
+            if broken > 0:
+                warnings.warn(
+                    f"RelationalAlignment: {broken} of {len(unit)} points hold NaN or infinity; no pair is counted, so "
+                    "the figures are NaN",
+                    stacklevel=2,
+                )
+                return
             if self._centre_and_width is None:
                 self._centre_and_width = _crowd(unit)
-            blocks = _by_rank(self._all_pairs(unit) if self.pairs == "all" else self._sampled_pairs(unit))
-            for population, classes, cosines in (part for block in blocks for part in block()):
-                self._accumulate(population, classes, cosines)
+            if self.pairs == "all" and device.type == "cpu":
+                self._count(unit)
+                return
+            for block in self._all_pairs(unit) if self.pairs == "all" else self._sampled_pairs(unit):
+                for population, classes, cosines in block():
+                    self._accumulate(population, classes, cosines)
 
     def reset(self) -> None:
         super().reset()
@@ -114,6 +131,13 @@ class RelationalAlignment(Metric):
         ``mean_cosine``; ``pairs``: their number; ``band/<low>_<high>``: mean cosine by similarity. The first five also
         for each population, under its name.
         """
+        _, counts, sums, squares = self._classes(slice(None))
+        if counts.sum() >= 2 and not _varies(counts, sums, squares):
+            warnings.warn(
+                "RelationalAlignment: all cosines are the same, as of constant representations; with zero variance "
+                "Pearson and Spearman are undefined (NaN)",
+                stacklevel=2,
+            )
         figures = self._figures(slice(None), "")
         for p, name in enumerate(POPULATIONS):
             figures |= self._figures(slice(p, p + 1), f"{name}/")
@@ -127,40 +151,57 @@ class RelationalAlignment(Metric):
         """Path similarity, Σ 1, Σ cos and Σ cos² of each class, the dropped one left out."""
         similarity = 1.0 / torch.arange(1, self.n_classes + 1, dtype=torch.float64, device=self.sums.device)
         counts = self.histograms[populations, :-1].sum((0, 2)).double()
-        sums = self.sums[populations, :-1].sum(0) / _COSINE_STEPS
-        return similarity, counts, sums, self.squares[populations, :-1].sum(0) / _SQUARE_STEPS
+        sums = self.sums[populations, :-1].sum(0).double() / _COSINE_STEPS
+        return similarity, counts, sums, self.squares[populations, :-1].sum(0).double() / _SQUARE_STEPS
 
     def _figures(self, populations: slice, prefix: str) -> dict[str, Tensor]:
         similarity, counts, sums, squares = self._classes(populations)
         histograms = self.histograms[populations, :-1].sum(0)
         near, far = _mean(counts, sums, similarity >= 0.25), _mean(counts, sums, similarity < 0.10)
+        pearson = spearman = counts.new_tensor(torch.nan)
+        if _varies(counts, sums, squares):
+            pearson = pearson_from_classes(similarity, counts, sums, squares)
+            spearman = spearman_from_histograms(histograms.flip(0))  # ascending similarity
         return {
-            f"{prefix}pearson": pearson_from_classes(similarity, counts, sums, squares),
-            f"{prefix}spearman": spearman_from_histograms(histograms.flip(0)),  # ascending similarity
+            f"{prefix}pearson": pearson,
+            f"{prefix}spearman": spearman,
             f"{prefix}gradient": near - far,
             f"{prefix}mean_cosine": sums.sum() / counts.sum(),
             f"{prefix}pairs": counts.sum(),
         }
 
+    def _count(self, unit: Tensor) -> None:
+        """All pairs of this rank's blocks by the compiled loop."""
+        # Imported here: numba takes a third of a second, which a run without an evaluation need not spend.
+        from metrics.pair_counts import PairCounts
+
+        assert self._centre_and_width is not None
+        buffer = unit.new_empty(max(PAIRS_PER_BLOCK, len(unit)))
+        with PairCounts(self._distances.numpy(), self.n_classes + 1, _BINS, *self._centre_and_width) as counts:
+            for first, last in _by_rank(row_blocks(len(unit), self.n_train, PAIRS_PER_BLOCK)):
+                shape = last - first, len(unit) - first
+                cosines = torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
+                counts.add(cosines.numpy(), first, self.n_train)
+            for state, counted in zip((self.histograms, self.sums, self.squares), counts.total(), strict=True):
+                state += torch.from_numpy(counted)
+
     def _accumulate(self, population: int, classes: Tensor, cosines: Tensor) -> None:
+        """The same by array operations."""
         n = self.n_classes + 1
         assert self._centre_and_width is not None
         centre, width = self._centre_and_width
-        squashed = cosines.sub(centre).div_(width)
-        squashed.div_(squashed.abs().add_(1))  # t / (1 + |t|), into (−1, 1)
-        bins = squashed.add_(1).mul_(_BINS / 2).to(torch.int32).clamp_(0, _BINS - 1)
+        x = cosines.sub(centre)
+        x.div_(x.abs().add_(width))  # into (−1, 1)
+        bins = x.add_(1).mul_(_BINS / 2).to(torch.int32)
         self.histograms[population] += torch.bincount(bins.add_(classes, alpha=_BINS), minlength=n * _BINS).view(n, -1)
         fixed = cosines.mul(_COSINE_STEPS).round_().double()
-        self.sums[population] += torch.bincount(classes, weights=fixed, minlength=n)
-        fixed.square_().mul_(_SQUARE_STEPS / _COSINE_STEPS**2).round_()
-        self.squares[population] += torch.bincount(classes, weights=fixed, minlength=n)
+        self.sums[population] += torch.bincount(classes, weights=fixed, minlength=n).long()
+        fixed.square_().mul_(_SQUARE_STEPS / _COSINE_STEPS**2).add_(0.5).floor_()
+        self.squares[population] += torch.bincount(classes, weights=fixed, minlength=n).long()
 
     def _all_pairs(self, unit: Tensor) -> Iterator[_Block]:
-        n, split = len(unit), self.n_train
-        rows = max(1, _PAIRS_PER_BLOCK // n)
-        for start in range(0, n, rows):
-            for first, last in _cut(start, min(start + rows, n), split):
-                yield partial(self._rows, unit, first, last)
+        for first, last in _by_rank(row_blocks(len(unit), self.n_train, PAIRS_PER_BLOCK)):
+            yield partial(self._rows, unit, first, last)
 
     def _rows(self, unit: Tensor, first: int, last: int) -> Iterator[_Part]:
         """Pairs of rows [first, last) with all later ones. Such rows are all training, or all held out."""
@@ -187,7 +228,7 @@ class RelationalAlignment(Metric):
         place = torch.empty_like(self._order)
         place[self._order] = torch.arange(n, device=place.device)
         ends = torch.from_numpy(np.stack([i, chosen - i * (i - 1) // 2])).to(place.device)
-        for chunk in place[ends].split(2**16, dim=1):
+        for chunk in _by_rank(iter(place[ends].split(2**16, dim=1))):
             yield partial(self._chosen, unit, chunk)
 
     def _chosen(self, unit: Tensor, ends: Tensor) -> Iterator[_Part]:
@@ -199,24 +240,23 @@ class RelationalAlignment(Metric):
             yield p, classes[population == p], cosines[population == p]
 
 
-def _cut(start: int, stop: int, split: int) -> list[tuple[int, int]]:
-    return [(start, split), (split, stop)] if start < split < stop else [(start, stop)]
-
-
-def _by_rank(blocks: Iterator[_Block]) -> Iterator[_Block]:
+def _by_rank(blocks: Iterator[_T]) -> Iterator[_T]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return islice(blocks, torch.distributed.get_rank(), None, torch.distributed.get_world_size())
     return blocks
 
 
 def _crowd(unit: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of all P² cosines, from |Σ u|² and |Uᵀ U|²: bins are dense where the cosines are.
+    """About the mean and standard deviation of all cosines: bins are dense where these are.
 
-    Rounded coarsely, so that ranks with other rounding errors agree on the bins.
+    Of some thousand points, by |Σ u|² and |Uᵀ U|², less their n cosines with themselves. Rounded coarsely, so that
+    ranks with other rounding errors agree on the bins.
     """
-    u = unit.double()
-    mean = u.mean(0).square().sum().item()
-    spread = max((u.mT @ u / len(u)).square().sum().item() - mean**2, 0.0) ** 0.5
+    u = unit[:: max(1, len(unit) // 1024)].double()
+    n = len(u)
+    pairs = max(n * (n - 1), 1)
+    mean = (u.sum(0).square().sum().item() - n) / pairs
+    spread = max(((u.mT @ u).square().sum().item() - n) / pairs - mean**2, 0.0) ** 0.5
     return round(mean, 3), float(f"{max(spread, 1e-3):.1g}")
 
 
@@ -224,22 +264,5 @@ def _mean(counts: Tensor, sums: Tensor, chosen: Tensor) -> Tensor:
     return sums[chosen].sum() / counts[chosen].sum()
 
 
-@contextmanager
-def _exact(device: torch.device) -> Iterator[None]:
-    """Full fp32 in the matrix product whatever the run's settings, and leave to use atomic additions.
-
-    Deterministic mode forbids them on CUDA because sums of floats depend on their order; these sums do not.
-    """
-    precision = torch.get_float32_matmul_precision()
-    forbidden = device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.set_float32_matmul_precision("highest")
-    if forbidden:
-        torch.use_deterministic_algorithms(False)
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        if forbidden:
-            torch.use_deterministic_algorithms(True, warn_only=warn_only)
+def _varies(counts: Tensor, sums: Tensor, squares: Tensor) -> bool:
+    return bool(squares.sum() / counts.sum() - (sums.sum() / counts.sum()).square() > _FLAT)

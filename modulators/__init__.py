@@ -12,11 +12,15 @@ from modulators.field import FieldModulator
 from modulators.lerp import LerpModulator
 
 if TYPE_CHECKING:
+    from modulators.adapted import AdaptedT5
     from modulators.artifact import load_modulated, save_modulator
+    from modulators.geometry import Geometry
     from modulators.pretraining import PretrainT5
     from modulators.seq2seq import ModulatedT5
 
 _LATER = {
+    "AdaptedT5": "adapted",
+    "Geometry": "geometry",
     "ModulatedT5": "seq2seq",
     "PretrainT5": "pretraining",
     "load_modulated": "artifact",
@@ -24,7 +28,9 @@ _LATER = {
 }
 
 __all__ = [
+    "AdaptedT5",
     "FieldModulator",
+    "Geometry",
     "LerpModulator",
     "ModulatedT5",
     "Modulator",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,18 @@ with model.modulation.disabled():  # the backbone itself, bit for bit
 | figure at the end of training | |
 |---|---|
 {figures}
-
+{geometry}
 One run, one seed: a lift without its controls and interval is no result.
 """
 
 
 def save_modulator(
-    modulator: Modulator, folder: str | Path, backbone: str, layers: list[int], figures: dict[str, float]
+    modulator: Modulator,
+    folder: str | Path,
+    backbone: str,
+    layers: list[int],
+    figures: dict[str, float],
+    geometry: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a modulator so that `load_modulated` finds it.
 
@@ -52,6 +58,7 @@ def save_modulator(
         backbone: what the modulator was trained on: ``mini``, a folder or a hub id.
         layers: the encoder blocks that it is attached to.
         figures: what the card says of it.
+        geometry: where its geometric embeddings come from, if it has any.
 
     Raises:
         ValueError: a modulator of a class that `load_modulated` does not know.
@@ -69,6 +76,7 @@ def save_modulator(
         "backbone": backbone,
         "layers": layers,
         "stream": asdict(modulator.stream),
+        "geometry": dict(geometry) if geometry else None,
         "sha256": _sha256(folder / WEIGHTS),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -80,8 +88,28 @@ def save_modulator(
         layers=layers,
         folder=folder.name,
         figures=rows,
+        geometry=_told(geometry),
     )
     (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _told(geometry: Mapping[str, Any] | None) -> str:
+    """What the card says of a geometry."""
+    if not geometry:
+        return ""
+    names = {
+        "wordnet": "WordNet",
+        "n_anchors": "anchors",
+        "anchors_held_out": "of them held out",
+        "reconstruction_correlation": "correlation of the points' cosines with Wu–Palmer similarity",
+        "alignment_cosine": "mean cosine of the aligned points with the encoder's",
+    }
+    told = [f"{name} {_short(geometry[key])}" for key, name in names.items() if key in geometry]
+    return f"\nGeometry before training: {geometry['kind']}" + "".join(f"; {item}" for item in told) + ".\n"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def load_modulated(folder_or_hub_id: str | Path, backbone: str | None = None) -> tuple[Any, Any]:

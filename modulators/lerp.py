@@ -71,6 +71,7 @@ class LerpModulator(Modulator):
                 "seed": seed,
             },
         )
+        self.n_geometric_dims = n_geometric_dims
         generator = torch.Generator().manual_seed(seed)
         shape = (stream.vocab_size, n_geometric_dims)
         random_rows = F.normalize(torch.randn(shape, generator=generator), dim=-1)
@@ -92,6 +93,23 @@ class LerpModulator(Modulator):
         point = F.embedding(token_ids, self.geometric_embed.weight).to(stream.dtype)  # (B, S, G)
         target = F.linear(point, self.proj.weight.to(stream.dtype))  # (B, S, D)
         return torch.lerp(stream, target, self.alphas[layer].to(stream.dtype)).to(residual.dtype)
+
+    @torch.no_grad()
+    def place_geometry(self, rows: Float[Tensor, "vocabulary dims"], projection: Float[Tensor, "width dims"]) -> None:
+        """Sets `g` and `W`, in place: an optimizer that knows them goes on knowing them.
+
+        Raises:
+            ValueError: another shape than theirs.
+        """
+        for name, own, given in (("rows", self.geometric_embed.weight, rows), ("W", self.proj.weight, projection)):
+            if own.shape != given.shape:
+                raise ValueError(f"geometry: {name} are {tuple(given.shape)}; this modulator has {tuple(own.shape)}")
+            own.copy_(given)
+
+    def freeze_geometry(self) -> None:
+        """From now on only the alphas learn."""
+        self.geometric_embed.requires_grad_(False)
+        self.proj.requires_grad_(False)
 
     @property
     def alphas(self) -> Float[Tensor, "layers experts"]:

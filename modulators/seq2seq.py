@@ -1,43 +1,34 @@
 """A frozen T5 with a modulator attached, as Lightning trains it: only the modulator learns, and only it is saved."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
-import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
 
-from metrics import AnswerQuality
-from modulators.attach import ModulatorHandle, attach, check_layers
-from modulators.backbone import (
-    RandomEncoder,
-    checkpoint_activations,
-    encode,
-    load_backbone,
-    load_config,
-    stream_of,
-)
+from metrics import EntryRepresentations
+from modulators.attach import ModulatorHandle, attach
 from modulators.base import Modulator, ResidualStream
-from modulators.schedule import asked_of, cosine, restate
+from modulators.frozen import BackboneDtype, FrozenT5
+from modulators.geometry import Geometry, Layout, TakesGeometry, Words, lay_out
 
-MAX_ANSWER = 16  # tokens
-
-BackboneDtype = Literal["float32", "bfloat16"]
-
-Batch = dict[str, Any]
+_GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
 
-class ModulatedT5(pl.LightningModule):
+class ModulatedT5(FrozenT5):
     """Definition → lemma through a frozen T5 whose encoder's residual stream is modulated.
 
     Trains with AdamW on T5's own loss, the teacher-forced cross-entropy (nats per target token). The backbone is in
     eval mode always, receives no gradient, and is in no checkpoint.
 
+    A modulator with geometric embeddings gets them laid out (`geometry`) before the first step or evaluation, once: a
+    run that is resumed has them from its checkpoint.
+
     Args:
         backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
         modulator: what to attach: a class and its arguments, all but the stream, which the backbone gives.
+        geometry: how its embeddings are laid out; null leaves the modulator's own.
         layers: the encoder blocks to modulate.
         lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
         weight_decay: AdamW's weight decay; alphas get none.
@@ -47,7 +38,8 @@ class ModulatedT5(pl.LightningModule):
         seed: of the randomly initialised encoder that figures are compared with.
 
     Raises:
-        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
+        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a
+            modulator that has none.
     """
 
     handle: ModulatorHandle | None
@@ -57,6 +49,7 @@ class ModulatedT5(pl.LightningModule):
         self,
         modulator: Callable[[ResidualStream], Modulator],
         backbone: str = "mini",
+        geometry: Geometry | None = None,
         layers: Literal["all"] | list[int] = "all",
         lr: float = 1e-3,
         weight_decay: float = 0.01,
@@ -65,199 +58,110 @@ class ModulatedT5(pl.LightningModule):
         compile: bool = False,
         seed: int = 42,
     ) -> None:
-        super().__init__()
-        if not 0 < lr < float("inf"):
-            raise ValueError(f"model.lr must be positive, got {lr}")
-        if not 0 <= weight_decay < float("inf"):
-            raise ValueError(f"model.weight_decay must not be negative, got {weight_decay}")
-        if backbone_dtype not in get_args(BackboneDtype):
-            raise ValueError(f"model.backbone_dtype is {backbone_dtype!r}; it must be float32 or bfloat16")
-        if isinstance(layers, str) and layers != "all":
-            raise ValueError(f"model.layers is {layers!r}; it must be all, or a list such as [3, 4, 5]")
-        self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
-        self.backbone_dtype = backbone_dtype
-        self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
-        self._config = load_config(backbone)
-        chosen = None if isinstance(layers, str) else layers
-        self.layers = check_layers(chosen, self._config.num_layers, "model.layers")
+        super().__init__(
+            "modulator", backbone, layers, lr, weight_decay, backbone_dtype, gradient_checkpointing, compile, seed
+        )
         try:
             self.modulator = modulator(self.stream)
         except ValueError as error:
             raise ValueError(f"model.modulator: {error}") from error
-        self.model: Any = None
-        self.handle = None
-        self.quality = AnswerQuality()
-
-    @property
-    def stream(self) -> ResidualStream:
-        """What a modulator must know of the backbone."""
-        return stream_of(self._config)
+        if geometry is not None and not isinstance(self.modulator, TakesGeometry):
+            raise ValueError(
+                f"model.geometry: a {type(self.modulator).__name__} has no geometric embeddings; it must be null, or "
+                "the modulator a LerpModulator"
+            )
+        self.geometry = geometry
+        self.provenance: dict[str, Any] | None = None  # of the geometry, once it is laid out
+        if geometry is not None and geometry.kind == "none":
+            self._with_geometry.freeze_geometry()
 
     @property
     def active_dims(self) -> Tensor:
         """The dimensions of the stream that the modulator may change."""
         return self.modulator.active_dims
 
-    def configure_model(self) -> None:
-        if self.model is not None:
+    def _attach(self, model: Any) -> ModulatorHandle:
+        return attach(model, self.modulator, self.layers)
+
+    def _learned(self, prefix: str, keep_vars: bool) -> Mapping[str, Any]:
+        return self.modulator.state_dict(prefix=prefix, keep_vars=keep_vars)
+
+    def _load_learned(self, state: Mapping[str, Any], assign: bool) -> Any:
+        return self.modulator.load_state_dict(state, strict=True, assign=assign)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        return self.modulator.parameter_groups(self.lr, self.weight_decay)
+
+    # The geometry, before the first step
+
+    @property
+    def _with_geometry(self) -> TakesGeometry:
+        return cast(TakesGeometry, self.modulator)
+
+    def on_fit_start(self) -> None:
+        self._lay_out()
+
+    def on_validation_start(self) -> None:
+        self._lay_out()
+
+    def on_test_start(self) -> None:
+        self._lay_out()
+
+    def on_predict_start(self) -> None:
+        self._lay_out()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_GEOMETRY] = self.provenance
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Whatever the configuration says now: the embeddings are those of the run that is gone on with.
+        self.provenance = checkpoint.get(_GEOMETRY) or {}
+
+    @torch.no_grad()
+    def _lay_out(self) -> None:
+        """Lay the geometry out, on the first process for all, unless that is done or a checkpoint has brought it."""
+        if self.geometry is None or self.provenance is not None:
             return
-        model = load_backbone(self.backbone, getattr(torch, self.backbone_dtype))
-        if self.gradient_checkpointing:
-            checkpoint_activations(model)
-        self.handle = attach(model, self.modulator, self.layers)
-        if self.compiled:
-            model.encoder.compile(dynamic=True)
-            model.decoder.compile(dynamic=True)
-        self.model = model
-        self.train(self.training)
+        layout: Layout | None = None
+        modulator = self._with_geometry
+        if self.trainer.is_global_zero:
+            layout = self._layout(self.geometry, modulator)
+        layout = self.trainer.strategy.broadcast(layout)
+        assert layout is not None
+        modulator.place_geometry(layout.rows, layout.projection)
+        self.provenance = layout.provenance
 
-    def train(self, mode: bool = True) -> "ModulatedT5":
-        """The backbone stays in eval mode: no dropout in it is ever active."""
-        self.training = mode
-        for child in (self.modulator, self.quality):
-            child.train(mode)
-        if self.model is not None and self.gradient_checkpointing:
-            # The flag of the block itself, which transformers asks whether to checkpoint; a dropout has its own. It
-            # goes off for evaluation: a block that checkpoints drops generate()'s cache, and answers become wrong.
-            for block in [*self.model.encoder.block, *self.model.decoder.block]:
-                block.training = mode
-        return self
-
-    # What is saved
-
-    def state_dict(  # type: ignore[override]
-        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Any]:
-        """The modulator alone, under ``modulator.``."""
-        destination = {} if destination is None else destination
-        destination.update(self.modulator.state_dict(prefix=f"{prefix}modulator.", keep_vars=keep_vars))
-        return destination
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load a modulator whose keys and shapes are exactly this one's.
-
-        Raises:
-            ValueError: keys are missing or left over, or a tensor has another shape.
-        """
-        own = self.state_dict()
-        missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
-        misshapen = [key for key in own.keys() & state_dict.keys() if own[key].shape != state_dict[key].shape]
-        if missing or extra or misshapen:
-            raise ValueError(
-                f"this checkpoint is of another modulator: missing {missing or 'none'}, not wanted {extra or 'none'}, "
-                f"of another shape {sorted(misshapen) or 'none'}"
-            )
-        local = {key.removeprefix("modulator."): value for key, value in state_dict.items()}
-        return self.modulator.load_state_dict(local, strict=True, assign=assign)
-
-    # What is computed
-
-    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The encoder's last hidden state (B, S, D), modulated unless inside ``with self.handle.disabled():``."""
-        return encode(self.model, input_ids, attention_mask)
-
-    def static_embed(self, input_ids: Tensor) -> Tensor:
-        """The backbone's input embeddings, (B, S, D)."""
-        return self.model.shared(input_ids)
-
-    def random_encoder(self) -> RandomEncoder:
-        """A freshly initialised encoder of the same configuration."""
-        return RandomEncoder(self._config, self.seed)
-
-    def forward(self, batch: Batch) -> Any:
-        """T5's output for a batch: loss and logits (B, T, V)."""
-        return self.model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            labels=batch["labels"],
-            use_cache=False,
-        )
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self(batch).loss
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch).logits
-        self.quality.update(logits, batch["labels"], self._answer(batch, batch["labels"].shape[1]))
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_quality("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_quality("test")
-
-    def _log_quality(self, stage: str) -> None:
-        figures = self.quality.compute()
-        self.quality.reset()
-        if self.trainer.sanity_checking:
-            return
-        for name, value in figures.items():
-            # Every rank has the sums of all already; sync_dist only tells Lightning so.
-            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", sync_dist=True, batch_size=1)
-
-    def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
-        """Greedy answers without the start token, (B, at most max_tokens)."""
-        answer: Tensor = self.model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            num_beams=1,
-        )
-        return answer[:, 1:]
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, str]]:
-        """Each prompt with the original's and the modulated model's greedy answer."""
-        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-        answers = {}
+    def _layout(self, geometry: Geometry, modulator: TakesGeometry) -> Layout:
+        if geometry.kind == "none":
+            rows = torch.zeros(self.stream.vocab_size, modulator.n_geometric_dims)
+            return Layout(rows, torch.zeros(self.stream.d_model, modulator.n_geometric_dims), {"kind": "none"})
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "population_batches"):
+            raise ValueError("model.geometry: it is made from a WordNetDataModule's entries, and the run has none")
+        print(f"laying out the geometry ({geometry.kind}) …", flush=True)
+        population, entries = data.population, data.entries
+        kept = np.flatnonzero(entries.token >= 0)
+        tokens, first = np.unique(entries.token[kept], return_index=True)
+        representations = EntryRepresentations(len(population), self.stream.d_model).to(self.device)
         assert self.handle is not None
-        for name, context in (("original", self.handle.disabled()), ("modulated", nullcontext())):
-            with context:
-                answers[name] = tokenizer.batch_decode(self._answer(batch, MAX_ANSWER), skip_special_tokens=True)
-        rows = zip(batch["prompts"], answers["original"], answers["modulated"], strict=True)
-        return [dict(zip(("prompt", "original", "modulated"), row, strict=True)) for row in rows]
+        with self.handle.disabled():
+            for rows, input_ids, mask in data.population_batches():
+                mask = mask.to(self.device)
+                representations.update(rows, self.encode(input_ids.to(self.device), mask), mask)
+        words = Words(
+            entries.lexicon,
+            tokens,
+            entries.synset[kept[first]],
+            population.synsets,
+            population.held_out,
+            representations.compute().cpu(),
+        )
+        return lay_out(geometry, words, self.model.shared.weight.float().cpu(), modulator.n_geometric_dims)
 
-    def configure_optimizers(self) -> Any:
-        groups = self.modulator.parameter_groups(self.lr, self.weight_decay)
-        if not groups:
-            raise ValueError("model.modulator: it has no trainable parameter; use validate instead of fit")
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
-        steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < float("inf"):
-            raise ValueError(
-                f"trainer: the learning rate falls as a cosine over {steps} steps; set max_epochs or max_steps"
-            )
-        self._asked = asked_of(optimizer)
-        scheduler = LambdaLR(optimizer, lambda step: cosine(step, int(steps)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_train_start(self) -> None:
-        """Rates and weight decay of a resumed run are those asked for now, not those of the checkpoint."""
-        restate(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._asked)
-
-    def describe(self) -> dict[str, Any]:
-        """What the report says of the model."""
-        trainable = sum(p.numel() for p in self.modulator.parameters() if p.requires_grad)
-        frozen = sum(p.numel() for p in self.model.parameters()) if self.model is not None else None
+    def _about(self) -> dict[str, Any]:
         return {
-            "class": type(self).__name__,
-            "backbone": self.backbone,
-            "backbone_revision": getattr(self._config, "_commit_hash", None),
-            "backbone_dtype": self.backbone_dtype,
-            "d_model": self.stream.d_model,
-            "n_layers": self.stream.n_layers,
-            "vocab_size": self.stream.vocab_size,
+            "geometry": self.provenance,
             "modulator": type(self.modulator).__name__,
             "modulator_args": self.modulator.init_args,
             "expert_names": list(self.modulator.expert_names),
-            "layers": self.layers,
-            "trainable_parameters": trainable,
-            "frozen_parameters": frozen,
-            "lr": self.lr,
-            "weight_decay": self.weight_decay,
         }

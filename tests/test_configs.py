@@ -14,7 +14,13 @@ from cli.arguments import CONFIGS
 from cli.checks import data_classes, model_classes, modulator_classes
 from tests.runs import main, process, small_wordnet
 
-QUICK = ["--report.figures=false", "--relational.baselines=false", "--trainer.max_steps=2", "--output=run"]
+QUICK = [
+    "--report.figures=false",
+    "--relational.baselines=false",
+    "--relational.bootstrap=40",
+    "--trainer.max_steps=2",
+    "--output=run",
+]
 # Run by a test of their own; every other configuration is an overlay on field.yaml, or runs alone.
 ALONE = {"field.yaml", "lerp.yaml"}
 OWN_TEST = {"t5_small.yaml", "ddp.yaml", "wandb.yaml", "pretrain_mini.yaml"}
@@ -41,6 +47,19 @@ def test_it_trains(name: str, wordnet: str) -> None:
     report = fit(*configs, f"--data.nltk_data={wordnet}", *QUICK)
     assert report["run"]["outcome"] == "finished"  # type: ignore[index]
     assert report["run"]["steps"] == 2  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "controls").glob("*.yaml")))
+def test_a_control_trains(name: str, wordnet: str) -> None:
+    """Over LERP, which has everything that a control takes away."""
+    report = fit("--config", "lerp.yaml", "--config", f"controls/{name}", f"--data.nltk_data={wordnet}", *QUICK)
+    assert report["run"]["outcome"] == "finished"  # type: ignore[index]
+    model = report["model"]["describe"]  # type: ignore[index]
+    if name in ("lora.yaml", "ia3.yaml"):
+        assert model["class"] == "AdaptedT5"
+    else:
+        kind = {"no_geometry": "none", "training_anchors": "wordnet", "fixed_alpha": "wordnet"}
+        assert model["geometry"]["kind"] == kind.get(Path(name).stem, Path(name).stem)
 
 
 def test_t5_small(wordnet: str, tmp_path: Path) -> None:
@@ -104,11 +123,13 @@ def test_what_a_user_may_want_to_change_is_there(name: str) -> None:
         (content["data"], data_classes()),
     ):
         parameters = set(known[node["class_path"]].__init__.__annotations__) - {"return", "stream", "backbone"}  # type: ignore[misc]
-        assert parameters - node["init_args"].keys() <= {"null_space_seed", "seed"}
+        without = {"null_space_seed", "seed"} | ({"geometry"} if name == "field.yaml" else set())
+        assert parameters - node["init_args"].keys() <= without
 
 
 def test_field_and_lerp_differ_in_the_modulator_alone() -> None:
     field, lerp = (yaml.safe_load((CONFIGS / name).read_text()) for name in ("field.yaml", "lerp.yaml"))
     for config in (field, lerp):
         del config["model"]["init_args"]["modulator"]
+        config["model"]["init_args"].pop("geometry", None)  # only LERP has one
     assert field == lerp

@@ -22,7 +22,7 @@ PINS = {
     canonicalize_name(name): version
     for name, version in re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
 }
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def contracts(root: Path) -> subprocess.CompletedProcess[str]:
@@ -62,6 +62,7 @@ def test_import_contracts_hold() -> None:
         ("callbacks/model.py", "from transformers import T5Config"),
         ("callbacks/other_name.py", "import pytorch_lightning"),
         ("datamodules/top.py", "import train"),
+        ("probes/across.py", "import callbacks"),
     ],
 )
 def test_import_contracts_see_a_breach(tmp_path: Path, module: str, line: str) -> None:
@@ -81,6 +82,7 @@ def test_every_root_package_is_listed() -> None:
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
     assert packages <= set(SETUPTOOLS["packages"])
     assert packages <= set(PYPROJECT["tool"]["mypy"]["files"])
+    assert "benchmarks" in PYPROJECT["tool"]["mypy"]["files"]
     assert packages <= set(PYPROJECT["tool"]["importlinter"]["root_packages"])
     assert {p.stem for p in ROOT.glob("*.py")} <= set(SETUPTOOLS["py-modules"])
     nested = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("*/*/__init__.py")}

@@ -113,6 +113,12 @@ class TinyData(pl.LightningDataModule):
         places = np.arange(40)
         return np.minimum(np.abs(places[:, None] - places[None, :]), 21).astype(np.uint8)
 
+    def hypernym_chains(self, depth: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.maximum(np.arange(40)[:, None] - np.arange(1, depth + 1), -1)
+
+    def categories(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[str]]:
+        return np.arange(40) % 3, ["a", "b", "c"]
+
     def _loader(self, n: int) -> DataLoader[Any]:
         points = torch.arange(n * 4, dtype=torch.float32).view(n, 4).sin()
         return DataLoader(TensorDataset(points), batch_size=2)

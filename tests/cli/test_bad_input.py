@@ -63,6 +63,12 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--model.modulator.expert_ks", "[0]"): ("model.modulator: expert_ks",),
     (*FIELD, "--model.modulator.initial_alpha", "0.9"): ("model.modulator: initial_alpha is 0.9", "alpha_max (0.35)"),
     (*FIELD, "--model.modulator.null_space_fraction", "1.5"): ("model.modulator: null_space_fraction is 1.5",),
+    (*LERP, "--model.geometry.kind", "shufled"): ("model.geometry.kind is shufled", "one of wordnet, shuffled, random"),
+    (*LERP, "--model.geometry.anchor", "all"): ("is no key", "did you mean model.geometry.anchors?"),
+    (*LERP, "--model.geometry.n_anchors", "1"): ("model.geometry.n_anchors is 1; it must be at least 2",),
+    (*FIELD, "--model.geometry.kind", "shuffled"): ("model.geometry: a FieldModulator has no geometric embeddings",),
+    (*FIELD, "--relational.bootstrap", "7"): ("relational: bootstrap is 7; it must be at least 40",),
+    (*FIELD, "--data.order_seed", "-1"): ("data.order_seed must not be negative",),
     (*LERP, "--model.modulator.n_geometric_dims", "-1"): ("model.modulator: n_geometric_dims is -1",),
     (*FIELD, "--data.batch_size", "-1"): ("data.batch_size must be at least 1, got -1",),
     (*FIELD, "--data.val_fraction", "1.5"): ("data.val_fraction must lie between 0 and 1",),
@@ -101,7 +107,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> None:
         pytest.fail("the backbone was loaded before the error was found")
 
-    monkeypatch.setattr("modulators.seq2seq.load_backbone", load)
+    monkeypatch.setattr("modulators.frozen.load_backbone", load)
 
 
 def one_error(call: Call, *argv: str) -> str:
@@ -240,6 +246,6 @@ def test_t5_without_weights_is_refused_before_training(call: Call, wordnet: str,
         if path.suffix == ".json" or path.suffix == ".model":
             shutil.copy(path, backbone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modulators.seq2seq.load_backbone", load_backbone)
+        patch.setattr("modulators.frozen.load_backbone", load_backbone)
         line = one_error(call, *FIELD, "--data.nltk_data", wordnet, "--model.backbone", str(backbone))
     assert "model.backbone: the weights of" in line

@@ -44,7 +44,7 @@ def test_all_options_are_there_when_asked_for(call: Call) -> None:
     assert "--trainer.limit_val_batches" in said.out
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_key_has_a_comment(path: Path) -> None:
     keys = keys_of(path)
     classes = [key for key, _ in keys if key.split()[0] in ("--model", "--data", "--model.modulator")]

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
 import metrics
 from callbacks import RelationalAlignment
-from callbacks.relational_alignment import lifts
+from callbacks.relational_alignment import BOOTSTRAP_FILE, lifts
 from callbacks.representations import encode_population, entry_representations
 
 
@@ -54,6 +55,56 @@ def test_fit_writes_baselines_before_the_first_step_and_figures_at_each_validati
     assert [check["step"] for check in summary["history"]] == [0, 10, 20]
     assert summary["last"]["pearson"] == pytest.approx(seen["relational/pearson"][-1][1], abs=1e-6)
     json.dumps(summary, allow_nan=False)
+
+
+def test_chains_and_categories_stand_beside_them(tiny: ModuleType) -> None:
+    trainer, module, words = tiny.make_trainer(callbacks=[RelationalAlignment()]), tiny.TinyT5(), tiny.TinyWords()
+    (got,) = trainer.validate(module, datamodule=words, verbose=False)
+    unit = torch.nn.functional.normalize(entry_representations(trainer, module, base=False), dim=-1)
+    cosines = (unit @ unit.mT).double()
+    for depth in (1, 3, 8):
+        expected = cosines.diagonal(depth).mean().item()
+        assert got[f"relational/chain/depth_{depth}"] == pytest.approx(expected, abs=1e-6)
+    same = torch.arange(40)[:, None] % 3 == torch.arange(40) % 3
+    within = cosines[same.triu(1)].mean().item()
+    assert got["relational/category/within"] == pytest.approx(within, abs=1e-6)
+    overall = cosines[torch.ones(40, 40).triu(1).bool()].mean().item()
+    assert got["relational/category/gap"] == pytest.approx(within - overall, abs=1e-6)
+
+
+def test_the_lift_has_an_interval_at_the_end_of_a_fit(tiny: ModuleType) -> None:
+    look = RelationalAlignment(bootstrap=200)
+    trainer, module, words = tiny.make_trainer(callbacks=[look]), tiny.TinyT5(), tiny.TinyWords()
+    trainer.fit(module, datamodule=words)
+    with np.load(Path(trainer.default_root_dir) / BOOTSTRAP_FILE) as file:
+        original, modulated = file["original"], file["modulated"]
+    assert original.shape == modulated.shape == (200, 4)
+    clouds = [entry_representations(trainer, module, base=base) for base in (True, False)]
+    again = metrics.bootstrap_pearson(clouds, words.path_distances(), words.population.held_out, 200).numpy()
+    np.testing.assert_allclose(np.stack([original, modulated]), again, atol=1e-6)
+    low, high = np.percentile(modulated[:, 3] - original[:, 3], (2.5, 97.5))
+    assert look.summary()["interval"]["held_out"] == pytest.approx([low, high])
+    seen = trainer.logger.seen
+    assert seen["relational/held_out/pearson_lift_low"][-1][1] == pytest.approx(low)
+    assert seen["relational/pearson_lift_low"][-1][1] <= seen["relational/pearson_lift"][-1][1]
+    assert seen["relational/pearson_lift"][-1][1] <= seen["relational/pearson_lift_high"][-1][1]
+    assert look.summary()["seconds"] > 0
+
+
+def test_steps_after_the_last_validation_are_measured_too(tiny: ModuleType) -> None:
+    look = RelationalAlignment(baselines=False, bootstrap=40)
+    tiny.make_trainer(callbacks=[look], max_steps=13).fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
+    assert [check["step"] for check in look.summary()["history"]] == [0, 10, 13]
+
+
+def test_without_a_bootstrap_there_is_no_interval(tiny: ModuleType) -> None:
+    look = RelationalAlignment(baselines=False, bootstrap=0)
+    trainer = tiny.make_trainer(callbacks=[look], max_epochs=1)
+    trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
+    assert look.summary()["interval"] == {}
+    assert not (Path(trainer.default_root_dir) / BOOTSTRAP_FILE).exists()
+    with pytest.raises(ValueError, match="bootstrap is 39; it must be at least 40"):
+        RelationalAlignment(bootstrap=39)
 
 
 def test_a_second_fit_after_a_validation_works(tiny: ModuleType) -> None:

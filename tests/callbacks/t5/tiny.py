@@ -103,6 +103,13 @@ class TinyWords(L.LightningDataModule):
         d = np.triu(np.random.default_rng(2).integers(1, 16, (WORDS, WORDS)), 1)
         return (d + d.T).astype(np.uint8)
 
+    def hypernym_chains(self, depth: int) -> np.ndarray:
+        """Each word's hypernym is the one before it."""
+        return np.maximum(np.arange(WORDS)[:, None] - np.arange(1, depth + 1), -1)
+
+    def categories(self) -> tuple[np.ndarray, list[str]]:
+        return np.arange(WORDS) % 3, ["a", "b", "c"]
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         return DataLoader(self.ids, batch_size=4)  # type: ignore[arg-type]  # 10 batches
 

@@ -1,0 +1,204 @@
+"""Path and Wu–Palmer similarity of all pairs of a population, against NLTK: `python benchmarks/relations.py`.
+
+NLTK is timed on a seeded sample of pairs, ours on every pair of the population. In the same run at least 100,000 pairs
+are asked of both, among them each synset of the population with each of its ancestors, and must be equal to the bit.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from datamodules.corpus import encode_batch, load_tokenizer
+from lexicon import Lexicon, Taxonomy, kept_entries
+from lexicon.archive import Archive
+from lexicon.blocks import MAX_BYTES
+
+SYNSETS = 8402  # as many as T5's own vocabulary matches
+PAIRS = 6000  # that NLTK is timed on
+PARITY = 100_000
+SEED = 42
+ASKED = {"path": "≥ 30,000 ×", "wup": "≥ 4,000 ×"}
+COLUMNS = ("what", "ours", "plain", "ratio", "asked", "parity")
+
+Ids = npt.NDArray[np.int64]
+Row = dict[str, str]
+
+
+def run(
+    quick: bool = False, synsets: int = SYNSETS, nltk_pairs: int = PAIRS, parity: int = PARITY, nouns: bool = False
+) -> list[Row]:
+    """The table's rows; ``quick`` asks for a tenth of everything."""
+    if quick:
+        synsets, nltk_pairs, parity = (max(n // 10, 100) for n in (synsets, nltk_pairs, parity))
+    Lexicon.load()  # compiled and cached, if it was not
+    loads = [_seconds(Lexicon.load) for _ in range(5)]
+    lexicon = Lexicon.load()
+    population = _population(lexicon, synsets)
+    print(f"NLTK reads {len(lexicon):,} synsets …", flush=True)
+    start = time.perf_counter()
+    plain: list[Any] = list(Archive.find().reader().all_synsets())
+    rows = [_loading(loads, time.perf_counter() - start, lexicon, plain)]
+
+    first = _seconds(lambda: lexicon.taxonomy.wup_similarity(population[0], population[1]))
+    print(f"ancestors and ranks of all synsets, once a process: {first:.2f} s", flush=True)
+    rng = np.random.default_rng(SEED)
+    sample = rng.integers(len(population), size=(nltk_pairs, 2))
+    wrong = _differing(lexicon.taxonomy, plain, population, parity, rng)
+    whole: dict[str, Callable[[], npt.NDArray[Any]]] = {
+        "path": lambda: lexicon.taxonomy.path_distances(population),
+        "wup": lambda: lexicon.taxonomy.wup_matrix(population),
+    }
+    for kind, matrix in whole.items():
+        theirs = [_pair_by_pair(kind, plain, population[part]) for part in np.array_split(sample, 3)]
+        ours = [_seconds(matrix) / len(population) ** 2 for _ in range(4)][1:]  # the first may compile
+        differing, compared = wrong[kind]
+        rows.append(
+            {
+                "what": f"{kind}, all pairs of {len(population):,} synsets",
+                "ours": _spread(ours, 1e9, "ns a pair"),
+                "plain": _spread(theirs, 1e6, "µs a pair"),
+                "ratio": f"{min(theirs) / min(ours):,.0f} ×",
+                "asked": ASKED[kind],
+                "parity": f"{differing:,} of {compared:,} pairs differ"
+                if differing
+                else f"equal on {compared:,} pairs",
+            }
+        )
+    return rows + ([_all_nouns(kind, lexicon) for kind in whole] if nouns else [])
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Print the table; ends the process with 1 if a result differed from NLTK's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--synsets", type=_positive, default=SYNSETS, help="size of the population (%(default)s)")
+    parser.add_argument("--nltk-pairs", type=_positive, default=PAIRS, help="pairs NLTK is timed on (%(default)s)")
+    parser.add_argument("--parity", type=_positive, default=PARITY, help="pairs compared, at least (%(default)s)")
+    parser.add_argument("--nouns", action="store_true", help="also stream the matrices of all 82,115 nouns, once")
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    rows = run(**vars(parser.parse_args(argv)))
+    print(table(rows))
+    if wrong := [row["what"] for row in rows if "differ" in row["parity"]]:
+        sys.exit(f"error: not NLTK's numbers: {'; '.join(wrong)}")
+    return {"rows": rows}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * 4 + " --- |", *lines])
+
+
+def _population(lexicon: Lexicon, size: int) -> Ids:
+    """The first `SYNSETS`, in WordNet's order, with a lemma that is one token for mini, thinned to ``size``."""
+    tokenizer = load_tokenizer("mini", "tokenizer")
+    kept = np.unique(kept_entries(lexicon, lambda texts: encode_batch(tokenizer, texts)).synset)
+    if size > len(kept):
+        raise SystemExit(f"error: --synsets is {size}; mini's tokenizer matches {len(kept)}")
+    population = kept[: max(SYNSETS, size)]
+    return population[np.arange(size) * len(population) // size]
+
+
+def _loading(ours: list[float], theirs: float, lexicon: Lexicon, plain: list[Any]) -> Row:
+    same = list(lexicon.names) == [synset.name() for synset in plain]
+    same = same and list(lexicon.definitions) == [synset.definition() for synset in plain]
+    return {
+        "what": "lexicon, from its cache",
+        "ours": _spread(ours, 1.0, "s", digits=3),
+        "plain": f"{theirs:.1f} s",
+        "ratio": f"{theirs / min(ours):,.0f} ×",
+        "asked": "≤ 0.5 s",
+        "parity": f"names and definitions {'equal' if same else 'differ'}",
+    }
+
+
+def _differing(
+    taxonomy: Taxonomy, plain: list[Any], population: Ids, at_least: int, rng: np.random.Generator
+) -> dict[str, tuple[int, int]]:
+    """How many of NLTK's numbers are not ours, by kind, and of how many: every ancestor, then pairs at random.
+
+    Pairs within the population are also read off the matrix.
+    """
+    climbs = [(int(i), taxonomy.index(up.name())) for i in population for up in plain[i].common_hypernyms(plain[i])]
+    random = population[rng.integers(len(population), size=(max(at_least - len(climbs), at_least // 3), 2))]
+    a, b = np.concatenate([np.array(climbs), random]).T
+    print(f"parity: {len(climbs):,} pairs of a synset and its ancestor, {len(random):,} at random", flush=True)
+    place = np.full(len(plain), -1)
+    place[population] = np.arange(len(population))
+    inside = (place[a] >= 0) & (place[b] >= 0)
+    counts = {}
+    for kind, matrix in (
+        ("path", lambda: 1.0 / (1.0 + taxonomy.path_distances(population))),
+        ("wup", lambda: taxonomy.wup_matrix(population)),
+    ):
+        ask = getattr(taxonomy, f"{kind}_similarity")
+        theirs = np.array(list(_asked(kind, plain, a, b)), dtype=np.float64)  # None is NaN
+        same = (ask(a, b) == theirs) | (np.isnan(ask(a, b)) & np.isnan(theirs))
+        same[inside] &= matrix()[place[a[inside]], place[b[inside]]] == theirs[inside]
+        counts[kind] = int((~same).sum()), len(a)
+    return counts
+
+
+def _asked(kind: str, plain: list[Any], a: Ids, b: Ids) -> Iterator[float | None]:
+    """NLTK's numbers, pair by pair, with a line now and then."""
+    for k, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True), start=1):
+        yield getattr(plain[i], f"{kind}_similarity")(plain[j])
+        if k % 25_000 == 0 or k == len(a):
+            print(f"parity: {kind}, {k:,} of {len(a):,} pairs", flush=True)
+
+
+def _pair_by_pair(kind: str, plain: list[Any], pairs: Ids) -> float:
+    """NLTK's seconds a pair."""
+    asked = [(getattr(plain[i], f"{kind}_similarity"), plain[j]) for i, j in pairs.tolist()]
+    start = time.perf_counter()
+    for ask, other in asked:
+        ask(other)
+    return (time.perf_counter() - start) / len(pairs)
+
+
+def _all_nouns(kind: str, lexicon: Lexicon) -> Row:
+    """The whole matrix of all nouns, in blocks that are looked at and forgotten."""
+    taxonomy, nouns = lexicon.taxonomy, np.flatnonzero(lexicon.pos == "n")
+    start, checked = time.perf_counter(), 0
+    for columns, block in taxonomy.path_blocks(nouns) if kind == "path" else taxonomy.wup_blocks(nouns):
+        rows = np.arange(columns.start % 97, len(nouns), 8191)  # a few of each block, pair by pair
+        ask = taxonomy.path_distance if kind == "path" else taxonomy.wup_similarity
+        if not np.array_equal(block[rows], ask(nouns[rows, None], nouns[columns])):
+            raise SystemExit(f"error: {kind}: columns {columns} differ from pair by pair")
+        checked += block[rows].size
+    seconds = time.perf_counter() - start
+    return {
+        "what": f"{kind}, all {len(nouns):,}² pairs of nouns, in blocks of {MAX_BYTES >> 20} MiB",
+        "ours": f"{seconds:.0f} s, {seconds / len(nouns) ** 2 * 1e9:.1f} ns a pair",
+        "plain": "—",
+        "ratio": "—",
+        "asked": "—",
+        "parity": f"equal to {checked:,} pairs one by one",
+    }
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _spread(seconds: list[float], unit: float, name: str, digits: int = 2) -> str:
+    """The best, and how far the worst was from it."""
+    return f"{min(seconds) * unit:.{digits}f} {name} (… {max(seconds) * unit:.{digits}f})"
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 100:
+        raise argparse.ArgumentTypeError(f"{number} is too few; 100 or more")
+    return number
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Bringing one cloud into another's frame: principal axes, and the best rotation (Schönemann 1966)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def principal_axes(points: Float[Tensor, "points dim"], n: int) -> Float[Tensor, "n dim"]:
+    """The `n` orthonormal directions along which the centred cloud varies most, in descending order.
+
+    Signs are fixed: each axis' largest component is positive.
+
+    Raises:
+        ValueError: n below 1 or above the dimension of the points.
+    """
+    if not 1 <= n <= points.shape[-1]:
+        raise ValueError(f"principal_axes: n is {n}; points of {points.shape[-1]} dimensions have 1 to that many axes")
+    centred = points.double() - points.double().mean(0)
+    axes = torch.linalg.eigh(centred.mT @ centred).eigenvectors.flip(-1)[:, :n].mT
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    return (axes * torch.where(largest < 0, -1.0, 1.0)).to(points.dtype)
+
+
+def orthogonal_procrustes(
+    source: Float[Tensor, "points dims"], target: Float[Tensor, "points dims"]
+) -> Float[Tensor, "dims dims"]:
+    r"""R = argmin ‖source · R − target‖_F over orthogonal R: U Vᵀ, of sourceᵀ target = U S Vᵀ.
+
+    Reflections are allowed. Centre both clouds first if a shift is not to count.
+    """
+    u, _, vh = torch.linalg.svd(source.double().mT @ target.double())
+    return (u @ vh).to(source.dtype)
+
+
+def mean_cosine(a: Float[Tensor, "points dim"], b: Float[Tensor, "points dim"]) -> Float[Tensor, ""]:
+    """Mean over rows of cos(a_i, b_i); a row of zeros counts 0."""
+    return F.cosine_similarity(a, b, dim=-1).mean()

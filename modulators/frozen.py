@@ -1,0 +1,290 @@
+"""What any training over a frozen T5 does: it is loaded once, stays in eval mode, and only what is attached learns.
+
+`ModulatedT5` and `AdaptedT5` say what is attached, which parameters it has and how it is saved; the task, its figures
+and its optimizer are the same for both, so that nothing else differs between a modulator and what it is compared with.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from metrics import AnswerQuality
+from modulators.attach import check_layers
+from modulators.backbone import RandomEncoder, checkpoint_activations, encode, load_backbone, load_config, stream_of
+from modulators.base import Modulator, ResidualStream
+from modulators.schedule import asked_of, cosine, restate
+
+MAX_ANSWER = 16  # tokens
+
+BackboneDtype = Literal["float32", "bfloat16"]
+
+Batch = dict[str, Any]
+
+
+@runtime_checkable
+class Handle(Protocol):
+    """Holds what is attached to the backbone."""
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Inside, the model is the base model, bit for bit. May be nested."""
+        ...
+
+
+class FrozenT5(pl.LightningModule, ABC):
+    """Definition → lemma through a frozen T5 to which something that learns is attached.
+
+    Trains with AdamW on T5's own loss, the teacher-forced cross-entropy (nats per target token). The backbone is in
+    eval mode always, receives no gradient, and is in no checkpoint.
+
+    Args:
+        learns: what is attached, in one word: its argument, and the prefix of its tensors in a state dict.
+        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
+        layers: the encoder blocks that it is attached to.
+        lr: AdamW's learning rate.
+        weight_decay: AdamW's weight decay.
+        backbone_dtype: precision of the frozen weights. What learns stays in fp32, and so does its optimizer.
+        gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
+        compile: compile encoder and decoder with torch.compile.
+        seed: of the randomly initialised encoder that figures are compared with.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
+    """
+
+    modulator: Modulator | None
+    handle: Handle | None
+
+    def __init__(
+        self,
+        learns: Literal["modulator", "adapter"],
+        backbone: str,
+        layers: Literal["all"] | list[int],
+        lr: float,
+        weight_decay: float,
+        backbone_dtype: BackboneDtype,
+        gradient_checkpointing: bool,
+        compile: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._learns = learns
+        if not 0 < lr < float("inf"):
+            raise ValueError(f"model.lr must be positive, got {lr}")
+        if not 0 <= weight_decay < float("inf"):
+            raise ValueError(f"model.weight_decay must not be negative, got {weight_decay}")
+        if backbone_dtype not in get_args(BackboneDtype):
+            raise ValueError(f"model.backbone_dtype is {backbone_dtype!r}; it must be float32 or bfloat16")
+        if isinstance(layers, str) and layers != "all":
+            raise ValueError(f"model.layers is {layers!r}; it must be all, or a list such as [3, 4, 5]")
+        self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
+        self.backbone_dtype = backbone_dtype
+        self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
+        self._config = load_config(backbone)
+        chosen = None if isinstance(layers, str) else layers
+        self.layers = check_layers(chosen, self._config.num_layers, "model.layers")
+        self.model: Any = None
+        self.handle = None
+        self.quality = AnswerQuality()
+
+    @property
+    def stream(self) -> ResidualStream:
+        """What a modulator must know of the backbone."""
+        return stream_of(self._config)
+
+    # What a subclass says
+
+    @property
+    @abstractmethod
+    def active_dims(self) -> Tensor:
+        """The dimensions of the stream that may change, ascending."""
+
+    @abstractmethod
+    def _attach(self, model: Any) -> Handle:
+        """Attach what learns to the backbone, before it is checkpointed or compiled."""
+
+    @abstractmethod
+    def _learned(self, prefix: str, keep_vars: bool) -> Mapping[str, Any]:
+        """The state dict of what learns, each key behind `prefix`."""
+
+    @abstractmethod
+    def _load_learned(self, state: Mapping[str, Any], assign: bool) -> Any:
+        """Load a state dict whose keys and shapes are right; keys without prefix."""
+
+    @abstractmethod
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups, each with a ``name``; every trainable parameter is in exactly one, none is empty."""
+
+    @abstractmethod
+    def _about(self) -> dict[str, Any]:
+        """What the report says of what learns."""
+
+    # How the backbone is treated
+
+    def configure_model(self) -> None:
+        if self.model is not None:
+            return
+        model = load_backbone(self.backbone, getattr(torch, self.backbone_dtype))
+        self.handle = self._attach(model)
+        if self.gradient_checkpointing:
+            checkpoint_activations(model)
+        if self.compiled:
+            model.encoder.compile(dynamic=True)
+            model.decoder.compile(dynamic=True)
+        self.model = model
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "FrozenT5":
+        """The backbone stays in eval mode: no dropout in it is ever active."""
+        self.training = mode
+        for child in self.children():
+            if child is not self.model:
+                child.train(mode)
+        if self.model is not None and self.gradient_checkpointing:
+            # The flag of the block itself, which transformers asks whether to checkpoint; a dropout has its own. It
+            # goes off for evaluation: a block that checkpoints drops generate()'s cache, and answers become wrong.
+            for block in [*self.model.encoder.block, *self.model.decoder.block]:
+                block.training = mode
+        return self
+
+    # What is saved
+
+    def state_dict(  # type: ignore[override]
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """What learns alone, under ``modulator.`` or ``adapter.``."""
+        destination = {} if destination is None else destination
+        destination.update(self._learned(f"{prefix}{self._learns}.", keep_vars))
+        return destination
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what learned, its keys and shapes exactly this one's.
+
+        Raises:
+            ValueError: keys are missing or left over, or a tensor has another shape.
+        """
+        own = self.state_dict()
+        missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
+        misshapen = [key for key in own.keys() & state_dict.keys() if own[key].shape != state_dict[key].shape]
+        if missing or extra or misshapen:
+            raise ValueError(
+                f"this checkpoint is of another {self._learns}: missing {missing or 'none'}, "
+                f"not wanted {extra or 'none'}, of another shape {sorted(misshapen) or 'none'}"
+            )
+        local = {key.removeprefix(f"{self._learns}."): value for key, value in state_dict.items()}
+        return self._load_learned(local, assign)
+
+    # What is computed
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The encoder's last hidden state (B, S, D), the base's only inside ``with self.handle.disabled():``."""
+        return encode(self.model, input_ids, attention_mask)
+
+    def static_embed(self, input_ids: Tensor) -> Tensor:
+        """The backbone's input embeddings, (B, S, D)."""
+        return self.model.shared(input_ids)
+
+    def random_encoder(self) -> RandomEncoder:
+        """A freshly initialised encoder of the same configuration."""
+        return RandomEncoder(self._config, self.seed)
+
+    def forward(self, batch: Batch) -> Any:
+        """T5's output for a batch: loss and logits (B, T, V)."""
+        return self.model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=batch["labels"],
+            use_cache=False,
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self(batch).loss
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch).logits
+        self.quality.update(logits, batch["labels"], self._answer(batch, batch["labels"].shape[1]))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_quality("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_quality("test")
+
+    def _log_quality(self, stage: str) -> None:
+        figures = self.quality.compute()
+        self.quality.reset()
+        if self.trainer.sanity_checking:
+            return
+        for name, value in figures.items():
+            # Every rank has the sums of all already; sync_dist only tells Lightning so.
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", sync_dist=True, batch_size=1)
+
+    def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
+        """Greedy answers without the start token, (B, at most max_tokens)."""
+        answer: Tensor = self.model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+        )
+        return answer[:, 1:]
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, str]]:
+        """Each prompt with the original's and the modulated model's greedy answer."""
+        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        answers = {}
+        assert self.handle is not None
+        for name, context in (("original", self.handle.disabled()), ("modulated", nullcontext())):
+            with context:
+                answers[name] = tokenizer.batch_decode(self._answer(batch, MAX_ANSWER), skip_special_tokens=True)
+        rows = zip(batch["prompts"], answers["original"], answers["modulated"], strict=True)
+        return [dict(zip(("prompt", "original", "modulated"), row, strict=True)) for row in rows]
+
+    def configure_optimizers(self) -> Any:
+        groups = self._parameter_groups()
+        if not groups:
+            raise ValueError(f"model.{self._learns}: it has no trainable parameter; use validate instead of fit")
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < float("inf"):
+            raise ValueError(
+                f"trainer: the learning rate falls as a cosine over {steps} steps; set max_epochs or max_steps"
+            )
+        self._asked = asked_of(optimizer)
+        scheduler = LambdaLR(optimizer, lambda step: cosine(step, int(steps)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Rates and weight decay of a resumed run are those asked for now, not those of the checkpoint."""
+        restate(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._asked)
+
+    def describe(self) -> dict[str, Any]:
+        """What the report says of the model."""
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in self.parameters()) - trainable if self.model is not None else None
+        return {
+            "class": type(self).__name__,
+            "backbone": self.backbone,
+            "backbone_revision": getattr(self._config, "_commit_hash", None),
+            "backbone_dtype": self.backbone_dtype,
+            "d_model": self.stream.d_model,
+            "n_layers": self.stream.n_layers,
+            "vocab_size": self.stream.vocab_size,
+            **self._about(),
+            "layers": self.layers,
+            "trainable_parameters": trainable,
+            "frozen_parameters": frozen,
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+        }

@@ -1,0 +1,87 @@
+"""The measurement command line: one subcommand a probe.
+
+    python probe.py --help
+    python probe.py controls --config lerp.yaml --seeds 0,1,2
+
+A probe is a module of `probes` with ``add_arguments(parser)`` and ``main(args) -> int``, imported when it is asked for
+and only then: this page and a mistyped word cost nothing. To add one, add its line to `PROBES`.
+"""
+
+import argparse
+import difflib
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+# Name → what it is for, in a line. The module is probes.<name>.
+PROBES = {
+    "controls": "train a modulator and its controls over several seeds: one table, one figure",
+    "stability": "how much a sampled figure moves between seeds of sampling: mean ± sd [min, max]",
+    "alignment": "relational figures of an encoder over the whole population, with intervals",
+}
+INTERRUPTED = 128 + signal.SIGINT
+
+PAGE = """\
+usage: python probe.py {{{names}}} [options]
+
+{lines}
+
+examples:
+  python probe.py controls --config lerp.yaml --seeds 0,1,2
+  python probe.py controls --config field.yaml --controls fixed_alpha,lora --trainer.max_epochs 3
+  python probe.py controls --help"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises what is wrong instead of printing it under a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code: 2 for one that is wrong, told in one line, else the probe's own."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in ("-h", "--help"):
+        lines = "\n".join(f"  {name:<12} {what}" for name, what in PROBES.items())
+        print(PAGE.format(names=",".join(PROBES), lines=lines))
+        return 0
+    try:
+        return _run(words)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(words: list[str]) -> int:
+    name = words[0] if words else ""
+    if name not in PROBES:
+        said = f"{name!r} is no probe" if name else "a probe is missing"
+        near = difflib.get_close_matches(name, PROBES, n=1)
+        raise ValueError(f"{said}; it must be one of {', '.join(PROBES)}{f'; did you mean {near[0]}?' if near else ''}")
+    module = import_module(f"probes.{name}")
+    parser = Parser(
+        prog=f"python probe.py {name}",
+        description=getattr(module, "DESCRIPTION", PROBES[name]),
+        epilog=getattr(module, "EXAMPLES", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    args, rest = parser.parse_known_args(words[1:])
+    if getattr(module, "PASSES_ON", False):  # options that are not its own go to the runs that it starts
+        args.options = rest
+    elif rest:
+        known = [option for action in parser._actions for option in action.option_strings]
+        near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
+        raise ValueError(f"{rest[0]!r} is no option{f'; did you mean {near[0]}?' if near else ''}")
+    return int(module.main(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""How a probe writes what it found: JSON for programs, Markdown for people, numbers as a reader meets them."""
+
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
+    """A rounded number with a true minus sign; a dash for what was not measured or is no number.
+
+    >>> number(-0.06512), number(0.5, 1, signed=True), number(-1e-9, 2), number(None)
+    ('−0.0651', '+0.5', '0.00', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    rounded = round(value, digits) + 0.0  # −0.0 + 0.0 is 0.0
+    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, aligned so that it also reads as plain text: words on the left, numbers on the right.
+
+    >>> print(table(["", "cv"], [["encoder", "0.31"], ["a random one", "0.2"]]))
+    |              |   cv |
+    |:-------------|-----:|
+    | encoder      | 0.31 |
+    | a random one |  0.2 |
+    """
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(3, *(len(row[c]) for row in cells)) for c in range(len(head))]
+    lines = []
+    for i, row in enumerate(cells):
+        first, *others = zip(row, widths, strict=True)
+        texts = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        lines.append("| " + " | ".join(texts) + " |")
+        if i == 0:
+            marks = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
+            lines.append("|" + "|".join(marks) + "|")
+    return "\n".join(lines)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file complete or not at all; folders are made.
+
+    Raises:
+        ValueError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ValueError(f"--output: {path} cannot be written ({error.strerror}); name a folder that can") from error
+    return path
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """The same for JSON, which has no NaN: null stands for it."""
+    return write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def folder_name(name: str) -> str:
+    """A name for files made of the last two parts of a path or hub id.
+
+    >>> folder_name("runs/field/version_0/"), folder_name("google-t5/t5-small"), folder_name("mini")
+    ('field_version_0', 'google-t5_t5-small', 'mini')
+    """
+    parts = [re.sub(r"[^\w.-]+", "-", part) for part in name.split("/") if part not in ("", ".", "..", "~")]
+    return "_".join(parts[-2:]) or "model"
