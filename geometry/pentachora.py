@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _CORNERS = 5
-# Below this ratio of pivots fp32 edges keep fewer than six digits of a volume.
+# Below this ratio of pivots fp32 keeps fewer than six digits of a volume.
 _DEGENERATE = 0.05
 _CHUNK = 2**16  # draws times dimensions
 # A global Gram matrix costs N² dot products, direct edges 10 per draw; the gathers are cheaper than the edges' memory.
 _GRAM_ENTRIES_PER_DRAW = 64
-_FEW_DIMS = 64  # where fp64 costs little, and many a draw of fp32 edges would need it
+_FEW_DIMS = 32  # up to which fp64 costs little, and many a draw would need it
 
 
 def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"]:
@@ -35,23 +35,23 @@ def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"
     taken: list[Tensor] = []  # so far, in ascending order
     columns: list[Tensor] = []
     for j in range(_CORNERS):
-        row = torch.randint(n_points - j, (n,), generator=generator)
+        row = torch.randint(n_points - j, (n,), generator=generator, dtype=torch.int32)
         for earlier in taken:
             row += row >= earlier
         columns.append(row)
         for k, earlier in enumerate(taken):
             taken[k], row = torch.minimum(earlier, row), torch.maximum(earlier, row)
         taken.append(row)
-    return torch.stack(columns, dim=-1)
+    return torch.stack(columns, dim=-1).long()
 
 
 def pentachoron_volumes(points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42) -> Float[Tensor, "draws"]:
     """Volumes sqrt(det Gram of 4 edges) / 24 of seeded draws of five distinct points. Unit: length⁴.
 
     Worked from the Gram matrix of the four edges at the first corner, the product of its pivots in fp64. That matrix is
-    read off one centred fp64 Gram matrix of the cloud when draws are many beside its points, else it is made of each
-    draw's fp32 edges, and again in fp64 for draws with a tiny pivot (nearly flat). On Apple's GPU, which has no fp64,
-    the CPU works.
+    read off one centred Gram matrix of the cloud when draws are many beside its points, else it is made of each draw's
+    edges; in fp32, and again in fp64 for draws with a tiny pivot (nearly flat). On Apple's GPU, which has no fp64, the
+    CPU works.
 
     Raises:
         ValueError: fewer than 5 points.
@@ -62,17 +62,15 @@ def pentachoron_volumes(points: Float[Tensor, "points dim"], n: int = 1000, seed
     if cloud.dtype in (torch.float16, torch.bfloat16):
         cloud = cloud.float()
     with torch.autocast(cloud.device.type, enabled=False):
-        if len(cloud) ** 2 <= _GRAM_ENTRIES_PER_DRAW * n:
-            pivots = _pivots(_edges_from_gram(cloud.double(), draws))
-        else:
-            short = cloud.shape[1] <= _FEW_DIMS or cloud.dtype == torch.float64
-            pivots = _pivots(_edges(cloud, draws, torch.float64 if short else torch.float32))
-            if not short:
-                largest, smallest = pivots.aminmax(dim=0)
-                doubtful = (smallest < _DEGENERATE * largest).nonzero().squeeze(-1)
-                if len(doubtful) > 0:
-                    exact = _pivots(_edges(cloud, draws[doubtful], torch.float64))
-                    pivots = pivots.index_copy(1, doubtful, exact)
+        short = cloud.shape[1] <= _FEW_DIMS or cloud.dtype == torch.float64
+        dtype = torch.float64 if short else torch.float32
+        many = len(cloud) ** 2 <= _GRAM_ENTRIES_PER_DRAW * n
+        pivots = _pivots(_edges_from_gram(cloud.to(dtype), draws) if many else _edges(cloud, draws, dtype))
+        if not short:
+            largest, smallest = pivots.aminmax(dim=0)
+            doubtful = (smallest < _DEGENERATE * largest).nonzero().squeeze(-1)
+            if len(doubtful) > 0:
+                pivots = pivots.index_copy(1, doubtful, _pivots(_edges(cloud, draws[doubtful], torch.float64)))
         return _volume(pivots).to(points.device, torch.promote_types(points.dtype, torch.float32))
 
 
@@ -128,15 +126,17 @@ def _edges_from_gram(points: Tensor, draws: Tensor) -> list[list[Tensor]]:
     n = len(points)
     points = points - points.mean(0)
     gram = (points @ points.mT).flatten()
+
+    def read(rows: Tensor, columns: Tensor) -> Tensor:
+        return gram.index_select(0, rows + columns).double()
+
     columns = draws.mT.contiguous()
     first, others = columns[0] * n, columns[1:]
-    origin = gram.index_select(0, first + columns[0])
-    to_first = [gram.index_select(0, first + row) for row in others]
+    origin = read(first, columns[0])
+    to_first = [read(first, row) for row in others]
     shifted = [origin - row for row in to_first]
     begins = [row * n for row in others]
-    return [
-        [gram.index_select(0, begins[i] + others[j]) - to_first[i] + shifted[j] for j in range(i + 1)] for i in range(4)
-    ]
+    return [[read(begins[i], others[j]) - to_first[i] + shifted[j] for j in range(i + 1)] for i in range(4)]
 
 
 def _pivots(gram: list[list[Tensor]]) -> Tensor:

@@ -1,77 +1,97 @@
-"""Pairs counted on the CPU in one pass: class and cosine → a histogram and fixed-point sums, three nanoseconds a pair.
+"""Pairs counted on the CPU in one pass: class and cosine → a histogram and fixed-point sums, four nanoseconds a pair.
 
 Array operations read a block of cosines from memory a dozen times; here some hundred pairs at a time are prepared by
-vector instructions, then dealt out while they are in the first cache. The loop holds no lock: threads work side by
-side, each with counts of its own.
+vector instructions, then dealt out while they are in the first cache. Threads take whole blocks, product and count, and
+count each for itself: a product on all of torch's threads would leave them spinning while the count wants the cores.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import no_type_check
+from contextlib import contextmanager
+from threading import Lock
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
+from torch import Tensor
 
 _CHUNK = 512
-_MOST_PAIRS = 2**30  # in a count of 32 bits
 
 
-class PairCounts:
-    """Counts of pairs by population, class and bin, and sums of their cosines, on as many threads as torch has.
+class Bins(NamedTuple):
+    """How cosines fall into a histogram: a cosine c into bin ⌊(1 + x / (width + |x|)) n / 2⌋, x = c − centre, fp32."""
+
+    n: int
+    centre: float
+    width: float
+
+
+def count_blocks(
+    unit: Tensor,
+    distances: NDArray[np.uint8],
+    classes: int,
+    n_train: int,
+    blocks: Iterator[tuple[int, int]],
+    bins: Bins,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Counts the pairs of some blocks of rows, each with all later rows, on as many threads as torch has.
 
     Args:
-        distances: (P, P) classes of all pairs, training rows first.
-        classes, bins: their numbers.
-        centre, width: of the bins, see `count_pairs`.
+        unit: (P, D) unit vectors in fp32, training rows first.
+        distances: (P, P) classes of all pairs.
+        classes: their number.
+        n_train: how many rows are training ones.
+        blocks: rows [first, last) of one kind.
+        bins: of the histograms.
+
+    Returns:
+        Histograms (3 populations, classes, bins), then sums of cosines in steps of 2⁻²⁴ and of their squares in steps
+        of 2⁻³⁰ (3, classes). Sums of integers: the same bits on any number of threads.
     """
+    count = np.int32 if len(unit) ** 2 < 2**32 else np.int64  # of one bin, at most all pairs
+    lock = Lock()
 
-    def __init__(self, distances: NDArray[np.uint8], classes: int, bins: int, centre: float, width: float) -> None:
-        shape = (3, classes, bins)  # of populations train, mixed and held-out
-        threads = torch.get_num_threads()
-        self._distances, self._bins = distances, (centre, width)
-        self._histograms = np.zeros((threads, *shape), np.int32)
-        self._sums = np.zeros((threads, *shape[:2], 2), np.int64)
-        self._full = np.zeros(shape, np.int64)
-        self._since = 0
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+    def work() -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+        histograms = np.zeros((3, classes, bins.n), count)
+        sums = np.zeros((3, classes, 2), np.int64)
+        buffer = unit.new_empty(0)
+        while True:
+            with lock:
+                block = next(blocks, None)
+            if block is None:
+                return histograms, sums
+            first, last = block
+            shape = last - first, len(unit) - first
+            if len(buffer) < shape[0] * shape[1]:
+                buffer = unit.new_empty(shape[0] * shape[1])
+            cosines = torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
+            # Training rows: train pairs up to column n_train, mixed ones beyond. Held-out rows: held-out throughout.
+            of = slice(0, 2) if first < n_train else slice(1, 3)
+            count_pairs(cosines.numpy(), distances, first, first, n_train, *bins[1:], histograms[of], sums[of])
 
-    def __enter__(self) -> "PairCounts":
-        return self
+    threads = torch.get_num_threads()
+    if threads == 1:
+        found = [work()]
+    else:
+        with _one_thread_each(threads), ThreadPoolExecutor(threads) as pool:
+            found = [job.result() for job in [pool.submit(work) for _ in range(threads)]]
+    histograms = np.zeros((3, classes, bins.n), np.int64)
+    sums = np.zeros((3, classes, 2), np.int64)
+    for some, some_sums in found:
+        histograms += some
+        sums += some_sums
+    return histograms, sums[..., 0], sums[..., 1]
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
 
-    def add(self, cosines: NDArray[np.float32], first: int, n_train: int) -> None:
-        """Counts the pairs i < j of rows [first, first + rows), all of one kind, with the columns from `first` on."""
-        self._since += cosines.size
-        if self._since > _MOST_PAIRS:
-            self._full += self._histograms.sum(0, dtype=np.int64)
-            self._histograms[:] = 0
-            self._since = cosines.size
-        # Training rows: train pairs up to column n_train, mixed ones beyond. Held-out rows: held-out pairs throughout.
-        populations = slice(0, 2) if first < n_train else slice(1, 3)
-        cuts = np.linspace(0, len(cosines), len(self._sums) + 1).astype(int)
-        jobs = []
-        for t in reversed(range(len(self._sums))):
-            rows = cosines[cuts[t] : cuts[t + 1]]
-            counts = self._histograms[t, populations], self._sums[t, populations]
-            count = partial(
-                count_pairs, rows, self._distances, first + int(cuts[t]), first, n_train, *self._bins, *counts
-            )
-            if t > 0 and self._pool is not None:
-                jobs.append(self._pool.submit(count))
-            else:
-                count()
-        for job in jobs:
-            job.result()
-
-    def total(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Histograms (populations, classes, bins), then sums of cosines and of squares (populations, classes)."""
-        sums = self._sums.sum(0)
-        return self._full + self._histograms.sum(0, dtype=np.int64), sums[..., 0], sums[..., 1]
+@contextmanager
+def _one_thread_each(threads: int) -> Iterator[None]:
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -29,7 +29,8 @@ from metrics.streaming import full_precision, row_blocks
 POPULATIONS = ("train", "mixed", "held_out")
 BANDS = ((0.90, 1.0), (0.50, 0.90), (0.25, 0.50), (0.10, 0.25), (0.05, 0.10), (0.0, 0.05))
 _NO_PATH = 255
-_BINS = 2**14
+# Of few pairs each weighs more, and so does what shares a bin; of many the histograms should stay in a core's cache.
+_BINS, _BINS_OF_FEW, _FEW = 2**13, 2**15, 2**21
 _COSINE_STEPS = 2.0**24
 _SQUARE_STEPS = 2.0**30
 PAIRS_PER_BLOCK = 2**21
@@ -91,7 +92,8 @@ class RelationalAlignment(Metric):
         self.register_buffer("_order", torch.from_numpy(order), persistent=False)
         self.register_buffer("_distances", torch.from_numpy(d), persistent=False)
         shape = (len(POPULATIONS), self.n_classes + 1)
-        self.add_state("histograms", torch.zeros(*shape, _BINS, dtype=torch.int64), dist_reduce_fx="sum")
+        self.n_bins = _BINS_OF_FEW if len(out) ** 2 < 2 * _FEW else _BINS
+        self.add_state("histograms", torch.zeros(*shape, self.n_bins, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("sums", torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("squares", torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -173,17 +175,14 @@ class RelationalAlignment(Metric):
     def _count(self, unit: Tensor) -> None:
         """All pairs of this rank's blocks by the compiled loop."""
         # Imported here: numba takes a third of a second, which a run without an evaluation need not spend.
-        from metrics.pair_counts import PairCounts
+        from metrics.pair_counts import Bins, count_blocks
 
         assert self._centre_and_width is not None
-        buffer = unit.new_empty(max(PAIRS_PER_BLOCK, len(unit)))
-        with PairCounts(self._distances.numpy(), self.n_classes + 1, _BINS, *self._centre_and_width) as counts:
-            for first, last in _by_rank(row_blocks(len(unit), self.n_train, PAIRS_PER_BLOCK)):
-                shape = last - first, len(unit) - first
-                cosines = torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
-                counts.add(cosines.numpy(), first, self.n_train)
-            for state, counted in zip((self.histograms, self.sums, self.squares), counts.total(), strict=True):
-                state += torch.from_numpy(counted)
+        blocks = _by_rank(row_blocks(len(unit), self.n_train, PAIRS_PER_BLOCK))
+        bins = Bins(self.n_bins, *self._centre_and_width)
+        counted = count_blocks(unit, self._distances.numpy(), self.n_classes + 1, self.n_train, blocks, bins)
+        for state, counts in zip((self.histograms, self.sums, self.squares), counted, strict=True):
+            state += torch.from_numpy(counts)
 
     def _accumulate(self, population: int, classes: Tensor, cosines: Tensor) -> None:
         """The same by array operations."""
@@ -192,8 +191,9 @@ class RelationalAlignment(Metric):
         centre, width = self._centre_and_width
         x = cosines.sub(centre)
         x.div_(x.abs().add_(width))  # into (−1, 1)
-        bins = x.add_(1).mul_(_BINS / 2).to(torch.int32)
-        self.histograms[population] += torch.bincount(bins.add_(classes, alpha=_BINS), minlength=n * _BINS).view(n, -1)
+        bins = x.add_(1).mul_(self.n_bins / 2).to(torch.int32)
+        keys = bins.add_(classes, alpha=self.n_bins)
+        self.histograms[population] += torch.bincount(keys, minlength=n * self.n_bins).view(n, -1)
         fixed = cosines.mul(_COSINE_STEPS).round_().double()
         self.sums[population] += torch.bincount(classes, weights=fixed, minlength=n).long()
         fixed.square_().mul_(_SQUARE_STEPS / _COSINE_STEPS**2).add_(0.5).floor_()

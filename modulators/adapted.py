@@ -20,6 +20,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from modulators.base import check_positive
 from modulators.frozen import BackboneDtype, FrozenT5
+from modulators.schedule import Schedule
 
 Adapter = Literal["lora", "ia3"]
 
@@ -99,6 +100,7 @@ class AdaptedT5(FrozenT5):
         layers: the encoder blocks to adapt.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         backbone_dtype: precision of the frozen weights. The adapter and its optimizer stay in fp32.
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
         compile: compile encoder and decoder with torch.compile; pays on a GPU and long runs.
@@ -119,6 +121,7 @@ class AdaptedT5(FrozenT5):
         layers: Literal["all"] | list[int] = "all",
         lr: float = 1e-3,
         weight_decay: float = 0.01,
+        schedule: Schedule = "cosine",
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
         compile: bool = False,
@@ -130,7 +133,16 @@ class AdaptedT5(FrozenT5):
         if importlib.util.find_spec("peft") is None:
             raise ValueError("model: modulators.AdaptedT5 needs peft, which is not installed; pip install peft")
         super().__init__(
-            "adapter", backbone, layers, lr, weight_decay, backbone_dtype, gradient_checkpointing, compile, seed
+            "adapter",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
         )
         self.modulator = None
         self.adapter, self.n_parameters = adapter, n_parameters

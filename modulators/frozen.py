@@ -18,7 +18,7 @@ from metrics import AnswerQuality
 from modulators.attach import check_layers
 from modulators.backbone import RandomEncoder, checkpoint_activations, encode, load_backbone, load_config, stream_of
 from modulators.base import Modulator, ResidualStream
-from modulators.schedule import asked_of, cosine, restate
+from modulators.schedule import Schedule, asked_of, factor_at, restate
 
 MAX_ANSWER = 16  # tokens
 
@@ -48,6 +48,7 @@ class FrozenT5(pl.LightningModule, ABC):
         layers: the encoder blocks that it is attached to.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         backbone_dtype: precision of the frozen weights. What learns stays in fp32, and so does its optimizer.
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
         compile: compile encoder and decoder with torch.compile.
@@ -67,6 +68,7 @@ class FrozenT5(pl.LightningModule, ABC):
         layers: Literal["all"] | list[int],
         lr: float,
         weight_decay: float,
+        schedule: Schedule,
         backbone_dtype: BackboneDtype,
         gradient_checkpointing: bool,
         compile: bool,
@@ -78,12 +80,14 @@ class FrozenT5(pl.LightningModule, ABC):
             raise ValueError(f"model.lr must be positive, got {lr}")
         if not 0 <= weight_decay < float("inf"):
             raise ValueError(f"model.weight_decay must not be negative, got {weight_decay}")
+        if schedule not in get_args(Schedule):
+            raise ValueError(f"model.schedule is {schedule!r}; it must be cosine or constant")
         if backbone_dtype not in get_args(BackboneDtype):
             raise ValueError(f"model.backbone_dtype is {backbone_dtype!r}; it must be float32 or bfloat16")
         if isinstance(layers, str) and layers != "all":
             raise ValueError(f"model.layers is {layers!r}; it must be all, or a list such as [3, 4, 5]")
         self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
-        self.backbone_dtype = backbone_dtype
+        self.backbone_dtype, self.schedule = backbone_dtype, schedule
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
         self._config = load_config(backbone)
         chosen = None if isinstance(layers, str) else layers
@@ -257,12 +261,12 @@ class FrozenT5(pl.LightningModule, ABC):
             raise ValueError(f"model.{self._learns}: it has no trainable parameter; use validate instead of fit")
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
         steps = self.trainer.estimated_stepping_batches
-        if not 0 < steps < float("inf"):
+        if self.schedule == "cosine" and not 0 < steps < float("inf"):
             raise ValueError(
                 f"trainer: the learning rate falls as a cosine over {steps} steps; set max_epochs or max_steps"
             )
         self._asked = asked_of(optimizer)
-        scheduler = LambdaLR(optimizer, lambda step: cosine(step, int(steps)))
+        scheduler = LambdaLR(optimizer, lambda step: factor_at(self.schedule, step, max(int(min(steps, 2**62)), 1)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
@@ -287,4 +291,5 @@ class FrozenT5(pl.LightningModule, ABC):
             "frozen_parameters": frozen,
             "lr": self.lr,
             "weight_decay": self.weight_decay,
+            "schedule": self.schedule,
         }

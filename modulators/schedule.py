@@ -6,12 +6,14 @@ it goes on bit for bit.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 _ASKED = ("lr", "weight_decay")
+
+Schedule = Literal["cosine", "constant"]
 
 
 def cosine(step: int, steps: int) -> float:
@@ -21,6 +23,15 @@ def cosine(step: int, steps: int) -> float:
     (1.0, 0.5, 0.0)
     """
     return 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+
+def factor_at(schedule: Schedule, step: int, steps: int) -> float:
+    """`cosine`, or 1 at every step.
+
+    >>> factor_at("cosine", 10, 10), factor_at("constant", 10, 10)
+    (0.0, 1.0)
+    """
+    return 1.0 if schedule == "constant" else cosine(step, steps)
 
 
 def asked_of(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from modulators.attach import ModulatorHandle, attach
 from modulators.base import Modulator, ResidualStream
 from modulators.frozen import BackboneDtype, FrozenT5
 from modulators.geometry import Geometry, Layout, TakesGeometry, Words, lay_out
+from modulators.schedule import Schedule
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
@@ -32,6 +33,7 @@ class ModulatedT5(FrozenT5):
         layers: the encoder blocks to modulate.
         lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
         weight_decay: AdamW's weight decay; alphas get none.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         backbone_dtype: precision of the frozen weights. The modulator and its optimizer stay in fp32.
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
         compile: compile encoder and decoder with torch.compile; pays on a GPU and long runs.
@@ -53,13 +55,23 @@ class ModulatedT5(FrozenT5):
         layers: Literal["all"] | list[int] = "all",
         lr: float = 1e-3,
         weight_decay: float = 0.01,
+        schedule: Schedule = "cosine",
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
         compile: bool = False,
         seed: int = 42,
     ) -> None:
         super().__init__(
-            "modulator", backbone, layers, lr, weight_decay, backbone_dtype, gradient_checkpointing, compile, seed
+            "modulator",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
         )
         try:
             self.modulator = modulator(self.stream)

@@ -81,7 +81,6 @@ def test_the_compiled_loop_counts_what_array_operations_count(
     points: torch.Tensor, distances: np.ndarray, held_out: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics.relational, "PAIRS_PER_BLOCK", 50_000)  # several blocks
-    monkeypatch.setattr(metrics.pair_counts, "_MOST_PAIRS", 120_000)  # and its counts of 32 bits emptied on the way
     compiled, arrays = (RelationalAlignment(distances, held_out) for _ in range(2))
     compiled.update(points)
     monkeypatch.setattr(RelationalAlignment, "_count", count_by_arrays)
