@@ -156,6 +156,8 @@ class RelationalAlignment(L.Callback):
         return figures
 
     def _figures(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:
+        if not bool(points.isfinite().all()):
+            return {}  # of a training that has broken down, which others say in their own words
         if self._metric is None:
             source = population_source(trainer)
             distances, held_out = source.path_distances(), source.population.held_out

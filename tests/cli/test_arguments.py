@@ -103,7 +103,7 @@ def test_only_a_child_process_takes_over_the_folder(monkeypatch: pytest.MonkeyPa
     assert os.environ[VARIABLE] == f"{os.getpid()}:{folder.path}"
     # in the same process, or with the variable of somebody else's run: a folder of its own
     assert RunFolder(command("--config", "field")).claim().name == "version_1"
-    monkeypatch.setenv(VARIABLE, f"1:{folder.path}")
+    monkeypatch.setenv(VARIABLE, f"{os.getppid() + 1}:{folder.path}")
     assert RunFolder(command("--config", "field")).claim().name == "version_2"
     monkeypatch.setenv(VARIABLE, f"{os.getppid()}:{folder.path}")
     assert RunFolder(command("--config", "field")).claim() == folder.path

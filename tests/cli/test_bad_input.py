@@ -47,8 +47,8 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--pentachoron.reference", "bnad"): ("pentachoron.reference is bnad", "band"),
     (*FIELD, "--report.figures", "maybe"): ("report.figures is maybe; it must be true or false",),
     # classes
-    (*FIELD, "--model", "evil.Foo"): ("model: evil.Foo is none of modulators.ModulatedT5",),
-    (*FIELD, "--model", "datamodules.WordNetDataModule"): ("is none of modulators.ModulatedT5",),
+    (*FIELD, "--model", "evil.Foo"): ("model: evil.Foo is none of modulators.AdaptedT5, modulators.ModulatedT5",),
+    (*FIELD, "--model", "datamodules.WordNetDataModule"): ("is none of modulators.AdaptedT5, modulators.ModulatedT5",),
     (*FIELD, "--data", "modulators.ModulatedT5"): ("is none of datamodules.GlossDataModule",),
     (*FIELD, "--model.modulator", "evil.Foo"): ("evil.Foo is none of modulators.FieldModulator",),
     (*FIELD, "--model.modulator", "modulators.FeildModulator"): ("did you mean modulators.FieldModulator?",),
@@ -68,6 +68,7 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*LERP, "--model.geometry.n_anchors", "1"): ("model.geometry.n_anchors is 1; it must be at least 2",),
     (*FIELD, "--model.geometry.kind", "shuffled"): ("model.geometry: a FieldModulator has no geometric embeddings",),
     (*FIELD, "--relational.bootstrap", "7"): ("relational: bootstrap is 7; it must be at least 40",),
+    (*FIELD, "--model.schedule", "linear"): ("model.schedule is linear; it must be cosine or constant",),
     (*FIELD, "--data.order_seed", "-1"): ("data.order_seed must not be negative",),
     (*LERP, "--model.modulator.n_geometric_dims", "-1"): ("model.modulator: n_geometric_dims is -1",),
     (*FIELD, "--data.batch_size", "-1"): ("data.batch_size must be at least 1, got -1",),

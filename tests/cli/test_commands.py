@@ -12,7 +12,10 @@ import yaml
 
 from tests.cli.conftest import Call
 
-RUN = {"config.yaml", "metrics.csv", "checkpoints", "report.json", "report.md", "tensorboard", "modulator"}
+RUN = {
+    "config.yaml", "metrics.csv", "checkpoints", "report.json", "report.md", "tensorboard", "modulator",
+    "relational_bootstrap.npz",
+}  # fmt: skip
 # Sums of fp32 losses in another order of batches.
 TOLERANCE = 1e-6
 

@@ -3,7 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import pytest
@@ -184,17 +184,22 @@ def test_parameter_groups_reach_the_optimizer(
     assert seen.groups["alphas"][2] == {id(module.modulator.alpha_logits)}
 
 
-def test_the_rate_falls_as_a_cosine(backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_rate_follows_its_schedule(
+    backbone: str, tokens: dict[str, Tensor], tmp_path: Path, schedule: Literal["cosine", "constant"]
+) -> None:
     class Rates(pl.Callback):
-        seen: list[float] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.seen: list[float] = []
 
         def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
             self.seen.append(trainer.optimizers[0].param_groups[-1]["lr"])
 
     rates = Rates()
-    module = ModulatedT5(SMALL_LERP, backbone=backbone, lr=1.0)
+    module = ModulatedT5(SMALL_LERP, backbone=backbone, lr=1.0, schedule=schedule)
     trainer(tmp_path, rates).fit(module, loader(tokens), loader(tokens))
-    expected = [0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    falling = [0.5 * (1 + math.cos(math.pi * step / 6)) for step in range(6)]
+    expected = falling if schedule == "cosine" else [1.0] * 6
     assert rates.seen == pytest.approx(expected, abs=1e-12)
 
 
