@@ -5,19 +5,17 @@ that a node's hypernyms are still in the processor's cache when it asks for them
 ``__pycache__``; importing this costs a third of a second, which is why `taxonomy` does it at the first question.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from lexicon.compiled import compiled
 
 TILE = 256  # columns of one sweep: wider takes more memory and is no faster, 64 is half as fast
 FAR = np.uint8(127)  # no way: more than any distance (2 × 61), and a byte still holds FAR + FAR
 UNREACHABLE = np.uint8(255)
 _ONE = np.uint8(1)
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Graph(NamedTuple):
@@ -64,14 +62,7 @@ class Sweep(NamedTuple):
         return self.nodes.nbytes + self.place.nbytes
 
 
-def _compiled(function: Function) -> Function:
-    try:
-        return numba.njit(function, cache=True, nogil=True, error_model="numpy")  # 0 / 0 is NaN
-    except RuntimeError:  # nowhere to keep what was compiled
-        return numba.njit(function, nogil=True, error_model="numpy")
-
-
-@_compiled
+@compiled
 def _climb(node: int, graph: Graph, found: Any, steps: Any, seen: Any) -> int:
     """Breadth first from a synset to its roots: fills ``found`` and ``steps``, returns how many."""
     found[0], steps[0], seen[node] = node, 0, True
@@ -88,7 +79,7 @@ def _climb(node: int, graph: Graph, found: Any, steps: Any, seen: Any) -> int:
     return count
 
 
-@_compiled
+@compiled
 def _count_ancestors(graph: Graph, counts: Any) -> None:
     found, steps = np.empty(len(counts), np.int32), np.empty(len(counts), np.uint8)
     seen = np.zeros(len(counts), np.bool_)
@@ -96,7 +87,7 @@ def _count_ancestors(graph: Graph, counts: Any) -> None:
         counts[i] = _climb(i, graph, found, steps, seen)
 
 
-@_compiled
+@compiled
 def _list_ancestors(graph: Graph, table: Ancestors) -> None:
     seen = np.zeros(len(table.rooted), np.bool_)
     for i in range(len(table.rooted)):
@@ -118,7 +109,7 @@ def all_ancestors(graph: Graph, rooted: npt.NDArray[np.bool_]) -> Ancestors:
     return table
 
 
-@_compiled
+@compiled
 def above(ids: Any, table: Ancestors) -> Any:
     """Whether each synset is one of ``ids`` or an ancestor of one."""
     is_above = np.zeros(len(table.rooted), np.bool_)
@@ -128,7 +119,7 @@ def above(ids: Any, table: Ancestors) -> Any:
     return is_above
 
 
-@_compiled
+@compiled
 def path_pairs(a: Any, b: Any, table: Ancestors, out: Any) -> None:
     """Path distance of each ``a[i]``, ``b[i]``."""
     near = np.full(len(table.rooted), FAR, np.uint8)
@@ -146,7 +137,7 @@ def path_pairs(a: Any, b: Any, table: Ancestors, out: Any) -> None:
         out[i] = best if best < FAR else UNREACHABLE
 
 
-@_compiled
+@compiled
 def wup_pairs(a: Any, b: Any, table: Ancestors, ranks: Ranks, out: Any) -> None:
     """Wu–Palmer similarity of each ``a[i]`` (NLTK's self) with ``b[i]`` (other)."""
     near = np.full(len(table.rooted), FAR, np.uint8)
@@ -171,7 +162,7 @@ def wup_pairs(a: Any, b: Any, table: Ancestors, ranks: Ranks, out: Any) -> None:
         out[i] = ranks.twice_depth[best] / (length + ranks.twice_depth[best])
 
 
-@_compiled
+@compiled
 def path_block(ids: Any, columns: Any, graph: Graph, table: Ancestors, sweep: Sweep, rows: Any, out: Any) -> None:
     """Path distances of ``ids`` and ``columns``: out (ids, columns); ``rows`` (nodes, TILE) are bytes to work in.
 
@@ -204,7 +195,7 @@ def path_block(ids: Any, columns: Any, graph: Graph, table: Ancestors, sweep: Sw
                 out[i, first + j] = nearest if nearest < FAR else UNREACHABLE
 
 
-@_compiled
+@compiled
 def wup_block(
     ids: Any, columns: Any, graph: Graph, table: Ancestors, ranks: Ranks, sweep: Sweep, rows: Any, out: Any
 ) -> None:

@@ -13,9 +13,10 @@ from typing import NamedTuple, no_type_check
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
+
+from lexicon.compiled import compiled
 
 _CHUNK = 512
 
@@ -94,7 +95,7 @@ def _one_thread_each(threads: int) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled
 @no_type_check  # numba reads the code: jaxtyping must not wrap it
 def count_pairs(
     cosines: NDArray[np.float32],
