@@ -12,6 +12,14 @@ _POPULATIONS = {
     "mixed": "training × held-out",
     "held_out": "held-out × held-out",
 }
+_FOLLOWED = {
+    "pearson": "Pearson with path similarity",
+    "spearman": "Spearman",
+    "gradient": "gradient",
+    "chain/depth_1": "mean cosine one hypernym up",
+    "chain/depth_4": "four hypernyms up",
+    "category/gap": "mean cosine within a category, minus overall",
+}
 _FIGURE_TITLES = {
     "alpha": "α per layer over steps",
     "alpha_final": "Final α by layer and expert",
@@ -87,7 +95,7 @@ def _headline(report: Report) -> str:
             rows.append(_row(f"{name}, validation", _first(measured), measured.get("last")))
     relational = report["relational"]
     before, after = before_and_after(relational)
-    for key, name in (("pearson", "Pearson with path similarity"), ("spearman", "Spearman"), ("gradient", "gradient")):
+    for key, name in _FOLLOWED.items():
         if key in after:
             rows.append(_row(name, before.get(key), after[key], percent=True))
     if "held_out/pearson" in after:
@@ -271,6 +279,8 @@ def _plain(values: Mapping[str, Any]) -> str:
     def text(value: Any) -> str:
         if isinstance(value, Mapping):
             return ", ".join(f"{key} {text(inner)}" for key, inner in value.items())
+        if isinstance(value, list | tuple) and len(value) > 10:
+            return f"{', '.join(text(inner) for inner in value[:3])} … {text(value[-1])} ({len(value)} values)"
         if isinstance(value, list | tuple):
             return ", ".join(text(inner) for inner in value)
         if isinstance(value, bool) or value is None:
