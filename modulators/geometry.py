@@ -23,7 +23,7 @@ from geometry import (
     reproduction,
     spectral_embedding,
 )
-from lexicon import Lexicon
+from lexicon import Entries, Lexicon
 
 Kind = Literal["wordnet", "shuffled", "random", "part_of_speech", "none"]
 
@@ -94,6 +94,15 @@ class Words(NamedTuple):
     synsets: npt.NDArray[np.int64]
     held_out: npt.NDArray[np.bool_]
     representations: Tensor
+
+
+def words_of(
+    entries: Entries, synsets: npt.NDArray[np.int64], held_out: npt.NDArray[np.bool_], representations: Tensor
+) -> Words:
+    """From a DataModule's entries and population; where entries repeat a token, its first one counts."""
+    kept = np.flatnonzero(entries.token >= 0)
+    tokens, first = np.unique(entries.token[kept], return_index=True)
+    return Words(entries.lexicon, tokens, entries.synset[kept[first]], synsets, held_out, representations)
 
 
 class Layout(NamedTuple):

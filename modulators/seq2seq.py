@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from metrics import EntryRepresentations
 from modulators.attach import ModulatorHandle, attach
 from modulators.base import Modulator, ResidualStream
 from modulators.frozen import BackboneDtype, FrozenT5
-from modulators.geometry import Geometry, Layout, TakesGeometry, Words, lay_out
+from modulators.geometry import Geometry, Layout, TakesGeometry, lay_out, words_of
 from modulators.schedule import Schedule
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
@@ -29,15 +28,15 @@ class ModulatedT5(FrozenT5):
     Args:
         backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
         modulator: what to attach: a class and its arguments, all but the stream, which the backbone gives.
-        geometry: how its embeddings are laid out; null leaves the modulator's own.
         layers: the encoder blocks to modulate.
         lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
         weight_decay: AdamW's weight decay; alphas get none.
-        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         backbone_dtype: precision of the frozen weights. The modulator and its optimizer stay in fp32.
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
         compile: compile encoder and decoder with torch.compile; pays on a GPU and long runs.
         seed: of the randomly initialised encoder that figures are compared with.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
+        geometry: how its embeddings are laid out; null leaves the modulator's own.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a
@@ -51,15 +50,15 @@ class ModulatedT5(FrozenT5):
         self,
         modulator: Callable[[ResidualStream], Modulator],
         backbone: str = "mini",
-        geometry: Geometry | None = None,
         layers: Literal["all"] | list[int] = "all",
         lr: float = 1e-3,
         weight_decay: float = 0.01,
-        schedule: Schedule = "cosine",
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
         compile: bool = False,
         seed: int = 42,
+        schedule: Schedule = "cosine",
+        geometry: Geometry | None = None,
     ) -> None:
         super().__init__(
             "modulator",
@@ -131,44 +130,41 @@ class ModulatedT5(FrozenT5):
 
     @torch.no_grad()
     def _lay_out(self) -> None:
-        """Lay the geometry out, on the first process for all, unless that is done or a checkpoint has brought it."""
+        """Lay the geometry out, unless that is done or a checkpoint has brought it."""
         if self.geometry is None or self.provenance is not None:
             return
-        layout: Layout | None = None
-        modulator = self._with_geometry
-        if self.trainer.is_global_zero:
-            layout = self._layout(self.geometry, modulator)
-        layout = self.trainer.strategy.broadcast(layout)
-        assert layout is not None
+        modulator, stream = self._with_geometry, self.stream
+        if self.geometry.kind == "none":
+            width = modulator.n_geometric_dims
+            layout = Layout(torch.zeros(stream.vocab_size, width), torch.zeros(stream.d_model, width), {"kind": "none"})
+        else:
+            layout = self._layout(self.geometry, modulator.n_geometric_dims)
         modulator.place_geometry(layout.rows, layout.projection)
         self.provenance = layout.provenance
 
-    def _layout(self, geometry: Geometry, modulator: TakesGeometry) -> Layout:
-        if geometry.kind == "none":
-            rows = torch.zeros(self.stream.vocab_size, modulator.n_geometric_dims)
-            return Layout(rows, torch.zeros(self.stream.d_model, modulator.n_geometric_dims), {"kind": "none"})
+    def _layout(self, geometry: Geometry, n_dims: int) -> Layout:
+        """Every process encodes its share of the population; the first one lays out, and tells the others."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(data, "population_batches"):
             raise ValueError("model.geometry: it is made from a WordNetDataModule's entries, and the run has none")
-        print(f"laying out the geometry ({geometry.kind}) …", flush=True)
-        population, entries = data.population, data.entries
-        kept = np.flatnonzero(entries.token >= 0)
-        tokens, first = np.unique(entries.token[kept], return_index=True)
+        first = self.trainer.is_global_zero
+        if first:
+            print(f"laying out the geometry ({geometry.kind}) …", flush=True)
+        population = data.population
         representations = EntryRepresentations(len(population), self.stream.d_model).to(self.device)
         assert self.handle is not None
         with self.handle.disabled():
-            for rows, input_ids, mask in data.population_batches():
+            for rows, input_ids, mask in data.population_batches()[self.trainer.global_rank :: self.trainer.world_size]:
                 mask = mask.to(self.device)
                 representations.update(rows, self.encode(input_ids.to(self.device), mask), mask)
-        words = Words(
-            entries.lexicon,
-            tokens,
-            entries.synset[kept[first]],
-            population.synsets,
-            population.held_out,
-            representations.compute().cpu(),
-        )
-        return lay_out(geometry, words, self.model.shared.weight.float().cpu(), modulator.n_geometric_dims)
+        encoded = representations.compute().cpu()  # a collective
+        layout: Layout | None = None
+        if first:
+            words = words_of(data.entries, population.synsets, population.held_out, encoded)
+            layout = lay_out(geometry, words, self.model.shared.weight.float().cpu(), n_dims)
+        layout = self.trainer.strategy.broadcast(layout)
+        assert layout is not None
+        return layout
 
     def _about(self) -> dict[str, Any]:
         return {

@@ -29,8 +29,10 @@ def last(path: Path, key: str) -> float:
         return [float(row[key]) for row in csv.DictReader(stream) if row.get(key)][-1]
 
 
-def test_two_processes_train_and_agree_with_one(tmp_path: Path, quick: list[str], call: Call) -> None:
-    """Figures of a run on two ranks are those that one process finds for its checkpoint."""
+@pytest.mark.parametrize("config", ["lerp", pytest.param("field", marks=pytest.mark.slow)])
+def test_two_processes_train_and_agree_with_one(tmp_path: Path, quick: list[str], call: Call, config: str) -> None:
+    """Figures of a run on two ranks are those that one process finds for its checkpoint; LERP has points to lay out."""
+    quick = ["--config", config, *quick[2:]]
     two = ["--config", "ddp.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.batch_size", "8"]
     done = process("fit", *quick, *two, "--trainer.max_epochs", "1", "--output", "run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -51,6 +53,7 @@ def test_two_processes_train_and_agree_with_one(tmp_path: Path, quick: list[str]
         "val/token_accuracy",
         "val/exact_match",
         "relational/pearson",
+        "relational/held_out/pearson_lift_low",
         "pentachoron/cv",
         "alpha/mean",
     ):
