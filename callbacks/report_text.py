@@ -195,9 +195,9 @@ def _populations(relational: Mapping[str, Any]) -> str:
             for key, (low, high) in interval.items()
         ]
         text += (
-            f"\n\n95% intervals of the Pearson lift, by a bootstrap over synsets ({relational['replicates']:,} "
-            f"replicates): {', '.join(ends)}. They tell how the lift would vary with other synsets, not with another "
-            "seed."
+            "\n\n95% intervals of the Pearson lift over every pair, by a bootstrap over synsets "
+            f"({relational['replicates']:,} replicates): {', '.join(ends)}. They tell how the lift would vary with "
+            "other synsets, not with another seed."
         )
     return text
 

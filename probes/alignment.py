@@ -5,12 +5,11 @@ architecture with random weights, and against its own input embeddings without a
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.pages import folder_name, number, table, write_json, write_text
+from probes.pages import folder_name, leave, number, table
 from probes.populations import add_population_arguments, definitions, describe, load_data, split_for
 
 if TYPE_CHECKING:
@@ -73,21 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, write alignment.json, alignment.md and alignment.png, print the table."""
-    try:
-        found = measure_model(args.model, args.prefix, args.population, args.nltk_data, args.random)
-        output: Path = args.output or Path("runs/probes") / f"alignment_{folder_name(args.model)}"
-        page = as_page(found)
-        write_json(output / "alignment.json", found)
-        write_text(output / "alignment.md", page)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    from probes.plotting import save
 
-    save(bands_figure(found), output / "alignment.png")
-    print(page)
-    print(f"written: {output}/alignment.json, alignment.md, alignment.png")
-    return 0
+    def measure() -> Mapping[str, Any]:
+        return measure_model(args.model, args.prefix, args.population, args.nltk_data, args.random)
+
+    return leave("alignment", args.model, args.output, measure, as_page, bands_figure)
 
 
 def measure_model(

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +83,41 @@ def folder_name(name: str) -> str:
     """
     parts = [re.sub(r"[^\w.-]+", "-", part) for part in name.split("/") if part not in ("", ".", "..", "~")]
     return "_".join(parts[-2:]) or "model"
+
+
+def leave(
+    probe: str,
+    model: str,
+    output: Path | None,
+    measure: Callable[[], Mapping[str, Any]],
+    page: Callable[[Mapping[str, Any]], str],
+    draw: Callable[[Mapping[str, Any]], Any],
+) -> int:
+    """Measure, then write <probe>.json, .md and .png and print the page.
+
+    Args:
+        probe: its name.
+        model: what it looks at.
+        output: where to; without it runs/probes/<probe>_<model>.
+        measure: everything that the JSON holds.
+        page: that as Markdown.
+        draw: that as a figure.
+
+    Returns:
+        The exit status: 1, after one line, where something was wrong that a user can mend.
+    """
+    try:
+        found = measure()
+        folder = output or Path("runs/probes") / f"{probe}_{folder_name(model)}"
+        text = page(found)
+        write_json(folder / f"{probe}.json", found)
+        write_text(folder / f"{probe}.md", text)
+    except ValueError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    from probes.plotting import save
+
+    save(draw(found), folder / f"{probe}.png")
+    print(text)
+    print(f"written: {folder}/{probe}.json, {probe}.md, {probe}.png")
+    return 0

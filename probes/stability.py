@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.alignment import relational
-from probes.pages import folder_name, number, table, write_json, write_text
+from probes.pages import folder_name, leave, number, table
 from probes.populations import add_population_arguments, definitions, describe, load_data, split_for
 
 if TYPE_CHECKING:
@@ -71,21 +71,7 @@ def _at_least(least: int) -> Any:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, write stability.json, stability.md and stability.png, print the page."""
-    try:
-        found = measure_stability(args)
-        output: Path = args.output or Path("runs/probes") / f"stability_{folder_name(args.model)}"
-        page = as_page(found)
-        write_json(output / "stability.json", found)
-        write_text(output / "stability.md", page)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    from probes.plotting import save
-
-    save(dots(found), output / "stability.png")
-    print(page)
-    print(f"written: {output}/stability.json, stability.md, stability.png")
-    return 0
+    return leave("stability", args.model, args.output, lambda: measure_stability(args), as_page, dots)
 
 
 def measure_stability(args: argparse.Namespace) -> dict[str, Any]:
