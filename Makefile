@@ -13,7 +13,7 @@ PY   := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-slow bench lint format docs clean
+.PHONY: help setup fit test test-slow test-faults bench lint format docs clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,10 @@ test: lint  ## all checks, and every test that is not slow
 test-slow: setup  ## the slow tests alone
 	@echo "== pytest (slow)"
 	@$(PY) -m pytest -m slow $(ARGS)
+
+test-faults: setup  ## the whole fault suite: kills, signals, full disks, damaged files; ends with a table
+	@echo "== pytest (faults)"
+	@FAULTS=all $(PY) -m pytest tests/faults --timeout 1800 $(ARGS)
 
 bench: setup  ## every benchmark, into docs/benchmarks.md (ARGS=--quick for a look)
 	@$(PY) -m benchmarks $(ARGS)

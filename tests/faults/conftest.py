@@ -1,0 +1,73 @@
+"""The fault suite: real processes, real kills, full disks; and the table of what was tried, survived and lost.
+
+`make test` runs a few faults of each kind, `make test-faults` (FAULTS=all) the numbers that the table is about.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ALL = os.environ.get("FAULTS") == "all"
+TABLE_FILE = os.environ.get("FAULTS_TABLE")  # where `make test-faults` leaves the table too
+
+
+def many(all_of_them: int, few: int) -> int:
+    """How many faults to try: all of them under FAULTS=all, else a few."""
+    return all_of_them if ALL else few
+
+
+@dataclass
+class _Row:
+    tried: int = 0
+    survived: int = 0
+    note: str = ""
+
+
+class Tally:
+    """Counts faults by kind. A fault counts as tried before it is known what came of it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, _Row] = {}
+
+    def tried(self, kind: str, n: int = 1, note: str = "") -> None:
+        row = self.rows.setdefault(kind, _Row())
+        row.tried += n
+        row.note = note or row.note
+
+    def survived(self, kind: str, n: int = 1) -> None:
+        self.rows[kind].survived += n
+
+    def lines(self) -> list[str]:
+        """The table, in Markdown."""
+        cells = [
+            (kind, str(row.tried), str(row.survived), str(row.tried - row.survived), row.note)
+            for kind, row in self.rows.items()
+        ]
+        head = ("fault", "tried", "survived", "lost", "what was asked of it")
+        widths = [max(len(line[i]) for line in (head, *cells)) for i in range(5)]
+        rule = tuple("-" * width for width in widths)
+        return [
+            "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+            for line in (head, rule, *cells)
+        ]
+
+
+_TALLY = Tally()
+
+
+@pytest.fixture(scope="session")
+def tally() -> Tally:
+    return _TALLY
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _TALLY.rows:
+        return
+    terminalreporter.section("faults")
+    for line in _TALLY.lines():
+        terminalreporter.write_line(line)
+    if TABLE_FILE:
+        Path(TABLE_FILE).write_text("\n".join(_TALLY.lines()) + "\n", encoding="utf-8")
