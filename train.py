@@ -10,18 +10,17 @@ Nothing heavy is imported before the command line has been read: what is wrong w
 """
 
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from callbacks.signals import Signals, Stopped, exit_code, word
+from cli import slurm
 from cli.arguments import read_command
+from cli.folder import is_child
 from cli.help import wanted
-
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,18 +34,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (page := wanted(words)) is not None:
         print(page)
         return
-    before, handler = sys.argv, signal.getsignal(signal.SIGINT)
+    before = sys.argv
     # What Lightning starts for further devices, and what the report quotes, is this command line.
     sys.argv = [str(Path(__file__).resolve()), *typed]
     try:
-        _run(words)
-    except KeyboardInterrupt:
-        _end("interrupted; nothing was begun", INTERRUPTED)
+        with Signals(alone=_is_alone(), child=is_child()).watching():
+            _run(words)
+    except (Stopped, KeyboardInterrupt) as stopped:
+        number = stopped.number if isinstance(stopped, Stopped) else 2
+        _end_by_signal(number, "nothing was begun")
     except SystemExit as exit_:
-        if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning's way to say so, with the code 1
-            _end(f"interrupted; {_go_on(exit_)}", INTERRUPTED)
-        if type(exit_).__name__ == "SIGTERMException":  # … and this would be the code 0
-            _end(f"terminated; {_go_on(exit_)}", TERMINATED)
+        if (signaled := getattr(exit_, "number", None)) is not None:
+            _end_by_signal(signaled, _go_on(exit_))
         raise
     except Exception as error:
         if len(words) != len(typed):
@@ -57,7 +56,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         _end(f"error: {_told(error)}", 1)
     finally:
         sys.argv = before
-        signal.signal(signal.SIGINT, handler)
+
+
+def _end_by_signal(number: int, what: str) -> None:
+    if is_child():  # whoever started it watches for other codes, and kills all on one
+        sys.exit(0)
+    if _is_first():
+        requeued = slurm.requeue() if slurm.asks(number) else ""
+        print(f"{word(number)}; {what}{requeued}", file=sys.stderr, flush=True)
+    sys.exit(exit_code(number))
+
+
+def _is_alone() -> bool:
+    """Whether a launcher has started nobody beside this process."""
+    return all(int(os.environ.get(name) or 1) == 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+
+
+def _is_first() -> bool:
+    """Whether this is the process that speaks for all."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _run(words: list[str]) -> None:
@@ -67,7 +84,7 @@ def _run(words: list[str]) -> None:
 
         run(None, [words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
         return
-    command = read_command(words)
+    command = slurm.gone_on_with(read_command(words))
     from cli.run import run
 
     run(command)
@@ -94,7 +111,7 @@ def _told(error: Exception) -> str:
 
 def _go_on(exit_: SystemExit) -> str:
     notes = getattr(exit_, "__notes__", [])
-    return f"the run is saved, and goes on with: {notes[0]}" if notes else "nothing was saved yet"
+    return f"the run is saved, and goes on with: {notes[0]}" if notes else "nothing was saved"
 
 
 def _end(line: str, code: int) -> None:

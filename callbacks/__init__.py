@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from callbacks.alpha_convergence import AlphaConvergence
+    from callbacks.batch_seed import BatchSeed
     from callbacks.checkpoints import AtomicCheckpointIO, CheckpointError, RunCheckpoint, newest_checkpoint
     from callbacks.console import RunConsole
+    from callbacks.divergence import Divergence
     from callbacks.first_validation import FirstValidation
+    from callbacks.interruption import Interruptible
     from callbacks.metrics_csv import MetricsCSV
     from callbacks.pentachoron_health import PentachoronHealth
     from callbacks.predictions import RunPredictions
@@ -22,8 +25,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "AlphaConvergence": "alpha_convergence",
     "AtomicCheckpointIO": "checkpoints",
+    "BatchSeed": "batch_seed",
     "CheckpointError": "checkpoints",
+    "Divergence": "divergence",
     "FirstValidation": "first_validation",
+    "Interruptible": "interruption",
     "MetricsCSV": "metrics_csv",
     "PentachoronHealth": "pentachoron_health",
     "RelationalAlignment": "relational_alignment",
@@ -39,8 +45,11 @@ _HOMES = {
 __all__ = [
     "AlphaConvergence",
     "AtomicCheckpointIO",
+    "BatchSeed",
     "CheckpointError",
+    "Divergence",
     "FirstValidation",
+    "Interruptible",
     "MetricsCSV",
     "PentachoronHealth",
     "RelationalAlignment",

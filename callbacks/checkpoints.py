@@ -12,6 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from callbacks import loops
 from callbacks.checkpoint_files import (
     FOLDER,
     STEP_IN_NAME,
@@ -55,8 +56,14 @@ def _local(path: str | Path) -> Path:
     return Path(path)
 
 
+class DivergenceError(CheckpointError):
+    """A step whose loss or gradient is not finite."""
+
+
 class RunCheckpoint(ModelCheckpoint):
     """Saves `step_<step>.ckpt` as the run goes on, keeps the newest few, and always saves where training ends.
+
+    It saves between steps or at an epoch's end, never in a step (`callbacks.loops`).
 
     Args:
         every_n_train_steps: save each time this many optimiser steps were taken; 0 saves at the end of epochs instead.
@@ -114,6 +121,8 @@ class RunCheckpoint(ModelCheckpoint):
             # a resumed run's folder is not empty, and should not be
             warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
+        if trainer.state.fn == TrainerFn.FITTING:
+            loops.prepare(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         held = self._on_disk()
@@ -139,6 +148,27 @@ class RunCheckpoint(ModelCheckpoint):
         if any(step == trainer.global_step for step, _ in kept):
             self._last_global_step_saved = trainer.global_step
 
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the batch's figures are not written yet."""
+
+    def on_between_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_due(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_due(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        else:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether `every_n_train_steps` were completed since the last checkpoint, here or a moment ago."""
+        n, last = self._every_n_train_steps, self._last_global_step_saved
+        return n > 0 and trainer.global_step // n > last // n and not self._should_skip_saving_checkpoint(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: what comes after a validation is a moment between steps, or an epoch's end."""
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -146,12 +176,15 @@ class RunCheckpoint(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.state.fn != TrainerFn.FITTING or not self._should_save_on_exception(trainer):
             return
+        if isinstance(exception, DivergenceError):
+            return  # its step was not taken, but the weights before it are on their way to nowhere
         if culprit := not_finite(pl_module):
             if not isinstance(exception, CheckpointError):  # which says so itself
                 tell(f"no checkpoint of step {trainer.global_step}: {culprit} is not finite")
             return
         # the other ranks may be anywhere by now, so nothing here may wait for them: no barrier, no synced metric
         if trainer.is_global_zero:
+            loops.settle(trainer)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)
             path = self._folder / f"step_{trainer.global_step:08d}{SUFFIX}"
             trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, str(path))

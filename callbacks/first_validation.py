@@ -6,6 +6,7 @@ import lightning as L
 import torch
 
 from callbacks.interfaces import modulated
+from callbacks.interruption import leave_together, leaving
 from callbacks.logs import log_now
 
 
@@ -46,10 +47,11 @@ class FirstValidation(L.Callback):
         # A loader with workers draws their seed from the global generator: the training must not depend on that.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for i, batch in enumerate(cast(Any, trainer.val_dataloaders)):
-                if i >= loop.max_batches[0]:
+                if i >= loop.max_batches[0] or leaving(trainer):
                     break
                 batch = trainer.precision_plugin.convert_input(batch)
                 trainer.strategy.validation_step(trainer.strategy.batch_to_device(batch), i)
+            leave_together(trainer)
             figures = {f"val/{name}": float(value) for name, value in quality.compute().items()}
         quality.reset()
         pl_module.train(was_training)

@@ -4,7 +4,7 @@ import io
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import metrics
 from callbacks.interfaces import modulated, population_source
+from callbacks.interruption import leave_together, leaving
 from callbacks.logs import log_at_validation_end, log_now, plain
 from callbacks.representations import encode_population, entry_representations, progress
 
@@ -188,10 +189,19 @@ class RelationalAlignment(L.Callback):
         if trainer.is_global_zero:
             source = population_source(trainer)
             held_out = source.population.held_out
-            with progress(trainer, metrics.bootstrap_steps(held_out), "bootstrap") as advance:
-                replicates = metrics.bootstrap_pearson(
-                    clouds, source.path_distances(), held_out, self.bootstrap, advance=advance
-                )
+            with progress(trainer, metrics.bootstrap_steps(held_out), "bootstrap") as shown:
+
+                def advance() -> None:
+                    if leaving(trainer):
+                        raise _CutShortError
+                    shown()
+
+                with suppress(_CutShortError):
+                    replicates = metrics.bootstrap_pearson(
+                        clouds, source.path_distances(), held_out, self.bootstrap, advance=advance
+                    )
+        leave_together(trainer)
+        if trainer.is_global_zero:
             original, modulated_ = replicates.numpy()
             _save(Path(trainer.default_root_dir) / BOOTSTRAP_FILE, original=original, modulated=modulated_)
             for column, name in enumerate(("all", *metrics.POPULATIONS)):
@@ -211,6 +221,10 @@ class RelationalAlignment(L.Callback):
             for name, figures in self._baseline.items()
             for key, value in figures.items()
         }
+
+
+class _CutShortError(Exception):
+    """Ends work that nobody will wait for."""
 
 
 def _save(file: Path, original: np.ndarray[Any, Any], modulated: np.ndarray[Any, Any]) -> None:

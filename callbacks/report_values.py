@@ -13,6 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.interruption import Interrupted
+
 Metrics = Mapping[str, Sequence[tuple[int, float]]]
 
 
@@ -45,7 +47,9 @@ def stop_reason(trainer: Trainer) -> str:
 
 def what_happened(exception: BaseException) -> tuple[str, str]:
     """Outcome and reason of a run that did not end by itself, in one line."""
-    if isinstance(exception, KeyboardInterrupt):
+    if isinstance(exception, Interrupted) and exception.number != signal.SIGINT:
+        return "interrupted", f"interrupted by {signal.Signals(exception.number).name}"
+    if isinstance(exception, KeyboardInterrupt | Interrupted):
         return "interrupted", "interrupted by the user (Ctrl-C)"
     if isinstance(exception, SIGTERMException):
         return "interrupted", f"interrupted by {signal.SIGTERM.name}"

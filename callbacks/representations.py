@@ -19,6 +19,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from callbacks.interfaces import Encode, PopulationSource, modulated, population_source
+from callbacks.interruption import leave_together, leaving
 from metrics import EntryRepresentations
 
 _BAR_AFTER = 3.0  # seconds
@@ -55,11 +56,14 @@ def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Enc
     batches = source.population_batches()[trainer.global_rank :: trainer.world_size]
     with torch.no_grad(), _evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
         for rows, input_ids, attention_mask in batches:
+            if leaving(trainer):
+                break
             attention_mask = attention_mask.to(device)
             with trainer.precision_plugin.forward_context():
                 hidden = encode(input_ids.to(device), attention_mask)
             metric.update(rows, hidden, attention_mask)
             advance()
+        leave_together(trainer)
         return metric.compute()
 
 

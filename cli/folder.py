@@ -123,6 +123,11 @@ def _parents_folder() -> Path | None:
     return Path(folder) if folder and number == str(os.getppid()) else None
 
 
+def is_child() -> bool:
+    """Whether a run of ours has started this process for a further device."""
+    return _parents_folder() is not None
+
+
 def _launchers_job() -> str | None:
     """A name that all processes of a job agree on, where a launcher has started several at once.
 

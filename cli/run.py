@@ -18,7 +18,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks import (
     AlphaConvergence,
     AtomicCheckpointIO,
+    BatchSeed,
+    Divergence,
     FirstValidation,
+    Interruptible,
     MetricsCSV,
     PentachoronHealth,
     RelationalAlignment,
@@ -43,6 +46,7 @@ SECTIONS = {
     "alpha_convergence": AlphaConvergence,
     "relational": RelationalAlignment,
     "pentachoron": PentachoronHealth,
+    "divergence": Divergence,
     "report": RunReport,
 }
 # What belongs to a command and not to the configuration that is saved with the run.
@@ -278,11 +282,12 @@ class ModulantCLI(LightningCLI):
         callbacks = _as_list(config.get("callbacks"))
         if config.get("enable_progress_bar") is not False:
             callbacks.append(RunProgress())
-        config["callbacks"] = [*callbacks, FirstValidation(), RunPredictions()]
+        config["callbacks"] = [*callbacks, BatchSeed(), FirstValidation(), RunPredictions()]
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
-        # after the configured ones: they say what those have written
+        # The first ends a run before any other begins something; the last say what the others have written.
+        config["callbacks"] = [Interruptible(), *config["callbacks"]]
         try:
             return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), RunConsole()])
         except (MisconfigurationException, TypeError, ValueError) as error:  # TypeError for devices it cannot count

@@ -83,6 +83,7 @@ class ModulatedT5(FrozenT5):
             )
         self.geometry = geometry
         self.provenance: dict[str, Any] | None = None  # of the geometry, once it is laid out
+        self._laid_out = geometry is None
         if geometry is not None and geometry.kind == "none":
             self._with_geometry.freeze_geometry()
 
@@ -126,13 +127,14 @@ class ModulatedT5(FrozenT5):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Whatever the configuration says now: the embeddings are those of the run that is gone on with.
-        self.provenance = checkpoint.get(_GEOMETRY) or {}
+        self.provenance, self._laid_out = checkpoint.get(_GEOMETRY), True
 
     @torch.no_grad()
     def _lay_out(self) -> None:
         """Lay the geometry out, unless that is done or a checkpoint has brought it."""
-        if self.geometry is None or self.provenance is not None:
+        if self._laid_out:
             return
+        assert self.geometry is not None
         modulator, stream = self._with_geometry, self.stream
         if self.geometry.kind == "none":
             width = modulator.n_geometric_dims
@@ -140,7 +142,7 @@ class ModulatedT5(FrozenT5):
         else:
             layout = self._layout(self.geometry, modulator.n_geometric_dims)
         modulator.place_geometry(layout.rows, layout.projection)
-        self.provenance = layout.provenance
+        self.provenance, self._laid_out = layout.provenance, True
 
     def _layout(self, geometry: Geometry, n_dims: int) -> Layout:
         """Every process encodes its share of the population; the first one lays out, and tells the others."""

@@ -184,6 +184,6 @@ def test_weights_that_are_no_numbers_end_the_run(call: Call, quick: list[str]) -
     said = call("fit", "--config", "field", *quick, "--model.lr", "1e6", "--trainer.max_epochs", "3", "--output", "nan")
     assert said.code == 1
     assert said.err.startswith("error: step ")
-    assert "is not finite" in said.err
+    assert "first not finite in encoder layer 0; the largest alpha is 0.3500 (layer " in said.err
     assert said.err.count("\n") == 1
     assert report("nan/report.json")["run"]["outcome"] == "failed"

@@ -6,8 +6,11 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.runs import small_wordnet
 
 ALL = os.environ.get("FAULTS") == "all"
 TABLE_FILE = os.environ.get("FAULTS_TABLE")  # where `make test-faults` leaves the table too
@@ -71,3 +74,51 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(line)
     if TABLE_FILE:
         Path(TABLE_FILE).write_text("\n".join(_TALLY.lines()) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5 with random weights and `mini`'s vocabulary, small enough for runs of seconds."""
+    folder = tmp_path_factory.mktemp("t5")
+    import torch
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    from assets import MINI
+
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    sizes: dict[str, Any] = {
+        "d_model": 16,
+        "d_kv": 4,
+        "d_ff": 16,
+        "num_layers": 2,
+        "num_decoder_layers": 1,
+        "num_heads": 2,
+    }
+    torch.manual_seed(0)
+    config = T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, **sizes)
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quick(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """`fit` into the folder run, three epochs of the field on that T5, with everything that a run measures."""
+    from lexicon import Lexicon
+
+    wordnet = str(small_wordnet(tmp_path_factory.mktemp("nltk_data")))
+    Lexicon.load(wordnet)
+    return [
+        "fit",
+        "--config=field.yaml",
+        f"--model.backbone={backbone}",
+        f"--data.nltk_data={wordnet}",
+        "--data.batch_size=8",
+        "--trainer.max_epochs=3",
+        "--trainer.log_every_n_steps=5",
+        "--alpha_convergence.every_n_steps=3",
+        "--relational.bootstrap=40",
+        "--relational.baselines=false",
+        "--report.figures=false",
+        "--output=run",
+    ]

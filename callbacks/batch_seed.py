@@ -1,0 +1,23 @@
+"""Chance that does not depend on what came before: a resumed run draws what an unbroken one would have drawn."""
+
+import random
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from callbacks.environment import seed
+
+
+class BatchSeed(L.Callback):
+    """Seeds Python's, NumPy's and torch's generators anew at each batch, from (seed, epoch, batch, rank)."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        words = (seed() or 0, trainer.current_epoch, batch_idx, trainer.global_rank)
+        a, b, c = (int(word) for word in np.random.SeedSequence(words).generate_state(3))
+        random.seed(a)
+        np.random.seed(b)
+        torch.manual_seed(c)
