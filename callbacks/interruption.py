@@ -76,7 +76,7 @@ class RunSignals(_SignalConnector):
         self._store: _Store | None = None
         self._group: Any = None
 
-    @property  # type: ignore[override]
+    @property
     def received_sigterm(self) -> bool:
         """Lightning asks after each batch of a training, where `Interruptible` knows better, and of an evaluation."""
         if (self.trainer.evaluating or self.trainer.sanity_checking) and self.signals.number is not None:

@@ -36,7 +36,8 @@ class RunEpochLoop(_TrainingEpochLoop):
         super().on_advance_end(data_fetcher)
         self._batches_that_stepped = self.global_step  # which is what it counts, whatever an interruption has left
         # A validation that was interrupted once looks for ever as if it still were.
-        _set(self.val_loop.batch_progress.total, self.val_loop.batch_progress.total.processed)
+        evaluated: Any = self.val_loop.batch_progress.total
+        _set(evaluated, evaluated.processed)
         if self._should_accumulate() or self._is_training_done:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
@@ -67,9 +68,11 @@ def settle(trainer: pl.Trainer) -> None:
 
     Batches of gradients that were accumulated and led to no step yet count as not done.
     """
-    fit = trainer.fit_loop
-    loop, epochs = fit.epoch_loop, fit.epoch_progress
-    batches, validation = loop.batch_progress, loop.val_loop.batch_progress
+    loop = trainer.fit_loop.epoch_loop
+    # Lightning types its trackers by their common base, which lacks half of the counts.
+    epochs: Any = trainer.fit_loop.epoch_progress
+    batches: Any = loop.batch_progress
+    validation: Any = loop.val_loop.batch_progress
     per_epoch = trainer.num_training_batches
     ended = batches.current.processed >= per_epoch
     undone = 0 if ended else batches.current.processed % trainer.accumulate_grad_batches

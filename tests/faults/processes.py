@@ -50,6 +50,15 @@ class Run:
             time.sleep(0.01)
         return [codes[pid] for pid in self.pids]
 
+    def resident(self) -> float:
+        """Memory of the first process in MiB; 0 when it is gone."""
+        try:
+            status = Path(f"/proc/{self.pids[0]}/status").read_text()
+        except OSError:
+            return 0.0
+        line = next((line for line in status.splitlines() if line.startswith("VmRSS")), "VmRSS: 0 kB")
+        return int(line.split()[1]) / 1024
+
     @property
     def out(self) -> str:
         return self._said("out.0")
