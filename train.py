@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.arguments import read_command
+from cli.checks import check
 from cli.help import wanted
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -68,6 +69,7 @@ def _run(words: list[str]) -> None:
         run(None, [words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
         return
     command = read_command(words)
+    check(command)
     from cli.run import run
 
     run(command)
