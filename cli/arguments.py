@@ -4,6 +4,7 @@ Nothing heavy is imported here, so what can be known to be wrong at once is said
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def find_config(name: str) -> Path:
         ValueError: there is none.
     """
     for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):  # which says no of a name that cannot be one
             return path
     known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
     near = did_you_mean(name.removesuffix(".yaml"), [file.removesuffix(".yaml") for file in known])

@@ -5,6 +5,7 @@ alone, and lists every type that a value is not. Here a wrong key is named in fu
 nearest key that exists; classes are looked up among those that may be named, and nothing is imported by name.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cli.sections import (
 )
 from cli.signatures import REQUIRED, Signature, signature
 from cli.trainer import AT_LEAST, check_devices
-from cli.values import WRONG, describe, either, parsed, read_value, short
+from cli.values import WRONG, describe, either, parsed, read_value, short, takes_names
 
 Node = Mapping[str, Any]
 
@@ -166,6 +167,8 @@ class Keys:
         if not words:
             value = read_value(value) if isinstance(value, str) else value
             self._refuse_strangers(path, value)
+            if isinstance(value, str) and takes_names(kind) and value not in self._allowed:
+                raise ValueError(f"{self._where}{path}: {short(value)!r} is not loaded")
             return value
         right = parsed(value, kind)
         if right is WRONG:
@@ -182,7 +185,7 @@ class Keys:
         """What stands where a mapping belongs."""
         if isinstance(value, str):
             value = read_value(value)
-        if isinstance(value, str) and Path(value).is_file():  # a mapping in a file of its own
+        if isinstance(value, str) and os.path.isfile(value):  # a mapping in a file of its own
             where, self._where = self._where, f"{value}: "
             self._mapping(path, read_yaml(Path(value)), option)
             self._where = where
@@ -205,7 +208,7 @@ class Keys:
             path: of the value, for messages.
             key: the trainer's argument that it belongs to.
         """
-        if isinstance(value, str) and Path(value).is_file():
+        if isinstance(value, str) and os.path.isfile(value):
             value = dict(read_yaml(Path(value)))
         if value is None or isinstance(value, bool):
             return
@@ -226,9 +229,10 @@ class Keys:
         known = self._of_trainer[key]
         found = known.get(str(name)) or next((p for p in known.values() if p.rpartition(".")[2] == name), None)
         if found is None:
-            shown = sorted(set(known.values()))
-            near = did_you_mean(str(name), [*known, *(path.rpartition(".")[2] for path in shown)])
-            plain = [*SHORT_NAMES.get(key, ())[:4], *(path.rpartition(".")[2] for path in shown)]
+            classes = [path.rpartition(".")[2] for path in sorted(set(known.values()))]
+            words = SHORT_NAMES.get(key, ())
+            near = did_you_mean(str(name).rpartition(".")[2], [*words, *classes])
+            plain = [*words[:4], *classes]
             raise ValueError(
                 f"{self._where}{path}: {short(name)!r} is not loaded{near or '; there are ' + ', '.join(plain)}"
             )

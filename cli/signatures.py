@@ -309,7 +309,7 @@ def _named(module: str, name: str) -> Any:
         case ast.ImportFrom():
             original = next(alias.name for alias in bound.names if (alias.asname or alias.name) == name)
             value = getattr(importlib.import_module(home), original)
-            return Built if isinstance(value, types.ModuleType) else value
+            return Built if value is typing.Callable or isinstance(value, types.ModuleType) else value
         case ast.Assign(value=value):
             return _annotation(home, value)
     return Built

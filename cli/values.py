@@ -2,6 +2,7 @@
 
 import typing
 from collections.abc import Iterator
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from cli.arguments import check_size
+from cli.signatures import Built
 
 _SIMPLE: dict[Any, str] = {
     int: "an integer",
@@ -46,6 +48,16 @@ def describe(kind: Any) -> Iterator[str]:
     yield from words
 
 
+def takes_names(kind: Any) -> bool:
+    """Whether a text can only be the name of something to build or to call.
+
+    >>> takes_names(Built | None), takes_names(Built | str), takes_names(int)
+    (True, False, False)
+    """
+    parts = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, UnionType) else (kind,)
+    return Built in parts and str not in parts
+
+
 def either(words: list[str]) -> str:
     """
     >>> either(["a", "b"]), either(["a", "b", "c", "d"])
@@ -56,14 +68,20 @@ def either(words: list[str]) -> str:
 
 def parsed(value: Any, kind: Any) -> Any:
     """A value as the parser will understand it, or `WRONG`."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=kind)
+    parser = _parser(kind)
     try:
         if isinstance(value, str):
             return parser.parse_args([f"--value={value}"]).value
         return parser.parse_object({"value": value}).value
-    except (ArgumentError, TypeError, ValueError):
+    except (ArgumentError, TypeError, ValueError, RecursionError):
         return WRONG
+
+
+@cache
+def _parser(kind: Any) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=kind)
+    return parser
 
 
 def read_value(text: str) -> Any:

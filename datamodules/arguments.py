@@ -71,6 +71,8 @@ def read_prompts(prompts: str | list[str] | None) -> list[str] | None:
             raise ValueError(f"data.prompts: {file} cannot be read ({error.strerror}); name a text file") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"data.prompts: {file} is no text in UTF-8 ({error.reason} at {error.start})") from error
+        except ValueError as error:  # no name of a file
+            raise ValueError(f"data.prompts: {prompts!r} cannot be read ({error}); name a text file") from error
     if texts is not None and not texts:
         raise ValueError("data.prompts: there is no prompt in it")
     return texts

@@ -6,6 +6,7 @@ heavy is imported. Its parameters are some of the constructor's, by name.
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def check_backbone(backbone: str) -> None:
     ValueError: a folder is named, and it is not there.
     """
     name = resolve_backbone(backbone)
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".")):
+    if not os.path.isdir(name) and (Path(name).is_absolute() or name.startswith(".")):
         raise ValueError(
             f"model.backbone: no folder {backbone}; name 'mini', a folder or a hub id (google-t5/t5-small)"
         )
@@ -262,7 +263,7 @@ def check_geometry_file(path: Path) -> None:
     """
     if path.suffix not in (".npy", ".safetensors"):
         raise ValueError(f"geometry is {path}; it must be a .npy or .safetensors file")
-    if not path.is_file():
+    if not os.path.isfile(path):  # which says no of a name that cannot be one
         raise ValueError(f"geometry {path} cannot be read: there is no such file")
 
 
