@@ -103,11 +103,11 @@ def _check_together(keys: Keys, subcommand: str) -> None:
 def _check_files(keys: Keys, command: Command) -> None:
     """Folders and files that must be there, and the run folder, which must be free."""
     if (nltk_data := keys.values.get("data", {}).get("nltk_data")) is not None:
-        from lexicon.archive import Archive, LexiconError
+        from lexicon.archive import Archive
 
         try:
             Archive.find(nltk_data)
-        except LexiconError as error:
+        except (OSError, ValueError) as error:  # a LexiconError, or no name of a file
             raise ValueError(f"data.nltk_data: {error}") from error
     RunFolder(command)
     if command.resume is not None and not any((command.resume / "checkpoints").glob("*.ckpt")):

@@ -190,6 +190,7 @@ class Keys:
             self._mapping(path, read_yaml(Path(value)), option)
             self._where = where
         elif isinstance(value, Mapping):
+            self.values.setdefault(path, {})
             self._mapping(path, value, option)
         elif isinstance(value, str) and path in self.known:
             self._name_class(path, value)

@@ -6,6 +6,7 @@ be built) becomes `Built`, and is left to the parser.
 """
 
 import ast
+import builtins
 import importlib
 import importlib.util
 import types
@@ -274,7 +275,7 @@ def _type(module: str, node: ast.expr) -> Any:
     """The type that an annotation names."""
     try:
         return _annotation(module, node)
-    except (LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError):
         return Built
 
 
@@ -304,7 +305,7 @@ def _named(module: str, name: str) -> Any:
     try:
         home, bound = _find(module, name)
     except LookupError:
-        return getattr(importlib.import_module("builtins"), name)
+        return getattr(builtins, name, Built)
     match bound:
         case ast.ImportFrom():
             original = next(alias.name for alias in bound.names if (alias.asname or alias.name) == name)

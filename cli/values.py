@@ -71,10 +71,13 @@ def parsed(value: Any, kind: Any) -> Any:
     parser = _parser(kind)
     try:
         if isinstance(value, str):
-            return parser.parse_args([f"--value={value}"]).value
-        return parser.parse_object({"value": value}).value
+            understood = parser.parse_args([f"--value={value}"]).value
+        else:
+            understood = parser.parse_object({"value": value}).value
     except (ArgumentError, TypeError, ValueError, RecursionError):
         return WRONG
+    # to the parser null is always right: the argument is not set
+    return WRONG if understood is None and "null" not in describe(kind) else understood
 
 
 @cache
