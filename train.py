@@ -19,6 +19,7 @@ from pathlib import Path
 from callbacks.signals import Signals, Stopped, exit_code, word
 from cli import slurm
 from cli.arguments import read_command
+from cli.checks import check
 from cli.folder import is_child
 from cli.help import wanted
 
@@ -85,6 +86,7 @@ def _run(words: list[str]) -> None:
         run(None, [words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
         return
     command = slurm.gone_on_with(read_command(words))
+    check(command)
     from cli.run import run
 
     run(command)

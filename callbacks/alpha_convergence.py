@@ -5,6 +5,7 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
+from callbacks.arguments import check_alpha_convergence
 from callbacks.interfaces import layer_alphas, modulated
 from callbacks.logs import announce, log_at_validation_end, log_now
 from metrics import AlphaWindow
@@ -26,8 +27,7 @@ class AlphaConvergence(L.Callback):
     def __init__(
         self, every_n_steps: int = 10, window: int = 20, tolerance: float = 0.0005, stop: bool = False
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"AlphaConvergence: every_n_steps is {every_n_steps}; it must be at least 1")
+        check_alpha_convergence(every_n_steps, window, tolerance)
         self.every_n_steps, self.stop = every_n_steps, stop
         self.metric = AlphaWindow(window, tolerance)
         self.converged_at: int | None = None

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks import loops
+from callbacks.arguments import check_run_checkpoint
 from callbacks.checkpoint_files import (
     FOLDER,
     STEP_IN_NAME,
@@ -81,12 +82,7 @@ class RunCheckpoint(ModelCheckpoint):
         save_on_exception: bool = True,
         dirpath: str | None = None,
     ) -> None:
-        if every_n_train_steps < 0:
-            raise ValueError(f"every_n_train_steps: at least 1, or 0 for the end of epochs, got {every_n_train_steps}")
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs: at least 1, got {every_n_epochs}")
-        if save_top_k < 1 and save_top_k != -1:
-            raise ValueError(f"save_top_k: at least 1, or -1 to keep all checkpoints, got {save_top_k}")
+        check_run_checkpoint(every_n_train_steps, every_n_epochs, save_top_k)
         super().__init__(
             dirpath=dirpath,
             filename="step_{step:08d}",

@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from callbacks.arguments import check_divergence
 from callbacks.checkpoints import DivergenceError, not_finite
 from callbacks.interfaces import layer_alphas, modulated
 
@@ -23,8 +24,7 @@ class Divergence(L.Callback):
     """
 
     def __init__(self, skip: int = 0) -> None:
-        if skip < 0:
-            raise ValueError(f"Divergence: skip is {skip}; it must be at least 0")
+        check_divergence(skip)
         self.skip = skip
         self.skipped = 0
         self._in_a_row = 0

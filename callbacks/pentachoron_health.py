@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from callbacks.arguments import check_pentachoron_health
 from callbacks.interfaces import modulated
 from callbacks.logs import announce, log_at_validation_end, log_now, plain
 from callbacks.representations import entry_representations
@@ -43,17 +44,7 @@ class PentachoronHealth(L.Callback):
         seed: int = 42,
         null_repeats: int = 20,
     ) -> None:
-        if isinstance(reference, str):
-            if reference not in ("base", "band", "null"):
-                raise ValueError(
-                    f"PentachoronHealth: reference is '{reference}'; it must be base, band, null or a number"
-                )
-        elif not reference > 0:
-            raise ValueError(f"PentachoronHealth: reference is {reference}; a CV is positive")
-        if not tolerance > 0:
-            raise ValueError(f"PentachoronHealth: tolerance is {tolerance}; it must be positive")
-        if patience < 1:
-            raise ValueError(f"PentachoronHealth: patience is {patience}; it must be at least 1")
+        check_pentachoron_health(reference, tolerance, patience, n, seed, null_repeats)
         self.reference, self.tolerance, self.patience, self.stop = reference, tolerance, patience, stop
         self.metric = PentachoronCV(n, seed, null_repeats)
         self.stop_reason: str | None = None

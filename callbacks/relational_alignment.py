@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 import metrics
+from callbacks.arguments import check_relational_alignment
 from callbacks.interfaces import modulated, population_source
 from callbacks.interruption import leave_together, leaving
 from callbacks.logs import log_at_validation_end, log_now, plain
@@ -46,13 +47,7 @@ class RelationalAlignment(L.Callback):
     def __init__(
         self, pairs: int | Literal["all"] = "all", seed: int = 42, baselines: bool = True, bootstrap: int = 1000
     ) -> None:
-        if pairs != "all" and (isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 2):
-            raise ValueError(f"RelationalAlignment: pairs is {pairs!r}; it must be 'all' or an integer of at least 2")
-        if bootstrap != 0 and bootstrap < 40:
-            raise ValueError(
-                f"RelationalAlignment: bootstrap is {bootstrap}; it must be at least 40, for the ends of a 95% "
-                "interval, or 0, which leaves it out"
-            )
+        check_relational_alignment(pairs, seed, bootstrap)
         self.pairs, self.seed, self.baselines, self.bootstrap = pairs, seed, baselines, bootstrap
         self._baseline: dict[str, dict[str, float]] = {}
         self._history: list[dict[str, float]] = []

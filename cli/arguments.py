@@ -4,6 +4,7 @@ Nothing heavy is imported here, so what can be known to be wrong at once is said
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _CONFIG, _RESUME, _OUTPUT = ("--config", "-c"), "--resume", "--output"
 _WITHOUT_VALUE = ("--print_config",)
+# A configuration has some hundred values; a list of prompts may be longer.
+_LARGEST = 2**20  # bytes
+_MOST_VALUES = 20_000
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def find_config(name: str) -> Path:
         ValueError: there is none.
     """
     for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):  # which says no of a name that cannot be one
             return path
     known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
     near = did_you_mean(name.removesuffix(".yaml"), [file.removesuffix(".yaml") for file in known])
@@ -126,17 +130,56 @@ def find_config(name: str) -> Path:
 
 def _read(name: str) -> Config:
     path = find_config(name)
+    return Config(name, path, read_yaml(path))
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """The mapping in a file. Tags that would build objects are errors in it, as in any safe reading of YAML.
+
+    Raises:
+        ValueError: it cannot be read, is no mapping, or is larger than a configuration can be.
+    """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(f"{path}: larger than a configuration can be ({_LARGEST // 2**20} MiB)")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    try:
+        content = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{path}{where}: no YAML: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a number or a date that is none raises ValueError
         raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: cannot be read as YAML (nested too deeply)") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: a configuration is a mapping of keys to values, got {_kind(content)}")
-    return Config(name, path, content)
+    try:
+        check_size(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return content
+
+
+def check_size(content: Any) -> None:
+    """A few aliases of aliases make a value that fills the memory as soon as somebody looks at it.
+
+    Raises:
+        ValueError: more values, aliases written out, than a configuration can have.
+    """
+    left, budget = [content], _MOST_VALUES
+    while left:
+        node = left.pop()
+        budget -= 1
+        if budget < len(left):
+            raise ValueError(f"more than {_MOST_VALUES:,} values, aliases written out")
+        if isinstance(node, dict):
+            left += [*node, *node.values()]
+        elif isinstance(node, list | tuple | set):
+            left += node
 
 
 def _kind(value: Any) -> str:

@@ -15,39 +15,26 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import callbacks
 from callbacks import (
-    AlphaConvergence,
     AtomicCheckpointIO,
     BatchSeed,
-    Divergence,
     FirstValidation,
     Interruptible,
     MetricsCSV,
-    PentachoronHealth,
-    RelationalAlignment,
     RunArtifact,
-    RunCheckpoint,
     RunConsole,
     RunPredictions,
     RunProgress,
-    RunReport,
     newest_checkpoint,
 )
+from cli import sections
 from cli.arguments import Command
-from cli.checks import Checker
 from cli.folder import RunFolder
 
-# A configuration may come from a stranger: it can name these packages' classes, and nothing else is even imported.
-_TRUSTED = ["modulators", "datamodules", "callbacks", "metrics", "lightning", "torch"]
-
 # Key in the configuration, and the callback that it configures.
-SECTIONS = {
-    "checkpoint": RunCheckpoint,
-    "alpha_convergence": AlphaConvergence,
-    "relational": RelationalAlignment,
-    "pentachoron": PentachoronHealth,
-    "divergence": Divergence,
-    "report": RunReport,
+SECTIONS: dict[str, type[pl.Callback]] = {
+    key: getattr(callbacks, path.rpartition(".")[2]) for key, path in sections.SECTIONS.items()
 }
 # What belongs to a command and not to the configuration that is saved with the run.
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
@@ -79,12 +66,11 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
     """
     quiet()
     set_parsing_settings(
-        import_path_denylist=["*"], import_path_allowlist=_TRUSTED, instantiate_subclass_spec_in_any=False
+        import_path_denylist=["*"], import_path_allowlist=sections.allowlist(), instantiate_subclass_spec_in_any=False
     )
     if command is None:
         ModulantCLI.build(help_arguments or ["--help"], None, None)
         return
-    Checker(SECTIONS, _TOP_LEVEL).check(command)
     folder = RunFolder(command)
     try:
         ModulantCLI.build(command.arguments(), command, folder)
@@ -105,17 +91,6 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-_TOP_LEVEL: dict[str, Any] = {
-    "seed_everything": bool | int,
-    "output": str | None,
-    "resume": str | None,
-    "ckpt_path": Any,  # refused by name: a checkpoint's hyper-parameters would win over what is given
-    "weights_only": bool | None,
-    "verbose": bool,
-    "return_predictions": bool | None,
-}
-
-
 class Parser(LightningArgumentParser):
     """Raises what is wrong instead of printing it with a page of usage."""
 
@@ -131,7 +106,7 @@ def one_line(message: str) -> str:
     """The part of a parser's message that a user can act on."""
     text = " ".join(message.split())
     if refused := re.search(r"^Parser key \"([^\"]+)\".*Importing '([^']+)' is not allowed", text):
-        return f"{refused[1]}: '{refused[2]}' is not loaded; classes of {', '.join(_TRUSTED)} are"
+        return f"{refused[1]}: '{refused[2]}' is not loaded"
     text = re.sub(r"Parser key \"([^\"]+)\":\s*", r"\1: ", text)
     return text if len(text) < 400 else text[:397] + "…"
 
@@ -279,10 +254,10 @@ class ModulantCLI(LightningCLI):
         if self.subcommand == "predict":
             config["logger"] = False  # nothing is measured
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
-        callbacks = _as_list(config.get("callbacks"))
+        configured = _as_list(config.get("callbacks"))
         if config.get("enable_progress_bar") is not False:
-            callbacks.append(RunProgress())
-        config["callbacks"] = [*callbacks, BatchSeed(), FirstValidation(), RunPredictions()]
+            configured.append(RunProgress())
+        config["callbacks"] = [*configured, BatchSeed(), FirstValidation(), RunPredictions()]
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: Any, callbacks: list[pl.Callback]) -> pl.Trainer:

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 
+from datamodules.arguments import check_corpus
 from datamodules.corpus import Corpus, Tokenizer
 from datamodules.population import EvaluationBatch, Population
 from datamodules.position import EpochSampler, Position
@@ -25,12 +26,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
-        if not 0 < val_fraction < 1:
-            raise ValueError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}")
-        if seed < 0:
-            raise ValueError(f"data.seed must not be negative, got {seed}")
+        check_corpus(batch_size, val_fraction, seed)
         self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
         self.order_seed = seed  # of each epoch's order
         self._corpus: Corpus | None = None

@@ -6,19 +6,18 @@ Both DataModules (the task's and pre-training's) begin here, so that both mean t
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from assets import resolve_backbone
+from datamodules.arguments import Matching
 from datamodules.population import MAX_SOURCE, MAX_TARGET, PREFIX, Population, held_out_entries
 from datamodules.ragged import Ragged
 from lexicon import Entries, Lexicon, kept_entries, matched_pairs
 
 Tokenizer = Any  # transformers' tokenizers share no public base class across versions
-
-Matching = Literal["single_token", "all"]
 
 
 def load_tokenizer(name: str, key: str) -> Tokenizer:

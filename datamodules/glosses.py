@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.arguments import check_gloss
 from datamodules.base import CorpusDataModule
 from datamodules.batching import batches_per_epoch, epoch_batches, sorted_batches
 from datamodules.corpus import Corpus, Tokenizer, encode_batch, load_tokenizer
@@ -20,7 +21,7 @@ from datamodules.population import MAX_SOURCE, MAX_TARGET, PREFIX
 from datamodules.position import ResumableLoader
 from datamodules.ragged import IntArray, Ragged, training_batch
 from datamodules.span_corruption import corrupt, noise_mask
-from datamodules.unigram import SMALLEST_VOCABULARY, train_unigram
+from datamodules.unigram import train_unigram
 from lexicon import Lexicon
 
 # What a batch is made of: the texts' rows, and for spans the seeds of their masks. Pairs have no mask.
@@ -53,11 +54,8 @@ class GlossDataModule(CorpusDataModule):
         seed: int = 42,
         nltk_data: str | None = None,
     ) -> None:
+        check_gloss(tokenizer, vocab_size, batch_size, pair_fraction, val_fraction, seed)
         super().__init__(batch_size, val_fraction, seed, nltk_data)
-        if not 0 <= pair_fraction < 1:
-            raise ValueError(f"data.pair_fraction must be at least 0 and below 1, got {pair_fraction}")
-        if tokenizer is None and vocab_size < SMALLEST_VOCABULARY:
-            raise ValueError(f"data.vocab_size must be at least {SMALLEST_VOCABULARY}, got {vocab_size}")
         self.tokenizer_name, self.vocab_size, self.pair_fraction = tokenizer, vocab_size, pair_fraction
 
     def setup(self, stage: str | None = None) -> None:

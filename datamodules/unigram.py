@@ -8,9 +8,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import T5Tokenizer
 
-SENTINELS = 100
-_SPECIAL = ("<pad>", "</s>", "<unk>")
-SMALLEST_VOCABULARY = SENTINELS + len(_SPECIAL) + 1
+from datamodules.arguments import SENTINELS, SMALLEST_VOCABULARY, SPECIAL
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
@@ -35,12 +33,12 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
         ]
     )
     trainer = trainers.UnigramTrainer(
-        vocab_size=room, special_tokens=list(_SPECIAL), unk_token="<unk>", max_piece_length=24, show_progress=False
+        vocab_size=room, special_tokens=list(SPECIAL), unk_token="<unk>", max_piece_length=24, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    scores = {piece: score for piece, score in _pieces(tokenizer) if piece not in _SPECIAL}
-    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[: room - len(_SPECIAL)]
-    vocabulary = [(piece, 0.0) for piece in _SPECIAL] + ranked
+    scores = {piece: score for piece, score in _pieces(tokenizer) if piece not in SPECIAL}
+    ranked = sorted(scores.items(), key=lambda item: (-item[1], item[0]))[: room - len(SPECIAL)]
+    vocabulary = [(piece, 0.0) for piece in SPECIAL] + ranked
     vocabulary += [(f"<extra_id_{i}>", 0.0) for i in reversed(range(vocab_size - len(vocabulary)))]
     return T5Tokenizer(vocab=vocabulary, extra_ids=SENTINELS, model_max_length=512)
 

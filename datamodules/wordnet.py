@@ -1,16 +1,16 @@
 """The task: given a definition, name the lemma. And the prompts that a trained model is asked."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.arguments import Matching, check_wordnet, read_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
-from datamodules.corpus import Corpus, Matching, encode_batch, load_tokenizer
+from datamodules.corpus import Corpus, encode_batch, load_tokenizer
 from datamodules.population import MAX_SOURCE, PREFIX
 from datamodules.position import ResumableLoader
 from datamodules.ragged import IntArray, Ragged, padded_inputs, training_batch
@@ -50,15 +50,12 @@ class WordNetDataModule(CorpusDataModule):
         nltk_data: str | None = None,
         order_seed: int | None = None,
     ) -> None:
+        check_wordnet(batch_size, val_fraction, matching, seed, order_seed, num_workers, prompts)
         super().__init__(batch_size, val_fraction, seed, nltk_data)
-        if order_seed is not None and order_seed < 0:
-            raise ValueError(f"data.order_seed must not be negative, got {order_seed}")
         if order_seed is not None:
             self.order_seed = order_seed
-        if num_workers < 0:
-            raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
-        self.prompts = _read_prompts(prompts)
+        self.prompts = read_prompts(prompts)
 
     def setup(self, stage: str | None = None) -> None:
         if self._corpus is not None:
@@ -177,19 +174,3 @@ class _Prompts(_Rows):
 def _prefixed(text: str) -> str:
     """A prompt in the task's form, which it may have already."""
     return text if text.startswith(PREFIX) else PREFIX + text
-
-
-def _read_prompts(prompts: str | list[str] | None) -> list[str] | None:
-    if prompts is None or isinstance(prompts, list):
-        texts = prompts
-    else:
-        file = Path(prompts).expanduser()
-        try:
-            texts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except OSError as error:
-            raise ValueError(f"data.prompts: {file} cannot be read ({error.strerror}); name a text file") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"data.prompts: {file} is no text in UTF-8 ({error.reason} at {error.start})") from error
-    if texts is not None and not texts:
-        raise ValueError("data.prompts: there is no prompt in it")
-    return texts

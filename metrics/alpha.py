@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from metrics.arguments import check_window
+
 
 class AlphaWindow(Metric):
     """The last `window` snapshots of α. Every rank has the same α, so nothing is synchronised.
@@ -22,10 +24,7 @@ class AlphaWindow(Metric):
 
     def __init__(self, window: int, tolerance: float, **kwargs: Any) -> None:
         super().__init__(sync_on_compute=False, **kwargs)
-        if window < 2:
-            raise ValueError(f"AlphaWindow: window is {window}; movement needs at least 2 checks")
-        if not tolerance > 0:
-            raise ValueError(f"AlphaWindow: tolerance is {tolerance}; it must be positive")
+        check_window(window, tolerance)
         self.window, self.tolerance = window, tolerance
         self.add_state("snapshots", [], dist_reduce_fx=None)
 

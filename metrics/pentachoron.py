@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from geometry import gaussian_null_cv, pentachoron_volumes
+from metrics.arguments import check_draws
 
 
 class PentachoronCV(Metric):
@@ -31,8 +32,7 @@ class PentachoronCV(Metric):
 
     def __init__(self, n: int = 1000, seed: int = 42, null_repeats: int = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if n < 2 or null_repeats < 2:
-            raise ValueError(f"PentachoronCV: n is {n} and null_repeats {null_repeats}; both must be at least 2")
+        check_draws(n, null_repeats)
         self.n, self.seed, self.null_repeats = n, seed, null_repeats
         for name in ("volumes", "squares", "draws", "updates"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

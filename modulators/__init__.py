@@ -1,28 +1,33 @@
 """Modulators of a frozen T5's residual stream, the hooks that attach them to it, and the modules that train them.
 
-What needs transformers or lightning is loaded when it is first asked for: a modulator alone needs neither.
+Names are imported when they are first used: what arguments may be is known without torch and transformers.
 """
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from modulators.attach import ModulatorHandle, attach
-from modulators.base import Modulator, ResidualStream
-from modulators.field import FieldModulator
-from modulators.lerp import LerpModulator
 
 if TYPE_CHECKING:
     from modulators.adapted import AdaptedT5
     from modulators.artifact import load_modulated, save_modulator
+    from modulators.base import Modulator, ResidualStream
+    from modulators.field import FieldModulator
     from modulators.geometry import Geometry
+    from modulators.hooks import ModulatorHandle, attach
+    from modulators.lerp import LerpModulator
     from modulators.pretraining import PretrainT5
     from modulators.seq2seq import ModulatedT5
 
-_LATER = {
+_HOMES = {
     "AdaptedT5": "adapted",
+    "FieldModulator": "field",
     "Geometry": "geometry",
+    "LerpModulator": "lerp",
     "ModulatedT5": "seq2seq",
+    "Modulator": "base",
+    "ModulatorHandle": "hooks",
     "PretrainT5": "pretraining",
+    "ResidualStream": "base",
+    "attach": "hooks",
     "load_modulated": "artifact",
     "save_modulator": "artifact",
 }
@@ -44,6 +49,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(f"modulators.{_LATER[name]}"), name)
-    raise AttributeError(f"module 'modulators' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'modulators' has no attribute '{name}'")
+    return getattr(import_module(f"modulators.{_HOMES[name]}"), name)

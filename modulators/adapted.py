@@ -5,24 +5,20 @@ is as in `ModulatedT5`, and the number of its parameters is asked for: targets a
 """
 
 import copy
-import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
-from modulators.base import check_positive
-from modulators.frozen import BackboneDtype, FrozenT5
-from modulators.schedule import Schedule
-
-Adapter = Literal["lora", "ia3"]
+from modulators.arguments import Adapter, BackboneDtype, Schedule, check_adapted
+from modulators.frozen import FrozenT5
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
 _NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
@@ -127,11 +123,7 @@ class AdaptedT5(FrozenT5):
         compile: bool = False,
         seed: int = 42,
     ) -> None:
-        if adapter not in get_args(Adapter):
-            raise ValueError(f"model.adapter is {adapter!r}; it must be lora or ia3")
-        check_positive("model.n_parameters", n_parameters)
-        if importlib.util.find_spec("peft") is None:
-            raise ValueError("model: modulators.AdaptedT5 needs peft, which is not installed; pip install peft")
+        check_adapted(adapter, n_parameters, backbone, layers, lr, weight_decay, schedule, backbone_dtype, seed)
         super().__init__(
             "adapter",
             backbone,

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import modulators
-from modulators.attach import attach
 from modulators.backbone import first_line, load_backbone, load_config, load_tokenizer, stream_of
 from modulators.base import Modulator, ResidualStream
+from modulators.hooks import attach
 
 WEIGHTS, CONFIG, CARD = "modulator.safetensors", "modulator_config.json", "README.md"
 _KNOWN = ("LerpModulator", "FieldModulator")

@@ -6,7 +6,6 @@ configuration alone says what a modulator must know, so arguments are checked be
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,9 +16,8 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from assets import resolve_backbone
+from modulators.arguments import check_backbone, check_model_type
 from modulators.base import ResidualStream
-
-SUPPORTED = ("t5", "umt5")
 
 
 def load_config(backbone: str) -> Any:
@@ -32,10 +30,7 @@ def load_config(backbone: str) -> Any:
         ValueError: nothing is there, or it is no T5.
     """
     name = resolve_backbone(backbone)
-    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith(".")):
-        raise ValueError(
-            f"model.backbone: no folder {backbone}; name 'mini', a folder or a hub id (google-t5/t5-small)"
-        )
+    check_backbone(backbone)
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -44,10 +39,7 @@ def load_config(backbone: str) -> Any:
             f"model.backbone: {backbone!r} cannot be loaded ({reason}); name 'mini', a folder with a config.json, "
             "or a hub id (google-t5/t5-small), which needs a network or a filled cache"
         ) from error
-    if config.model_type not in SUPPORTED:
-        raise ValueError(
-            f"model.backbone: {backbone!r} is a {config.model_type}; it must be one of {', '.join(SUPPORTED)}"
-        )
+    check_model_type(backbone, config.model_type)
     return config
 
 

@@ -2,7 +2,7 @@
 
 `Modulator` owns what does not depend on the formula: checking its input, keeping the arithmetic in fp32 however low the
 stream's precision is, and the alpha logits. A subclass writes one formula (`_modulate`) and says what its alphas are.
-Nobody here knows a Transformer: `modulators.attach` brings the two together.
+Nobody here knows a Transformer: `modulators.hooks` brings the two together.
 """
 
 from abc import ABC, abstractmethod
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from modulators.arguments import check_positive
 
 
 @dataclass(frozen=True)
@@ -123,22 +125,6 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
 def logit(probability: float) -> float:
     """ln(p / (1 − p)), in double precision so that an alpha starts where it was asked to."""
     return float(torch.tensor(probability, dtype=torch.float64).logit())
-
-
-def check_positive(name: str, value: int) -> None:
-    """Raises:
-    ValueError: `value` is no integer, or below 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value}; it must be a positive integer")
-
-
-def check_open_unit(name: str, value: float) -> None:
-    """Raises:
-    ValueError: `value` is not strictly between 0 and 1.
-    """
-    if not 0 < value < 1:
-        raise ValueError(f"{name} is {value}; it must lie between 0 and 1, both excluded")
 
 
 def _span(n: int) -> str:

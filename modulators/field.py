@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geometry import regular_simplex, squared_edge_lengths, squared_simplex_volume
+from modulators.arguments import check_field
 from modulators.base import (
     Modulator,
     ResidualStream,
     at_least_fp32,
-    check_positive,
     logit,
     parameter_group,
 )
@@ -119,12 +119,18 @@ class FieldModulator(Modulator):
             "learnable_alpha": learnable_alpha,
             "null_space_seed": null_space_seed,
         }
-        _check_experts(expert_ks, expert_edim, deform_scale)
-        _check_alphas(initial_alpha, alpha_min, alpha_max, alpha_bound)
-        if not 0 <= null_space_fraction < 1:
-            raise ValueError(f"null_space_fraction is {null_space_fraction}; it must be at least 0 and below 1")
-        if null_space_position not in ("tail", "scattered"):
-            raise ValueError(f"null_space_position is {null_space_position!r}; it must be 'tail' or 'scattered'")
+        check_field(
+            expert_ks,
+            expert_edim,
+            initial_alpha,
+            alpha_min,
+            alpha_max,
+            alpha_bound,
+            null_space_fraction,
+            null_space_position,
+            deform_scale,
+            null_space_seed,
+        )
         super().__init__(stream, init_args)
         self.alpha_min, self.alpha_max, self.smooth = alpha_min, alpha_max, alpha_bound == "smooth"
         self.deform_scale = deform_scale
@@ -212,30 +218,3 @@ class FieldModulator(Modulator):
 
 def _linear(features: Tensor, linear: nn.Linear) -> Tensor:
     return F.linear(features, linear.weight.to(features.dtype), linear.bias.to(features.dtype))
-
-
-def _check_experts(expert_ks: Sequence[int], expert_edim: int, deform_scale: float) -> None:
-    if not expert_ks:
-        raise ValueError("expert_ks is empty; the field needs one expert at least")
-    for k in expert_ks:
-        check_positive("expert_ks", k)
-    if len(set(expert_ks)) < len(expert_ks):
-        raise ValueError(f"expert_ks is {tuple(expert_ks)}; its members must be distinct")
-    check_positive("expert_edim", expert_edim)
-    if expert_edim < max(expert_ks):
-        raise ValueError(f"expert_edim is {expert_edim}; a simplex of k = {max(expert_ks)} needs as many dimensions")
-    if not 0 < deform_scale < float("inf"):
-        raise ValueError(f"deform_scale is {deform_scale}; it must be positive and finite")
-
-
-def _check_alphas(initial_alpha: float, alpha_min: float, alpha_max: float, alpha_bound: str) -> None:
-    if not 0 <= alpha_min < 1:
-        raise ValueError(f"alpha_min is {alpha_min}; it must be at least 0 and below 1")
-    if not alpha_min < alpha_max <= 1:
-        raise ValueError(f"alpha_max is {alpha_max}; it must lie above alpha_min ({alpha_min}) and not above 1")
-    if not alpha_min < initial_alpha < alpha_max:
-        raise ValueError(
-            f"initial_alpha is {initial_alpha}; it must lie between alpha_min ({alpha_min}) and alpha_max ({alpha_max})"
-        )
-    if alpha_bound not in ("smooth", "clamp"):
-        raise ValueError(f"alpha_bound is {alpha_bound!r}; it must be 'smooth' or 'clamp'")

@@ -7,7 +7,7 @@ and its optimizer are the same for both, so that nothing else differs between a 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
@@ -15,14 +15,12 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from metrics import AnswerQuality
-from modulators.attach import check_layers
+from modulators.arguments import BackboneDtype, Schedule, check_frozen, check_layers, check_steps
 from modulators.backbone import RandomEncoder, checkpoint_activations, encode, load_backbone, load_config, stream_of
 from modulators.base import Modulator, ResidualStream
-from modulators.schedule import Schedule, asked_of, factor_at, restate
+from modulators.schedule import asked_of, factor_at, restate
 
 MAX_ANSWER = 16  # tokens
-
-BackboneDtype = Literal["float32", "bfloat16"]
 
 Batch = dict[str, Any]
 
@@ -76,16 +74,7 @@ class FrozenT5(pl.LightningModule, ABC):
     ) -> None:
         super().__init__()
         self._learns = learns
-        if not 0 < lr < float("inf"):
-            raise ValueError(f"model.lr must be positive, got {lr}")
-        if not 0 <= weight_decay < float("inf"):
-            raise ValueError(f"model.weight_decay must not be negative, got {weight_decay}")
-        if schedule not in get_args(Schedule):
-            raise ValueError(f"model.schedule is {schedule!r}; it must be cosine or constant")
-        if backbone_dtype not in get_args(BackboneDtype):
-            raise ValueError(f"model.backbone_dtype is {backbone_dtype!r}; it must be float32 or bfloat16")
-        if isinstance(layers, str) and layers != "all":
-            raise ValueError(f"model.layers is {layers!r}; it must be all, or a list such as [3, 4, 5]")
+        check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, seed)
         self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
         self.backbone_dtype, self.schedule = backbone_dtype, schedule
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
@@ -261,10 +250,7 @@ class FrozenT5(pl.LightningModule, ABC):
             raise ValueError(f"model.{self._learns}: it has no trainable parameter; use validate instead of fit")
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
         steps = self.trainer.estimated_stepping_batches
-        if self.schedule == "cosine" and not 0 < steps < float("inf"):
-            raise ValueError(
-                f"trainer: the learning rate falls as a cosine over {steps} steps; set max_epochs or max_steps"
-            )
+        check_steps(self.schedule, steps)
         self._asked = asked_of(optimizer)
         scheduler = LambdaLR(optimizer, lambda step: factor_at(self.schedule, step, max(int(min(steps, 2**62)), 1)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -7,7 +7,7 @@ every step and every parameter, and take away one thing: which token has which p
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,10 @@ from geometry import (
     spectral_embedding,
 )
 from lexicon import Entries, Lexicon
-
-Kind = Literal["wordnet", "shuffled", "random", "part_of_speech", "none"]
+from modulators.arguments import MAX_ANCHORS, GeometryKind, check_alignment, check_geometry
 
 _SHARPNESS = 10.0  # of the softmax over the nearest anchors' cosines
 _SCALE = 0.1  # length of a projected point, relative to the mean length of the anchors' representations
-_MAX_ANCHORS = 20_000  # their similarities take its square times 4 bytes
 _WHOLE_BELOW = 512  # anchors up to which a full eigendecomposition is as quick as Lanczos
 
 
@@ -53,7 +51,7 @@ class Geometry:
         ValueError: a value out of its range, by its key.
     """
 
-    kind: Kind = "wordnet"
+    kind: GeometryKind = "wordnet"
     anchors: Literal["all", "training"] = "all"
     n_anchors: int | None = None
     n_neighbours: int = 10
@@ -61,19 +59,7 @@ class Geometry:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for key, value, known in (
-            ("kind", self.kind, get_args(Kind)),
-            ("anchors", self.anchors, ("all", "training")),
-            ("unmatched", self.unmatched, ("zero", "random")),
-        ):
-            if value not in known:
-                raise ValueError(f"model.geometry.{key} is {value!r}; it must be one of {', '.join(known)}")
-        if self.n_anchors is not None and self.n_anchors < 2:
-            raise ValueError(f"model.geometry.n_anchors is {self.n_anchors}; it must be at least 2, or null for all")
-        if self.n_neighbours < 1:
-            raise ValueError(f"model.geometry.n_neighbours is {self.n_neighbours}; it must be at least 1")
-        if self.seed < 0:
-            raise ValueError(f"model.geometry.seed is {self.seed}; it must not be negative")
+        check_geometry(self.kind, self.anchors, self.n_anchors, self.n_neighbours, self.unmatched, self.seed)
 
 
 class Words(NamedTuple):
@@ -140,20 +126,16 @@ def lay_out(geometry: Geometry, words: Words, static: Tensor, n_dims: int) -> La
         ValueError: more geometric dimensions than the stream has, or fewer than two anchors, or too many.
     """
     vocabulary, width = static.shape
-    if n_dims > width:
-        raise ValueError(
-            f"model.modulator.n_geometric_dims is {n_dims}; to be aligned with a stream of width {width} it must not "
-            "be larger"
-        )
+    check_alignment(n_dims, width)
     anchors = _anchors(geometry, words)  # (A,) rows of the population
     if len(anchors) < 2:
         raise ValueError(
             f"model.geometry: {len(anchors)} anchors are too few; the data must have more lemmas of one token"
         )
-    if len(anchors) > _MAX_ANCHORS:
+    if len(anchors) > MAX_ANCHORS:
         raise ValueError(
             f"model.geometry.n_anchors: {len(anchors)} anchors need {len(anchors) ** 2 * 4 / 2**30:.0f} GiB of "
-            f"similarities; name a number up to {_MAX_ANCHORS}"
+            f"similarities; name a number up to {MAX_ANCHORS}"
         )
     generator = torch.Generator().manual_seed(geometry.seed)
     points, made = _points(geometry, words, anchors, n_dims, generator)

@@ -14,12 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modulators.arguments import check_geometry_file, check_lerp
 from modulators.base import (
     Modulator,
     ResidualStream,
     at_least_fp32,
-    check_open_unit,
-    check_positive,
     logit,
     parameter_group,
 )
@@ -58,8 +57,7 @@ class LerpModulator(Modulator):
         geometry: Tensor | str | None = None,
         seed: int = 42,
     ) -> None:
-        check_positive("n_geometric_dims", n_geometric_dims)
-        check_open_unit("initial_alpha", initial_alpha)
+        check_lerp(n_geometric_dims, initial_alpha, geometry, seed)
         super().__init__(
             stream,
             {
@@ -154,8 +152,7 @@ def _read_geometry(geometry: Tensor | str, shape: tuple[int, int]) -> Tensor:
 
 
 def _load_matrix(path: Path) -> Tensor:
-    if path.suffix not in (".npy", ".safetensors"):
-        raise ValueError(f"geometry is {path}; it must be a .npy or .safetensors file")
+    check_geometry_file(path)
     try:
         if path.suffix == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False))

@@ -17,8 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSeq2SeqLM, T5Config
 from transformers.optimization import Adafactor
 
+from modulators.arguments import check_pretraining, check_steps
 from modulators.backbone import RandomEncoder, encode, stream_of
-from modulators.base import ResidualStream, check_positive
+from modulators.base import ResidualStream
 from modulators.schedule import asked_of, cosine, restate
 
 VALIDATION = ("spans", "pairs")
@@ -65,10 +66,7 @@ class PretrainT5(pl.LightningModule):
             "num_layers": num_layers,
             "num_decoder_layers": num_decoder_layers,
         }
-        for name, value in {**sizes, "warmup_steps": warmup_steps}.items():
-            check_positive(f"model.{name}", value)
-        if lr <= 0:
-            raise ValueError(f"model.lr must be positive, got {lr}")
+        check_pretraining(**sizes, lr=lr, warmup_steps=warmup_steps, seed=seed)
         self.save_hyperparameters()
         self.sizes, self.feed_forward, self.lr, self.warmup_steps, self.seed = (
             sizes,
@@ -159,7 +157,9 @@ class PretrainT5(pl.LightningModule):
         optimizer = Adafactor(
             self.parameters(), lr=self.lr, scale_parameter=True, relative_step=False, warmup_init=False
         )
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        steps = self.trainer.estimated_stepping_batches
+        check_steps("cosine", steps)
+        total = int(steps)
 
         def rate(step: int) -> float:
             warm = min(1.0, (step + 1) / self.warmup_steps)

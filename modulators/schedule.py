@@ -6,14 +6,14 @@ it goes on bit for bit.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-_ASKED = ("lr", "weight_decay")
+from modulators.arguments import Schedule
 
-Schedule = Literal["cosine", "constant"]
+_ASKED = ("lr", "weight_decay")
 
 
 def cosine(step: int, steps: int) -> float:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from metrics import EntryRepresentations
-from modulators.attach import ModulatorHandle, attach
+from modulators.arguments import BackboneDtype, Schedule, refuse_geometry
 from modulators.base import Modulator, ResidualStream
-from modulators.frozen import BackboneDtype, FrozenT5
+from modulators.frozen import FrozenT5
 from modulators.geometry import Geometry, Layout, TakesGeometry, lay_out, words_of
-from modulators.schedule import Schedule
+from modulators.hooks import ModulatorHandle, attach
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
@@ -77,10 +77,7 @@ class ModulatedT5(FrozenT5):
         except ValueError as error:
             raise ValueError(f"model.modulator: {error}") from error
         if geometry is not None and not isinstance(self.modulator, TakesGeometry):
-            raise ValueError(
-                f"model.geometry: a {type(self.modulator).__name__} has no geometric embeddings; it must be null, or "
-                "the modulator a LerpModulator"
-            )
+            raise refuse_geometry(type(self.modulator).__name__)
         self.geometry = geometry
         self.provenance: dict[str, Any] | None = None  # of the geometry, once it is laid out
         self._laid_out = geometry is None

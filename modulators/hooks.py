@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from modulators.arguments import check_layers
 from modulators.base import Modulator
 
 _numbers = count()  # several modulators may sit on one model: each handle's argument has its own name
@@ -117,19 +118,3 @@ def _check_sizes(config: Any, n_blocks: int, modulator: Modulator) -> None:
     ):
         if built != has:
             raise ValueError(f"{name} was built for {what} {built}, got {has}")
-
-
-def check_layers(layers: Sequence[int] | None, n_blocks: int, name: str = "layers") -> list[int]:
-    """The blocks that `layers` names, ascending; all of them if None.
-
-    Raises:
-        ValueError: they are no distinct indices of the encoder's blocks.
-    """
-    if layers is None:
-        return list(range(n_blocks))
-    for layer in layers:
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n_blocks:
-            raise ValueError(f"{name}: layer {layer}: the encoder has {n_blocks}, 0 … {n_blocks - 1}")
-    if not layers or len(set(layers)) < len(layers):
-        raise ValueError(f"{name} is {list(layers)}; it must name at least one block, each once")
-    return sorted(layers)
