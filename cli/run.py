@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -30,9 +30,11 @@ from callbacks import (
     RunReport,
     newest_checkpoint,
 )
+from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from cli.arguments import Command
 from cli.checks import Checker
 from cli.folder import RunFolder
+from storage import storing_a_run, write_whole
 
 # A configuration may come from a stranger: it can name these packages' classes, and nothing else is even imported.
 _TRUSTED = ["modulators", "datamodules", "callbacks", "metrics", "lightning", "torch"]
@@ -83,7 +85,8 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
     Checker(SECTIONS, _TOP_LEVEL).check(command)
     folder = RunFolder(command)
     try:
-        ModulantCLI.build(command.arguments(), command, folder)
+        with quiet_writers(), storing_a_run(folder.path):
+            ModulantCLI.build(command.arguments(), command, folder)
     except BaseException as error:
         folder.discard_if_empty()
         if command.subcommand == "fit" and any((folder.path / "checkpoints").glob("*.ckpt")):
@@ -167,9 +170,7 @@ class RunConfig(SaveConfigCallback):
             # the settings until here are part of the run too
             until = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else "restart"
             file.replace(file.with_name(f"config_until_{until}.yaml"))
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        write_whole(file, text)
 
 
 def saved_form(parser: LightningArgumentParser, config: Namespace) -> str:
@@ -296,7 +297,7 @@ class ModulantCLI(LightningCLI):
         if not named:
             # an evaluation's figures are no points of the training's curves
             version = "tensorboard" if self.subcommand == "fit" else f"tensorboard_{self.subcommand}"
-            named = [TensorBoardLogger(folder, name="", version=version)]
+            named = [RunTensorBoard(folder, name="", version=version)]
         return [MetricsCSV(folder), *named]
 
 

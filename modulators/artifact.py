@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import modulators
 from modulators.attach import attach
 from modulators.backbone import first_line, load_backbone, load_config, load_tokenizer, stream_of
 from modulators.base import Modulator, ResidualStream
+from storage import storing, write_whole
 
 WEIGHTS, CONFIG, CARD = "modulator.safetensors", "modulator_config.json", "README.md"
 _KNOWN = ("LerpModulator", "FieldModulator")
@@ -67,9 +68,11 @@ def save_modulator(
     if kind not in _KNOWN:
         raise ValueError(f"a {kind} cannot be saved as an artefact; known are {', '.join(_KNOWN)}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in modulator.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    weights = save(tensors, metadata={"format": "pt"})
+    write_whole(folder / WEIGHTS, weights)
     config = {
         "modulator": kind,
         "init_args": modulator.init_args,
@@ -77,9 +80,9 @@ def save_modulator(
         "layers": layers,
         "stream": asdict(modulator.stream),
         "geometry": dict(geometry) if geometry else None,
-        "sha256": _sha256(folder / WEIGHTS),
+        "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items()) or "| none | |"
     card = _CARD.format(
         kind=kind,
@@ -90,7 +93,7 @@ def save_modulator(
         figures=rows,
         geometry=_told(geometry),
     )
-    (folder / CARD).write_text(card, encoding="utf-8")
+    write_whole(folder / CARD, card)
 
 
 def _told(geometry: Mapping[str, Any] | None) -> str:
