@@ -10,6 +10,7 @@ import hashlib
 import re
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -78,6 +79,11 @@ def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged, its SHA-256 is not the one in {digests.name}")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: does not load with weights_only=True: it holds more than tensors and plain values, and is not "
+            "loaded, as that would run its code"
+        ) from error
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path}: does not load with weights_only=True: {reason[0]}") from error

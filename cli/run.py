@@ -30,6 +30,7 @@ from callbacks import (
     RunReport,
     newest_checkpoint,
 )
+from callbacks.environment import without_secret_values
 from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from cli.arguments import Command
 from cli.checks import Checker
@@ -174,11 +175,11 @@ class RunConfig(SaveConfigCallback):
 
 
 def saved_form(parser: LightningArgumentParser, config: Namespace) -> str:
-    """A configuration as YAML, without what belongs to one command only."""
+    """A configuration as YAML, without what belongs to one command only, and without secrets."""
     config = config.clone()
     for key in _OF_THE_COMMAND:
         config.pop(key, None)
-    return parser.dump(config, skip_unset=False, skip_validation=True)
+    return without_secret_values(parser.dump(config, skip_unset=False, skip_validation=True))
 
 
 class ModulantCLI(LightningCLI):

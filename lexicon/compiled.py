@@ -19,7 +19,7 @@ def compiled(function: Function) -> Function:
     """A loop in machine code, compiled when it is first called with arguments of new types."""
     loop = numba.njit(function, nogil=True, error_model="numpy")
     try:
-        loop._cache = _Cache(function)
+        loop._cache = _Cache(function)  # type: ignore[no-untyped-call]
     except RuntimeError:  # nowhere to keep what was compiled: neither beside the source nor in the user's cache
         _tell("no folder for it can be written")
     return loop
@@ -30,7 +30,7 @@ class _Cache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # whatever a damaged file makes of pickle and LLVM
             with contextlib.suppress(OSError):
                 self._cache_file.flush()  # forgets what its index named
@@ -38,7 +38,7 @@ class _Cache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError as error:
             _tell(error.strerror or str(error))
 

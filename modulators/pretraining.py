@@ -96,7 +96,7 @@ class PretrainT5(pl.LightningModule):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.model = AutoModelForSeq2SeqLM.from_config(config)
+            self.model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
 
     @property
     def stream(self) -> ResidualStream:
