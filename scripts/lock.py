@@ -1,4 +1,4 @@
-"""Writes requirements.lock: what `make setup` installs but for torch, each with the SHA-256 of every file it may come as.
+"""Writes requirements.lock: what `make setup` installs but torch, with the SHA-256 of each file it may come as.
 
     make lock
 
