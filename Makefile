@@ -1,7 +1,7 @@
 # What a person, or a CI, does with this project. `make` alone lists it.
 #
-# Everything lives in .venv/ of this checkout. The stamp in it is younger than pyproject.toml and constraints.txt exactly
-# when the environment is up to date, so `make setup` costs nothing when there is nothing to do.
+# Everything lives in .venv/ of this checkout. The stamp in it is younger than pyproject.toml, constraints.txt and
+# requirements.lock exactly when the environment is up to date, so `make setup` costs nothing when there is nothing to do.
 
 PYTHON ?= python3
 CONFIG ?= field.yaml
@@ -9,21 +9,28 @@ ARGS   ?=
 
 VENV := .venv
 PY   := $(VENV)/bin/python
-# One pip call: a second one could move what the first has resolved.
-INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+PIP  := $(PY) -m pip install --quiet --disable-pip-version-check
+# First what has hashes to be checked, without asking anybody what it needs; then torch, whose builds have different
+# ones, and the project. The second call moves nothing of the first: both have the versions of constraints.txt. It builds
+# with the setuptools of the first, so that nothing but torch is taken on trust.
+LOCKED  := $(PIP) --require-hashes --no-deps --requirement requirements.lock
+INSTALL := $(PIP) --constraint constraints.txt --no-build-isolation --editable
+# What only maintains the project; never in .venv/.
+TOOLS   := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-slow test-faults bench lint format docs clean
+.PHONY: help setup fit test test-slow test-faults bench lint format docs lock audit clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.stamp  ## fill .venv/ (PYTHON=python3.12 chooses an interpreter)
 
-$(VENV)/.stamp: pyproject.toml constraints.txt
+$(VENV)/.stamp: pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "modulant needs Python 3.11 or newer, and $(PYTHON) is %d.%d: make setup PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "== setup: filling $(VENV)/ (minutes the first time: torch is large)"
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(LOCKED)
 	@$(INSTALL) ".[dev]"
 	@touch $@
 
@@ -66,6 +73,17 @@ format: setup  ## rewrite the code in ruff's format, and mend what ruff can
 
 docs: $(VENV)/.stamp-docs  ## build the pages into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+lock: setup $(TOOLS)/.stamp  ## write requirements.lock again, from constraints.txt
+	@$(PY) scripts/lock.py $(TOOLS)/bin/uv
+
+audit: $(TOOLS)/.stamp  ## ask what is known against the pinned packages
+	@$(TOOLS)/bin/python scripts/audit.py $(TOOLS)/bin/pip-audit
+
+$(TOOLS)/.stamp: Makefile
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit==2.10.1
+	@touch $@
 
 clean:  ## remove caches and built pages (not .venv/, not runs/)
 	rm -rf build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -104,6 +104,8 @@ def _leave_it_to_the_first_process() -> None:
 def _told(error: Exception) -> str:
     """An error in one line; one that is no message to users with its kind and its place in the code."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    if notes := getattr(error, "__notes__", []) if type(error).__name__ == "StorageError" else []:
+        text += f"; then go on with: {notes[0]}"
     if isinstance(error, ValueError | OSError | ImportError) or type(error).__name__ == "MisconfigurationException":
         return text or type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)

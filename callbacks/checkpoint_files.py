@@ -5,16 +5,18 @@ in it leaves an empty file. Here the temporary file is a sibling, flushed to dis
 lies beside it: bit flips in tensor data load silently otherwise.
 """
 
+import contextlib
 import hashlib
-import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from storage import replace_durably, storing, write_beside, write_whole
 
 FOLDER = "checkpoints"
 SUFFIX = ".ckpt"
@@ -35,50 +37,30 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_durably(path: Path, write: Callable[[Any], object]) -> None:
-    """Write a sibling temporary file and flush it to disk; the caller renames it."""
-    with path.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace(temporary: Path, path: Path) -> None:
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself survives a power cut only when its folder is flushed
-    finally:
-        os.close(folder)
-
-
 def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint and its SHA-256 so that a kill at any moment leaves the old pair or the new one, verifiable.
 
     Two files cannot be renamed at once. So the digest file first lists the old and the new digest, then the checkpoint
     is replaced, then the digest file keeps the new one alone; a checkpoint verifies when any listed digest is its own.
+
+    Raises:
+        StorageError: the disk will not take it; the old pair is whole, and nothing else is left. The folder itself is
+            made, but not the one that it lies in: that is the run's, and if it is gone, so is the run.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storing(path):
+        path.parent.mkdir(exist_ok=True)
     digests = digest_path(path)
-    digests_temporary = digests.with_name(f".{digests.name}.{os.getpid()}.tmp")
+    temporary = write_beside(path, lambda file: torch.save(checkpoint, file))
     try:
-        _write_durably(temporary, lambda file: torch.save(checkpoint, file))
         line = f"{sha256_of(temporary)}  {path.name}\n"
         old = digests.read_text() if path.is_file() and digests.is_file() else ""
+        write_whole(digests, old + line)
+        replace_durably(temporary, path)
         if old:
-            _write_durably(digests_temporary, lambda file: file.write((old + line).encode()))
-            _replace(digests_temporary, digests)
-        else:
-            _write_durably(digests_temporary, lambda file: file.write(line.encode()))
-            _replace(digests_temporary, digests)
-        _replace(temporary, path)
-        if old:
-            _write_durably(digests_temporary, lambda file: file.write(line.encode()))
-            _replace(digests_temporary, digests)
+            write_whole(digests, line)
     finally:
-        temporary.unlink(missing_ok=True)
-        digests_temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -97,6 +79,11 @@ def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged, its SHA-256 is not the one in {digests.name}")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: does not load with weights_only=True: it holds more than tensors and plain values, and is not "
+            "loaded, as that would run its code"
+        ) from error
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path}: does not load with weights_only=True: {reason[0]}") from error

@@ -26,6 +26,7 @@ from callbacks.checkpoint_files import (
     step_of,
     tell,
 )
+from storage import StorageError
 
 __all__ = ["AtomicCheckpointIO", "CheckpointError", "RunCheckpoint", "newest_checkpoint", "not_finite"]
 
@@ -126,6 +127,8 @@ class RunCheckpoint(ModelCheckpoint):
             raise CheckpointError(
                 f"{self._folder} already holds checkpoints ({held[-1][1].name}): resume that run, or use another folder"
             )
+        if trainer.is_global_zero:  # now, and not when it saves: a run folder that has vanished stays away
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -183,11 +186,17 @@ class RunCheckpoint(ModelCheckpoint):
             loops.settle(trainer)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)
             path = self._folder / f"step_{trainer.global_step:08d}{SUFFIX}"
-            trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, str(path))
+            try:
+                trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, str(path))
+            except StorageError:
+                if isinstance(exception, StorageError):
+                    return  # the disk that ended the run will not take this either, and has said so
+                raise
             self._last_global_step_saved = trainer.global_step
             for step_path in self._surplus(path):
                 trainer.strategy.checkpoint_io.remove_checkpoint(step_path)
-            if not isinstance(exception, KeyboardInterrupt | SystemExit):  # the command line says how to go on
+            # of these the command line says how to go on
+            if not isinstance(exception, KeyboardInterrupt | SystemExit | StorageError):
                 tell(f"saved {path} on {type(exception).__name__}")
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:

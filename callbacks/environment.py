@@ -50,6 +50,21 @@ def without_secrets(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
+def without_secret_values(text: str) -> str:
+    """A configuration in YAML in which the values of secret-looking keys, tokens and passwords in addresses are hidden.
+
+    >>> without_secret_values("logger:\\n  api_key: abc\\n  url: https://me:pw@host/x\\n")
+    "logger:\\n  api_key: '***'\\n  url: https://***@host/x\\n"
+    """
+    lines = []
+    for line in text.splitlines(keepends=True):
+        key, colon, value = line.partition(":")
+        if colon and value.strip() not in ("", "null") and _SECRET_NAME.search(key.strip().lstrip("- ")):
+            line = f"{key}: '{HIDDEN}'\n"
+        lines.append(_USER_IN_URL.sub(f"{HIDDEN}@", _SECRET_VALUE.sub(HIDDEN, line)))
+    return "".join(lines)
+
+
 def command_line() -> list[str]:
     """This process's command line, the script by its name alone."""
     return without_secrets([os.path.basename(sys.argv[0]), *sys.argv[1:]]) if sys.argv else []

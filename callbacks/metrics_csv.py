@@ -7,7 +7,6 @@ stay, a new column is added by an atomic rewrite, and a row costs one append.
 
 import csv
 import io
-import os
 import re
 import sys
 from argparse import Namespace
@@ -17,6 +16,8 @@ from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from storage import append_line, storing, write_whole
 
 INDEX_COLUMNS = ("step", "epoch")
 
@@ -57,15 +58,9 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Rewrite a metrics file as a whole: a sibling temporary file, flushed to disk, then renamed over it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Rewrite a metrics file as a whole; on a full disk the old one stays."""
+    header = {column: column for column in columns}
+    write_whole(path, "".join(_line(columns, row) for row in (header, *rows)))
 
 
 class MetricsCSV(Logger):
@@ -151,8 +146,7 @@ class MetricsCSV(Logger):
             write_rows(self.path, grown, [*rows, row])
             self._columns = grown
             return
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, fieldnames=columns, restval="", lineterminator="\n").writerow(row)
+        append_line(self.path, _line(columns, row))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -160,13 +154,20 @@ class MetricsCSV(Logger):
 
     def _open(self) -> list[str]:
         if self._columns is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            with storing(self.path):
+                self._folder.mkdir(parents=True, exist_ok=True)
             columns, rows = read_rows(self.path)
             self._columns = _merge(list(INDEX_COLUMNS), columns)
             self._inherited = len(rows)
             if self.path.is_file() and (columns != self._columns or not self.path.read_bytes().endswith(b"\n")):
                 write_rows(self.path, self._columns, rows)  # mends a last line that a kill cut short
         return self._columns
+
+
+def _line(columns: Sequence[str], row: Row) -> str:
+    buffer = io.StringIO()
+    csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n").writerow(row)
+    return buffer.getvalue()
 
 
 def _merge(columns: Sequence[str], more: Sequence[str]) -> list[str]:

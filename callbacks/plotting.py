@@ -5,7 +5,6 @@ Okabe and Ito's colours: both hold for colour-blind readers.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from callbacks.wording import number
+from storage import storing, write_whole
 
 Series = Sequence[tuple[int, float]]  # (step, value), by step
 
@@ -27,13 +27,9 @@ GREY, INK = "#7f7f7f", "#333333"
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=150)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with storing(path):
+        path.parent.mkdir(exist_ok=True)
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=150))
     return path
 
 

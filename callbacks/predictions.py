@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from storage import write_whole
+
 SHOWN = 40  # rows on the screen; the file holds all
 
 
@@ -38,7 +40,7 @@ class RunPredictions(pl.Callback):
         if not trainer.is_global_zero or not self._rows:
             return
         file = Path(trainer.default_root_dir) / "predictions.jsonl"
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows), encoding="utf-8")
+        write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows))
         table = Table("prompt", "original", "modulated")
         for row in self._rows[:SHOWN]:
             changed = row["original"] != row["modulated"]

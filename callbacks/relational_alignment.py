@@ -1,7 +1,6 @@
 """Do the representations follow WordNet's taxonomy more closely than the frozen backbone's own did, and how surely?"""
 
 import io
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from callbacks.interfaces import modulated, population_source
 from callbacks.interruption import leave_together, leaving
 from callbacks.logs import log_at_validation_end, log_now, plain
 from callbacks.representations import encode_population, entry_representations, progress
+from storage import write_whole
 
 BOOTSTRAP_FILE = "relational_bootstrap.npz"
 CHAIN_DEPTH = 8
@@ -58,6 +58,10 @@ class RelationalAlignment(L.Callback):
     @property
     def state_key(self) -> str:
         return "RelationalAlignment"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.bootstrap and trainer.is_global_zero:  # now, and not when it writes
+            Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         with self._timed():
@@ -226,10 +230,7 @@ def _save(file: Path, original: np.ndarray[Any, Any], modulated: np.ndarray[Any,
     """All of it, or nothing."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, original=original, modulated=modulated)
-    file.parent.mkdir(parents=True, exist_ok=True)  # the first to write into an evaluation's folder
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(file)
+    write_whole(file, buffer.getvalue())
 
 
 def lifts(modulated: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,16 +111,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file as a whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

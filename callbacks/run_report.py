@@ -30,8 +30,8 @@ from callbacks.report_values import (
     only_last,
     stop_reason,
     what_happened,
-    write_text,
 )
+from storage import StorageError, write_whole
 
 _SECTIONS = {"AlphaConvergence": "alpha", "RelationalAlignment": "relational", "PentachoronHealth": "pentachoron"}
 
@@ -141,6 +141,8 @@ class RunReport(Callback):
         try:
             self._write(trainer, pl_module, outcome, reason)
         except Exception as error:
+            if isinstance(exception, StorageError) and isinstance(error, StorageError):
+                return  # one full disk, one line
             # whatever broke the run may have broken what a report reads; the first error is the one to be seen
             print(f"no report was written: {type(error).__name__}: {error}", file=sys.stderr)
 
@@ -148,6 +150,8 @@ class RunReport(Callback):
         """What is known before the first batch; a DataModule may forget it in its teardown."""
         if self._known:
             return
+        if trainer.is_global_zero:  # now, and not when it writes: a run folder that has vanished stays away
+            Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
         trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
         total = sum(p.numel() for p in module.parameters())
         modulator = getattr(module, "modulator", None)
@@ -177,13 +181,12 @@ class RunReport(Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         report = self._report(trainer, module, outcome, reason)
         if self.figures:
             report["figures"] = draw(report, self._metrics(trainer), folder, self._suffix)
         report = finite(report)
-        write_text(folder / f"report{self._suffix}.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        write_text(folder / f"report{self._suffix}.md", markdown(report))
+        write_whole(folder / f"report{self._suffix}.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_whole(folder / f"report{self._suffix}.md", markdown(report))
 
     def _report(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> dict[str, Any]:
         folder = Path(trainer.default_root_dir)

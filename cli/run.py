@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -28,9 +28,12 @@ from callbacks import (
     RunProgress,
     newest_checkpoint,
 )
+from callbacks.environment import without_secret_values
+from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from cli import sections
 from cli.arguments import Command
 from cli.folder import RunFolder
+from storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
 SECTIONS: dict[str, type[pl.Callback]] = {
@@ -73,7 +76,8 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
         return
     folder = RunFolder(command)
     try:
-        ModulantCLI.build(command.arguments(), command, folder)
+        with quiet_writers(), storing_a_run(folder.path):
+            ModulantCLI.build(command.arguments(), command, folder)
     except BaseException as error:
         folder.discard_if_empty()
         if command.subcommand == "fit" and any((folder.path / "checkpoints").glob("*.ckpt")):
@@ -146,17 +150,15 @@ class RunConfig(SaveConfigCallback):
             # the settings until here are part of the run too
             until = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else "restart"
             file.replace(file.with_name(f"config_until_{until}.yaml"))
-        temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        write_whole(file, text)
 
 
 def saved_form(parser: LightningArgumentParser, config: Namespace) -> str:
-    """A configuration as YAML, without what belongs to one command only."""
+    """A configuration as YAML, without what belongs to one command only, and without secrets."""
     config = config.clone()
     for key in _OF_THE_COMMAND:
         config.pop(key, None)
-    return parser.dump(config, skip_unset=False, skip_validation=True)
+    return without_secret_values(parser.dump(config, skip_unset=False, skip_validation=True))
 
 
 class ModulantCLI(LightningCLI):
@@ -276,7 +278,7 @@ class ModulantCLI(LightningCLI):
         if not named:
             # an evaluation's figures are no points of the training's curves
             version = "tensorboard" if self.subcommand == "fit" else f"tensorboard_{self.subcommand}"
-            named = [TensorBoardLogger(folder, name="", version=version)]
+            named = [RunTensorBoard(folder, name="", version=version)]
         return [MetricsCSV(folder), *named]
 
 

@@ -34,7 +34,7 @@ def load_tokenizer(name: str, key: str) -> Tokenizer:
     place = resolve_backbone(name)
     bare = (Path(place) / "spiece.model").is_file() and not (Path(place) / "config.json").is_file()
     try:
-        return (T5Tokenizer if bare else AutoTokenizer).from_pretrained(place)
+        return (T5Tokenizer if bare else AutoTokenizer).from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{key}: {name!r} has no tokenizer that can be read ({reason})") from error

@@ -6,6 +6,7 @@ is ever unpacked and NLTK's downloader is never called.
 
 import hashlib
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ _DATA_FILES = (
     *(f"{kind}.{pos}" for kind in ("data", "index") for pos in ("adj", "adv", "noun", "verb")),
     "lexnames",
 )
+_LARGEST = 512 << 20  # bytes; WordNet 3.0 unpacks to 40 MB
 
 
 class LexiconError(ValueError):
@@ -85,6 +87,7 @@ class Archive:
                 return None
 
         # NLTK opens nothing outside the folders of its own search path.
+        self._check_size()
         folder = str(self.path if self.path.is_dir() else self.path.parent)
         if folder not in nltk.data.path:
             nltk.data.path.append(folder)
@@ -98,6 +101,24 @@ class Archive:
                 return EnglishReader(ZipFilePathPointer(str(self.path), "wordnet/"), None)
         except Exception as error:  # NLTK raises zipfile, OS, index and value errors alike for a damaged archive
             raise self.unreadable(error) from error
+
+    def _check_size(self) -> None:
+        """NLTK takes each member of a zip into memory whole, and a few kilobytes can unpack to any size.
+
+        Raises:
+            LexiconError: members that are much larger than WordNet's; no zip at all.
+        """
+        if self.path.is_dir():
+            return
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise self.unreadable(error) from error
+        if unpacked > _LARGEST:
+            raise LexiconError(
+                f"{self.path}: unpacks to {unpacked:,} bytes, and no WordNet is larger than {_LARGEST:,}; name another"
+            )
 
     def unreadable(self, error: Exception) -> LexiconError:
         """One line for what NLTK, zipfile or the system said, which may be a page."""

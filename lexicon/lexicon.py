@@ -20,7 +20,8 @@ from lexicon.archive import Archive, LexiconError, cache_folder
 from lexicon.strings import Strings
 from lexicon.taxonomy import Taxonomy
 
-_FORMAT = 1  # of the cache file; one more whenever the arrays change
+_ARCHIVE = "archive.sha256"  # the key in a cache file that says what it was made from
+_FORMAT = 2  # of the cache file; one more whenever the arrays change
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +56,11 @@ class Lexicon:
         """
         archive = Archive.find(nltk_data)
         file = cache_folder() / f"wordnet-{archive.sha256[:16]}-v{_FORMAT}.npz"
-        if (found := _read(file)) is not None:
+        if (found := _read(file, archive.sha256)) is not None:
             return found
         print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", flush=True)
         lexicon = _compile(archive)
-        _publish(lexicon, file)
+        _publish(lexicon, file, archive.sha256)
         return lexicon
 
     @cached_property
@@ -121,12 +122,12 @@ def _starts(ragged: list[Any]) -> npt.NDArray[np.int64]:
     return starts
 
 
-def _publish(lexicon: Lexicon, file: Path) -> None:
+def _publish(lexicon: Lexicon, file: Path, sha256: str) -> None:
     """Write the arrays beside their place and rename: a reader sees the whole file or none.
 
     A cache that cannot be written costs a compilation at each start, not the run.
     """
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Any] = {_ARCHIVE: np.asarray(sha256)}
     for field in fields(lexicon):
         value = getattr(lexicon, field.name)
         if isinstance(value, Strings):
@@ -147,10 +148,12 @@ def _publish(lexicon: Lexicon, file: Path) -> None:
                 os.unlink(temporary)
 
 
-def _read(file: Path) -> Lexicon | None:
-    """The cached lexicon; None if there is none that can be read whole."""
+def _read(file: Path, sha256: str) -> Lexicon | None:
+    """The cached lexicon; None if there is none of this archive that can be read whole, or its arrays do not fit."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            if str(arrays[_ARCHIVE]) != sha256:
+                return None
             values: dict[str, Any] = {}
             for field in fields(Lexicon):
                 if field.type is Strings:
@@ -158,6 +161,37 @@ def _read(file: Path) -> Lexicon | None:
                 else:
                     values[field.name] = arrays[field.name]
             values["version"] = str(values["version"])
-            return Lexicon(**values)
+            found = Lexicon(**values)
+            return found if _fits_together(found) else None
     except Exception:  # whatever a damaged file makes of NumPy and zipfile: it is compiled again
         return None
+
+
+def _fits_together(lexicon: Lexicon) -> bool:
+    """Whether every row of a lexicon that was read can be followed: offsets rise and end where their data do."""
+
+    def rises(starts: npt.NDArray[np.int64], rows: int, end: int) -> bool:
+        whole = starts.dtype == np.int64 and starts.shape == (rows + 1,) and starts[0] == 0 and starts[-1] == end
+        return bool(whole and (np.diff(starts) >= 0).all())
+
+    n = len(lexicon)
+    texts = (lexicon.names, lexicon.lexnames, lexicon.definitions, lexicon.lemmas, lexicon.examples)
+    ragged = (
+        (lexicon.lemma_starts, len(lexicon.lemmas)),
+        (lexicon.example_starts, len(lexicon.examples)),
+        (lexicon.hypernym_starts, len(lexicon.hypernyms)),
+    )
+    above = lexicon.hypernyms
+    return bool(
+        n > 0
+        and len(lexicon.definitions) == n
+        and all(text.buffer.dtype == np.uint8 and rises(text.offsets, len(text), len(text.buffer)) for text in texts)
+        and all(rises(starts, n, end) for starts, end in ragged)
+        and lexicon.pos.shape == (n,)
+        and set(np.unique(lexicon.pos)) <= set("nvasr")
+        and lexicon.lexname.dtype == np.uint8
+        and lexicon.lexname.shape == (n,)
+        and int(lexicon.lexname.max()) < len(lexicon.lexnames)
+        and above.dtype == np.int32
+        and (not len(above) or (int(above.min()) >= 0 and int(above.max()) < n))
+    )

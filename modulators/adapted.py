@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
 from modulators.arguments import Adapter, BackboneDtype, Schedule, check_adapted
 from modulators.frozen import FrozenT5
+from storage import storing, write_whole
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
 _NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
@@ -161,12 +162,14 @@ class AdaptedT5(FrozenT5):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter as peft's `PeftModel.save_pretrained` does: `PeftModel.from_pretrained` reads it."""
-        folder.mkdir(parents=True, exist_ok=True)
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         config = copy.copy(self.model.peft_config["default"])
         config.inference_mode, config.base_model_name_or_path = True, self.backbone
-        config.save_pretrained(str(folder))
+        with storing(folder / "adapter_config.json"):
+            config.save_pretrained(str(folder))
         tensors = {key: value.cpu().contiguous() for key, value in self._learned("base_model.model.", False).items()}
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_whole(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
 
     def _attach(self, model: Any) -> AdapterHandle:
         from peft import inject_adapter_in_model

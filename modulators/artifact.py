@@ -7,13 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
+from torch import Tensor
 
 import modulators
 from modulators.backbone import first_line, load_backbone, load_config, load_tokenizer, stream_of
 from modulators.base import Modulator, ResidualStream
 from modulators.hooks import attach
+from storage import storing, write_whole
 
 WEIGHTS, CONFIG, CARD = "modulator.safetensors", "modulator_config.json", "README.md"
 _KNOWN = ("LerpModulator", "FieldModulator")
@@ -67,9 +70,11 @@ def save_modulator(
     if kind not in _KNOWN:
         raise ValueError(f"a {kind} cannot be saved as an artefact; known are {', '.join(_KNOWN)}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in modulator.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    weights = save(tensors, metadata={"format": "pt"})
+    write_whole(folder / WEIGHTS, weights)
     config = {
         "modulator": kind,
         "init_args": modulator.init_args,
@@ -77,9 +82,9 @@ def save_modulator(
         "layers": layers,
         "stream": asdict(modulator.stream),
         "geometry": dict(geometry) if geometry else None,
-        "sha256": _sha256(folder / WEIGHTS),
+        "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in figures.items()) or "| none | |"
     card = _CARD.format(
         kind=kind,
@@ -90,7 +95,7 @@ def save_modulator(
         figures=rows,
         geometry=_told(geometry),
     )
-    (folder / CARD).write_text(card, encoding="utf-8")
+    write_whole(folder / CARD, card)
 
 
 def _told(geometry: Mapping[str, Any] | None) -> str:
@@ -142,13 +147,20 @@ def load_modulated(folder_or_hub_id: str | Path, backbone: str | None = None) ->
     if stream != trained_on:
         raise ValueError(f"{folder}: trained for a backbone of {asdict(trained_on)}; {backbone!r} has {asdict(stream)}")
     try:
+        if _sha256(folder / WEIGHTS) != sha256:
+            raise ValueError(f"its SHA-256 is not the one in {CONFIG}: it is damaged, or of another modulator")
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{folder / WEIGHTS}: not the tensors that {CONFIG} describes ({reason})") from error
+    try:
+        _check_sizes(kind, init_args, tensors)
         modulator: Modulator = getattr(modulators, kind)(stream, **init_args)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG}: init_args: {first_line(error)}") from error
     try:
-        if _sha256(folder / WEIGHTS) != sha256:
-            raise ValueError(f"its SHA-256 is not the one in {CONFIG}: it is damaged, or of another modulator")
-        modulator.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+        _check_tensors(tensors, modulator)
+        modulator.load_state_dict(tensors, strict=True)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder / WEIGHTS}: not the tensors that {CONFIG} describes ({reason})") from error
@@ -159,6 +171,48 @@ def load_modulated(folder_or_hub_id: str | Path, backbone: str | None = None) ->
     object.__setattr__(model, "modulator", modulator)
     object.__setattr__(model, "modulation", handle)
     return model, load_tokenizer(backbone)
+
+
+def _check_sizes(kind: str, init_args: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Sizes are taken from the tensors at hand before anything is allocated: a configuration may claim any number.
+
+    Raises:
+        ValueError: a size that no tensor of this artefact has, or a file to be read.
+        TypeError: a size that is no number.
+    """
+    if not isinstance(init_args, dict):
+        raise TypeError(f"must be a mapping, got {type(init_args).__name__}")
+    if init_args.get("geometry") is not None:
+        raise ValueError("geometry must be null: the tensors hold it")
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    names = ("n_geometric_dims",) if kind == "LerpModulator" else ("expert_ks", "expert_edim")
+    for name in names:
+        sizes = init_args.get(name, [])
+        if any(size > largest for size in (sizes if isinstance(sizes, list) else [sizes])):
+            raise ValueError(f"{name} is {str(sizes)[:40]}; the largest size of a tensor here is {largest}")
+    if kind == "LerpModulator" and "n_geometric_dims" in init_args:
+        held = tensors.get("geometric_embed.weight", torch.empty(0)).shape[-1]
+        if held != init_args["n_geometric_dims"]:
+            raise ValueError(f"n_geometric_dims is {init_args['n_geometric_dims']}, geometric_embed.weight has {held}")
+    if kind == "FieldModulator" and "expert_edim" in init_args:
+        for k in init_args.get("expert_ks", []):
+            held = tensors.get(f"experts.k{k}.to_deform.weight", torch.empty(0)).shape[0]
+            if held != (needed := (k + 1) * init_args["expert_edim"]):
+                raise ValueError(f"expert {k} needs {needed} rows of experts.k{k}.to_deform.weight, got {held}")
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], modulator: Modulator) -> None:
+    """What `load_state_dict` lets pass: it casts another dtype without a word, and takes NaN.
+
+    Raises:
+        ValueError: a tensor of another dtype, or one that is not finite.
+    """
+    expected = modulator.state_dict()
+    for name, tensor in tensors.items():
+        if name in expected and tensor.dtype != expected[name].dtype:
+            raise ValueError(f"{name} is {tensor.dtype}, should be {expected[name].dtype}")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} is not finite")
 
 
 def _folder(folder_or_hub_id: str | Path) -> Path:

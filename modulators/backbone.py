@@ -1,11 +1,13 @@
 """The frozen T5: found, loaded, frozen; and what both training modules need of one.
 
 `mini` is the bundled backbone, a path is a folder in Hugging Face's layout, and anything else is a hub id. Its
-configuration alone says what a modulator must know, so arguments are checked before any weight is read.
+configuration alone says what a modulator must know, so arguments are checked before any weight is read. A backbone may
+come from a stranger: no code in it is ever run, neither Python that its configuration names nor a pickle's.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -32,7 +34,7 @@ def load_config(backbone: str) -> Any:
     name = resolve_backbone(backbone)
     check_backbone(backbone)
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise ValueError(
@@ -57,8 +59,15 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32) -> Any:
     name = resolve_backbone(backbone)
     try:
         with _no_progress_bar():
-            model, report = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=dtype, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            model, report = AutoModelForSeq2SeqLM.from_pretrained(
+                name, dtype=dtype, output_loading_info=True, trust_remote_code=False, weights_only=True
+            )
+    except UnpicklingError as error:
+        raise ValueError(
+            f"model.backbone: the weights of {backbone!r} are a pickle that holds more than tensors, and is not "
+            "loaded, as that would run its code; name a backbone with a model.safetensors"
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError, EOFError, KeyError) as error:
         raise ValueError(f"model.backbone: the weights of {backbone!r} cannot be read ({first_line(error)})") from error
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
@@ -85,7 +94,7 @@ def load_tokenizer(backbone: str) -> Any:
         ValueError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(resolve_backbone(backbone))
+        return AutoTokenizer.from_pretrained(resolve_backbone(backbone), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"model.backbone: {backbone!r} has no tokenizer that can be read ({first_line(error)})"
@@ -126,7 +135,7 @@ class RandomEncoder(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = freeze(AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32))
+            self.model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=torch.float32))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return encode(self.model, input_ids, attention_mask)

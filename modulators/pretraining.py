@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -21,6 +21,7 @@ from modulators.arguments import check_pretraining, check_steps
 from modulators.backbone import RandomEncoder, encode, stream_of
 from modulators.base import ResidualStream
 from modulators.schedule import asked_of, cosine, restate
+from storage import storing, write_whole
 
 VALIDATION = ("spans", "pairs")
 
@@ -93,7 +94,7 @@ class PretrainT5(pl.LightningModule):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.model = AutoModelForSeq2SeqLM.from_config(config)
+            self.model = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
 
     @property
     def stream(self) -> ResidualStream:
@@ -181,13 +182,15 @@ class PretrainT5(pl.LightningModule):
 
 def export(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a T5 and its tokenizer as a folder that ``from_pretrained`` reads, weights in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     tied = {name for name, _ in model.named_parameters()}  # shared embeddings once
     tensors = {
         name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items() if name in tied
     }
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_whole(folder / "model.safetensors", save(tensors, metadata={"format": "pt"}))
     config = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": "float16"}
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_whole(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     tokenizer.backend_tokenizer.no_truncation()  # a limit that some earlier call asked for is no part of the tokenizer
-    tokenizer.save_pretrained(folder)
+    with storing(folder / "tokenizer.json"):
+        tokenizer.save_pretrained(folder)

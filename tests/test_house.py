@@ -12,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -121,6 +122,42 @@ def test_constraints_hold_pins_alone() -> None:
     """No paths, no addresses, no local versions: they are true on one machine only."""
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         assert line.startswith("#") or re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+
+
+def test_the_lock_holds_the_pins_with_their_hashes() -> None:
+    """Each needed package once, at its pinned version, with at least one hash; no address, no torch."""
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert "index" not in text.replace("sha256", "")
+    entry = r"^([\w.-]+)==([^\s;]+)(?: ;[^\n\\]+)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
+    entries = re.findall(entry, text, re.MULTILINE)
+    assert len(entries) == len(re.findall(r"^[\w.-]+==", text, re.MULTILINE)), "an entry without hashes"
+    locked = {canonicalize_name(name): version for name, version, _ in entries}
+    assert len(locked) == len(entries)
+    assert {name: PINS[name] for name in locked} == locked
+    assert "torch" not in locked
+    extras = PROJECT["optional-dependencies"]
+    named = {canonicalize_name(Requirement(text).name) for text in (*PROJECT["dependencies"], *extras["dev"])}
+    assert named - set(locked) == {"torch"}
+
+
+@pytest.mark.parametrize(("package", "at_least"), [("lightning", "2.6.6"), ("nltk", "3.9.3"), ("jsonargparse", "4.53")])
+def test_versions_with_known_holes_are_out_of_range(package: str, at_least: str) -> None:
+    """lightning 2.6.2 and 2.6.3 were malware, 2.6.4 and 2.6.5 run a checkpoint's code; nltk before 3.9.3 unpacks
+    beyond its folder; jsonargparse before 4.53 cannot be told to import nothing."""
+    requirement = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == package)
+    lower = [Version(s.version) for s in requirement.specifier if s.operator == ">="]
+    assert max(lower) >= Version(at_least)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.y*ml")), ids=lambda path: path.name)
+def test_actions_are_pinned_by_commit(path: Path) -> None:
+    """… with the version that it was beside it; and a workflow may read, and nothing else."""
+    used = [line.strip() for line in path.read_text().splitlines() if re.match(r"\s*-?\s*uses:", line)]
+    assert used
+    for line in used:
+        assert re.fullmatch(r"-?\s*uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+    assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
 
 
 def test_one_version() -> None:
