@@ -57,7 +57,10 @@ class AlphaConvergence(L.Callback):
         self._check(trainer, pl_module)
         log_now(trainer, self._latest)
         pl_module.log("alpha/mean", self._latest["alpha/mean"], prog_bar=True, logger=False)
-        if not self.metric.converged:
+        rests = self.metric.converged
+        if self.stop:  # ranks on other hardware may see other digits, and must not stop one by one
+            rests = trainer.strategy.broadcast(rests)
+        if not rests:
             return
         if self.converged_at is None:
             self.converged_at = step

@@ -15,8 +15,9 @@ def plain(figures: Mapping[str, Tensor]) -> dict[str, float]:
 
 def log_at_validation_end(module: L.LightningModule, figures: Mapping[str, float], bar: str | None = None) -> None:
     """Through the module's own log, so that checkpoints and early stopping can follow any figure; `bar`: its key."""
-    for key, value in figures.items():
-        # The ranks agree already; sync_dist is for Lightning, which warns without it.
+    # The first rank's: a figure that is NaN on one rank alone is left out there, and the others would wait for it.
+    for key, value in module.trainer.strategy.broadcast(dict(figures)).items():
+        # The ranks agree now; sync_dist is for Lightning, which warns without it.
         module.log(key, value, prog_bar=key == bar, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
 

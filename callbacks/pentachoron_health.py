@@ -74,8 +74,11 @@ class PentachoronHealth(L.Callback):
         if trainer.state.fn == TrainerFn.VALIDATING:
             figures |= self._base_figures()
         log_at_validation_end(pl_module, figures)
-        if trainer.state.fn == TrainerFn.FITTING and self.stop and self.out_from_the_start is None:
-            self._stop_if_drifted(trainer)
+        if trainer.state.fn == TrainerFn.FITTING and self.stop:
+            # Ranks on other hardware may see other digits, and must not stop one by one: the first one decides.
+            reason = trainer.strategy.broadcast(self._drifted())
+            if reason is not None:
+                self._end(trainer, reason)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -134,19 +137,25 @@ class PentachoronHealth(L.Callback):
         self._history.append({"step": trainer.global_step, **figures})
         return {f"pentachoron/{key}": value for key, value in figures.items()}
 
-    def _stop_if_drifted(self, trainer: L.Trainer) -> None:
+    def _drifted(self) -> str | None:
+        """Why the training should end, if it should."""
         checks = self._history[-self.patience :]
-        if len(checks) < self.patience or any(check.get("healthy", 1.0) for check in checks):
-            return
+        if self.out_from_the_start is not None or len(checks) < self.patience:
+            return None
+        if any(check.get("healthy", 1.0) for check in checks):
+            return None
+        last = checks[-1]
+        return (
+            f"PentachoronHealth: the CV of pentachoron volumes, {last.get('cv', float('nan')):.4f} at step "
+            f"{int(last['step'])}, was more than {self.tolerance:g} from its reference {last['reference']:.4f} "
+            f"({self.reference}) at {self.patience} checks in a row"
+        )
+
+    def _end(self, trainer: L.Trainer, reason: str) -> None:
         trainer.should_stop = True
         if self.stop_reason is None:
-            last = checks[-1]
-            self.stop_reason = (
-                f"PentachoronHealth: the CV of pentachoron volumes, {last.get('cv', float('nan')):.4f} at step "
-                f"{int(last['step'])}, was more than {self.tolerance:g} from its reference {last['reference']:.4f} "
-                f"({self.reference}) at {self.patience} checks in a row"
-            )
-            announce(trainer, self.stop_reason)
+            self.stop_reason = reason
+            announce(trainer, reason)
 
     def _reference(self, figures: dict[str, float]) -> float | None:
         match self.reference:

@@ -42,9 +42,11 @@ def entry_representations(trainer: L.Trainer, module: L.LightningModule, base: b
                 cache.base = encode_population(trainer, module, modulated(module).encode, "base")
         return cache.base
     digest = _digest(module)
-    if cache.modulated is None or cache.digest != digest:
+    # The first rank's answer, for to encode is a collective: a last update may round to nothing on one rank alone.
+    if trainer.strategy.broadcast(cache.modulated is None or cache.digest != digest):
         cache.modulated = encode_population(trainer, module, modulated(module).encode, "entries")
         cache.digest = digest
+    assert cache.modulated is not None
     return cache.modulated
 
 

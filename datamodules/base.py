@@ -11,7 +11,7 @@ import numpy.typing as npt
 from datamodules.arguments import check_corpus
 from datamodules.corpus import Corpus, Tokenizer
 from datamodules.population import EvaluationBatch, Population
-from datamodules.position import EpochSampler, Position
+from datamodules.position import BATCH_SIZE, EpochSampler, Position
 from lexicon import Entries, Lexicon, LexiconError
 
 EVALUATION_BATCH = 128  # of sources without gradients; a constant, so that figures do not depend on data.batch_size
@@ -80,50 +80,60 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         lexicon = self.corpus.lexicon
         return lexicon.lexname[self.population.synsets].astype(np.int64), list(lexicon.lexnames)
 
+    @property
+    def _place(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def _shared_size(self) -> int:
+        """Examples in a batch over all processes, which share each batch.
+
+        One process that is given as many learns the same. Where gradients of several batches are accumulated, these
+        count equally, whatever their tokens, as Lightning has it; that too does not depend on the processes.
+        """
+        return self.batch_size * self._place[1]
+
     @abstractmethod
     def _deal(self, epoch: int) -> Sequence[Any]:
-        """What an epoch's batches are made of, in their order, before they are dealt to processes."""
+        """What an epoch's batches over all processes are made of, in their order."""
 
     @abstractmethod
     def _per_epoch(self) -> int:
         """The length of what `_deal` returns."""
 
-    def _plan(self, world: int) -> dict[str, Any]:
+    def _plan(self) -> dict[str, Any]:
         """What an epoch's deal depends on beside its number."""
         return {
-            "data.batch_size": self.batch_size,
+            BATCH_SIZE: self._shared_size,
             "data.seed": self.seed,
             "data.order_seed": self.order_seed,
             "training entries": len(self.corpus.trained),
-            "processes": world,
         }
 
     def _sampler(self) -> EpochSampler:
-        """The training epochs of this process, from the position that was loaded.
+        """The training epochs, from the position that was loaded.
 
         Raises:
-            ValueError: fewer batches than processes, a run that stopped in mid-epoch under another plan, or Lightning
-                is about to deal the batches a second time.
+            ValueError: a run that stopped in mid-epoch under another plan, or Lightning is about to deal the batches a
+                second time.
         """
         trainer = self.trainer
         if trainer is None:
-            return EpochSampler(self._deal, self._per_epoch(), 0, 1, lambda: (0, 0))
-        rank, world, total = trainer.global_rank, trainer.world_size, self._per_epoch()
-        if total < world:
-            raise ValueError(f"data.batch_size: {self.batch_size} leaves {total} batches for {world} processes")
-        if world > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            return EpochSampler(self._deal, self._per_epoch(), lambda: (0, 0))
+        total = self._per_epoch()
+        if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError("trainer.use_distributed_sampler must be false: the DataModule deals the batches itself")
         if trainer.ckpt_path is None:  # a new run, whatever this DataModule did before
             self._position.forget()
-        self._position.check(self._plan(world))
-        return EpochSampler(self._deal, total, rank, world, lambda: self._position.now(trainer, total // world))
+        self._position.check(self._plan())
+        return EpochSampler(self._deal, total, lambda: self._position.now(trainer, total))
 
     def state_dict(self) -> dict[str, Any]:
         trainer = self.trainer
         if trainer is None:  # nobody trains on this yet
             return {}
-        world = trainer.world_size
-        return self._position.state_dict(trainer, self._per_epoch() // world, self._plan(world))
+        return self._position.state_dict(trainer, self._per_epoch(), self._plan())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._position.load_state_dict(state_dict)

@@ -1,7 +1,8 @@
 """Which examples go into which batch: similar lengths together, so that little of a batch is padding.
 
-An epoch's batches are a pure function of (seed, epoch): any process can compute them again, which is what makes a
-resumed run see exactly what an unbroken one would have seen.
+An epoch's batches are a pure function of (seed, epoch, batch size): any process can compute them again, which is what
+makes a resumed run see exactly what an unbroken one would have seen. Several processes share each batch, so the size
+here is that of all of them together, and what is learned does not depend on their number.
 """
 
 import numpy as np

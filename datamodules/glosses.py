@@ -19,7 +19,7 @@ from datamodules.batching import batches_per_epoch, epoch_batches, sorted_batche
 from datamodules.corpus import Corpus, Tokenizer, encode_batch, load_tokenizer
 from datamodules.population import MAX_SOURCE, MAX_TARGET, PREFIX
 from datamodules.position import ResumableLoader
-from datamodules.ragged import IntArray, Ragged, training_batch
+from datamodules.ragged import IntArray, Ragged, shared_batch, training_batch
 from datamodules.span_corruption import corrupt, noise_mask
 from datamodules.unigram import train_unigram
 from lexicon import Lexicon
@@ -34,7 +34,7 @@ class GlossDataModule(CorpusDataModule):
     Args:
         tokenizer: folder or hub id of a T5 tokenizer; none trains a unigram one on WordNet's texts.
         vocab_size: ids of a tokenizer trained here, special tokens and sentinels included.
-        batch_size: examples in a batch, per process.
+        batch_size: examples in a batch, per process: two processes with 128 learn what one with 256 does.
         pair_fraction: share of the batches that are definition → lemma pairs.
         val_fraction: share of the task's entries that are held out; their glosses are not trained on.
         seed: of the split, the order and the masks. Use the same as in the task.
@@ -102,23 +102,23 @@ class GlossDataModule(CorpusDataModule):
 
     def _counts(self) -> tuple[int, int]:
         """(batches of spans, batches of pairs) in an epoch: every text of the spans once, and pairs in proportion."""
-        spans = batches_per_epoch(len(self.spans), self.batch_size)
+        spans = batches_per_epoch(len(self.spans), self._shared_size)
         share = self.pair_fraction / (1 - self.pair_fraction)
         return spans, round(spans * share) if len(self.pairs[0]) else 0
 
     def _per_epoch(self) -> int:
         return sum(self._counts())
 
-    def _plan(self, world: int) -> dict[str, Any]:
-        return {**super()._plan(world), "data.pair_fraction": self.pair_fraction}
+    def _plan(self) -> dict[str, Any]:
+        return {**super()._plan(), "data.pair_fraction": self.pair_fraction}
 
     def _deal(self, epoch: int) -> list[_Recipe]:
         n_spans, n_pairs = self._counts()
-        spans = epoch_batches(self.spans.lengths, self.batch_size, self.seed, epoch)
+        spans = epoch_batches(self.spans.lengths, self._shared_size, self.seed, epoch)
         pairs: list[IntArray] = []
         while len(pairs) < n_pairs:
             again = len(pairs)  # where there are too few for one draw
-            pairs += epoch_batches(self.pairs[0].lengths, self.batch_size, self.seed + 1 + again, epoch)
+            pairs += epoch_batches(self.pairs[0].lengths, self._shared_size, self.seed + 1 + again, epoch)
         recipes: list[_Recipe] = [(rows, (self.seed, epoch, i)) for i, rows in enumerate(spans)]
         recipes += [(rows, None) for rows in pairs[:n_pairs]]
         assert len(recipes) == n_spans + n_pairs
@@ -143,25 +143,32 @@ class GlossDataModule(CorpusDataModule):
 
     def batch_of_spans(self, texts: list[Any], rng: np.random.Generator) -> dict[str, Tensor]:
         """Some texts, corrupted anew."""
-        both = [corrupt(text, noise_mask(len(text), rng), self._sentinel, self._end) for text in texts]
-        return training_batch([source for source, _ in both], [target for _, target in both], self._pad_id)
+        return training_batch(*self._corrupted(texts, rng), self._pad_id)
 
-    def cook(self, recipe: _Recipe) -> dict[str, Tensor]:
-        """The batch of a recipe; the same recipe gives the same batch."""
+    def _corrupted(self, texts: list[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
+        both = [corrupt(text, noise_mask(len(text), rng), self._sentinel, self._end) for text in texts]
+        return [source for source, _ in both], [target for _, target in both]
+
+    def cook(self, recipe: _Recipe) -> dict[str, Any]:
+        """This process's part of a recipe's batch; the same recipe gives the same batch.
+
+        The masks of the whole batch are drawn on every process: they are one sequence of draws.
+        """
         rows, seeds = recipe
         if seeds is not None:
-            return self.batch_of_spans(self.spans.rows(rows), np.random.default_rng(seeds))
-        sources, targets = self.pairs
-        return training_batch(sources.rows(rows), targets.rows(rows), self._pad_id)
+            sources, targets = self._corrupted(self.spans.rows(rows), np.random.default_rng(seeds))
+        else:
+            sources, targets = (texts.rows(rows) for texts in self.pairs)
+        return shared_batch(sources, targets, self._pad_id, *self._place)
 
 
-class _Cooked(Dataset[dict[str, Tensor]]):
+class _Cooked(Dataset[dict[str, Any]]):
     """Batches by their recipes."""
 
     def __init__(self, data: GlossDataModule) -> None:
         self._data = data
 
-    def __getitem__(self, recipe: Any) -> dict[str, Tensor]:
+    def __getitem__(self, recipe: Any) -> dict[str, Any]:
         return self._data.cook(recipe)
 
 

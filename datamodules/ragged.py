@@ -5,6 +5,7 @@ Texts are tokenised once; a batch is then a gather, not a call of a tokenizer.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,3 +72,29 @@ def padded_inputs(sequences: Sequence[IntArray], pad_id: int) -> dict[str, Tenso
 def training_batch(sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int) -> dict[str, Tensor]:
     """`padded_inputs` of the sources, and ``labels`` (B, T): the targets, with -100 for what is no target."""
     return {**padded_inputs(sources, pad_id), "labels": pad(targets, IGNORED)}
+
+
+def shared_batch(
+    sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int, rank: int, world: int
+) -> dict[str, Any]:
+    """One process's part of a batch that ``world`` processes train on together: every ``world``-th example.
+
+    T5's loss is a mean over target tokens, and parts hold unequally many. ``weight`` makes up for it: with
+    weight = world / (target tokens of the whole batch), the mean over processes of weight · (sum over a process's own
+    target tokens) is the whole batch's mean. It is a float of Python's, so that no precision setting rounds it, and it
+    is there only where there are several processes. A process that is left without an example gets one that has no
+    target.
+    """
+    if world == 1:
+        return training_batch(sources, targets, pad_id)
+    own = slice(rank, None, world)
+    if rank < len(sources):
+        batch = training_batch(sources[own], targets[own], pad_id)
+    else:
+        batch = without_targets(training_batch(sources[:1], targets[:1], pad_id))
+    return {**batch, "weight": world / sum(map(len, targets))}
+
+
+def without_targets(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same batch, asking for nothing: it passes through a model and counts nowhere."""
+    return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}

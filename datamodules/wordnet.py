@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.arguments import Matching, check_wordnet, read_prompts
@@ -13,7 +12,9 @@ from datamodules.batching import batches_per_epoch, epoch_batches, real_token_sh
 from datamodules.corpus import Corpus, encode_batch, load_tokenizer
 from datamodules.population import MAX_SOURCE, PREFIX
 from datamodules.position import ResumableLoader
-from datamodules.ragged import IntArray, Ragged, padded_inputs, training_batch
+from datamodules.ragged import IntArray, Ragged, padded_inputs, shared_batch, training_batch, without_targets
+
+_NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 
 
 class WordNetDataModule(CorpusDataModule):
@@ -25,7 +26,7 @@ class WordNetDataModule(CorpusDataModule):
 
     Args:
         backbone: whose tokenizer to use; the command line fills it in from the model.
-        batch_size: examples in a batch, per process.
+        batch_size: examples in a batch, per process: two processes with 8 learn what one with 16 does.
         val_fraction: share of the entries that are held out.
         matching: ``single_token`` keeps lemmas that are one token, each token once; ``all`` every pair of WordNet.
         seed: of the split and of each epoch's order.
@@ -64,15 +65,12 @@ class WordNetDataModule(CorpusDataModule):
         tokenizer = load_tokenizer(self.backbone, "model.backbone")
         self._corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, self.matching)
         self._train_lengths = self._corpus.sources.lengths[self._corpus.trained]
-        world = self.trainer.world_size if self.trainer is not None else 1
-        if (batches := batches_per_epoch(len(self._corpus.held_out), self.batch_size)) < world:
-            raise ValueError(
-                f"data.batch_size: {self.batch_size} leaves {batches} batches of held-out entries for {world} processes"
-            )
 
     def describe(self) -> dict[str, Any]:
         """What the report says of the data."""
         corpus, lengths = self.corpus, self.corpus.sources.lengths
+        world = self._place[1]
+        parts = [part for batch in self._deal(0) for rank in range(world) if len(part := batch[rank::world])]
         return {
             "task": "definition → lemma",
             "wordnet": corpus.lexicon.version,
@@ -86,27 +84,32 @@ class WordNetDataModule(CorpusDataModule):
             "mean_source_tokens": float(lengths.mean() - 1),  # the end token is not counted
             "max_source_tokens": int(lengths.max() - 1),
             "batch_size": self.batch_size,
-            "real_token_share": real_token_share(self._train_lengths, self._deal(0)),
+            "real_token_share": real_token_share(self._train_lengths, parts),
             "seed": self.seed,
             "order_seed": self.order_seed,
         }
 
     def _deal(self, epoch: int) -> list[IntArray]:
         """Batches, as positions in the training entries."""
-        return epoch_batches(self._train_lengths, self.batch_size, self.order_seed, epoch)
+        return epoch_batches(self._train_lengths, self._shared_size, self.order_seed, epoch)
 
     def _per_epoch(self) -> int:
-        return batches_per_epoch(len(self._train_lengths), self.batch_size)
+        return batches_per_epoch(len(self._train_lengths), self._shared_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.corpus.trained, self._sampler())
+        return self._loader(_SharedPairs(self.corpus, self.corpus.trained, *self._place), self._sampler())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The held-out entries, each on exactly one process."""
+        """The held-out entries, each on exactly one process.
+
+        Every process gets as many batches, for Lightning's hooks and the collectives in them are called once a batch:
+        where they do not go round, the last is one entry without a target, which counts nowhere.
+        """
         batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
-        if self.trainer is not None:
-            batches = batches[self.trainer.global_rank :: self.trainer.world_size]
-        return self._loader(self.corpus.held_out, batches)
+        rank, world = self._place
+        own = batches[rank::world]
+        own += [_NOTHING] * (-(-len(batches) // world) - len(own))
+        return self._loader(_Pairs(self.corpus, self.corpus.held_out), own)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The held-out entries again: WordNet is split in two, not three."""
@@ -122,8 +125,7 @@ class WordNetDataModule(CorpusDataModule):
         prompts = _Prompts(texts, Ragged.of(tokens), int(self.tokenizer.pad_token_id))
         return DataLoader(prompts, batch_size=self.batch_size, collate_fn=prompts.collate)
 
-    def _loader(self, rows: IntArray, batch_sampler: Any) -> DataLoader[Any]:
-        pairs = _Pairs(self.corpus, rows)
+    def _loader(self, pairs: "_Pairs", batch_sampler: Any) -> DataLoader[Any]:
         return ResumableLoader(
             pairs,
             batch_sampler=batch_sampler,
@@ -154,9 +156,25 @@ class _Pairs(_Rows):
         self._sources, self._targets = corpus.sources.take(rows), corpus.targets.take(rows)
         self._pad_id = int(corpus.tokenizer.pad_token_id)
 
-    def collate(self, rows: Sequence[int]) -> dict[str, Tensor]:
+    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
         index = np.asarray(rows)
-        return training_batch(self._sources.rows(index), self._targets.rows(index), self._pad_id)
+        nothing = np.array_equal(index, _NOTHING)
+        index = np.maximum(index, 0)
+        batch = training_batch(self._sources.rows(index), self._targets.rows(index), self._pad_id)
+        return without_targets(batch) if nothing else batch
+
+
+class _SharedPairs(_Pairs):
+    """The same, of batches that several processes share: only this one's part is put together."""
+
+    def __init__(self, corpus: Corpus, rows: IntArray, rank: int, world: int) -> None:
+        super().__init__(corpus, rows)
+        self._rank, self._world = rank, world
+
+    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
+        index = np.asarray(rows)
+        sources, targets = self._sources.rows(index), self._targets.rows(index)
+        return shared_batch(sources, targets, self._pad_id, self._rank, self._world)
 
 
 class _Prompts(_Rows):

@@ -15,7 +15,8 @@ class AnswerQuality(Metric):
     """Sums over target tokens and over entries, so the figures are means over all of them, however they were dealt.
 
     ``loss``: cross-entropy in nats per target token, teacher-forced. ``token_accuracy``: share of target tokens whose
-    score is the highest, teacher-forced. ``exact_match``: share of entries whose greedy answer is the target.
+    score is the highest, teacher-forced. ``exact_match``: share of entries whose greedy answer is the target. A row
+    without a target token is no entry: a process that has no batch left passes one, and it counts nowhere.
     """
 
     full_state_update = False
@@ -49,8 +50,9 @@ class AnswerQuality(Metric):
         self.right_tokens += (logits.argmax(-1) == labels)[real].sum()
         width = labels.shape[1]
         answers = F.pad(answers[:, :width], (0, max(0, width - answers.shape[1])), value=IGNORED)
-        self.entries += len(labels)
-        self.right_entries += ((answers == labels) | ~real).all(dim=1).sum()
+        entry = real.any(dim=1)
+        self.entries += entry.sum()
+        self.right_entries += (((answers == labels) | ~real).all(dim=1) & entry).sum()
 
     def compute(self) -> dict[str, Tensor]:
         """The three figures; NaN when nothing was counted."""

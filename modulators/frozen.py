@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from metrics import AnswerQuality
@@ -196,8 +197,19 @@ class FrozenT5(pl.LightningModule, ABC):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self(batch).loss
-        self.log("train/loss", loss, prog_bar=True)
+        """The mean over target tokens; under several processes, this one's part of it.
+
+        Processes share each batch, and their gradients are averaged: weighted sums (see `datamodules.ragged`) make that
+        average the gradient of the whole batch's mean, and what is logged that mean. A process without a target has a
+        loss of zero, whose gradients are zeros.
+        """
+        output, weight = self(batch), batch.get("weight")
+        if weight is None:
+            loss = output.loss
+        else:
+            scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
+            loss = weight * F.cross_entropy(scores, labels, reduction="sum")
+        self.log("train/loss", loss, prog_bar=True, sync_dist=weight is not None)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -123,8 +123,8 @@ class PretrainT5(pl.LightningModule):
         """What the report says of the model."""
         return {"class": type(self).__name__, **{key: value for key, value in self.hparams.items()}}
 
-    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(mean cross-entropy in nats, number of target tokens).
+    def _loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """(mean cross-entropy in nats, number of target tokens); of a batch with a weight, that times the sum.
 
         The vocabulary is scored at real targets only: most of a padded batch of targets is none, and the scores are
         the largest tensor of the step.
@@ -140,14 +140,17 @@ class PretrainT5(pl.LightningModule):
         real = labels != -100
         # Tied embeddings score a stream scaled by 1/sqrt(d_model), as T5 v1.0 does.
         scores = self.model.lm_head(decoded[real] * self.model.config.d_model**-0.5)
+        if "weight" in batch:
+            return batch["weight"] * F.cross_entropy(scores.float(), labels[real], reduction="sum"), real.sum()
         return F.cross_entropy(scores.float(), labels[real]), real.sum()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The mean over target tokens; under several processes, this one's part of it, as in `FrozenT5`."""
         loss, _ = self._loss(batch)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist="weight" in batch)
         return loss
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         loss, count = self._loss(batch)
         name = "val/loss" if dataloader_idx == 1 else "val/span_loss"  # the task's own loss goes by the task's own key
         self.log(

@@ -1,4 +1,4 @@
-"""What tests of whole runs share: a WordNet of two hundred entries, and the command line called as a user would."""
+"""What tests of whole runs share: a small WordNet, a tiny backbone, and the command line called as a user would."""
 
 import functools
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer
+import torch
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from assets import MINI
 from tests.wordnets import Synset, write_zip
@@ -37,6 +38,26 @@ def small_wordnet(folder: Path, entries: int = ENTRIES) -> Path:
     ]
     write_zip(synsets, folder / "corpora" / "wordnet.zip")
     return folder
+
+
+def tiny_backbone(folder: Path) -> str:
+    """A T5 with seeded random weights and `mini`'s vocabulary, in the hub's layout: trains in a second."""
+    tokenizer = AutoTokenizer.from_pretrained(MINI)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_kv=4,
+        d_ff=16,
+        num_heads=4,
+        num_layers=2,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def process(*argv: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

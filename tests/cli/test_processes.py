@@ -34,15 +34,16 @@ def test_two_processes_train_and_agree_with_one(tmp_path: Path, quick: list[str]
     """Figures of a run on two ranks are those that one process finds for its checkpoint; LERP has points to lay out."""
     quick = ["--config", config, *quick[2:]]
     two = ["--config", "ddp.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2", "--data.batch_size", "8"]
+    two += ["--alpha_convergence.every_n_steps", "4"]  # the last step is one of these
     done = process("fit", *quick, *two, "--trainer.max_epochs", "1", "--output", "run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert done.stdout.splitlines()[-1] == "ended after 11 steps: max_epochs (1) reached; run/report.md"
+    assert done.stdout.splitlines()[-1] == "ended after 12 steps: max_epochs (1) reached; run/report.md"
     run = tmp_path / "run"
     report = json.loads((run / "report.json").read_text())
     assert report["environment"]["devices"] == 2
     assert report["run"]["command"][:2] == ["train.py", "fit"]  # what was typed, not what was made of it
     assert {path.name for path in tmp_path.iterdir()} == {"run"}  # the second process took no folder of its own
-    checkpoint = torch.load(run / "checkpoints" / "step_00000011.ckpt", weights_only=True)
+    checkpoint = torch.load(run / "checkpoints" / "step_00000012.ckpt", weights_only=True)
     assert all(key.startswith("modulator.") for key in checkpoint["state_dict"])
 
     one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.accelerator", "cpu"]
@@ -103,10 +104,10 @@ def test_a_signal_ends_a_run_with_one_line_and_loses_nothing(
 @pytest.mark.slow
 def test_an_error_of_all_processes_is_told_once(tmp_path: Path, quick: list[str]) -> None:
     two = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
-    done = process("fit", *quick, *two, "--data.batch_size", "64", cwd=tmp_path)
+    done = process("fit", *quick, *two, "--data.val_fraction", "0.999", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: data.batch_size: 64 leaves 1 batches of held-out entries for 2 processes")
+    assert done.stderr.startswith("error: data.val_fraction: 0.999 leaves none of")
     time.sleep(1)  # the second process goes when it sees that the first has gone
     assert not (tmp_path / "runs").exists()
 

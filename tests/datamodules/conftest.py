@@ -1,15 +1,14 @@
 """A small WordNet, a tokenizer and a tiny frozen T5 with random weights: enough to train on in a second."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import AutoTokenizer
 
 from assets import MINI
 from lexicon import Lexicon
+from tests import runs
 from tests.wordnets import excerpt, write_zip
 
 
@@ -31,20 +30,5 @@ def small_wordnet(lexicon: Lexicon, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def tiny_backbone(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder: Path = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=16,
-        d_kv=4,
-        d_ff=16,
-        num_heads=4,
-        num_layers=2,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-        eos_token_id=1,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return runs.tiny_backbone(tmp_path_factory.mktemp("backbone"))

@@ -84,6 +84,28 @@ def test_epochs_differ_and_are_reproducible(data: GlossDataModule) -> None:
     assert any(one["input_ids"].shape != two["input_ids"].shape for one, two in zip(first, second, strict=True))
 
 
+def test_processes_share_each_batch(data: GlossDataModule, small_wordnet: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three processes with 64 texts a batch are given what one with 192 is given, masks and all."""
+    one = GlossDataModule(tokenizer="mini", batch_size=192, val_fraction=0.3, nltk_data=small_wordnet)
+    one.setup()
+    recipes = [rows.tolist() for rows, _ in one._deal(2)]
+    for recipe in one._deal(2)[:6]:
+        whole, parts = one.cook(recipe), []
+        for rank in range(3):
+            monkeypatch.setattr(GlossDataModule, "_place", (rank, 3))
+            assert [rows.tolist() for rows, _ in data._deal(2)] == recipes
+            parts.append(data.cook(recipe))
+        monkeypatch.undo()
+        assert {part["weight"] for part in parts} == {3 / int((whole["labels"] != -100).sum())}
+        for key in ("input_ids", "labels"):
+            dealt = [None] * len(whole[key])
+            for rank, part in enumerate(parts):
+                dealt[rank::3] = part[key]
+            for row, found in zip(whole[key], dealt, strict=True):
+                assert torch.equal(row[: len(found)], found)
+                assert len(set(row[len(found) :].tolist())) <= 1, "the rest is padding"
+
+
 def test_a_batch_of_spans(data: GlossDataModule) -> None:
     batch = data.batch_of_spans(data.spans.rows(np.arange(8)), np.random.default_rng(0))
     sentinel = data.tokenizer.convert_tokens_to_ids("<extra_id_0>")

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import GlossDataModule, WordNetDataModule
+from datamodules.position import Position
 from lexicon import Lexicon
 from modulators import LerpModulator, ModulatedT5, PretrainT5
 from tests.wordnets import excerpt, write_zip
@@ -206,11 +207,34 @@ def test_part_of_an_epoch(start: Any, tmp_path: Path) -> None:
 
 def test_another_plan_in_mid_epoch(start: Any, whole: tuple[Run, Path]) -> None:
     _, folder = whole
-    with pytest.raises(ValueError, match=r"stopped in mid-epoch with data.batch_size 8 \(now 4\); resume it with"):
+    with pytest.raises(
+        ValueError,
+        match=r"stopped in mid-epoch with data.batch_size 8 \(now 4\); resume it with the same, counted over all proc",
+    ):
         start(resume=folder / "step_5.ckpt", data={"batch_size": 4})
     # Between epochs nothing is lost by another batch size.
     resumed = start(resume=folder / "epoch_18.ckpt", data={"batch_size": 4})
     assert len(resumed.seen) in (2 * BATCHES - 1, 2 * BATCHES)
+
+
+def test_another_number_of_processes_in_mid_epoch() -> None:
+    """What counts is the batch of all processes together. An earlier version gave each of them batches of its own."""
+    position = Position()
+    state = {"epoch": 1, "batches": 5, "processed": 14}
+    position.load_state_dict({**state, "plan": {"data.batch_size": 8, "data.seed": 42, "processes": 1}})
+    position.check({"data.batch_size": 8, "data.seed": 42})
+    with pytest.raises(
+        ValueError, match=r"mid-epoch with data.batch_size 8 \(now 16\), data.seed 42 \(now 1\); resume"
+    ):
+        position.check({"data.batch_size": 16, "data.seed": 1})
+    position.load_state_dict({**state, "plan": {"data.batch_size": 8, "data.seed": 42, "processes": 2}})
+    for batch_size in (8, 16):
+        with pytest.raises(
+            ValueError, match=r"an earlier version, which dealt batches of data.batch_size to 2 processes"
+        ):
+            position.check({"data.batch_size": batch_size, "data.seed": 42})
+    position.load_state_dict({**state, "batches": 0, "plan": {"data.batch_size": 8, "processes": 2}})
+    position.check({"data.batch_size": 16})
 
 
 def test_a_new_run_begins_at_the_beginning(few: str, tiny_backbone: str, whole: tuple[Run, Path]) -> None:

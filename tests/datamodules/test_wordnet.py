@@ -100,7 +100,7 @@ def test_population(data: WordNetDataModule) -> None:
     assert distances[5, 900] == data.corpus.lexicon.taxonomy.path_distance(a, b)
 
 
-def ranks(data: WordNetDataModule, name: str, world: int) -> list[list[dict[str, torch.Tensor]]]:
+def ranks(data: WordNetDataModule, name: str, world: int) -> list[list[dict[str, Any]]]:
     """The batches of each rank. A DataModule needs of its trainer only what is given here."""
     dealt = []
     for rank in range(world):
@@ -120,12 +120,13 @@ def ranks(data: WordNetDataModule, name: str, world: int) -> list[list[dict[str,
     return dealt
 
 
-def sources(batches: list[dict[str, torch.Tensor]]) -> list[bytes]:
-    """Each example of some batches, as bytes without its padding."""
+def sources(batches: list[dict[str, Any]]) -> list[bytes]:
+    """Each example of some batches that has a target, as bytes without its padding."""
     return [
         ids[mask.bool()].numpy().tobytes() + labels[labels != -100].numpy().tobytes()
         for batch in batches
         for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True)
+        if (labels != -100).any()
     ]
 
 
@@ -141,20 +142,43 @@ def test_each_example_once(small: WordNetDataModule) -> None:
     assert Counter(train + held_out) == Counter(everything)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_an_epoch(small: WordNetDataModule, world: int) -> None:
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_ranks_share_each_batch(small: WordNetDataModule, small_wordnet: str, world: int) -> None:
+    """W processes with b examples a batch are given what one process with W·b is given, batch by batch."""
+    one = WordNetDataModule(nltk_data=small_wordnet, matching="all", batch_size=16 * world)
+    one.setup()
+    whole = list(one.train_dataloader())
     per_rank = ranks(small, "train_dataloader", world)
-    assert len({len(batches) for batches in per_rank}) == 1, "as many batches on each rank"
-    one = Counter(sources(list(small.train_dataloader())))
-    dealt = Counter(sources([batch for batches in per_rank for batch in batches]))
-    assert not dealt - one, "nothing twice"
-    assert sum((one - dealt).values()) <= (world - 1) * 16, "fewer than one round of batches is left for another epoch"
+    assert {len(batches) for batches in per_rank} == {len(whole)}
+    for batch, *parts in zip(whole, *per_rank, strict=True):
+        assert Counter(sources([batch])) == Counter(sources(parts))
+        targets = int((batch["labels"] != -100).sum())
+        assert {part["weight"] for part in parts} == {world / targets}
+        assert max(len(part["labels"]) for part in parts) - min(len(part["labels"]) for part in parts) <= 1
+    assert all("weight" not in batch for batch in whole)
 
 
-def test_validation_is_dealt_whole_and_unpadded(small: WordNetDataModule) -> None:
-    per_rank = ranks(small, "val_dataloader", 2)
+def test_a_last_batch_that_does_not_go_round(small_wordnet: str) -> None:
+    """The last batch is one example, and all processes but one get one without a target for it."""
+    data = WordNetDataModule(nltk_data=small_wordnet, matching="all", batch_size=1)
+    data.setup()
+    n = len(data.corpus.trained)
+    world, data.batch_size = next((w, size) for w in (2, 3, 5) for size in range(3, n) if n % (w * size) == 1)
+    per_rank = ranks(data, "train_dataloader", world)
+    empty = [[not bool((batch["labels"] != -100).any()) for batch in batches] for batches in per_rank]
+    assert [sum(some) for some in empty] == [0] + [1] * (world - 1)
+    assert all(len(batch["input_ids"]) for batches in per_rank for batch in batches)
+
+
+@pytest.mark.parametrize("world", [2, 3, 20])
+def test_validation_is_dealt_whole_and_unpadded(small: WordNetDataModule, world: int) -> None:
+    per_rank = ranks(small, "val_dataloader", world)
     together = Counter(sources([batch for batches in per_rank for batch in batches]))
     assert together == Counter(sources(list(small.val_dataloader())))
+    assert len({len(batches) for batches in per_rank}) == 1, "hooks and collectives are called once a batch"
+    # trainer.limit_val_batches counts a process's batches: of W with b each, the entries of one with W·b.
+    first = Counter(sources([batch for batches in per_rank for batch in batches[:1]]))
+    assert first == Counter(sources(list(small.val_dataloader())[:world]))
 
 
 def test_matching_all_keeps_lemmas_of_any_length(small: WordNetDataModule, small_wordnet: str) -> None:

@@ -90,6 +90,17 @@ def test_what_follows_the_end_does_not_count() -> None:
         assert float(quality.compute()["exact_match"]) == right
 
 
+def test_a_row_without_a_target_counts_nowhere() -> None:
+    made = batches(3)
+    expected = counted(made).compute()
+    logits, labels, answers = made[1]
+    padded = [*made, (logits, torch.full_like(labels, -100), answers)]
+    logits, labels, answers = made[0]
+    rows = torch.cat([labels, torch.full_like(labels, -100)])
+    padded[0] = (logits.repeat(2, 1, 1), rows, answers.repeat(2, 1))
+    assert counted(padded).compute() == expected
+
+
 def test_nothing_counted() -> None:
     quality = AnswerQuality()
     with pytest.warns(UserWarning, match="compute"):

@@ -1,0 +1,255 @@
+"""Work that several processes do together, for tests that compare what they find with what one process finds.
+
+`together` starts the processes of a world once, and each does a list of jobs; a job done without `together` is done by
+one process that knows nothing of others.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import multiprocessing
+
+import metrics
+from callbacks import AlphaConvergence, FirstValidation, PentachoronHealth, RelationalAlignment
+from cli.run import quiet
+from datamodules import GlossDataModule, WordNetDataModule
+from modulators import FieldModulator, ModulatedT5, PretrainT5
+
+ENTRIES = 60  # of the WordNet that these jobs ask for, with matching: all
+Job = Callable[[], Any]
+
+
+def together(world: int, jobs: list[Job], folder: Path) -> list[list[Any]]:
+    """What each process of a world found: rank → a result a job."""
+    folder.mkdir()
+    multiprocessing.spawn(_join, (world, jobs, str(folder)), nprocs=world)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+def _join(rank: int, world: int, jobs: list[Job], folder: str) -> None:
+    warnings.simplefilter("error")
+    # A rank without a share of the population; torchmetrics says so on the first rank of each machine alone.
+    warnings.filterwarnings("ignore", message="The ``compute`` method of metric EntryRepresentations")
+    warnings.filterwarnings("ignore", ".*use of fork.. may lead to deadlocks", DeprecationWarning)
+    quiet()
+    torch.set_num_threads(1)
+    # A process that was spawned would spawn a DataLoader's workers too, and each would import torch anew.
+    multiprocessing.set_start_method("fork", force=True)
+    # What torchrun tells its processes, but for a port: they meet in a file.
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"}
+    os.environ |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    torch.save([job() for job in jobs], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def world_size() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _trainer(folder: str, **settings: Any) -> pl.Trainer:
+    together = {"strategy": "ddp", "devices": world_size(), "use_distributed_sampler": False}
+    return pl.Trainer(
+        **(together if torch.distributed.is_initialized() else {"devices": 1}),
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        **settings,
+    )
+
+
+# Jobs
+
+
+def metric_figures(n: int) -> dict[str, float]:
+    """Every metric with a distributed state, on ``n`` samples, each of which one process holds."""
+    rng = np.random.default_rng(n)
+    own = range(_rank(), n, world_size())
+    figures: dict[str, float] = {}
+
+    quality = metrics.AnswerQuality()
+    for i in range(-(-n // world_size())):
+        row = own[i] if i < len(own) else 0
+        logits, labels, answers = answer(row)
+        quality.update(logits, labels if i < len(own) else torch.full_like(labels, -100), answers)
+    figures |= {f"answers/{key}": float(value) for key, value in quality.compute().items()}
+
+    hidden = torch.from_numpy(rng.standard_normal((n, 3, 6)).astype(np.float32))
+    mask = torch.from_numpy(rng.integers(0, 2, (n, 3)))
+    mask[:, 0] = 1
+    representations = metrics.EntryRepresentations(n, 6)
+    for row in own:
+        representations.update(torch.tensor([row]), hidden[row : row + 1], mask[row : row + 1])
+    points = representations.compute()
+    figures |= {f"representations/{i}": value for i, value in enumerate(points.flatten().tolist())}
+
+    distances = np.triu(rng.integers(1, 12, (n, n)), 1).astype(np.uint8)
+    distances += distances.T
+    held_out = rng.random(n) < 0.4
+    for pairs in ("all", 20):
+        alignment = metrics.RelationalAlignment(distances, held_out, pairs)  # type: ignore[arg-type]
+        alignment.update(points)
+        figures |= {f"relational/{pairs}/{key}": float(value) for key, value in alignment.compute().items()}
+    if n >= 5:
+        shape = metrics.PentachoronCV(50)
+        shape.update(points)
+        figures |= {f"pentachoron/{key}": float(value) for key, value in shape.compute().items()}
+    return figures
+
+
+def answer(row: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores, labels and the greedy answer of an entry; every third answer is right."""
+    generator = torch.Generator().manual_seed(row)
+    labels = torch.randint(2, 11, (1, 1 + row % 4), generator=generator)
+    logits = torch.randn(1, labels.shape[1], 11, generator=generator)
+    return logits, labels, labels if row % 3 == 0 else labels + 1
+
+
+def validation(n: int, wordnet: str, backbone: str, folder: str, baselines: bool = True) -> dict[str, float]:
+    """`Trainer.validate` of an untrained modulator, ``n`` entries held out."""
+    pl.seed_everything(0, verbose=False)
+    module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
+    data = WordNetDataModule(
+        backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=n / ENTRIES, batch_size=3
+    )
+    looks = [RelationalAlignment(baselines=baselines, bootstrap=0), PentachoronHealth(n=50)]
+    (figures,) = _trainer(folder, callbacks=looks).validate(module, datamodule=data, verbose=False)
+    assert len(data.corpus.held_out) == n
+    return dict(figures)
+
+
+def entry_by_entry(n: int, wordnet: str, backbone: str) -> dict[str, float]:
+    """The first three figures of `validation` without Trainer, batches or metric."""
+    pl.seed_everything(0, verbose=False)
+    module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
+    module.configure_model()
+    data = WordNetDataModule(backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=n / ENTRIES)
+    data.setup()
+    loss = right = whole = tokens = 0.0
+    for row in data.corpus.held_out:
+        source = torch.from_numpy(data.corpus.sources[int(row)]).long()[None]
+        target = torch.from_numpy(data.corpus.targets[int(row)]).long()[None]
+        with torch.no_grad():
+            output = module.model(input_ids=source, labels=target)
+            answered = module.model.generate(input_ids=source, max_new_tokens=target.shape[1], do_sample=False)[:, 1:]
+        loss += float(output.loss) * target.shape[1]
+        right += int((output.logits.argmax(-1) == target).sum())
+        tokens += target.shape[1]
+        whole += torch.equal(answered, target)
+    return {"val/loss": loss / tokens, "val/token_accuracy": right / tokens, "val/exact_match": whole / n}
+
+
+class Watch(pl.Callback):
+    """Keeps the loss that is logged at each step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+
+class SaveAt(pl.Callback):
+    """Saves once, after a step."""
+
+    def __init__(self, step: int, file: str) -> None:
+        self.step, self.file = step, file
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.file)
+
+
+def training(
+    batch_size: int,
+    wordnet: str,
+    backbone: str,
+    folder: str,
+    workers: int = 0,
+    save_at: int = 0,
+    resume: str | None = None,
+) -> dict[str, Any]:
+    """Two epochs over 49 of 60 entries with targets of unequal length, to the end: losses, figures and weights.
+
+    Without the edge expert: its two features are the same number, so its LayerNorm gives zeros and its gradient is
+    rounding noise, which AdamW makes steps of.
+    """
+    pl.seed_everything(0, verbose=False)
+    modulator = partial(FieldModulator, initial_alpha=0.2, expert_ks=(2, 4))
+    module = ModulatedT5(modulator, backbone=backbone, lr=0.01)
+    data = WordNetDataModule(
+        backbone=backbone,
+        nltk_data=wordnet,
+        matching="all",
+        val_fraction=11 / ENTRIES,
+        batch_size=batch_size,
+        num_workers=workers,
+    )
+    first, watch = FirstValidation(), Watch()
+    save = [SaveAt(save_at, f"{folder}/step_{save_at}.ckpt")] if save_at else []
+    trainer = _trainer(folder, max_epochs=2, gradient_clip_val=1.0, callbacks=[first, watch, *save])
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    return {
+        "losses": watch.losses,
+        "validation": [first.figures.get("val/loss", 0.0), float(trainer.callback_metrics["val/loss"])],
+        "weights": dict(module.state_dict()),
+    }
+
+
+def pretraining(batch_size: int, wordnet: str, folder: str) -> dict[str, Any]:
+    """An epoch of span corruption and pairs, all weights learning."""
+    pl.seed_everything(0, verbose=False)
+    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_heads": 2, "num_layers": 1, "num_decoder_layers": 1}
+    module, watch = PretrainT5(**sizes), Watch()
+    data = GlossDataModule(tokenizer="mini", nltk_data=wordnet, batch_size=batch_size, val_fraction=0.2)
+    trainer = _trainer(folder, max_epochs=1, callbacks=[watch])
+    trainer.fit(module, datamodule=data)
+    return {
+        "losses": watch.losses,
+        "validation": [float(trainer.callback_metrics[key]) for key in ("val/loss", "val/span_loss")],
+        "weights": dict(module.state_dict()),
+    }
+
+
+class _Drifting(PentachoronHealth):
+    """Sees a healthy cloud, but on one rank."""
+
+    def __init__(self, seen_by: int) -> None:
+        super().__init__(patience=2)
+        self.seen_by = seen_by
+
+    def _figures(self, module: pl.LightningModule, points: torch.Tensor) -> dict[str, float]:
+        drifted = bool(self._base) and _rank() == self.seen_by
+        return {"cv": 0.9 if drifted else 0.3}
+
+
+def disagreement(wordnet: str, backbone: str, folder: str, drift_seen_by: int, rest_seen_by: int) -> int:
+    """Steps of a training of four epochs of seven, where a rank wants to stop that another would go on with.
+
+    That the cloud has drifted is seen at the end of the first epoch, that alpha rests, at the third step.
+    """
+    module = ModulatedT5(partial(FieldModulator, expert_ks=(2,)), backbone=backbone, lr=0.01)
+    data = WordNetDataModule(
+        backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=11 / ENTRIES, batch_size=4
+    )
+    tolerance = 9.0 if _rank() == rest_seen_by else 1e-9
+    looks = [_Drifting(drift_seen_by), AlphaConvergence(every_n_steps=1, window=4, tolerance=tolerance, stop=True)]
+    trainer = _trainer(folder, max_epochs=4, limit_train_batches=7, callbacks=looks)
+    trainer.fit(module, datamodule=data)
+    assert (drift_seen_by == 0) == (looks[0].stop_reason is not None)
+    return trainer.global_step
