@@ -210,7 +210,8 @@ class FrozenT5(pl.LightningModule, ABC):
             scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
             loss = weight * F.cross_entropy(scores, labels, reduction="sum")
         self.log("train/loss", loss, prog_bar=True, sync_dist=weight is not None)
-        return loss
+        # 1, or NaN: of a loss that is infinite the gradient may be finite, and of one process's alone the others' is
+        return loss * (1 + 0 * loss.detach())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch).logits
