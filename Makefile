@@ -50,7 +50,7 @@ test-slow: setup  ## the slow tests alone
 	@echo "== pytest (slow)"
 	@$(PY) -m pytest -m slow $(ARGS)
 
-test-faults: setup  ## the whole fault suite: kills, signals, full disks, damaged files; ends with a table
+test-faults: setup  ## the whole fault suite, most of an hour: kills, signals, full disks …; ends with a table
 	@echo "== pytest (faults)"
 	@FAULTS=all $(PY) -m pytest tests/faults --timeout 1800 $(ARGS)
 

@@ -23,7 +23,7 @@ QUICK = [
 ]
 # Run by a test of their own; every other configuration is an overlay on field.yaml, or runs alone.
 ALONE = {"field.yaml", "lerp.yaml"}
-OWN_TEST = {"t5_small.yaml", "ddp.yaml", "wandb.yaml", "pretrain_mini.yaml"}
+OWN_TEST = {"t5_small.yaml", "ddp.yaml", "slurm.yaml", "wandb.yaml", "pretrain_mini.yaml"}  # slurm: tests/faults
 
 
 @pytest.fixture(scope="session")

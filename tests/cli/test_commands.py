@@ -111,6 +111,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     assert resumed["loss"]["validation"]["first"] == logged["val/loss"][0]
 
 
+@pytest.mark.slow  # tests/faults/test_kills.py does the like, and more
 def test_a_run_that_is_resumed_in_mid_epoch_ends_as_if_unbroken(call: Call, quick: list[str]) -> None:
     whole = ["--trainer.max_epochs", "2", "--checkpoint.every_n_train_steps", "4", "--checkpoint.save_top_k", "-1"]
     assert call("fit", "--config", "field.yaml", *quick, *whole, "--output", "run").code == 0

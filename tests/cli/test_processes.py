@@ -29,7 +29,8 @@ def last(path: Path, key: str) -> float:
         return [float(row[key]) for row in csv.DictReader(stream) if row.get(key)][-1]
 
 
-@pytest.mark.parametrize("config", ["lerp", pytest.param("field", marks=pytest.mark.slow)])
+@pytest.mark.slow  # tests/faults/test_world_sizes.py does the like at less cost
+@pytest.mark.parametrize("config", ["lerp", "field"])
 def test_two_processes_train_and_agree_with_one(tmp_path: Path, quick: list[str], call: Call, config: str) -> None:
     """Figures of a run on two ranks are those that one process finds for its checkpoint; LERP has points to lay out."""
     quick = ["--config", config, *quick[2:]]
@@ -74,9 +75,8 @@ def started(tmp_path: Path, *argv: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # tests/faults/test_signals.py does the like without the imports
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_run_with_one_line_and_loses_nothing(
     tmp_path: Path, quick: list[str], number: signal.Signals, code: int, call: Call
 ) -> None:
