@@ -80,7 +80,7 @@ def settle(trainer: pl.Trainer) -> None:
     _set(batches.total, batches.total.processed - undone)
     _set(batches.current, batches.current.processed - undone)
     loop._batches_that_stepped = loop.global_step
-    if trainer.validating:
+    if trainer.validating and not undone:  # otherwise its last batch is done again, and the validation with it
         # one batch begun and none done is how Lightning knows that a validation has to be gone back to
         _set(validation.total, 0)
         validation.total.ready = validation.total.started = 1

@@ -69,7 +69,7 @@ def test_a_run_goes_on_from_a_signal_to_the_bit(number: int, quick: list[str], t
         assert run.wait() == [0], run.err
     duration = time.monotonic() - began
     whole = tmp_path / "whole" / "run"
-    for i in range(many(4, 1)):
+    for i in range(many(2, 1)):
         tally.tried(kind, note="the same to the bit as a run never stopped")
         folder, line = tmp_path / str(i), argv
         for _ in range(3):
