@@ -21,7 +21,7 @@ from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from lexicon import Lexicon
 from modulators import FieldModulator, ResidualStream, save_modulator
 from storage import StorageError
-from tests.faults.conftest import ALL, Tally
+from tests.faults.conftest import Tally
 from tests.faults.disks import Disk, mounted
 from tests.runs import ROOT, main, small_wordnet
 
@@ -145,11 +145,10 @@ def test_a_drawing_and_an_artefact_on_a_full_disk(disk: Disk, tally: Tally) -> N
     tally.survived(PARTS, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["full", "read-only", "damaged"])
 def test_a_cache_that_keeps_nothing(disk: Disk, wordnet: str, state: str, tally: Tally) -> None:
     """WordNet's arrays and numba's machine code: one line for each, and the same answer."""
-    if not ALL:
-        pytest.skip("one of `make test-faults`")
     kind = "cache full, read-only or damaged"
     tally.tried(kind, note="the same answer without it, one line for each cache")
     program = (
@@ -247,6 +246,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_process_whose_disk_fails(
     disk: Disk,
@@ -257,8 +257,6 @@ def test_a_process_whose_disk_fails(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    if not ALL:
-        pytest.skip("one of `make test-faults`")
     tally.tried(KIND)
     disk.remount("size=20m")
     run = disk.path / "run"
