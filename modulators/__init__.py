@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from modulators.field import FieldModulator
     from modulators.geometry import Geometry
     from modulators.hooks import ModulatorHandle, attach
+    from modulators.known import register
     from modulators.lerp import LerpModulator
     from modulators.pretraining import PretrainT5
     from modulators.seq2seq import ModulatedT5
@@ -29,6 +30,7 @@ _HOMES = {
     "ResidualStream": "base",
     "attach": "hooks",
     "load_modulated": "artifact",
+    "register": "known",
     "save_modulator": "artifact",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "ResidualStream",
     "attach",
     "load_modulated",
+    "register",
     "save_modulator",
 ]
 

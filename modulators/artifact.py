@@ -12,14 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-import modulators
 from modulators.backbone import first_line, load_backbone, load_config, load_tokenizer, stream_of
 from modulators.base import Modulator, ResidualStream
 from modulators.hooks import attach
+from modulators.known import known, named
 from storage import storing, write_whole
 
 WEIGHTS, CONFIG, CARD = "modulator.safetensors", "modulator_config.json", "README.md"
-_KNOWN = ("LerpModulator", "FieldModulator")
 
 _CARD = """\
 # {kind} for {backbone}
@@ -67,8 +66,8 @@ def save_modulator(
         ValueError: a modulator of a class that `load_modulated` does not know.
     """
     kind = type(modulator).__name__
-    if kind not in _KNOWN:
-        raise ValueError(f"a {kind} cannot be saved as an artefact; known are {', '.join(_KNOWN)}")
+    if kind not in known():
+        raise ValueError(f"a {kind} cannot be saved as an artefact; known are {', '.join(known())}")
     folder = Path(folder)
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,8 +140,10 @@ def load_modulated(folder_or_hub_id: str | Path, backbone: str | None = None) ->
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
         raise ValueError(f"{folder}: no artefact of a modulator ({CONFIG}: {reason})") from error
-    if kind not in _KNOWN:
-        raise ValueError(f"{folder / CONFIG}: modulator is {kind!r}; it must be one of {', '.join(_KNOWN)}")
+    try:
+        modulator_class = named(kind)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
     stream = stream_of(load_config(backbone))
     if stream != trained_on:
         raise ValueError(f"{folder}: trained for a backbone of {asdict(trained_on)}; {backbone!r} has {asdict(stream)}")
@@ -155,7 +156,7 @@ def load_modulated(folder_or_hub_id: str | Path, backbone: str | None = None) ->
         raise ValueError(f"{folder / WEIGHTS}: not the tensors that {CONFIG} describes ({reason})") from error
     try:
         _check_sizes(kind, init_args, tensors)
-        modulator: Modulator = getattr(modulators, kind)(stream, **init_args)
+        modulator = modulator_class(stream, **init_args)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / CONFIG}: init_args: {first_line(error)}") from error
     try:

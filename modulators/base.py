@@ -1,7 +1,8 @@
 """What every modulator is: a small trained map on the residual stream of a frozen encoder, applied before each block.
 
 `Modulator` owns what does not depend on the formula: checking its input, keeping the arithmetic in fp32 however low the
-stream's precision is, and the alpha logits. A subclass writes one formula (`_modulate`) and says what its alphas are.
+stream's precision is, the alpha logits, and scaling alpha when it is asked to. A subclass writes one formula
+(`_modulate`) and says what its alphas are.
 Nobody here knows a Transformer: `modulators.hooks` brings the two together.
 """
 
@@ -54,6 +55,7 @@ class Modulator(nn.Module, ABC):
         residual: Float[Tensor, "batch tokens width"],
         layer: int,
         token_ids: Int[Tensor, "..."] | None = None,
+        alpha_scale: float = 1.0,
     ) -> Float[Tensor, "batch tokens width"]:
         """The modulated stream, in the dtype of `residual`.
 
@@ -61,6 +63,7 @@ class Modulator(nn.Module, ABC):
             residual: (B, S, D), what block `layer` would have read.
             layer: index of the encoder block.
             token_ids: (B, S); only a modulator that looks tokens up needs them.
+            alpha_scale: alphas are used times this; at 0 the stream comes back as it was, to the bit.
 
         Raises:
             ValueError: a stream of another width, a layer that the modulator has no alpha for, or token ids that are
@@ -74,11 +77,17 @@ class Modulator(nn.Module, ABC):
             raise ValueError(f"layer {layer}: the modulator has {self.stream.n_layers}, {_span(self.stream.n_layers)}")
         # Autocast would run the small matrix products in bf16, whose 8 bits a determinant does not survive.
         with torch.autocast(device_type=residual.device.type, enabled=False):
-            return self._modulate(residual, layer, token_ids)
+            alpha = self.alphas[layer]
+            alpha = alpha if alpha_scale == 1.0 else alpha_scale * alpha
+            return self._modulate(residual, alpha, layer, token_ids)
 
     @abstractmethod
-    def _modulate(self, residual: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
-        """The formula. Autocast is off; the result has the dtype of `residual`."""
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
+        """The formula. Autocast is off; the result has the dtype of `residual`.
+
+        `alpha` (experts,) is what to use, and is the identity at 0: this layer's row of `alphas`, scaled where a user
+        asked for that.
+        """
 
     @property
     @abstractmethod

@@ -150,18 +150,17 @@ class FieldModulator(Modulator):
         start = (initial_alpha - alpha_min) / (alpha_max - alpha_min) if self.smooth else initial_alpha
         self._register_alpha_logits(torch.full((stream.n_layers, len(expert_ks)), logit(start)), learnable_alpha)
 
-    def _modulate(self, residual: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
         active = self._read_active(residual)
         stream = at_least_fp32(active)  # (B, S, A)
-        alphas = self.alphas[layer].to(stream.dtype)
         modulated = stream
-        for (name, expert), deformation, alpha in zip(
-            self._experts(), self._deformations(stream), alphas.unbind(), strict=True
+        for (name, expert), deformation, a in zip(
+            self._experts(), self._deformations(stream), alpha.to(stream.dtype).unbind(), strict=True
         ):
             features = expert.features(deformation)
             gate = _linear(features, cast(nn.Linear, self.gate_projs[name])).sigmoid()
-            strength = alpha * expert.validity(features) if self.validity_gate else alpha
-            modulated = modulated * torch.addcmul(1 - alpha, strength, gate)
+            strength = a * expert.validity(features) if self.validity_gate else a
+            modulated = modulated * torch.addcmul(1 - a, strength, gate)
         return self._write_active(residual, modulated.to(residual.dtype))
 
     def _deformations(self, stream: Tensor) -> tuple[Tensor, ...]:

@@ -4,10 +4,11 @@ Nothing of Hugging Face's forward is copied and no module is replaced, so `gener
 checkpointing and other people's hooks go on working, and the model's state dict stays the base's.
 
 The hooks keep no state between calls. One on the encoder writes, as a keyword argument that the encoder hands on to its
-blocks, whether this pass is modulated and by which tokens; the hook on each block takes it out again. A block
-that is run a second time in the backward pass (gradient checkpointing) thus sees its own batch, not the newest one.
+blocks, whether and how strongly this pass is modulated and by which tokens; the hook on each block takes it out again.
+A block that is run a second time in the backward pass (gradient checkpointing) thus sees its own batch, not the newest.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +28,7 @@ class _Pass(NamedTuple):
     """What the blocks must know of the encoder pass that they are part of."""
 
     active: bool
+    alpha_scale: float
     token_ids: Tensor | None
 
 
@@ -42,6 +44,7 @@ class ModulatorHandle:
         self.modulator = modulator
         self.layers = layers
         self._active = True
+        self._alpha_scale = 1.0
         self._argument = f"modulation_{next(_numbers)}"
         # Blocks outside `layers` need a hook too: it takes the argument away before the block would see it.
         blocks = list(cast(nn.ModuleList, encoder.block))
@@ -67,23 +70,40 @@ class ModulatorHandle:
         finally:
             self._active = before
 
+    @contextmanager
+    def scaled(self, factor: float) -> Iterator[None]:
+        """Inside, every α is used times `factor`: at 0 the base model, bit for bit. Nested factors multiply.
+
+        What is trained does not change, nor what is saved. Beyond 1 an α may leave the range that it was trained in.
+
+        Raises:
+            ValueError: a factor that is not finite.
+        """
+        if not math.isfinite(factor):
+            raise ValueError(f"scaled: factor is {factor}; it must be finite")
+        before, self._alpha_scale = self._alpha_scale, self._alpha_scale * float(factor)
+        try:
+            yield
+        finally:
+            self._alpha_scale = before
+
     def _announce(
         self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         token_ids = kwargs.get("input_ids", args[0] if args else None)
-        return args, {**kwargs, self._argument: _Pass(self._active, token_ids)}
+        return args, {**kwargs, self._argument: _Pass(self._active, self._alpha_scale, token_ids)}
 
     def _rewrite(
         self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kwargs = dict(kwargs)
         # A block called on its own, outside the encoder, was announced by nobody.
-        now: _Pass = kwargs.pop(self._argument, _Pass(self._active, None))
+        now: _Pass = kwargs.pop(self._argument, _Pass(self._active, self._alpha_scale, None))
         if not now.active or layer not in self.layers:
             return args, kwargs
         if args:
-            return (self.modulator(args[0], layer, now.token_ids), *args[1:]), kwargs
-        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids)
+            return (self.modulator(args[0], layer, now.token_ids, now.alpha_scale), *args[1:]), kwargs
+        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids, now.alpha_scale)
         return args, kwargs
 
 

@@ -81,7 +81,7 @@ class LerpModulator(Modulator):
         logits = torch.full((stream.n_layers if per_layer_alpha else 1, 1), logit(initial_alpha))
         self._register_alpha_logits(logits, learnable_alpha)
 
-    def _modulate(self, residual: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
         if token_ids is None:
             raise ValueError(
                 "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
@@ -90,7 +90,7 @@ class LerpModulator(Modulator):
         stream = at_least_fp32(residual)
         point = F.embedding(token_ids, self.geometric_embed.weight).to(stream.dtype)  # (B, S, G)
         target = F.linear(point, self.proj.weight.to(stream.dtype))  # (B, S, D)
-        return torch.lerp(stream, target, self.alphas[layer].to(stream.dtype)).to(residual.dtype)
+        return torch.lerp(stream, target, alpha.to(stream.dtype)).to(residual.dtype)
 
     @torch.no_grad()
     def place_geometry(self, rows: Float[Tensor, "vocabulary dims"], projection: Float[Tensor, "width dims"]) -> None:

@@ -35,6 +35,25 @@ def test_it_modulates_when_attached_and_not_when_disabled_or_removed(
     assert torch.equal(encode(model, batch), base)
 
 
+def test_scaled_alpha(model: PreTrainedModel, modulator: Modulator, batch: dict[str, Tensor]) -> None:
+    base = encode(model, batch)
+    handle = attach(model, modulator)
+    modulated = encode(model, batch)
+    with handle.scaled(0.0):
+        assert torch.equal(encode(model, batch), base)
+    with handle.scaled(0.5):
+        half = encode(model, batch)
+        with handle.scaled(2.0):
+            assert torch.equal(encode(model, batch), modulated)
+        assert torch.equal(encode(model, batch), half)
+    assert 0 < (half - base).norm() < (modulated - base).norm()
+    with pytest.raises(KeyboardInterrupt), handle.scaled(2.0):
+        raise KeyboardInterrupt
+    assert torch.equal(encode(model, batch), modulated)
+    with pytest.raises(ValueError, match=r"^scaled: factor is nan; it must be finite$"), handle.scaled(float("nan")):
+        pass
+
+
 def test_disabled_is_over_after_an_error(
     model: PreTrainedModel, modulator: Modulator, batch: dict[str, Tensor]
 ) -> None:
