@@ -17,9 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.environment import command_line, machine, peak_memory, seed, versions
 from callbacks.first_validation import FirstValidation
-from callbacks.metrics_csv import MetricsCSV, read_metrics
-from callbacks.report_figures import draw
-from callbacks.report_text import markdown
+from callbacks.metrics_csv import MetricsCSV
 from callbacks.report_values import (
     alphas_of,
     finite,
@@ -31,6 +29,9 @@ from callbacks.report_values import (
     stop_reason,
     what_happened,
 )
+from pages.report_figures import draw
+from pages.report_text import markdown
+from pages.series import read_metrics
 from storage import StorageError, write_whole
 
 _SECTIONS = {"AlphaConvergence": "alpha", "RelationalAlignment": "relational", "PentachoronHealth": "pentachoron"}

@@ -8,10 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from callbacks import figures
-from callbacks.report_text import before_and_after
-
-Series = list[tuple[int, float]]
+from pages import figures
+from pages.report_text import before_and_after
+from pages.series import Series
 
 _ALPHA = re.compile(r"alpha/layer_(\d+)(?:_(\w+))?")
 _BAND = re.compile(r"band/([\d.]+)_([\d.]+)")

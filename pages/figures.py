@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from callbacks.plotting import (
+from pages.plotting import (
     BLUE,
     GREEN,
     GREY,
@@ -26,7 +26,7 @@ from callbacks.plotting import (
     save,
     smoothed,
 )
-from callbacks.wording import number, short
+from pages.wording import number, short
 
 __all__ = ["alpha_over_steps", "bands", "final_alpha", "loss", "pentachoron", "relational", "save"]
 

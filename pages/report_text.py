@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from callbacks.wording import duration, number
+from pages.wording import duration, number
 
 Report = Mapping[str, Any]
 
