@@ -1,4 +1,4 @@
-"""Writes down what a run was and what it found: `report.json` for programs, `report.md` for people, and the figures.
+"""Writes down what a run was and what it found: `report.json` for programs, `report.md` and `report.html` for people.
 
 Also when the run was interrupted or failed, saying so. An evaluation in a folder that a training left its figures in
 writes files of its own beside them: it never touches what the training found.
@@ -29,7 +29,9 @@ from callbacks.report_values import (
     stop_reason,
     what_happened,
 )
+from callbacks.side_by_side import side_by_side
 from pages.report_figures import draw
+from pages.report_page import of_folder
 from pages.report_text import markdown
 from pages.series import read_metrics
 from storage import StorageError, write_whole
@@ -41,7 +43,7 @@ class RunReport(Callback):
     """Writes the report when a fit, a validation or a test ends, on rank zero, complete or not at all.
 
     Args:
-        figures: whether to draw figures too.
+        figures: whether to draw figures too, write the page of charts, and ask both models for a few answers.
     """
 
     def __init__(self, figures: bool = True) -> None:
@@ -57,6 +59,7 @@ class RunReport(Callback):
         self._initial_alphas: list[list[float]] | None = None
         self._known: dict[str, Any] = {}
         self._latest: dict[str, float] = {}
+        self._texts: list[dict[str, str]] = []
         self._failed = False
 
     @property
@@ -84,7 +87,7 @@ class RunReport(Callback):
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._failed = False
-        self._known, self._latest = {}, {}
+        self._known, self._latest, self._texts = {}, {}, []
         self._seconds_before, self._epoch_seconds = 0.0, []
         self._initial_alphas, self._loaded_step = None, 0
         folder = Path(trainer.default_root_dir)
@@ -111,14 +114,14 @@ class RunReport(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # here, and on every rank: reading them may reduce them over ranks, which after the end is too late
-        self._latest = _floats(trainer.callback_metrics)
+        self._look_back(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stage == "validate":
-            self._latest = _floats(trainer.callback_metrics)
+            self._look_back(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._latest = _floats(trainer.callback_metrics)
+        self._look_back(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stage == "validate":
@@ -178,16 +181,23 @@ class RunReport(Callback):
         if self._initial_alphas is None:
             self._initial_alphas = alphas_of(module)
 
+    def _look_back(self, trainer: Trainer, module: LightningModule) -> None:
+        self._latest = _floats(trainer.callback_metrics)
+        if self.figures:
+            self._texts = side_by_side(trainer, module)
+
     def _write(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> None:
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        report = self._report(trainer, module, outcome, reason)
+        report, metrics = self._report(trainer, module, outcome, reason), self._metrics(trainer)
         if self.figures:
-            report["figures"] = draw(report, self._metrics(trainer), folder, self._suffix)
+            report["figures"] = draw(report, metrics, folder, self._suffix)
         report = finite(report)
         write_whole(folder / f"report{self._suffix}.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         write_whole(folder / f"report{self._suffix}.md", markdown(report))
+        if self.figures:
+            write_whole(folder / f"report{self._suffix}.html", of_folder(folder, report, metrics))
 
     def _report(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> dict[str, Any]:
         folder = Path(trainer.default_root_dir)
@@ -243,6 +253,7 @@ class RunReport(Callback):
             },
             "memory": peak_memory(),
             "figures": {},
+            "texts": self._texts,
         }
 
     def _metrics(self, trainer: Trainer) -> dict[str, list[tuple[int, float]]]:

@@ -88,9 +88,9 @@ def room(axis: Axes, least: float) -> None:
         axis.set_ylim(low - missing / 2, high + missing / 2)
 
 
-def depth_colours(n: int) -> list[tuple[float, float, float, float]]:
-    # the last tenth of viridis is too light on white
-    return [tuple(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(n, 1)))[:n]]
+def depth_colours(n: int, low: float = 0.0, high: float = 0.88) -> list[tuple[float, float, float, float]]:
+    """Viridis between two places; its last tenth is too light on white, its first third too dark on black."""
+    return [tuple(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(low, high, max(n, 1)))[:n]]
 
 
 def depth_bar(figure: Figure, axes: list[Axes], layers: Sequence[int]) -> None:

@@ -1,26 +1,11 @@
 """A run's report as a page that a researcher would paste: Markdown from the dictionary of report.json, nothing else."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from pages.wording import duration, number
+from pages import report_rows as say
+from pages.report_rows import Report
 
-Report = Mapping[str, Any]
-
-_POPULATIONS = {
-    "train": "training × training",
-    "mixed": "training × held-out",
-    "held_out": "held-out × held-out",
-}
-_FOLLOWED = {
-    "pearson": "Pearson with path similarity",
-    "spearman": "Spearman",
-    "gradient": "gradient",
-    "chain/depth_1": "mean cosine one hypernym up",
-    "chain/depth_4": "four hypernyms up",
-    "category/gap": "mean cosine within a category, minus overall",
-}
-_FIGURE_TITLES = {
+FIGURE_TITLES = {
     "alpha": "α per layer over steps",
     "alpha_final": "Final α by layer and expert",
     "loss": "Loss",
@@ -33,12 +18,12 @@ _FIGURE_TITLES = {
 def markdown(report: Report) -> str:
     """The page; sections of what was not measured are left out."""
     sections = [
-        _opening(report),
+        f"# {say.title(report)}\n\n{say.ending(report)}".rstrip(),
         _section("Before → after", _headline(report)),
-        _section("α per layer", _alpha(report["alpha"])),
-        _section("Populations", _populations(report["relational"])),
+        _section("α per layer", _table_and(say.alphas(report["alpha"]), say.convergence(report["alpha"]))),
+        _section("Populations", _table_and(say.populations(report["relational"]), say.intervals(report["relational"]))),
         _section("Figures", _figures(report["figures"])),
-        _section("Read with care", _caveats(report)),
+        _section("Read with care", "\n".join(f"- {line}" for line in say.caveats(report))),
         _section("What ran", _what_ran(report)),
         _section("Go on from here", _go_on(report)),
     ]
@@ -54,243 +39,31 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     | 0 | 0.01 |
     """
     rules = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rules, *rows))
+    plain = [[cell.replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (header, *rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (plain[0], rules, *plain[1:]))
 
 
 def _section(title: str, body: str) -> str:
     return f"## {title}\n\n{body}" if body else ""
 
 
-def _opening(report: Report) -> str:
-    run, model, stop = report["run"], report["model"], report["stop"]
-    what = model.get("learns") or model.get("module") or "model"
-    verb = {"fit": "Training", "validate": "Validation", "test": "Test"}.get(run["stage"], run["stage"].capitalize())
-    lines = [f"# {verb} of {what}", ""]
-    if run["stage"] == "fit":
-        epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
-        how = {"finished": "Ended", "interrupted": "**Interrupted**", "failed": "**Failed**"}[run["outcome"]]
-        lines.append(
-            f"{how} after {run['steps']} steps, {epochs}, {duration(report['time']['total_s'])}: {stop['reason']}."
-        )
-    elif run["outcome"] != "finished":
-        lines.append(f"**{run['outcome'].capitalize()}**: {stop['reason']}.")
-    return "\n".join(lines).rstrip()
-
-
-def _row(name: str, before: Any, after: Any, percent: bool = False, digits: int = 4) -> list[str]:
-    known = isinstance(before, int | float) and isinstance(after, int | float)
-    change = number(after - before, digits, signed=True) if known else "–"
-    if known and percent and before:
-        change += f" ({number(100 * (after - before) / abs(before), 1, signed=True)} %)"
-    return [name, number(before, digits), number(after, digits), change]
-
-
 def _headline(report: Report) -> str:
-    rows: list[list[str]] = []
-    validation = report["loss"].get("validation")
-    if validation:
-        rows.append(_row("validation loss (nats per token)", _first(validation), validation.get("last")))
-    for key, name in (("val/token_accuracy", "token accuracy"), ("val/exact_match", "exact match")):
-        if measured := report["run"]["metrics"].get(key):
-            rows.append(_row(f"{name}, validation", _first(measured), measured.get("last")))
-    relational = report["relational"]
-    before, after = before_and_after(relational)
-    for key, name in _FOLLOWED.items():
-        if key in after:
-            rows.append(_row(name, before.get(key), after[key], percent=True))
-    if "held_out/pearson" in after:
-        rows.append(
-            _row(
-                "Pearson, held-out × held-out", before.get("held_out/pearson"), after["held_out/pearson"], percent=True
-            )
-        )
-    if "preservation" in after:
-        rows.append(["preservation (mean cosine to the original)", "1.0000", number(after["preservation"]), "–"])
-    before, after = before_and_after(report["pentachoron"])
-    if "cv" in after:
-        rows.append(_row("CV of pentachoron volumes", before.get("cv"), after["cv"], percent=True))
-    if "z" in after:
-        rows.append(_row("its z-score against Gaussian points", before.get("z"), after["z"], digits=1))
-    alpha = report["alpha"]
-    if alpha.get("final"):
-        rows.append(_row("mean α", mean(alpha.get("initial")), mean(alpha["final"])))
-    if not rows:
+    rows = say.headline(report)
+    return _table_and((["", "before", "after", "change"], rows) if rows else None, say.baselines(report["relational"]))
+
+
+def _table_and(content: say.Table | None, sentence: str) -> str:
+    if content is None:
         return ""
-    text = table(["", "before", "after", "change"], rows)
-    if relational.get("baseline") and (others := _baselines(relational)):
-        text += "\n\n" + others
-    return text
-
-
-def _first(measured: Mapping[str, Any]) -> Any:
-    """The first value, unless it is the last as well."""
-    return measured.get("first") if measured.get("first_step") != measured.get("last_step") else None
-
-
-def before_and_after(summary: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Figures of the frozen base, or else the first that were measured, and the last."""
-    base = summary.get("base") or (summary.get("baseline") or {}).get("original") or summary.get("first") or {}
-    return base, summary.get("last") or {}
-
-
-def mean(values: Any) -> float | None:
-    flat = [value for row in values or [] for value in row if value is not None]  # None is what was no finite number
-    return sum(flat) / len(flat) if flat else None
-
-
-def _baselines(relational: Mapping[str, Any]) -> str:
-    named = {"static": "static embeddings", "random": "a randomly initialised encoder"}
-    parts = [
-        f"{name} {number(relational['baseline'][key].get('pearson'))}"
-        for key, name in named.items()
-        if key in relational["baseline"]
-    ]
-    return f"For comparison, Pearson of {' and of '.join(parts)}." if parts else ""
-
-
-def _alpha(alpha: Mapping[str, Any]) -> str:
-    if not alpha.get("final"):
-        return ""
-    experts = alpha["experts"]
-    several = len(experts) > 1
-    header = ["layer", "start", *(experts if several else []), "mean" if several else "final"]
-    initial = alpha.get("initial") or [[None]] * len(alpha["final"])
-    rows = []
-    for layer, start, row in zip(alpha["layers"], initial, alpha["final"], strict=True):
-        cells = [number(value) for value in row] if several else []
-        rows.append([str(layer), number(mean([start]) if None not in start else None), *cells, number(mean([row]))])
-    text = table(header, rows)
-    convergence = alpha.get("convergence")
-    if convergence:
-        at = convergence.get("converged_at")
-        rest = f"the last {convergence['window']} checks, {convergence['every_n_steps']} steps apart"
-        tolerance = f"{convergence['tolerance']:g}"
-        if at is not None:
-            text += f"\n\nConverged at step {at}: no α moved more than {tolerance} over {rest}."
-        else:
-            moved = convergence.get("moved_in_window")
-            seen = f"; the largest movement was {moved:.2g}" if moved is not None else ""
-            text += f"\n\nNot converged: that would take no α moving more than {tolerance} over {rest}{seen}."
-    return text
-
-
-def _populations(relational: Mapping[str, Any]) -> str:
-    before, after = before_and_after(relational)
-    rows = []
-    for key, name in _POPULATIONS.items():
-        if f"{key}/pearson" not in after:
-            continue
-        for figure in ("pearson", "spearman"):
-            pairs = after.get(f"{key}/pairs")
-            _, first, last, change = _row("", before.get(f"{key}/{figure}"), after.get(f"{key}/{figure}"), percent=True)
-            shown = f"{int(pairs):,}" if isinstance(pairs, int | float) else "–"
-            rows.append([f"{name}, {figure.capitalize()}", shown, first, last, change])
-    if not rows:
-        return ""
-    text = table(["", "pairs", "before", "after", "lift"], rows)
-    if interval := relational.get("interval"):
-        names = {"all": "all pairs", **_POPULATIONS}
-        ends = [
-            f"{names[key]} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
-            for key, (low, high) in interval.items()
-        ]
-        text += (
-            "\n\n95% intervals of the Pearson lift over every pair, by a bootstrap over synsets "
-            f"({relational['replicates']:,} replicates): {', '.join(ends)}. They tell how the lift would vary with "
-            "other synsets, not with another seed."
-        )
-    return text
-
-
-def _figures(figures: Mapping[str, str]) -> str:
-    return "\n\n".join(f"![{_FIGURE_TITLES.get(name, name)}]({path})" for name, path in figures.items())
-
-
-def _caveats(report: Report) -> str:
-    lines = []
-    run, relational, pentachoron = report["run"], report["relational"], report["pentachoron"]
-    if run["outcome"] != "finished":
-        lines.append("The run did not end by itself: its last figures are those of a training cut short.")
-    if relational.get("last") and relational.get("baseline"):
-        lines.append(
-            "A lift alone shows no knowledge: beside it belong controls with as many parameters (shuffled or random "
-            "geometry, LoRA, IA³; `python probe.py controls` runs them), and the held-out population above, whose "
-            "words no training saw."
-        )
-        if relational.get("pairs") not in (None, "all"):
-            lines.append(
-                f"The relational figures are of a sample of {relational['pairs']:,} pairs; "
-                "its noise may be as large as the lift."
-            )
-    lines.append("This is one run with one seed: without others a small difference means nothing.")
-    if far := report["model"]["describe"].get("far"):
-        lines.append(f"{far}.")
-    validation = report["loss"].get("validation") or {}
-    if validation.get("first_step") and _first(validation) is not None:
-        lines.append(
-            f"The validation loss before is the first that was measured, after {validation['first_step'] + 1} steps."
-        )
-    if pentachoron.get("out_from_the_start"):
-        lines.append(f"{str(pentachoron['out_from_the_start']).rstrip('.')}.")
-    if pentachoron.get("last"):
-        lines.append(
-            "A CV near a reference says little by itself: a randomly initialised encoder can lie there too, so read it "
-            "beside its z-score."
-        )
-    return "\n".join(f"- {line}" for line in lines)
+    return table(*content) + (f"\n\n{sentence}" if sentence else "")
 
 
 def _what_ran(report: Report) -> str:
-    run, model, environment = report["run"], report["model"], report["environment"]
-    parameters = model["parameters"]
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
-    memory = report["memory"]["peak_resident_bytes"]
-    cuda = report["memory"].get("peak_cuda_bytes")
-    time = report["time"]
-    per_epoch = time["per_epoch_s"]
-    spent = report["relational"].get("seconds")
-    rows = [
-        ["model", _plain(model["describe"]) or str(model["module"])],
-        ["parameters", f"{parameters['trainable']:,} trained, {parameters['frozen']:,} frozen"],
-        ["data", _plain(report["data"])],
-        ["seed", str(run["seed"]) if run["seed"] is not None else "not set"],
-        [
-            "time",
-            duration(time["total_s"])
-            + (f", {duration(sum(per_epoch) / len(per_epoch))} an epoch" if per_epoch else "")
-            + (f", {duration(spent)} of it on the relational figures" if spent else ""),
-        ],
-        ["memory", f"{memory / 2**20:,.0f} MiB" + (f", {cuda / 2**20:,.0f} MiB on the accelerator" if cuda else "")],
-        ["device", f"{environment['accelerator']} × {environment['devices']}, precision {environment['precision']}"],
-        ["platform", environment["platform"]],
-        ["versions", versions],
-        ["command", f"`{' '.join(run['command'])}`"],
-    ]
-    return table(["", ""], [row for row in rows if row[1]]).replace("| --- | ---: |", "| --- | --- |", 1)
+    return table(["", ""], say.what_ran(report)).replace("| --- | ---: |", "| --- | --- |", 1)
 
 
-def _plain(values: Mapping[str, Any]) -> str:
-    """Nested settings in one line.
-
-    >>> _plain({"a": 1, "b": {"c": None, "d": [1, 2]}})
-    'a 1; b: c none, d 1, 2'
-    """
-
-    def text(value: Any) -> str:
-        if isinstance(value, Mapping):
-            return ", ".join(f"{key} {text(inner)}" for key, inner in value.items())
-        if isinstance(value, list | tuple) and len(value) > 10:
-            return f"{', '.join(text(inner) for inner in value[:3])} … {text(value[-1])} ({len(value)} values)"
-        if isinstance(value, list | tuple):
-            return ", ".join(text(inner) for inner in value)
-        if isinstance(value, bool) or value is None:
-            return str(value).lower()
-        return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
-
-    return "; ".join(
-        f"{key}: {text(value)}" if isinstance(value, Mapping) else f"{key} {text(value)}"
-        for key, value in values.items()
-    )
+def _figures(figures: Mapping[str, str]) -> str:
+    return "\n\n".join(f"![{FIGURE_TITLES.get(name, name)}]({path})" for name, path in figures.items())
 
 
 def _go_on(report: Report) -> str:
