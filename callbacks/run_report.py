@@ -30,6 +30,7 @@ from callbacks.report_values import (
     what_happened,
 )
 from callbacks.side_by_side import side_by_side
+from callbacks.tensorboard import RunTensorBoard
 from pages.report_figures import draw
 from pages.report_page import of_folder
 from pages.report_text import markdown
@@ -99,6 +100,8 @@ class RunReport(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer, pl_module)
+        for logger in _boards(trainer):
+            logger.lay_out(_experts(pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch
@@ -198,6 +201,8 @@ class RunReport(Callback):
         write_whole(folder / f"report{self._suffix}.md", markdown(report))
         if self.figures:
             write_whole(folder / f"report{self._suffix}.html", of_folder(folder, report, metrics))
+        for logger in _boards(trainer) if outcome == "finished" else ():  # else it is closed already
+            logger.show(folder, report["figures"], report["run"]["steps"])
 
     def _report(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> dict[str, Any]:
         folder = Path(trainer.default_root_dir)
@@ -236,7 +241,7 @@ class RunReport(Callback):
             "model": {**self._known["model"], "describe": _described(module)},
             "alpha": {
                 "layers": self._known["model"]["layers"] if final else [],
-                "experts": list(getattr(getattr(module, "modulator", None), "expert_names", ())) if final else [],
+                "experts": _experts(module) if final else [],
                 # a checkpoint of a run that modulated other layers has no start to compare with
                 "initial": self._initial_alphas if len(self._initial_alphas or []) == len(final or []) else None,
                 "final": final,
@@ -264,6 +269,14 @@ class RunReport(Callback):
 
     def _total_seconds(self) -> float:
         return self._seconds_before + (time.monotonic() - self._began if self._began is not None else 0.0)
+
+
+def _boards(trainer: Trainer) -> list[RunTensorBoard]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
+
+
+def _experts(module: LightningModule) -> list[str]:
+    return list(getattr(getattr(module, "modulator", None), "expert_names", ()))
 
 
 def _summary(trainer: Trainer, section: str) -> dict[str, Any]:

@@ -27,9 +27,10 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", uirevision: "kept", autosize: true,
       height: own.height ?? 380, margin: { l: 60, r: narrow ? 8 : 24, t: 12, b: 48 },
       font: { family: getComputedStyle(document.body).fontFamily, size: narrow ? 12 : 13, color: "@ink" },
-      legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top" },
+      legend: { orientation: "h", x: 0, y: -0.24, yanchor: "top" },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: "@grey", activecolor: "@ink" },
       hoverlabel: { bgcolor: "@paper", bordercolor: "@grey", font: { color: "@ink" } },
-      ...own, xaxis: { ...axis, showgrid: false, ...own.xaxis }, yaxis: { ...axis, ...own.yaxis },
+      ...own, xaxis: { ...axis, showgrid: false, zeroline: false, ...own.xaxis }, yaxis: { ...axis, ...own.yaxis },
     });
     const bar = { responsive: true, displaylogo: false, displayModeBar: narrow ? false : "hover",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };

@@ -83,5 +83,7 @@ def volumes(pentachoron: Mapping[str, Any]) -> Chart | None:
             "hovermode": "x unified",
         },
         (["from", *(clouds[key][0] for key in shown)], rows),
-        "The standard deviation of each of these is its CV.",
+        f"The standard deviation of each of these is its CV. The last bin holds all from {number(last * width, 0)} on."
+        if len(places) > last
+        else "The standard deviation of each of these is its CV.",
     )

@@ -125,8 +125,8 @@ def _loss(metrics: Metrics) -> Chart | None:
         return None
     traces = []
     if train:
-        span = max(1.0, len(train) / 50)
-        if span > 1:
+        span = len(train) / 25  # twice as long as in figures/: the raw line is beside it
+        if span > 2:
             smooth = list(zip([step for step, _ in train], smoothed([value for _, value in train], span), strict=True))
             raw = line(train, "training, as logged", "@blue", line={"width": 1}, mode="lines", opacity=0.35)
             traces = [raw, line(smooth, "training, smoothed", "@blue", mode="lines")]
@@ -235,6 +235,8 @@ def _bands(relational: Mapping[str, Any]) -> Chart | None:
             {"type": "scatter", "mode": "markers", "x": list(range(len(names))), "y": y, "name": name}
             | {"marker": marker, "hovertemplate": "%{y:.4f}"}
         )
+    moved = {"type": "bar", "x": list(range(len(names))), "y": [rounded(after[n] - before[n]) for n in names]}
+    moved |= {"name": "modulated − original", "marker": {"color": "@blue"}, "hovertemplate": "%{y:+.5f}", "width": 0.45}
     near, far = (number(after[band], 3) for band in (names[0], names[-1]))
     title = f"Mean cosine, modulated: {near} in the nearest band, {far} in the farthest"
     ticks = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names, "showgrid": False}
@@ -242,7 +244,7 @@ def _bands(relational: Mapping[str, Any]) -> Chart | None:
         "bands",
         title,
         f"Mean cosine in each band of path similarity, original and modulated encoder. {title}.",
-        {"": traces},
+        {"both encoders": traces, "modulated − original": [moved]},
         {
             "xaxis": {**ticks, "title": {"text": "path similarity of the two synsets"}},
             "yaxis": {"title": {"text": "mean cosine"}},

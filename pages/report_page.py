@@ -59,7 +59,7 @@ def report_page(
         section("Asked", _asked(predictions)),
         section("Controls", _controls(controls)),
         section("Read with care", bullets(say.caveats(report))),
-        section("What ran", table(["", ""], say.what_ran(report), words=2)),
+        section("What ran", table(["", ""], [[name, text.strip("`")] for name, text in say.what_ran(report)], words=2)),
         section("Configuration", folded("config.yaml", f"<pre>{escaped(config)}</pre>" if config else "")),
     ]
     return page(say.title(report), _lead(report), sections, list(drawn.values()))
@@ -110,7 +110,8 @@ def _lead(report: Report) -> str:
     describe, run = report["model"]["describe"], report["run"]
     on = f"on {describe['backbone']}, " if describe.get("backbone") else ""
     seed = f", seed {run['seed']}" if run["seed"] is not None else ""
-    return f"<p>{escaped(on)}{escaped(run['folder'])}{escaped(seed)}, {escaped(run['ended'])}</p>"
+    ended = run["ended"][:16].replace("T", " ")
+    return f"<p>{escaped(on)}{escaped(run['folder'])}{escaped(seed)}, {escaped(ended)} UTC</p>"
 
 
 def _summary(report: Report) -> str:
