@@ -36,6 +36,8 @@ def _lift(relational: Mapping[str, Any], population: str) -> str:
         return ""
     ends = (relational.get("interval") or {}).get(population)
     interval = f" [{', '.join(number(end, 4, signed=True) for end in ends)}]" if ends else ""
+    if ends and relational.get("pairs") not in (None, "all"):
+        interval += " (of a sample of the pairs; the interval is over all of them)"
     said = ", not bounded by an interval"
     if ends:
         low, high = ends
