@@ -235,7 +235,7 @@ def _bands(relational: Mapping[str, Any]) -> Chart | None:
             {"type": "scatter", "mode": "markers", "x": list(range(len(names))), "y": y, "name": name}
             | {"marker": marker, "hovertemplate": "%{y:.4f}"}
         )
-    moved = {"type": "bar", "x": list(range(len(names))), "y": [rounded(after[n] - before[n]) for n in names]}
+    moved: Trace = {"type": "bar", "x": list(range(len(names))), "y": [rounded(after[n] - before[n]) for n in names]}
     moved |= {"name": "modulated − original", "marker": {"color": "@blue"}, "hovertemplate": "%{y:+.5f}", "width": 0.45}
     near, far = (number(after[band], 3) for band in (names[0], names[-1]))
     title = f"Mean cosine, modulated: {near} in the nearest band, {far} in the farthest"

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pages.charts import COLOURS, Chart, Trace, ends_table, level, line, over_steps, room, rounded
-from pages.html import bullets, escaped, figure, page, paragraph, section, table
+from pages.html import bullets, escaped, figure, folded, page, paragraph, section, table
 from pages.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress
 from pages.plotting import line as draw_line
 from pages.plotting import room as widen
@@ -18,6 +19,7 @@ from probes.runs_measure import Run
 
 _MATPLOTLIB = {"@orange": ORANGE, "@vermilion": VERMILION, "@purple": PURPLE, "@green": GREEN, "@sky": "#56B4E9"}
 _MATPLOTLIB |= {"@blue": BLUE, "@ink": INK, "@grey": GREY}
+_SHOWN = 12  # settings that differ, before they are folded away
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _LINES = {"dash": "--", "dot": ":", "dashdot": "-."}
 _TITLES = {
@@ -84,11 +86,13 @@ def overlay(runs: Sequence[Run], found: Found) -> Figure | None:
         dress(axis, title="Final lift, held-out × held-out, 95% interval", x="lift of Pearson", grid="x")
         axis.set_yticks([-place for place in range(len(rows))], [run["name"] for run in rows])
         axis.set_ylim(-len(rows) + 0.4, 0.6)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5))
     for axis in axes[n:]:
         axis.set_axis_off()
-    handles, labels = axes[0].get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower left", ncols=2)
+    shown = {str(one.get_label()): one for axis in axes[: len(panels)] for one in axis.lines}
+    shown = {name: one for name, one in shown.items() if name in styles}  # less the line at zero
+    if shown:
+        figure.legend(list(shown.values()), list(shown), frameon=False, fontsize=9, loc="outside lower left", ncols=2)
     return figure
 
 
@@ -111,7 +115,7 @@ def html(runs: Sequence[Run], found: Found) -> str:
     drawn = {name: chart for name, chart in charts.items() if chart is not None}
     differences = table(*runs_table.differences(found))
     sections = [
-        section("What differs", table(*runs_table.settings(found), words=99) if found["differs"] else ""),
+        section("What differs", _settings(found)),
         section("What came of it", table(*runs_table.figures(found), words=2)),
         section(
             "Lift of Pearson",
@@ -127,6 +131,13 @@ def html(runs: Sequence[Run], found: Found) -> str:
     ]
     lead = f"<p>{escaped(', '.join(run['name'] for run in found['runs']))}</p>"
     return page(f"{len(runs)} run{'s' * (len(runs) != 1)} compared", lead, sections, list(drawn.values()))
+
+
+def _settings(found: Found) -> str:
+    if not found["differs"]:
+        return ""
+    rows = table(*runs_table.settings(found), words=99)
+    return rows if len(found["differs"]) <= _SHOWN else folded(f"{len(found['differs'])} settings", rows)
 
 
 def _over_steps(key: str, views: Mapping[str, Overlay], styles: Mapping[str, tuple[str, str]]) -> Chart | None:

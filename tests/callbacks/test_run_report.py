@@ -26,7 +26,7 @@ from pages.report_figures import draw
 from pages.wording import duration, number
 
 KEYS = ["run", "model", "data", "environment", "alpha", "relational", "pentachoron", "loss", "stop", "time", "memory"]
-KEYS.append("figures")
+KEYS += ["figures", "texts"]
 MakeTrainer = Callable[..., pl.Trainer]
 
 
