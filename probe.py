@@ -19,6 +19,8 @@ from typing import NoReturn
 PROBES = {
     "controls": "train a modulator and its controls over several seeds: one table, one figure",
     "stability": "how much a sampled figure moves between seeds of sampling: mean ± sd [min, max]",
+    "runs": "several run folders side by side: what differs, what came of it, paired differences, overlays",
+    "report": "write a run's report.html again from its folder, with the table of its controls",
     "alignment": "relational figures of any encoder over the whole population, beside the same one untrained",
 }
 INTERRUPTED = 128 + signal.SIGINT
@@ -31,6 +33,7 @@ usage: python probe.py {{{names}}} [options]
 examples:
   python probe.py controls --config lerp.yaml --seeds 0,1,2
   python probe.py controls --config field.yaml --controls fixed_alpha,lora --trainer.max_epochs 3
+  python probe.py runs runs/*/* --sort lift
   python probe.py controls --help"""
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.logs import announce
 from callbacks.report_values import learns, stop_reason
-from callbacks.wording import number
+from pages.wording import number
 
 # Key of a figure, the name it goes by, and its decimals or whether it has a sign.
 _FIGURES = (

@@ -5,62 +5,20 @@ own CSVLogger deletes an existing file when a run is resumed and rewrites it in 
 stay, a new column is added by an atomic rewrite, and a row costs one append.
 """
 
-import csv
-import io
 import re
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from storage import append_line, storing, write_whole
+from pages.series import Row, read_rows, row_line, write_rows
+from storage import append_line, storing
 
 INDEX_COLUMNS = ("step", "epoch")
-
-Row = dict[str, str]
-
-
-def read_rows(path: Path) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a metrics file, cells as text; a last line that a kill cut short is left out."""
-    if not path.is_file():
-        return [], []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    reader = csv.DictReader(io.StringIO(whole))
-    columns = list(reader.fieldnames or [])
-    rows = [{key: value for key, value in row.items() if key in columns and value} for row in reader]
-    return columns, rows
-
-
-def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every key of a metrics file as a series of (step, value), by step; of two values at one step, the later written.
-
-    Raises:
-        ValueError: the file has no `step` column, or a cell that is no number.
-    """
-    columns, rows = read_rows(path)
-    if columns and "step" not in columns:
-        raise ValueError(f"{path}: a metrics file has a column 'step', got {', '.join(columns)}")
-    series: dict[str, dict[int, float]] = {key: {} for key in columns if key != "step"}
-    for row in rows:
-        for key, cell in row.items():
-            if key == "step":
-                continue
-            try:
-                series[key][int(row["step"])] = float(cell)
-            except (KeyError, ValueError):
-                raise ValueError(f"{path}: step {row.get('step', '?')}, column '{key}': no number: '{cell}'") from None
-    return {key: sorted(values.items()) for key, values in series.items() if values}
-
-
-def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Rewrite a metrics file as a whole; on a full disk the old one stays."""
-    header = {column: column for column in columns}
-    write_whole(path, "".join(_line(columns, row) for row in (header, *rows)))
 
 
 class MetricsCSV(Logger):
@@ -146,7 +104,7 @@ class MetricsCSV(Logger):
             write_rows(self.path, grown, [*rows, row])
             self._columns = grown
             return
-        append_line(self.path, _line(columns, row))
+        append_line(self.path, row_line(columns, row))
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -162,12 +120,6 @@ class MetricsCSV(Logger):
             if self.path.is_file() and (columns != self._columns or not self.path.read_bytes().endswith(b"\n")):
                 write_rows(self.path, self._columns, rows)  # mends a last line that a kill cut short
         return self._columns
-
-
-def _line(columns: Sequence[str], row: Row) -> str:
-    buffer = io.StringIO()
-    csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n").writerow(row)
-    return buffer.getvalue()
 
 
 def _merge(columns: Sequence[str], more: Sequence[str]) -> list[str]:

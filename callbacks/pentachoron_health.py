@@ -11,6 +11,7 @@ from callbacks.arguments import check_pentachoron_health
 from callbacks.interfaces import modulated
 from callbacks.logs import announce, log_at_validation_end, log_now, plain
 from callbacks.representations import entry_representations
+from geometry import BIN_WIDTH
 from metrics import PentachoronCV
 
 BAND = 0.21  # the middle of an earlier notebook's "universal band", 0.20 to 0.23
@@ -51,6 +52,7 @@ class PentachoronHealth(L.Callback):
         self.out_from_the_start: str | None = None
         self._base: dict[str, float] = {}
         self._history: list[dict[str, float]] = []
+        self._volumes: dict[str, list[float]] = {}  # histograms: of the original, the modulated, and the latter's null
 
     @property
     def state_key(self) -> str:
@@ -84,12 +86,14 @@ class PentachoronHealth(L.Callback):
         return {
             "base": self._base,
             "history": self._history,
+            "volumes": self._volumes,
             "stop_reason": self.stop_reason,
             "out_from_the_start": self.out_from_the_start,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._base, self._history = state_dict["base"], state_dict["history"]
+        self._volumes = state_dict.get("volumes", {})
         self.stop_reason, self.out_from_the_start = state_dict["stop_reason"], state_dict["out_from_the_start"]
 
     def summary(self) -> dict[str, Any]:
@@ -103,6 +107,7 @@ class PentachoronHealth(L.Callback):
             "first": self._history[0] if self._history else None,
             "last": self._history[-1] if self._history else None,
             "history": self._history,
+            "volumes": {"unit": "mean volume", "bin_width": BIN_WIDTH, **self._volumes} if self._volumes else None,
             "healthy": self._history[-1].get("healthy", 1.0) == 1.0 if self._history else None,
             "out_from_the_start": self.out_from_the_start,
             "stop_reason": self.stop_reason,
@@ -110,7 +115,7 @@ class PentachoronHealth(L.Callback):
 
     def _measure_base(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if modulated(module).handle is not None:
-            self._base = self._figures(module, entry_representations(trainer, module, base=True))
+            self._base = self._figures(module, entry_representations(trainer, module, base=True), "original")
             self._judge_start(trainer, self._base, "the frozen backbone's own")
 
     def _judge_start(self, trainer: L.Trainer, figures: dict[str, float], whose: str) -> None:
@@ -126,7 +131,7 @@ class PentachoronHealth(L.Callback):
                 print(self.out_from_the_start, file=sys.stderr, flush=True)
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
-        figures = self._figures(module, entry_representations(trainer, module, base=False))
+        figures = self._figures(module, entry_representations(trainer, module, base=False), "modulated")
         if modulated(module).handle is None and not self._history:
             self._judge_start(trainer, figures, "the encoder's first")
         reference = self._reference(figures)
@@ -167,12 +172,14 @@ class PentachoronHealth(L.Callback):
                 return figures.get("null")
         return float(self.reference)
 
-    def _figures(self, module: L.LightningModule, points: Tensor) -> dict[str, float]:
+    def _figures(self, module: L.LightningModule, points: Tensor, whose: str) -> dict[str, float]:
         points = points[:, modulated(module).active_dims.to(points.device)]
         self.metric.to("cpu" if points.device.type == "mps" else points.device)  # Apple's GPU has no fp64
         self.metric.reset()
         self.metric.update(points)
-        figures = plain(self.metric.compute())
+        found = self.metric.compute()
+        self._volumes |= {whose: found.pop("histogram").tolist(), "null": found.pop("null_histogram").tolist()}
+        figures = plain(found)
         names = {"cv": "cv", "z": "z", "null_mean": "null", "null_sd": "null_sd", "mean_volume": "mean_volume"}
         return {name: figures[key] for key, name in names.items() if key in figures}
 

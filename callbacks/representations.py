@@ -56,7 +56,7 @@ def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Enc
     device = module.device
     metric = EntryRepresentations(len(source.population), modulated(module).stream.d_model).to(device)
     batches = source.population_batches()[trainer.global_rank :: trainer.world_size]
-    with torch.no_grad(), _evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
+    with torch.no_grad(), evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
         for rows, input_ids, attention_mask in batches:
             if leaving(trainer):
                 break
@@ -92,7 +92,7 @@ def _digest(module: L.LightningModule) -> bytes:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     training = [part for part in module.modules() if part.training]
     module.eval()
     try:

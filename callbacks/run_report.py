@@ -1,4 +1,4 @@
-"""Writes down what a run was and what it found: `report.json` for programs, `report.md` for people, and the figures.
+"""Writes down what a run was and what it found: `report.json` for programs, `report.md` and `report.html` for people.
 
 Also when the run was interrupted or failed, saying so. An evaluation in a folder that a training left its figures in
 writes files of its own beside them: it never touches what the training found.
@@ -17,9 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.environment import command_line, machine, peak_memory, seed, versions
 from callbacks.first_validation import FirstValidation
-from callbacks.metrics_csv import MetricsCSV, read_metrics
-from callbacks.report_figures import draw
-from callbacks.report_text import markdown
+from callbacks.metrics_csv import MetricsCSV
 from callbacks.report_values import (
     alphas_of,
     finite,
@@ -31,6 +29,12 @@ from callbacks.report_values import (
     stop_reason,
     what_happened,
 )
+from callbacks.side_by_side import side_by_side
+from callbacks.tensorboard import RunTensorBoard
+from pages.report_figures import draw
+from pages.report_page import of_folder
+from pages.report_text import markdown
+from pages.series import read_metrics
 from storage import StorageError, write_whole
 
 _SECTIONS = {"AlphaConvergence": "alpha", "RelationalAlignment": "relational", "PentachoronHealth": "pentachoron"}
@@ -40,7 +44,7 @@ class RunReport(Callback):
     """Writes the report when a fit, a validation or a test ends, on rank zero, complete or not at all.
 
     Args:
-        figures: whether to draw figures too.
+        figures: whether to draw figures too, write the page of charts, and ask both models for a few answers.
     """
 
     def __init__(self, figures: bool = True) -> None:
@@ -56,6 +60,7 @@ class RunReport(Callback):
         self._initial_alphas: list[list[float]] | None = None
         self._known: dict[str, Any] = {}
         self._latest: dict[str, float] = {}
+        self._texts: list[dict[str, str]] = []
         self._failed = False
 
     @property
@@ -83,7 +88,7 @@ class RunReport(Callback):
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._failed = False
-        self._known, self._latest = {}, {}
+        self._known, self._latest, self._texts = {}, {}, []
         self._seconds_before, self._epoch_seconds = 0.0, []
         self._initial_alphas, self._loaded_step = None, 0
         folder = Path(trainer.default_root_dir)
@@ -95,6 +100,8 @@ class RunReport(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer, pl_module)
+        for logger in _boards(trainer):
+            logger.lay_out(_experts(pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch
@@ -110,14 +117,14 @@ class RunReport(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # here, and on every rank: reading them may reduce them over ranks, which after the end is too late
-        self._latest = _floats(trainer.callback_metrics)
+        self._look_back(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stage == "validate":
-            self._latest = _floats(trainer.callback_metrics)
+            self._look_back(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._latest = _floats(trainer.callback_metrics)
+        self._look_back(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stage == "validate":
@@ -177,16 +184,25 @@ class RunReport(Callback):
         if self._initial_alphas is None:
             self._initial_alphas = alphas_of(module)
 
+    def _look_back(self, trainer: Trainer, module: LightningModule) -> None:
+        self._latest = _floats(trainer.callback_metrics)
+        if self.figures:
+            self._texts = side_by_side(trainer, module)
+
     def _write(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> None:
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
-        report = self._report(trainer, module, outcome, reason)
+        report, metrics = self._report(trainer, module, outcome, reason), self._metrics(trainer)
         if self.figures:
-            report["figures"] = draw(report, self._metrics(trainer), folder, self._suffix)
+            report["figures"] = draw(report, metrics, folder, self._suffix)
         report = finite(report)
         write_whole(folder / f"report{self._suffix}.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
         write_whole(folder / f"report{self._suffix}.md", markdown(report))
+        if self.figures:
+            write_whole(folder / f"report{self._suffix}.html", of_folder(folder, report, metrics))
+        for logger in _boards(trainer) if outcome == "finished" else ():  # else it is closed already
+            logger.show(folder, report["figures"], report["run"]["steps"])
 
     def _report(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> dict[str, Any]:
         folder = Path(trainer.default_root_dir)
@@ -225,7 +241,7 @@ class RunReport(Callback):
             "model": {**self._known["model"], "describe": _described(module)},
             "alpha": {
                 "layers": self._known["model"]["layers"] if final else [],
-                "experts": list(getattr(getattr(module, "modulator", None), "expert_names", ())) if final else [],
+                "experts": _experts(module) if final else [],
                 # a checkpoint of a run that modulated other layers has no start to compare with
                 "initial": self._initial_alphas if len(self._initial_alphas or []) == len(final or []) else None,
                 "final": final,
@@ -242,6 +258,7 @@ class RunReport(Callback):
             },
             "memory": peak_memory(),
             "figures": {},
+            "texts": self._texts,
         }
 
     def _metrics(self, trainer: Trainer) -> dict[str, list[tuple[int, float]]]:
@@ -252,6 +269,14 @@ class RunReport(Callback):
 
     def _total_seconds(self) -> float:
         return self._seconds_before + (time.monotonic() - self._began if self._began is not None else 0.0)
+
+
+def _boards(trainer: Trainer) -> list[RunTensorBoard]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunTensorBoard)]
+
+
+def _experts(module: LightningModule) -> list[str]:
+    return list(getattr(getattr(module, "modulator", None), "expert_names", ()))
 
 
 def _summary(trainer: Trainer, section: str) -> dict[str, Any]:

@@ -89,6 +89,14 @@ class WordNetDataModule(CorpusDataModule):
             "order_seed": self.order_seed,
         }
 
+    def examples(self, n: int) -> dict[str, Any]:
+        """At most n held-out entries, spread evenly, the same each time: inputs, ``prompts`` and ``lemmas``."""
+        held_out = self.corpus.held_out
+        rows = held_out[np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(int)]
+        inputs = padded_inputs(self.corpus.sources.rows(rows), int(self.tokenizer.pad_token_id))
+        prompts = [self.entries.definitions[int(row)] for row in rows]
+        return {**inputs, "prompts": prompts, "lemmas": [self.entries.lemmas[int(row)] for row in rows]}
+
     def _deal(self, epoch: int) -> list[IntArray]:
         """Batches, as positions in the training entries."""
         return epoch_batches(self._train_lengths, self._shared_size, self.order_seed, epoch)

@@ -1,14 +1,26 @@
 """Pure functions of tensors: simplices, pentachora, correlation, spectra, Procrustes. Torch only, nothing of ours."""
 
 from geometry.correlation import cosine_preservation, pearson_from_classes, spearman_from_histograms
-from geometry.pentachora import gaussian_null_cv, pentachoron_cv, pentachoron_draws, pentachoron_volumes
+from geometry.pentachora import (
+    BIN_WIDTH,
+    BINS,
+    gaussian_null_cv,
+    gaussian_null_volumes,
+    pentachoron_cv,
+    pentachoron_draws,
+    pentachoron_volumes,
+    relative_volume_histogram,
+)
 from geometry.procrustes import mean_cosine, orthogonal_procrustes, principal_axes
 from geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
 from geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
 
 __all__ = [
+    "BINS",
+    "BIN_WIDTH",
     "cosine_preservation",
     "gaussian_null_cv",
+    "gaussian_null_volumes",
     "mean_cosine",
     "mean_of_nearest",
     "orthogonal_procrustes",
@@ -18,6 +30,7 @@ __all__ = [
     "pentachoron_volumes",
     "principal_axes",
     "regular_simplex",
+    "relative_volume_histogram",
     "reproduction",
     "simplex_volume",
     "spearman_from_histograms",

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+BIN_WIDTH, BINS = 0.05, 61  # of volumes relative to their mean
 _CORNERS = 5
 # Below this ratio of pivots fp32 keeps fewer than six digits of a volume.
 _DEGENERATE = 0.05
@@ -82,31 +83,54 @@ def pentachoron_cv(points: Float[Tensor, "points dim"], n: int = 1000, seed: int
     Raises:
         ValueError: fewer than 5 points.
     """
-    volumes = pentachoron_volumes(points, n, seed)
-    return volumes.std(correction=0) / volumes.mean()
+    return _cv(pentachoron_volumes(points, n, seed))
 
 
 def gaussian_null_cv(
     points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42, repeats: int = 20
 ) -> Float[Tensor, "repeats"]:
-    """CVs of `repeats` Gaussian clouds with the number of points and the per-dimension scale of `points`.
+    """CVs of `gaussian_null_volumes`: what a CV is worth is seen against these, as z = (cv − mean) / sd.
 
-    What a CV is worth is seen against these: z = (cv − mean) / sd. The clouds have no correlation between dimensions,
-    so a CV above the null speaks of fewer effective dimensions or of heavy tails. Their mean is left at the origin: the
-    CV does not see it.
+    Raises:
+        ValueError: fewer than 5 points, or fewer than 2 repeats.
+    """
+    return torch.stack([_cv(volumes) for volumes in gaussian_null_volumes(points, n, seed, repeats)])
+
+
+def gaussian_null_volumes(
+    points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42, repeats: int = 20
+) -> Float[Tensor, "repeats draws"]:
+    """Volumes in `repeats` Gaussian clouds with the number of points and the per-dimension scale of `points`.
+
+    The clouds have no correlation between dimensions, so a CV above theirs speaks of fewer effective dimensions or of
+    heavy tails. Their mean is left at the origin: a volume does not see it.
 
     Raises:
         ValueError: fewer than 5 points, or fewer than 2 repeats.
     """
     if repeats < 2:
-        raise ValueError(f"gaussian_null_cv: repeats is {repeats}; a spread needs at least 2")
+        raise ValueError(f"gaussian_null_volumes: repeats is {repeats}; a spread needs at least 2")
     scale = points.detach().float().std(dim=0, correction=0)
     # Drawn on the CPU, so that the null too is the same whatever the device. Offset: not the seed of the draws.
     generator = torch.Generator().manual_seed(seed + 1)
     noise = torch.empty(points.shape)
-    return torch.stack(
-        [pentachoron_cv(noise.normal_(generator=generator).to(scale.device) * scale, n, seed) for _ in range(repeats)]
-    )
+    clouds = (noise.normal_(generator=generator).to(scale.device) * scale for _ in range(repeats))
+    return torch.stack([pentachoron_volumes(cloud, n, seed) for cloud in clouds])
+
+
+def relative_volume_histogram(volumes: Float[Tensor, "draws"]) -> Float[Tensor, "bins"]:
+    """Counts of volume / mean volume in bins of `BIN_WIDTH` from 0 on; the last holds all that is larger.
+
+    The standard deviation of what is counted here is the CV, so clouds of any scale can be laid over each other. All
+    zeros where every volume is zero.
+    """
+    relative = volumes.double() / volumes.double().mean()
+    bins = (relative[relative.isfinite()] / BIN_WIDTH).long().clamp_max(BINS - 1)
+    return torch.bincount(bins, minlength=BINS).double()
+
+
+def _cv(volumes: Tensor) -> Tensor:
+    return volumes.std(correction=0) / volumes.mean()
 
 
 def _edges(points: Tensor, draws: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from geometry import gaussian_null_cv, pentachoron_volumes
+from geometry import BINS, gaussian_null_volumes, pentachoron_volumes, relative_volume_histogram
 from metrics.arguments import check_draws
 
 
@@ -28,6 +28,8 @@ class PentachoronCV(Metric):
     squares: Tensor
     draws: Tensor
     null: Tensor  # (null_repeats,)
+    histogram: Tensor  # (bins,)
+    null_histogram: Tensor  # (bins,)
     updates: Tensor
 
     def __init__(self, n: int = 1000, seed: int = 42, null_repeats: int = 20, **kwargs: Any) -> None:
@@ -37,6 +39,8 @@ class PentachoronCV(Metric):
         for name in ("volumes", "squares", "draws", "updates"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("null", torch.zeros(null_repeats, dtype=torch.float64), dist_reduce_fx="sum")
+        for name in ("histogram", "null_histogram"):
+            self.add_state(name, torch.zeros(BINS, dtype=torch.float64), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, points: Float[Tensor, "points dim"]) -> None:
@@ -45,14 +49,23 @@ class PentachoronCV(Metric):
         self.volumes += volumes.sum()
         self.squares += volumes.square().sum()
         self.draws += len(volumes)
-        self.null += gaussian_null_cv(points, self.n, self.seed, self.null_repeats).to(self.null)
+        self.histogram += relative_volume_histogram(volumes)
+        for repeat, null in enumerate(gaussian_null_volumes(points, self.n, self.seed, self.null_repeats)):
+            self.null[repeat] += (null.std(correction=0) / null.mean()).to(self.null)
+            self.null_histogram += relative_volume_histogram(null).to(self.null)
         self.updates += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """``cv``; ``null_mean``, ``null_sd`` of the Gaussian clouds' CVs; ``z`` = (cv − mean) / sd; ``mean_volume``."""
+        """``cv``; ``null_mean``, ``null_sd`` of the Gaussian clouds' CVs; ``z`` = (cv − mean) / sd; ``mean_volume``.
+
+        ``histogram`` and ``null_histogram`` (bins,): shares of the volumes over their cloud's mean, in bins of
+        `geometry.BIN_WIDTH`.
+        """
         mean = self.volumes / self.draws
         cv = (self.squares / self.draws - mean.square()).clamp_min(0).sqrt() / mean
         null = self.null / self.updates
         null_mean, null_sd = null.mean(), null.std(correction=1)
         z = (cv - null_mean) / null_sd
-        return {"cv": cv, "null_mean": null_mean, "null_sd": null_sd, "z": z, "mean_volume": mean}
+        figures = {"cv": cv, "null_mean": null_mean, "null_sd": null_sd, "z": z, "mean_volume": mean}
+        histograms = {"histogram": self.histogram, "null_histogram": self.null_histogram}
+        return figures | {name: counts / counts.sum().clamp_min(1) for name, counts in histograms.items()}

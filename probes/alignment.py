@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.pages import folder_name, leave, number, table
+from pages.wording import number, short
+from probes.pages import folder_name, leave, table
 from probes.populations import add_population_arguments, definitions, describe, load_data, split_for
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def _pentachora(points: "Tensor") -> Figures:
 
     metric = metrics.PentachoronCV()
     metric.update(points)
-    return {f"pentachoron/{key}": float(value) for key, value in metric.compute().items()}
+    found = metric.compute().items()
+    return {f"pentachoron/{key}": float(value) for key, value in found if value.ndim == 0}  # not its histograms
 
 
 def _hierarchy(points: "Tensor", data: "WordNetDataModule") -> Figures:
@@ -196,7 +198,7 @@ def bands_figure(found: Mapping[str, Any]) -> "Figure":
     """Mean cosine in each band of path similarity, one line a cloud."""
     from matplotlib.figure import Figure
 
-    from probes.plotting import BLUE, GREEN, GREY, INK, ORANGE, dress
+    from pages.plotting import BLUE, GREEN, GREY, INK, ORANGE, dress
 
     styles = {
         "encoder": ("the encoder", BLUE, "o", "-"),
@@ -214,7 +216,7 @@ def bands_figure(found: Mapping[str, Any]) -> "Figure":
         axis.plot(range(len(bands)), values, color=colour, marker=marker, linestyle=style, linewidth=1.8, label=label)
     axis.set_xticks(
         range(len(bands)),
-        [f"{band.replace('_', '–')}\n{_short(found['pairs_in_band'][band])} pairs" for band in bands],
+        [f"{band.replace('_', '–')}\n{short(found['pairs_in_band'][band])} pairs" for band in bands],
     )
     first = next(iter(found["clouds"].values()))
     dress(
@@ -225,10 +227,3 @@ def bands_figure(found: Mapping[str, Any]) -> "Figure":
     )
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
     return figure
-
-
-def _short(count: int) -> str:
-    for size, letter in ((10**6, "M"), (10**3, "k")):
-        if count >= size:
-            return f"{count / size:.3g} {letter}"
-    return str(count)

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from pages.wording import number
 from probes.controls_plan import (
     MEMORY,
     SEED_OPTIONS,
@@ -33,7 +34,7 @@ from probes.controls_plan import (
     trained_parameters,
 )
 from probes.controls_settings import Asked, Control, leaves, read, setting
-from probes.pages import number, write_json, write_text
+from probes.pages import write_json, write_text
 
 PASSES_ON = True  # options that are not our own go to every run
 DESCRIPTION = """\

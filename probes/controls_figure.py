@@ -12,9 +12,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pages.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress
+from pages.wording import number
 from probes.controls_table import POPULATION_NAMES
-from probes.pages import number
-from probes.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress
 
 PANELS = ("train", "mixed", "held_out")
 _COLOURS = {"train": BLUE, "mixed": ORANGE, "held_out": VERMILION}

@@ -14,6 +14,7 @@ import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,11 @@ def percentiles(replicates: Replicates) -> Interval | None:
 def measure(run: Run) -> Measured | None:
     """A run that is whole; None else."""
     report = report_of(run) if state_of(run) is State.WHOLE else None
-    if report is None:
-        return None
+    return None if report is None else measured(report, run.folder, run.control.name, run.seed)
+
+
+def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> Measured:
+    """What a run folder and its report say."""
     metrics = report["run"]["metrics"]
     keys = dict(FIGURES)
     for name in POPULATIONS:
@@ -86,15 +90,15 @@ def measure(run: Run) -> Measured | None:
     alphas = [value for row in report["alpha"].get("final") or [] for value in row if _finite(value)]
     if alphas:
         figures["alpha"] = sum(alphas) / len(alphas)
-    original, modulated = _bootstrap(run)
+    original, modulated = _bootstrap(folder)
     parameters = int(report["model"]["parameters"]["trainable"])
-    return Measured(run.control.name, run.seed, parameters, figures, original, modulated)
+    return Measured(name, seed, parameters, figures, original, modulated)
 
 
-def _bootstrap(run: Run) -> tuple[Replicates | None, Replicates | None]:
+def _bootstrap(folder: Path) -> tuple[Replicates | None, Replicates | None]:
     try:
         # numpy leaves a damaged file open that it has opened itself
-        with (run.folder / "relational_bootstrap.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with (folder / "relational_bootstrap.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             original, modulated = (np.asarray(arrays[name], np.float64) for name in ("original", "modulated"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None, None

@@ -5,7 +5,8 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from probes.pages import number, table
+from pages.wording import number
+from probes.pages import table
 
 Summary = Mapping[str, Any]
 

@@ -1,25 +1,14 @@
-"""How a probe writes what it found: JSON for programs, Markdown for people, numbers as a reader meets them."""
+"""How a probe writes what it found: JSON for programs, Markdown for people."""
 
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
-def number(value: float | None, digits: int = 4, signed: bool = False) -> str:
-    """A rounded number with a true minus sign; a dash for what was not measured or is no number.
-
-    >>> number(-0.06512), number(0.5, 1, signed=True), number(-1e-9, 2), number(None)
-    ('−0.0651', '+0.5', '0.00', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    rounded = round(value, digits) + 0.0  # −0.0 + 0.0 is 0.0
-    return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
+from storage import write_whole
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -50,13 +39,12 @@ def write_text(path: Path, text: str) -> Path:
     Raises:
         ValueError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ValueError(f"--output: {path} cannot be written ({error.strerror}); name a folder that can") from error
+        write_whole(path, text)
+    except OSError as error:  # a StorageError says it all in its message
+        said = f"{path} cannot be written ({error.strerror}); name a folder that can" if error.strerror else str(error)
+        raise ValueError(f"--output: {said}") from error
     return path
 
 
@@ -115,7 +103,7 @@ def leave(
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    from probes.plotting import save
+    from pages.plotting import save
 
     save(draw(found), folder / f"{probe}.png")
     print(text)

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pages.wording import number
 from probes.alignment import relational
-from probes.pages import folder_name, leave, number, table
+from probes.pages import folder_name, leave, table
 from probes.populations import add_population_arguments, definitions, describe, load_data, split_for
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def dots(found: Mapping[str, Any]) -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
 
-    from probes.plotting import BLUE, INK, VERMILION, dress
+    from pages.plotting import BLUE, INK, VERMILION, dress
 
     figures = found["figures"]
     keys = (*RELATIONAL, "cv")
@@ -248,7 +249,7 @@ def dots(found: Mapping[str, Any]) -> "Figure":
             if clouds == ["lift"]:
                 axis.axhline(0, color="#7f7f7f", linewidth=1, linestyle="--")
             what = f"lift of {NAMES[key]}" if clouds == ["lift"] else NAMES[key]
-            dress(axis, title=what)
+            dress(axis, title=what, x="")
             named = [] if clouds == ["lift"] else clouds
             axis.set_xticks(range(len(named)), named)
             axis.set_xlim(-0.6, len(clouds) - 0.4)

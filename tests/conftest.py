@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ.update(
     HF_HUB_OFFLINE="1",
@@ -45,3 +46,21 @@ def fixed_seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def field_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real run: the field modulator on a small WordNet, one epoch, resumed for a second, all figures.
+
+    Copy it before changing it.
+    """
+    from tests.runs import main, small_wordnet, tiny_backbone
+
+    folder = tmp_path_factory.mktemp("field")
+    data = ["--data.nltk_data", str(small_wordnet(folder / "nltk_data"))]
+    common = ["fit", "--config", "field.yaml", *data, "--model.backbone", tiny_backbone(folder / "backbone")]
+    common += ["--trainer.log_every_n_steps", "1", "--alpha_convergence.every_n_steps", "1"]
+    run = folder / "run"
+    main()([*common, "--trainer.max_epochs", "1", "--output", str(run), "--report.figures=false"])
+    main()([*common, "--trainer.max_epochs", "2", "--resume", str(run)])
+    return run

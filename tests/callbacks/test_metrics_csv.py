@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from callbacks.checkpoints import AtomicCheckpointIO, RunCheckpoint, newest_checkpoint
-from callbacks.metrics_csv import MetricsCSV, read_metrics, read_rows
+from callbacks.metrics_csv import MetricsCSV
 from callbacks.run_report import RunReport
+from pages.series import read_metrics, read_rows
 
 MakeTrainer = Callable[..., pl.Trainer]
 

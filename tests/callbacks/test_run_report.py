@@ -20,13 +20,13 @@ from callbacks.environment import command_line, peak_memory, without_secrets
 from callbacks.metrics_csv import MetricsCSV
 from callbacks.pentachoron_health import PentachoronHealth
 from callbacks.relational_alignment import RelationalAlignment
-from callbacks.report_figures import draw
 from callbacks.report_values import finite, first_and_last, losses, stop_reason, what_happened
 from callbacks.run_report import RunReport
-from callbacks.wording import duration, number
+from pages.report_figures import draw
+from pages.wording import duration, number
 
 KEYS = ["run", "model", "data", "environment", "alpha", "relational", "pentachoron", "loss", "stop", "time", "memory"]
-KEYS.append("figures")
+KEYS += ["figures", "texts"]
 MakeTrainer = Callable[..., pl.Trainer]
 
 

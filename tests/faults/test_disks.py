@@ -16,10 +16,11 @@ import torch
 
 from callbacks import plotting
 from callbacks.checkpoint_files import load_verified, newest_checkpoint, save_atomically
-from callbacks.metrics_csv import MetricsCSV, read_rows
+from callbacks.metrics_csv import MetricsCSV
 from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from lexicon import Lexicon
 from modulators import FieldModulator, ResidualStream, save_modulator
+from pages.series import read_rows
 from storage import StorageError
 from tests.faults.conftest import Tally
 from tests.faults.disks import Disk, mounted

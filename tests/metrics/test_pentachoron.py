@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geometry import gaussian_null_cv, pentachoron_cv, pentachoron_volumes
+from geometry import BIN_WIDTH, BINS, gaussian_null_cv, pentachoron_cv, pentachoron_volumes
 from metrics import PentachoronCV
 
 
@@ -19,6 +19,23 @@ def test_figures_are_those_of_the_functions() -> None:
     assert got["null_sd"].item() == pytest.approx(null.std().item(), rel=1e-9)
     assert got["z"].item() == pytest.approx(((got["cv"] - null.mean()) / null.std()).item(), rel=1e-9)
     assert got["z"] > 5, "heavy tails must show against the null"
+
+
+def test_the_histogram_is_of_what_the_cv_is_the_spread_of() -> None:
+    points = torch.randn(300, 12)
+    metric = PentachoronCV(n=2000, seed=7, null_repeats=10)
+    metric.update(points)
+    got = metric.compute()
+    middles = (torch.arange(BINS, dtype=torch.float64) + 0.5) * BIN_WIDTH
+    for name, cv in (("histogram", got["cv"]), ("null_histogram", got["null_mean"])):
+        shares = got[name]
+        assert shares.sum().item() == pytest.approx(1, abs=1e-12)
+        mean = (shares * middles).sum()
+        assert mean.item() == pytest.approx(1, abs=BIN_WIDTH / 4)
+        assert (shares * (middles - mean).square()).sum().sqrt().item() == pytest.approx(cv.item(), rel=0.02)
+    metric.reset()
+    metric.update(torch.zeros(300, 12))
+    assert metric.compute()["histogram"].sum() == 0, "flat pentachora have no relative volume"
 
 
 def test_the_same_cloud_twice_as_from_two_ranks_leaves_the_figures() -> None:

@@ -8,14 +8,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from callbacks import figures
-from callbacks.report_text import before_and_after
-
-Series = list[tuple[int, float]]
+from pages import figures
+from pages.report_rows import before_and_after
+from pages.series import Series
 
 _ALPHA = re.compile(r"alpha/layer_(\d+)(?:_(\w+))?")
 _BAND = re.compile(r"band/([\d.]+)_([\d.]+)")
-_REFERENCES = {"static": "static embeddings", "random": "randomly initialised encoder"}
+REFERENCES = {"static": "static embeddings", "random": "randomly initialised encoder"}
 
 
 def draw(report: Mapping[str, Any], metrics: Mapping[str, Series], folder: Path, suffix: str = "") -> dict[str, str]:
@@ -39,21 +38,27 @@ def draw(report: Mapping[str, Any], metrics: Mapping[str, Series], folder: Path,
 
 
 def _loss(metrics: Mapping[str, Series]) -> Figure | None:
-    train = _finite(metrics.get("train/loss_step") or metrics.get("train/loss") or [])
-    validation = _finite(metrics.get("val/loss") or [])
+    train = finite_points(metrics.get("train/loss_step") or metrics.get("train/loss") or [])
+    validation = finite_points(metrics.get("val/loss") or [])
     return figures.loss(train, validation) if train or validation else None
 
 
 def _alpha(alpha: Mapping[str, Any], metrics: Mapping[str, Series]) -> Figure | None:
+    mean, experts = alpha_series(alpha, metrics)
+    return figures.alpha_over_steps(mean, experts) if mean else None
+
+
+def alpha_series(
+    alpha: Mapping[str, Any], metrics: Mapping[str, Series]
+) -> tuple[dict[int, Series], dict[str, dict[int, Series]]]:
+    """Layer → series of the mean over experts; expert → layer → series, where the log tells experts apart."""
     mean: dict[int, Series] = {}
     experts: dict[str, dict[int, Series]] = {name: {} for name in alpha["experts"]}
     for key, series in metrics.items():
-        if (match := _ALPHA.fullmatch(key)) and (points := _finite(series)):
+        if (match := _ALPHA.fullmatch(key)) and (points := finite_points(series)):
             layer, expert = int(match[1]), match[2]
             (mean if expert is None else experts.setdefault(expert, {}))[layer] = points
-    return (
-        figures.alpha_over_steps(mean, {name: layers for name, layers in experts.items() if layers}) if mean else None
-    )
+    return mean, {name: layers for name, layers in experts.items() if layers}
 
 
 def _final(alpha: Mapping[str, Any]) -> Figure | None:
@@ -67,30 +72,34 @@ def _final(alpha: Mapping[str, Any]) -> Figure | None:
 
 def _relational(relational: Mapping[str, Any]) -> Figure | None:
     history: Sequence[Mapping[str, float]] = relational.get("history") or []
-    modulated = {kind: _history(history, kind) for kind in ("pearson", "spearman")}
+    modulated = {kind: history_of(history, kind) for kind in ("pearson", "spearman")}
     if not any(modulated.values()):
         return None
     baseline = relational.get("baseline") or {}
-    references = {name: baseline[key] for key, name in _REFERENCES.items() if key in baseline}
+    references = {name: baseline[key] for key, name in REFERENCES.items() if key in baseline}
     lifts = {
-        kind: {name: _history(history, f"{name}/{kind}_lift") for name in figures.POPULATIONS} for kind in modulated
+        kind: {name: history_of(history, f"{name}/{kind}_lift") for name in figures.POPULATIONS} for kind in modulated
     }
     lifts = {kind: {name: series for name, series in by.items() if series} for kind, by in lifts.items()}
     return figures.relational(modulated, baseline.get("original") or {}, references, lifts)
 
 
 def _bands(relational: Mapping[str, Any]) -> Figure | None:
+    before, after = bands_of(relational)
+    return figures.bands(before, after) if before else None
+
+
+def bands_of(relational: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """Band of path similarity → mean cosine before and after, from near to far."""
     before, after = before_and_after(relational)
     names = {key: f"{match[1]}–{match[2]}" for key in before if (match := _BAND.fullmatch(key)) and key in after}
-    if not names:
-        return None
-    ordered = sorted(names, reverse=True)  # from near to far
-    return figures.bands({names[key]: before[key] for key in ordered}, {names[key]: after[key] for key in ordered})
+    ordered = sorted(names, reverse=True)
+    return {names[key]: before[key] for key in ordered}, {names[key]: after[key] for key in ordered}
 
 
 def _pentachoron(pentachoron: Mapping[str, Any]) -> Figure | None:
     history = pentachoron.get("history") or []
-    cv = _history(history, "cv")
+    cv = history_of(history, "cv")
     if not cv:
         return None
     last = history[-1]
@@ -100,9 +109,10 @@ def _pentachoron(pentachoron: Mapping[str, Any]) -> Figure | None:
     return figures.pentachoron(cv, last.get("reference"), pentachoron.get("tolerance"), null, name)
 
 
-def _history(history: Sequence[Mapping[str, float]], key: str) -> Series:
-    return _finite([(int(check["step"]), check[key]) for check in history if key in check])
+def history_of(history: Sequence[Mapping[str, float]], key: str) -> Series:
+    """One figure of a callback's checks, by step."""
+    return finite_points([(int(check["step"]), check[key]) for check in history if check.get(key) is not None])
 
 
-def _finite(series: Sequence[tuple[int, float]]) -> Series:
+def finite_points(series: Sequence[tuple[int, float]]) -> Series:
     return [(step, value) for step, value in series if math.isfinite(value)]

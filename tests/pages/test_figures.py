@@ -10,8 +10,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from callbacks import figures
-from callbacks.plotting import depth_colours, smoothed
+from pages import figures
+from pages.plotting import depth_colours, smoothed
 
 
 def rising(n: int, start: float, end: float, last_step: int = 2629) -> list[tuple[int, float]]:

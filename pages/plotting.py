@@ -7,6 +7,7 @@ Okabe and Ito's colours: both hold for colour-blind readers.
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from callbacks.wording import number
+from pages.wording import number
 from storage import storing, write_whole
 
 Series = Sequence[tuple[int, float]]  # (step, value), by step
@@ -60,9 +61,10 @@ def line(axis: Axes, series: Series, color: object, label: str, linewidth: float
     axis.plot(steps, values, color=color, linewidth=linewidth, marker=marker, markersize=3.5, label=label)
 
 
-def dress(axis: Axes, title: str = "", x: str = "training step", y: str = "") -> None:
+def dress(axis: Axes, title: str = "", x: str = "training step", y: str = "", grid: Literal["x", "y"] = "y") -> None:
+    """Axes without a box, a light grid behind, a title on the left."""
     axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axis.grid(axis=grid, color="#e6e6e6", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.set(xlabel=x, ylabel=y)
     if title:
@@ -86,9 +88,9 @@ def room(axis: Axes, least: float) -> None:
         axis.set_ylim(low - missing / 2, high + missing / 2)
 
 
-def depth_colours(n: int) -> list[tuple[float, float, float, float]]:
-    # the last tenth of viridis is too light on white
-    return [tuple(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, max(n, 1)))[:n]]
+def depth_colours(n: int, low: float = 0.0, high: float = 0.88) -> list[tuple[float, float, float, float]]:
+    """Viridis between two places; its last tenth is too light on white, its first third too dark on black."""
+    return [tuple(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(low, high, max(n, 1)))[:n]]
 
 
 def depth_bar(figure: Figure, axes: list[Axes], layers: Sequence[int]) -> None:

@@ -1,13 +1,18 @@
-"""A run's report as a page that a researcher would paste: Markdown from the dictionary of report.json, nothing else."""
+"""What a report says, section by section, as rows and sentences from the dictionary of report.json, nothing else.
 
-from collections.abc import Mapping, Sequence
+Sentences may hold Markdown's `code` and **bold**; pages of either kind are made of these.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
-from callbacks.wording import duration, number
+from pages.wording import duration, number
 
 Report = Mapping[str, Any]
+Rows = list[list[str]]
+Table = tuple[list[str], Rows]  # header, rows
 
-_POPULATIONS = {
+POPULATIONS = {
     "train": "training × training",
     "mixed": "training × held-out",
     "held_out": "held-out × held-out",
@@ -20,61 +25,26 @@ _FOLLOWED = {
     "chain/depth_4": "four hypernyms up",
     "category/gap": "mean cosine within a category, minus overall",
 }
-_FIGURE_TITLES = {
-    "alpha": "α per layer over steps",
-    "alpha_final": "Final α by layer and expert",
-    "loss": "Loss",
-    "relational": "Correlation with WordNet, and its lift",
-    "bands": "Mean cosine by similarity band",
-    "pentachoron": "CV of pentachoron volumes",
-}
 
 
-def markdown(report: Report) -> str:
-    """The page; sections of what was not measured are left out."""
-    sections = [
-        _opening(report),
-        _section("Before → after", _headline(report)),
-        _section("α per layer", _alpha(report["alpha"])),
-        _section("Populations", _populations(report["relational"])),
-        _section("Figures", _figures(report["figures"])),
-        _section("Read with care", _caveats(report)),
-        _section("What ran", _what_ran(report)),
-        _section("Go on from here", _go_on(report)),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right of the first column.
-
-    >>> print(table(["layer", "α"], [["0", "0.01"]]))
-    | layer | α |
-    | --- | ---: |
-    | 0 | 0.01 |
-    """
-    rules = ["---", *("---:" for _ in header[1:])]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rules, *rows))
-
-
-def _section(title: str, body: str) -> str:
-    return f"## {title}\n\n{body}" if body else ""
-
-
-def _opening(report: Report) -> str:
-    run, model, stop = report["run"], report["model"], report["stop"]
+def title(report: Report) -> str:
+    model, stage = report["model"], report["run"]["stage"]
     what = model.get("learns") or model.get("module") or "model"
-    verb = {"fit": "Training", "validate": "Validation", "test": "Test"}.get(run["stage"], run["stage"].capitalize())
-    lines = [f"# {verb} of {what}", ""]
+    verb = {"fit": "Training", "validate": "Validation", "test": "Test"}.get(stage, stage.capitalize())
+    return f"{verb} of {what}"
+
+
+def ending(report: Report) -> str:
+    """How a run ended, as a sentence; nothing where that goes without saying."""
+    run, stop = report["run"], report["stop"]
     if run["stage"] == "fit":
         epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
         how = {"finished": "Ended", "interrupted": "**Interrupted**", "failed": "**Failed**"}[run["outcome"]]
-        lines.append(
-            f"{how} after {run['steps']} steps, {epochs}, {duration(report['time']['total_s'])}: {stop['reason']}."
-        )
-    elif run["outcome"] != "finished":
-        lines.append(f"**{run['outcome'].capitalize()}**: {stop['reason']}.")
-    return "\n".join(lines).rstrip()
+        spent = duration(report["time"]["total_s"])
+        return f"{how} after {run['steps']} steps, {epochs}, {spent}: {stop['reason']}."
+    if run["outcome"] != "finished":
+        return f"**{run['outcome'].capitalize()}**: {stop['reason']}."
+    return ""
 
 
 def _row(name: str, before: Any, after: Any, percent: bool = False, digits: int = 4) -> list[str]:
@@ -85,8 +55,9 @@ def _row(name: str, before: Any, after: Any, percent: bool = False, digits: int 
     return [name, number(before, digits), number(after, digits), change]
 
 
-def _headline(report: Report) -> str:
-    rows: list[list[str]] = []
+def headline(report: Report) -> Rows:
+    """What is followed, before, after, and the change."""
+    rows: Rows = []
     validation = report["loss"].get("validation")
     if validation:
         rows.append(_row("validation loss (nats per token)", _first(validation), validation.get("last")))
@@ -114,12 +85,7 @@ def _headline(report: Report) -> str:
     alpha = report["alpha"]
     if alpha.get("final"):
         rows.append(_row("mean α", mean(alpha.get("initial")), mean(alpha["final"])))
-    if not rows:
-        return ""
-    text = table(["", "before", "after", "change"], rows)
-    if relational.get("baseline") and (others := _baselines(relational)):
-        text += "\n\n" + others
-    return text
+    return rows
 
 
 def _first(measured: Mapping[str, Any]) -> Any:
@@ -138,19 +104,21 @@ def mean(values: Any) -> float | None:
     return sum(flat) / len(flat) if flat else None
 
 
-def _baselines(relational: Mapping[str, Any]) -> str:
+def baselines(relational: Mapping[str, Any]) -> str:
+    """What any encoder has without training, in a sentence."""
     named = {"static": "static embeddings", "random": "a randomly initialised encoder"}
     parts = [
         f"{name} {number(relational['baseline'][key].get('pearson'))}"
         for key, name in named.items()
-        if key in relational["baseline"]
+        if key in (relational.get("baseline") or {})
     ]
     return f"For comparison, Pearson of {' and of '.join(parts)}." if parts else ""
 
 
-def _alpha(alpha: Mapping[str, Any]) -> str:
+def alphas(alpha: Mapping[str, Any]) -> Table | None:
+    """α of each layer at the start and at the end, and by expert where there are several."""
     if not alpha.get("final"):
-        return ""
+        return None
     experts = alpha["experts"]
     several = len(experts) > 1
     header = ["layer", "start", *(experts if several else []), "mean" if several else "final"]
@@ -159,25 +127,29 @@ def _alpha(alpha: Mapping[str, Any]) -> str:
     for layer, start, row in zip(alpha["layers"], initial, alpha["final"], strict=True):
         cells = [number(value) for value in row] if several else []
         rows.append([str(layer), number(mean([start]) if None not in start else None), *cells, number(mean([row]))])
-    text = table(header, rows)
-    convergence = alpha.get("convergence")
-    if convergence:
-        at = convergence.get("converged_at")
-        rest = f"the last {convergence['window']} checks, {convergence['every_n_steps']} steps apart"
-        tolerance = f"{convergence['tolerance']:g}"
-        if at is not None:
-            text += f"\n\nConverged at step {at}: no α moved more than {tolerance} over {rest}."
-        else:
-            moved = convergence.get("moved_in_window")
-            seen = f"; the largest movement was {moved:.2g}" if moved is not None else ""
-            text += f"\n\nNot converged: that would take no α moving more than {tolerance} over {rest}{seen}."
-    return text
+    return header, rows
 
 
-def _populations(relational: Mapping[str, Any]) -> str:
+def convergence(alpha: Mapping[str, Any]) -> str:
+    """Whether α came to rest, as a sentence."""
+    found = alpha.get("convergence")
+    if not alpha.get("final") or not found:
+        return ""
+    at = found.get("converged_at")
+    rest = f"the last {found['window']} checks, {found['every_n_steps']} steps apart"
+    tolerance = f"{found['tolerance']:g}"
+    if at is not None:
+        return f"Converged at step {at}: no α moved more than {tolerance} over {rest}."
+    moved = found.get("moved_in_window")
+    seen = f"; the largest movement was {moved:.2g}" if moved is not None else ""
+    return f"Not converged: that would take no α moving more than {tolerance} over {rest}{seen}."
+
+
+def populations(relational: Mapping[str, Any]) -> Table | None:
+    """Correlation before and after on the three populations of pairs."""
     before, after = before_and_after(relational)
     rows = []
-    for key, name in _POPULATIONS.items():
+    for key, name in POPULATIONS.items():
         if f"{key}/pearson" not in after:
             continue
         for figure in ("pearson", "spearman"):
@@ -185,28 +157,27 @@ def _populations(relational: Mapping[str, Any]) -> str:
             _, first, last, change = _row("", before.get(f"{key}/{figure}"), after.get(f"{key}/{figure}"), percent=True)
             shown = f"{int(pairs):,}" if isinstance(pairs, int | float) else "–"
             rows.append([f"{name}, {figure.capitalize()}", shown, first, last, change])
-    if not rows:
+    return (["", "pairs", "before", "after", "lift"], rows) if rows else None
+
+
+def intervals(relational: Mapping[str, Any]) -> str:
+    """The lift's intervals and what they mean, in two sentences."""
+    if not (interval := relational.get("interval")):
         return ""
-    text = table(["", "pairs", "before", "after", "lift"], rows)
-    if interval := relational.get("interval"):
-        names = {"all": "all pairs", **_POPULATIONS}
-        ends = [
-            f"{names[key]} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
-            for key, (low, high) in interval.items()
-        ]
-        text += (
-            "\n\n95% intervals of the Pearson lift over every pair, by a bootstrap over synsets "
-            f"({relational['replicates']:,} replicates): {', '.join(ends)}. They tell how the lift would vary with "
-            "other synsets, not with another seed."
-        )
-    return text
+    names = {"all": "all pairs", **POPULATIONS}
+    ends = [
+        f"{names[key]} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
+        for key, (low, high) in interval.items()
+    ]
+    return (
+        "95% intervals of the Pearson lift over every pair, by a bootstrap over synsets "
+        f"({relational['replicates']:,} replicates): {', '.join(ends)}. They tell how the lift would vary with "
+        "other synsets, not with another seed."
+    )
 
 
-def _figures(figures: Mapping[str, str]) -> str:
-    return "\n\n".join(f"![{_FIGURE_TITLES.get(name, name)}]({path})" for name, path in figures.items())
-
-
-def _caveats(report: Report) -> str:
+def caveats(report: Report) -> list[str]:
+    """What a reader might otherwise make too much of."""
     lines = []
     run, relational, pentachoron = report["run"], report["relational"], report["pentachoron"]
     if run["outcome"] != "finished":
@@ -237,10 +208,11 @@ def _caveats(report: Report) -> str:
             "A CV near a reference says little by itself: a randomly initialised encoder can lie there too, so read it "
             "beside its z-score."
         )
-    return "\n".join(f"- {line}" for line in lines)
+    return lines
 
 
-def _what_ran(report: Report) -> str:
+def what_ran(report: Report) -> Rows:
+    """Model, data, machine, versions and command."""
     run, model, environment = report["run"], report["model"], report["environment"]
     parameters = model["parameters"]
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
@@ -266,7 +238,7 @@ def _what_ran(report: Report) -> str:
         ["versions", versions],
         ["command", f"`{' '.join(run['command'])}`"],
     ]
-    return table(["", ""], [row for row in rows if row[1]]).replace("| --- | ---: |", "| --- | --- |", 1)
+    return [row for row in rows if row[1]]
 
 
 def _plain(values: Mapping[str, Any]) -> str:
@@ -285,21 +257,9 @@ def _plain(values: Mapping[str, Any]) -> str:
             return ", ".join(text(inner) for inner in value)
         if isinstance(value, bool) or value is None:
             return str(value).lower()
-        return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
+        return f"{value:g}" if isinstance(value, float) else str(value)
 
     return "; ".join(
         f"{key}: {text(value)}" if isinstance(value, Mapping) else f"{key} {text(value)}"
         for key, value in values.items()
     )
-
-
-def _go_on(report: Report) -> str:
-    run = report["run"]
-    folder = run["folder"]
-    lines = []
-    if run["stage"] == "fit" and run["checkpoints"]:
-        lines.append(f"- resume: `python train.py fit --config {folder}/config.yaml --resume {folder}`")
-        lines.append(f"- measure again: `python train.py validate --config {folder}/config.yaml --resume {folder}`")
-        lines.append(f"- newest checkpoint: `{run['checkpoints'][-1]}`, with its SHA-256 beside it")
-    lines.append(f"- every logged figure: `{run['metrics_file']}`" if run["metrics_file"] else "")
-    return "\n".join(line for line in lines if line)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from callbacks.plotting import (
+from pages.plotting import (
     BLUE,
     GREEN,
     GREY,
@@ -26,7 +26,7 @@ from callbacks.plotting import (
     save,
     smoothed,
 )
-from callbacks.wording import number, short
+from pages.wording import number, short
 
 __all__ = ["alpha_over_steps", "bands", "final_alpha", "loss", "pentachoron", "relational", "save"]
 
@@ -69,11 +69,11 @@ def alpha_over_steps(mean: Mapping[int, Series], experts: Mapping[str, Mapping[i
     else:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], frameon=False, fontsize=9, loc="outside right center")
-    figure.suptitle(_alpha_title(mean), x=0.01, ha="left", fontsize=12)
+    figure.suptitle(alpha_title(mean), x=0.01, ha="left", fontsize=12)
     return figure
 
 
-def _alpha_title(mean: Mapping[int, Series]) -> str:
+def alpha_title(mean: Mapping[int, Series]) -> str:
     first = np.mean([series[0][1] for series in mean.values()])
     last = np.mean([series[-1][1] for series in mean.values()])
     what = f"Mean α of {len(mean)} layer{'s' * (len(mean) != 1)}"

@@ -1,0 +1,42 @@
+"""A run's page again: from its folder alone, and with what came after it, such as the table of its controls."""
+
+import argparse
+from pathlib import Path
+
+from pages.report_page import of_folder
+from pages.run_folder import metrics_of, report_of
+from storage import write_whole
+
+DESCRIPTION = """\
+Write report.html of run folders again from report.json, metrics.csv and config.yaml: for a run that is older than the
+page, for one whose predictions.jsonl came later, or with the table of a probe.py controls in it."""
+EXAMPLES = """\
+A run inside a controls' folder gets that folder's table without being told. An evaluation in the same folder
+(report_validate.json, report_test.json) gets its page too.
+
+examples:
+  python probe.py report runs/field/version_0
+  python probe.py report runs/lerp/version_0 --controls runs/controls/lerp"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, as train.py leaves it")
+    parser.add_argument("--controls", type=Path, default=None, metavar="DIR", help="what probe.py controls has left")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Raises:
+        ValueError: a folder is no run's, or `--controls` holds no figures.
+    """
+    for run in args.runs:
+        pages = {name: report_of(run, f"{name}.json") for name in ("report",)}
+        for name in ("report_validate", "report_test"):
+            if (run / f"{name}.json").is_file():
+                pages[name] = report_of(run, f"{name}.json")
+        for name, report in pages.items():
+            text = of_folder(run, report, metrics_of(run, report), args.controls)
+            write_whole(run / f"{name}.html", text)
+            print(run / f"{name}.html")
+    return 0
