@@ -25,8 +25,8 @@ from metrics import BANDS, EntryRepresentations, RelationalAlignment  # noqa: E4
 from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach  # noqa: E402
 from modulators.backbone import RandomEncoder, load_backbone, load_config, stream_of  # noqa: E402
 from modulators.geometry import lay_out, words_of  # noqa: E402
-from probes.pages import number  # noqa: E402
-from probes.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
+from pages.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
+from pages.wording import number  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
 ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35)
