@@ -94,7 +94,7 @@ def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
             ],
             "Pearson beside the original, static and random encoders": correlations,
         },
-        "Pentachora": {"CV, its reference and its Gaussian null": [r"^pentachoron/(cv|reference|null)$"]},
+        "Pentachora": {"CV, its band and its Gaussian null": [r"^pentachoron/(cv|reference|low|high|null)$"]},
         "Loss": {"training and validation": [r"^(train|val)/loss$"]},
     }
     return {

@@ -56,7 +56,7 @@ def table(header: Sequence[str], rows: Rows, words: int = 1) -> str:
     def cell(tag: str, column: int, text: str) -> str:
         kind = "" if column < words else " class=n"
         if kind:  # breaks between a figure and its interval, if it must, and not inside either
-            text = text.replace(", ", ",\u00a0").replace(" %", "\u00a0%")
+            text = re.sub(r" (?![(\[])", "\u00a0", text)
         scope = ' scope="col"' if tag == "th" else ""
         return f"<{tag}{kind}{scope}>{escaped(text)}</{tag}>"
 

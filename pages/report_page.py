@@ -101,7 +101,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("prompt", "original", "modulated")):
+        if not isinstance(row, dict) or not isinstance(row.get("alpha_scale", 1.0), int | float):
+            continue
+        if all(isinstance(row.get(key), str) for key in ("prompt", "original", "modulated")):
             rows.append(row)
     return rows
 
@@ -140,16 +142,21 @@ def _texts(texts: Answers) -> str:
         name: sum(row[name].strip() == row["lemma"].strip() for row in texts) for name in ("original", "modulated")
     }
     return table(["held-out definition", "lemma", "original", "modulated"], rows, words=4) + paragraph(
-        f"{greedy}: {changed} differ, the original names {right['original']} lemmas, the modulated model "
+        f"{greedy}: {changed} differ. The original names the lemma of {right['original']}, the modulated model that of "
         f"{right['modulated']}.",
         "note",
     )
 
 
 def _asked(predictions: Answers) -> str:
-    rows = [[row["prompt"], row["original"], row["modulated"]] for row in predictions[:_SHOWN]]
+    """Prompts and answers; with a column for the scale of α where it was swept, or not 1."""
+    scaled = any(row.get("alpha_scale", 1.0) != 1.0 for row in predictions)
+    rows = [
+        [row["prompt"], *([f"{row.get('alpha_scale', 1.0):g}"] if scaled else []), row["original"], row["modulated"]]
+        for row in predictions[:_SHOWN]
+    ]
     rest = f"{len(predictions)} rows, the first {_SHOWN} of them shown." if len(predictions) > _SHOWN else ""
-    shown = table(["prompt", "original", "modulated"], rows, words=3)
+    shown = table(["prompt", *(["α times"] if scaled else []), "original", "modulated"], rows, words=4)
     return shown + paragraph(f"From `predictions.jsonl`. {rest}".strip(), "note") if rows else ""
 
 

@@ -84,9 +84,10 @@ def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> M
     """What a run folder and its report say."""
     metrics = report["run"]["metrics"]
     keys = dict(FIGURES)
-    for name in POPULATIONS:
-        keys[f"pearson_lift/{name}"] = f"relational/{'' if name == 'all' else name + '/'}pearson_lift"
-    figures = {name: value for name, key in keys.items() if _finite(value := metrics.get(key, {}).get("last"))}
+    for population in POPULATIONS:
+        prefix = "" if population == "all" else f"{population}/"
+        keys[f"pearson_lift/{population}"] = f"relational/{prefix}pearson_lift"
+    figures = {figure: value for figure, key in keys.items() if _finite(value := metrics.get(key, {}).get("last"))}
     alphas = [value for row in report["alpha"].get("final") or [] for value in row if _finite(value)]
     if alphas:
         figures["alpha"] = sum(alphas) / len(alphas)

@@ -163,6 +163,18 @@ def test_sections_of_what_was_not_measured_are_left_out(field_run: Path) -> None
     assert "Side by side" not in old, "reports from before there were answers"
 
 
+def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(field_run: Path, tmp_path: Path) -> None:
+    report = report_of(field_run)
+    row = {"prompt": "a large dog", "original": "cat", "modulated": "hound"}
+    shown = report_page(report, {}, predictions=[row])
+    assert "<td>a large dog</td><td>cat</td><td>hound</td>" in shown
+    assert "α times" not in shown
+    swept = report_page(report, {}, predictions=[row | {"alpha_scale": 0.0}, row | {"alpha_scale": 2.5}])
+    assert "<td>a large dog</td><td>2.5</td><td>cat</td>" in swept
+    (tmp_path / "predictions.jsonl").write_text('{"prompt": "x"}\n[1]\nno json\n{"alpha_scale": "y"}\n')
+    assert "<h2>Asked" not in of_folder(tmp_path, report, {})
+
+
 def test_an_empty_page_is_a_page() -> None:
     text = page("a < b", "", [], [])
     assert "<title>a &lt; b</title>" in text
