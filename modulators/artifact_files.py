@@ -158,9 +158,9 @@ def _check_sizes(kind: str, init_args: Any, tensors: Mapping[str, Tensor], strea
             raise ValueError(f"n_geometric_dims and vocab_size are {needed[::-1]}, geometric_embed.weight is {held}")
     if kind == "FieldModulator" and "expert_edim" in init_args:
         for k in init_args.get("expert_ks", []):
-            held = tensors.get(f"experts.k{k}.to_deform.weight", torch.empty(0)).shape[0]
-            if held != (rows := (k + 1) * init_args["expert_edim"]):
-                raise ValueError(f"expert {k} needs {rows} rows of experts.k{k}.to_deform.weight, got {held}")
+            found = tensors.get(f"experts.k{k}.to_deform.weight", torch.empty(0)).shape[0]
+            if found != (rows := (k + 1) * init_args["expert_edim"]):
+                raise ValueError(f"expert {k} needs {rows} rows of experts.k{k}.to_deform.weight, got {found}")
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], modulator: Modulator) -> None:

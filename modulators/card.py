@@ -76,17 +76,18 @@ def published(card: str, repo_id: str, local: str, backbone: str | None = None) 
     text = re.sub(r'load_modulated\("[^"\n]*"\)', f'load_modulated("{repo_id}")', card)
     if backbone is not None:
         name = re.escape(PurePath(local).name)
-        for line, new in (
+        for before, after in (
             ("# .* for ", ""),
             ("- Backbone: ", " (a local copy was trained on)"),
             (".*The backbone \\(", ""),
         ):
-            text = re.sub(rf"^({line}){name}\b", lambda found, new=new: found[1] + backbone + new, text, flags=re.M)
+            text = re.sub(rf"^({before}){name}\b", rf"\g<1>{backbone}{after}", text, flags=re.M)
     parsed = ModelCard(text)
+    data: Any = parsed.data
     if backbone is not None:
-        parsed.data.base_model, parsed.data.base_model_relation = backbone, "adapter"
-    if parsed.data.get("model_name"):
-        parsed.data.model_name = PurePath(repo_id).name
+        data.base_model, data.base_model_relation = backbone, "adapter"
+    if data.get("model_name"):
+        data.model_name = PurePath(repo_id).name
     return str(parsed)
 
 

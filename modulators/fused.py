@@ -25,6 +25,7 @@ class FusedLerp(Modulator):
     """
 
     table: Tensor
+    _alphas: Tensor
     unfused: LerpModulator
 
     def __init__(self, modulator: LerpModulator) -> None:
@@ -45,8 +46,7 @@ class FusedLerp(Modulator):
 
     @property
     def alphas(self) -> Float[Tensor, "layers experts"]:
-        alphas: Tensor = self._alphas
-        return alphas
+        return self._alphas
 
     @property
     def expert_names(self) -> tuple[str, ...]:
