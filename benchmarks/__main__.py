@@ -19,6 +19,7 @@ TITLES = {
     "relations": "WordNet relations, against NLTK",
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
+    "fuse": "A fused LERP, against the plain one",
 }
 COLUMNS = ("what", "ours", "plain", "ratio", "asked", "parity")
 

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,6 @@ from storage import write_whole
 
 BOOTSTRAP_FILE = "relational_bootstrap.npz"
 CHAIN_DEPTH = 8
-_PREFIXES = ("", *(f"{population}/" for population in metrics.POPULATIONS))
 
 
 class RelationalAlignment(L.Callback):
@@ -149,7 +148,7 @@ class RelationalAlignment(L.Callback):
         points = entry_representations(trainer, module, base=False)
         figures = self._figures(trainer, points)
         if modulated(module).handle is not None:
-            figures |= lifts(figures, self._baseline["original"])
+            figures |= metrics.lifts(figures, self._baseline["original"])
             original = entry_representations(trainer, module, base=True)
             figures["preservation"] = metrics.preservation(original, points).item()
         self._history.append({"step": trainer.global_step, **figures})
@@ -231,15 +230,3 @@ def _save(file: Path, original: np.ndarray[Any, Any], modulated: np.ndarray[Any,
     buffer = io.BytesIO()
     np.savez_compressed(buffer, original=original, modulated=modulated)
     write_whole(file, buffer.getvalue())
-
-
-def lifts(modulated: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
-    """Modulated − original of Pearson, Spearman and gradient, and the same in percent of |original|."""
-    figures = {}
-    for key in (prefix + name for prefix in _PREFIXES for name in ("pearson", "spearman", "gradient")):
-        if key in modulated and key in original:
-            lift = modulated[key] - original[key]
-            figures[f"{key}_lift"] = lift
-            if original[key] != 0:
-                figures[f"{key}_lift_percent"] = 100 * lift / abs(original[key])
-    return figures

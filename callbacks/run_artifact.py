@@ -1,13 +1,14 @@
 """Leaves what was trained where anybody can load it: a folder of its own in the run folder."""
 
+import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 
 
 class RunArtifact(pl.Callback):
-    """At the end of a fit, writes `modulator/` by `modulators.save_modulator`, with the run's last figures.
+    """At the end of a fit, writes `modulator/` by `modulators.save_modulator`, its card from the run's report.
 
     Of an adapter, `adapter/`, which peft reads.
     """
@@ -15,17 +16,26 @@ class RunArtifact(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from modulators import AdaptedT5, ModulatedT5, save_modulator
 
+        folder = Path(trainer.default_root_dir)
         if trainer.is_global_zero and isinstance(pl_module, AdaptedT5):
-            pl_module.save_adapter(Path(trainer.default_root_dir) / "adapter")
+            pl_module.save_adapter(folder / "adapter")
         if not trainer.is_global_zero or not isinstance(pl_module, ModulatedT5):
             return
-        keys = ("val/loss", "val/exact_match", "relational/pearson", "relational/pearson_lift", "pentachoron/cv")
-        figures = {key: float(cast(Any, value)) for key, value in trainer.callback_metrics.items() if key in keys}
         save_modulator(
             pl_module.modulator,
-            Path(trainer.default_root_dir) / "modulator",
+            folder / "modulator",
             backbone=pl_module.backbone,
             layers=pl_module.layers,
-            figures=figures,
+            report=_report_of(folder, trainer.global_step),
             geometry=pl_module.provenance,
+            backbone_revision=pl_module.backbone_revision,
         )
+
+
+def _report_of(folder: Path, step: int) -> dict[str, Any] | None:
+    """What the run's report, which comes before this callback, says of the same step; an older one is none."""
+    try:
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        return report if (report["run"]["stage"], report["run"]["steps"]) == ("fit", step) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -74,6 +74,7 @@ class WordNetDataModule(CorpusDataModule):
         return {
             "task": "definition → lemma",
             "wordnet": corpus.lexicon.version,
+            "nltk_data": self.nltk_data,
             "matching": self.matching,
             "tokenizer": self.backbone,
             "entries": len(corpus.entries),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from metrics.bootstrap import bootstrap_pearson, bootstrap_steps, percentile_interval
     from metrics.hierarchy import category_clustering, chain_decay
     from metrics.pentachoron import PentachoronCV
-    from metrics.relational import BANDS, POPULATIONS, RelationalAlignment, preservation
+    from metrics.relational import BANDS, POPULATIONS, RelationalAlignment, lifts, preservation
     from metrics.representations import EntryRepresentations
 
 _HOMES = {
@@ -28,6 +28,7 @@ _HOMES = {
     "bootstrap_steps": "bootstrap",
     "category_clustering": "hierarchy",
     "chain_decay": "hierarchy",
+    "lifts": "relational",
     "percentile_interval": "bootstrap",
     "preservation": "relational",
 }
@@ -44,6 +45,7 @@ __all__ = [
     "bootstrap_steps",
     "category_clustering",
     "chain_decay",
+    "lifts",
     "percentile_interval",
     "preservation",
 ]

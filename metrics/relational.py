@@ -12,7 +12,7 @@ and for samples, array operations do, to the same bits.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, TypeVar
@@ -238,6 +238,23 @@ class RelationalAlignment(Metric):
         population = (i >= self.n_train).int() + (j >= self.n_train).int()
         for p in range(len(POPULATIONS)):
             yield p, classes[population == p], cosines[population == p]
+
+
+def lifts(modulated: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
+    """Modulated − original of Pearson, Spearman and gradient in each population, and the same in percent of |original|.
+
+    >>> lifts({"pearson": 0.75}, {"pearson": 0.5})
+    {'pearson_lift': 0.25, 'pearson_lift_percent': 50.0}
+    """
+    figures = {}
+    prefixes = ("", *(f"{population}/" for population in POPULATIONS))
+    for key in (prefix + name for prefix in prefixes for name in ("pearson", "spearman", "gradient")):
+        if key in modulated and key in original:
+            lift = modulated[key] - original[key]
+            figures[f"{key}_lift"] = lift
+            if original[key] != 0:
+                figures[f"{key}_lift_percent"] = 100 * lift / abs(original[key])
+    return figures
 
 
 def _by_rank(blocks: Iterator[_T]) -> Iterator[_T]:

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modulators.adapted import AdaptedT5
-    from modulators.artifact import load_modulated, save_modulator
+    from modulators.artifact import PretrainedModulator, load_modulated, save_modulator, write_card
+    from modulators.backbone import load_t5, stream_of
     from modulators.base import Modulator, ResidualStream
     from modulators.field import FieldModulator
     from modulators.geometry import Geometry
     from modulators.hooks import ModulatorHandle, attach
     from modulators.known import register
     from modulators.lerp import LerpModulator
+    from modulators.merging import merge
     from modulators.pretraining import PretrainT5
     from modulators.seq2seq import ModulatedT5
+    from modulators.summary import Summary
 
 _HOMES = {
     "AdaptedT5": "adapted",
@@ -27,11 +30,17 @@ _HOMES = {
     "Modulator": "base",
     "ModulatorHandle": "hooks",
     "PretrainT5": "pretraining",
+    "PretrainedModulator": "artifact",
     "ResidualStream": "base",
+    "Summary": "summary",
     "attach": "hooks",
     "load_modulated": "artifact",
+    "load_t5": "backbone",
+    "merge": "merging",
     "register": "known",
     "save_modulator": "artifact",
+    "stream_of": "backbone",
+    "write_card": "artifact",
 }
 
 __all__ = [
@@ -43,11 +52,17 @@ __all__ = [
     "Modulator",
     "ModulatorHandle",
     "PretrainT5",
+    "PretrainedModulator",
     "ResidualStream",
+    "Summary",
     "attach",
     "load_modulated",
+    "load_t5",
+    "merge",
     "register",
     "save_modulator",
+    "stream_of",
+    "write_card",
 ]
 
 

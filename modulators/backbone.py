@@ -7,6 +7,7 @@ come from a stranger: no code in it is ever run, neither Python that its configu
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
 
@@ -22,11 +23,26 @@ from modulators.arguments import check_backbone, check_model_type
 from modulators.base import ResidualStream
 
 
-def load_config(backbone: str) -> Any:
+def load_t5(backbone: str, revision: str | None = None) -> tuple[Any, Any]:
+    """A T5 with its weights, frozen and in eval mode, and its tokenizer.
+
+    Args:
+        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        ValueError: nothing is there, it is no T5, or its weights or its tokenizer cannot be read.
+    """
+    load_config(backbone, revision)
+    return load_backbone(backbone, revision=revision), load_tokenizer(backbone, revision)
+
+
+def load_config(backbone: str, revision: str | None = None) -> Any:
     """The configuration of a backbone.
 
     Args:
         backbone: ``mini``, a folder, or a hub id such as ``google-t5/t5-small``.
+        revision: branch, tag or commit of a hub id.
 
     Raises:
         ValueError: nothing is there, or it is no T5.
@@ -34,7 +50,7 @@ def load_config(backbone: str) -> Any:
     name = resolve_backbone(backbone)
     check_backbone(backbone)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False, **_at(revision))
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise ValueError(
@@ -45,12 +61,25 @@ def load_config(backbone: str) -> Any:
     return config
 
 
+def revision_of(backbone: str, revision: str | None = None) -> str | None:
+    """The commit of a hub id that `load_config` has just read, from the cache; None for what is no hub id.
+
+    A configuration does not tell: transformers no longer keeps it there.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if backbone == "mini" or Path(resolve_backbone(backbone)).is_dir():
+        return None
+    found = try_to_load_from_cache(backbone, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def stream_of(config: Any) -> ResidualStream:
     """What a modulator must know of a T5 of this configuration."""
     return ResidualStream(d_model=config.d_model, n_layers=config.num_layers, vocab_size=config.vocab_size)
 
 
-def load_backbone(backbone: str, dtype: torch.dtype = torch.float32) -> Any:
+def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: str | None = None) -> Any:
     """A T5 with its weights, frozen and in eval mode.
 
     Raises:
@@ -60,7 +89,12 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32) -> Any:
     try:
         with _no_progress_bar():
             model, report = AutoModelForSeq2SeqLM.from_pretrained(
-                name, dtype=dtype, output_loading_info=True, trust_remote_code=False, weights_only=True
+                name,
+                dtype=dtype,
+                output_loading_info=True,
+                trust_remote_code=False,
+                weights_only=True,
+                **_at(revision),
             )
     except UnpicklingError as error:
         raise ValueError(
@@ -75,6 +109,11 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32) -> Any:
     return freeze(model)
 
 
+def _at(revision: str | None) -> dict[str, str]:
+    """Left out, it is what transformers takes for main."""
+    return {} if revision is None else {"revision": revision}
+
+
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """transformers draws one over the tensors of a file, which takes no time; a download keeps its own."""
@@ -87,14 +126,14 @@ def _no_progress_bar() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def load_tokenizer(backbone: str) -> Any:
+def load_tokenizer(backbone: str, revision: str | None = None) -> Any:
     """The backbone's own tokenizer.
 
     Raises:
         ValueError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(resolve_backbone(backbone), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(resolve_backbone(backbone), trust_remote_code=False, **_at(revision))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"model.backbone: {backbone!r} has no tokenizer that can be read ({first_line(error)})"

@@ -111,6 +111,17 @@ class Modulator(nn.Module, ABC):
         Alphas get no weight decay: it would pull their logits to 0, and where alpha settles is what is being measured.
         """
 
+    def fuse(self) -> "Modulator":
+        """The same map for inference with what does not depend on the stream computed once.
+
+        Raises:
+            ValueError: all of it depends on the stream.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} cannot be fused: what it does follows from the stream, so nothing can be "
+            "computed before; only a LerpModulator can"
+        )
+
     def _register_alpha_logits(self, logits: Tensor, learnable: bool) -> None:
         if learnable:
             self.alpha_logits = nn.Parameter(logits)

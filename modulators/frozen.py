@@ -17,7 +17,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from metrics import AnswerQuality
 from modulators.arguments import BackboneDtype, Schedule, check_frozen, check_layers, check_steps
-from modulators.backbone import RandomEncoder, checkpoint_activations, encode, load_backbone, load_config, stream_of
+from modulators.backbone import (
+    RandomEncoder,
+    checkpoint_activations,
+    encode,
+    load_backbone,
+    load_config,
+    revision_of,
+    stream_of,
+)
 from modulators.base import Modulator, ResidualStream
 from modulators.schedule import asked_of, factor_at, restate
 
@@ -80,6 +88,7 @@ class FrozenT5(pl.LightningModule, ABC):
         self.backbone_dtype, self.schedule = backbone_dtype, schedule
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
         self._config = load_config(backbone)
+        self.backbone_revision = revision_of(backbone)
         chosen = None if isinstance(layers, str) else layers
         self.layers = check_layers(chosen, self._config.num_layers, "model.layers")
         self.model: Any = None
@@ -279,7 +288,7 @@ class FrozenT5(pl.LightningModule, ABC):
         return {
             "class": type(self).__name__,
             "backbone": self.backbone,
-            "backbone_revision": getattr(self._config, "_commit_hash", None),
+            "backbone_revision": self.backbone_revision,
             "backbone_dtype": self.backbone_dtype,
             "d_model": self.stream.d_model,
             "n_layers": self.stream.n_layers,

@@ -82,11 +82,7 @@ class LerpModulator(Modulator):
         self._register_alpha_logits(logits, learnable_alpha)
 
     def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
-        if token_ids is None:
-            raise ValueError(
-                "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
-            )
-        self._check_token_ids(token_ids, residual)
+        token_ids = self.checked_token_ids(self.stream, token_ids, residual)
         stream = at_least_fp32(residual)
         point = F.embedding(token_ids, self.geometric_embed.weight).to(stream.dtype)  # (B, S, G)
         target = F.linear(point, self.proj.weight.to(stream.dtype))  # (B, S, D)
@@ -128,7 +124,17 @@ class LerpModulator(Modulator):
             *parameter_group("alphas", [self.alpha_logits], lr, 0.0),
         ]
 
-    def _check_token_ids(self, token_ids: Tensor, residual: Tensor) -> None:
+    @staticmethod
+    def checked_token_ids(stream: ResidualStream, token_ids: Tensor | None, residual: Tensor) -> Tensor:
+        """The token ids, if a residual can be modulated by them.
+
+        Raises:
+            ValueError: there are none, or they have another shape, or one is outside the vocabulary.
+        """
+        if token_ids is None:
+            raise ValueError(
+                "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
+            )
         if token_ids.shape != residual.shape[:-1]:
             raise ValueError(
                 f"token_ids have shape {tuple(token_ids.shape)}, the stream asks for {tuple(residual.shape[:-1])}"
@@ -136,9 +142,16 @@ class LerpModulator(Modulator):
         # Looking at values would make a GPU wait and break a compiled graph; there the embedding itself complains.
         if token_ids.device.type == "cpu" and not torch.compiler.is_compiling() and token_ids.numel():
             lowest, highest = (int(x) for x in token_ids.aminmax())
-            if lowest < 0 or highest >= self.stream.vocab_size:
+            if lowest < 0 or highest >= stream.vocab_size:
                 wrong = lowest if lowest < 0 else highest
-                raise ValueError(f"token_ids hold {wrong}; the vocabulary has 0 … {self.stream.vocab_size - 1}")
+                raise ValueError(f"token_ids hold {wrong}; the vocabulary has 0 … {stream.vocab_size - 1}")
+        return token_ids
+
+    def fuse(self) -> Modulator:
+        """For inference: W g of the whole vocabulary computed once. See `modulators.fused`."""
+        from modulators.fused import FusedLerp
+
+        return FusedLerp(self)
 
 
 def _read_geometry(geometry: Tensor | str, shape: tuple[int, int]) -> Tensor:

@@ -29,7 +29,7 @@ from datamodules.population import MAX_SOURCE, PREFIX
 from datamodules.ragged import Ragged, padded_inputs
 from metrics import EntryRepresentations
 from modulators import ModulatorHandle, load_modulated
-from modulators.artifact import CONFIG
+from modulators.artifact_files import CONFIG
 from modulators.backbone import RandomEncoder, first_line, freeze
 
 T5S = ("t5", "mt5", "umt5")  # they read the task's prefix unless told otherwise

@@ -23,7 +23,8 @@ from callbacks.checkpoint_files import CheckpointError, load_verified, newest_ch
 from datamodules.corpus import load_tokenizer as load_data_tokenizer
 from lexicon import Lexicon, LexiconError
 from modulators import FieldModulator, LerpModulator, load_modulated, save_modulator
-from modulators.artifact import CONFIG, WEIGHTS, _sha256
+from modulators.artifact_files import CONFIG, WEIGHTS
+from modulators.artifact_files import sha256 as _sha256
 from modulators.backbone import load_backbone, load_config, load_tokenizer, stream_of
 from tests.faults.conftest import Tally
 from tests.runs import process, small_wordnet

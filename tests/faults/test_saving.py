@@ -18,7 +18,7 @@ import torch
 from callbacks.checkpoint_files import digest_path, load_verified, newest_checkpoint, save_atomically, step_of
 from callbacks.checkpoints import AtomicCheckpointIO, CheckpointError
 from modulators import FieldModulator, ResidualStream, load_modulated, save_modulator
-from modulators.artifact import CARD, CONFIG, WEIGHTS
+from modulators.artifact_files import CARD, CONFIG, WEIGHTS
 from modulators.backbone import load_config, stream_of
 from tests.faults.conftest import Tally, many
 

@@ -1,6 +1,7 @@
 """An artefact comes back as what was saved, bit for bit, or not at all."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modulators import FieldModulator, LerpModulator, ModulatedT5, ResidualStream, load_modulated, save_modulator
-from modulators.artifact import CONFIG, WEIGHTS, _sha256
+from modulators import (
+    FieldModulator,
+    LerpModulator,
+    ModulatedT5,
+    PretrainedModulator,
+    ResidualStream,
+    attach,
+    load_modulated,
+    save_modulator,
+)
+from modulators.artifact_files import CONFIG, WEIGHTS
+from modulators.artifact_files import sha256 as _sha256
 from modulators.backbone import encode, load_backbone, load_config, stream_of
 from modulators.base import Modulator
 
@@ -29,7 +40,7 @@ def trained(backbone: str, modulator: Any, layers: Any = "all") -> ModulatedT5:
 @pytest.fixture
 def folder(backbone: str, tmp_path: Path) -> Path:
     module = trained(backbone, FieldModulator)
-    save_modulator(module.modulator, tmp_path / "modulator", backbone, module.layers, {"val/loss": 1.25})
+    save_modulator(module.modulator, tmp_path / "modulator", backbone, module.layers)
     return tmp_path / "modulator"
 
 
@@ -47,7 +58,7 @@ def test_round_trip(
 ) -> None:
     backbone = backbones[variant]
     module = trained(backbone, modulator, layers)
-    save_modulator(module.modulator, tmp_path, backbone, module.layers, {"val/loss": 1.25})
+    save_modulator(module.modulator, tmp_path, backbone, module.layers)
     model, tokenizer = load_modulated(tmp_path)
     ids, mask = tokens["input_ids"], tokens["attention_mask"]
     live = module.encode(ids, mask)
@@ -69,8 +80,7 @@ def test_files(folder: Path, backbone: str) -> None:
     assert ResidualStream(**config["stream"]) == stream_of(load_config(backbone))
     assert (config["modulator"], config["layers"], config["backbone"]) == ("FieldModulator", [0, 1, 2], backbone)
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| val/loss | 1.2500 |" in card
-    assert "load_modulated('modulator')" in card
+    assert 'load_modulated("modulator")' in card
 
 
 def rewritten(folder: Path, **changes: Any) -> None:
@@ -84,13 +94,17 @@ def refused(folder: Path, message: str, **arguments: Any) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("case", ["extra", "missing", "misshapen"])
+@pytest.mark.parametrize("case", ["extra", "missing", "misshapen", "dtype", "nan"])
 def test_tensors_that_are_not_the_configurations(folder: Path, case: str) -> None:
     tensors = load_file(folder / WEIGHTS)
     if case == "extra":
         tensors["experts.k1.more"] = torch.zeros(2)
     elif case == "missing":
         del tensors["alpha_logits"]
+    elif case == "dtype":
+        tensors["alpha_logits"] = tensors["alpha_logits"].double()
+    elif case == "nan":
+        tensors["alpha_logits"][0, 0] = float("nan")
     else:
         tensors["alpha_logits"] = torch.zeros(3, 4)
     save_file(tensors, folder / WEIGHTS)
@@ -120,6 +134,10 @@ def test_damaged_tensors(folder: Path) -> None:
         ({"layers": [7]}, "layers: layer 7: the encoder has 3"),
         ({"stream": {"d_model": 64, "n_layers": 3, "vocab_size": 16000}}, "trained for a backbone of .*'d_model': 64"),
         ({"stream": {"width": 64}}, "no artefact of a modulator"),
+        ({"stream": {"d_model": 10**9, "n_layers": 3, "vocab_size": 9}}, "stream: a size of 1,000,000,000"),
+        ({"layers": "all"}, "no artefact of a modulator .*layers is 'all'"),
+        ({"backbone": 7}, "no artefact of a modulator .*backbone is 7"),
+        ({"backbone_revision": ["main"]}, r"no artefact of a modulator .*backbone_revision is \['main'\]"),
     ],
 )
 def test_a_configuration_that_is_wrong(folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -131,6 +149,41 @@ def test_another_backbone(folder: Path, backbones: dict[str, str], tokens: dict[
     model, _ = load_modulated(folder, backbone=backbones["v1_1"])
     assert model.config.is_gated_act
     refused(folder, "trained for a backbone of .*'mini' has", backbone="mini")
+
+
+def test_a_backbone_that_has_changed(backbone: str, tmp_path: Path) -> None:
+    place = shutil.copytree(backbone, tmp_path / "t5")
+    save_modulator(FieldModulator(stream_of(load_config(str(place)))), tmp_path / "modulator", str(place), [0])
+    load_modulated(tmp_path / "modulator")
+    weights = load_file(place / "model.safetensors")
+    weights["shared.weight"][5, 5] += 1
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    refused(tmp_path / "modulator", "no longer has the weights that the modulator was trained on")
+    load_modulated(tmp_path / "modulator", backbone=str(place))  # said in so many words
+
+
+def test_an_artefact_of_an_older_version(folder: Path) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    newer = {"backbone_revision", "backbone_sha256", "parameters", "geometry"}
+    (folder / CONFIG).write_text(json.dumps({key: value for key, value in config.items() if key not in newer}))
+    (folder / "README.md").unlink()
+    load_modulated(folder)
+    assert "# FieldModulator for" in PretrainedModulator.from_pretrained(folder).card
+
+
+def test_a_modulator_without_its_backbone(folder: Path, backbone: str, tmp_path: Path) -> None:
+    """… for a T5 that is there already, and saved again as the same three files."""
+    pretrained = PretrainedModulator.from_pretrained(folder.parent)  # as a run has it, in modulator/
+    assert not pretrained.modulator.training
+    assert not any(parameter.requires_grad for parameter in pretrained.modulator.parameters())
+    model = load_backbone(backbone)
+    attach(model, pretrained.modulator, pretrained.about["layers"])
+    ids = torch.arange(3, 30)[None]
+    theirs, _ = load_modulated(folder.parent)
+    assert torch.equal(model.encoder(ids)[0], theirs.encoder(ids)[0])
+    pretrained.save_pretrained(tmp_path / "again")
+    for file in folder.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_what_is_no_artefact(folder: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def run(models: dict[str, str], wordnet: str, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(1)
     modulator = LerpModulator(stream_of(load_config(models["t5"])), initial_alpha=0.3)
-    save_modulator(modulator, folder / "modulator", models["t5"], layers=[0, 1], figures={})
+    save_modulator(modulator, folder / "modulator", models["t5"], layers=[0, 1])
     data = {"backbone": models["t5"], "val_fraction": 0.3, "seed": 7, "matching": "single_token", "nltk_data": wordnet}
     config = {"model": {"init_args": {"backbone": models["t5"]}}, "data": {"init_args": data | {"batch_size": 4}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

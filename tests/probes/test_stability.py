@@ -125,7 +125,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(backbone)
     tokenizer.save_pretrained(backbone)
     modulator = LerpModulator(stream_of(load_config(backbone)), initial_alpha=0.5)
-    save_modulator(modulator, folder / "modulator", backbone, layers=[0, 1], figures={})
+    save_modulator(modulator, folder / "modulator", backbone, layers=[0, 1])
     data = {"backbone": backbone, "nltk_data": str(small_wordnet(folder / "wordnet"))}
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"init_args": {}}, "data": {"init_args": data}}))
     return folder

@@ -10,7 +10,7 @@ import torch
 
 import metrics
 from callbacks import RelationalAlignment
-from callbacks.relational_alignment import BOOTSTRAP_FILE, lifts
+from callbacks.relational_alignment import BOOTSTRAP_FILE
 from callbacks.representations import encode_population, entry_representations
 
 
@@ -133,7 +133,7 @@ def test_its_state_goes_through_a_checkpoint(tiny: ModuleType, tmp_path: Path) -
 
 
 def test_lifts_are_differences_and_percents_of_the_size() -> None:
-    got = lifts({"pearson": 0.1, "held_out/spearman": 0.3}, {"pearson": -0.2, "held_out/spearman": 0.0})
+    got = metrics.lifts({"pearson": 0.1, "held_out/spearman": 0.3}, {"pearson": -0.2, "held_out/spearman": 0.0})
     assert got == pytest.approx({"pearson_lift": 0.3, "pearson_lift_percent": 150, "held_out/spearman_lift": 0.3})
 
 

@@ -1,0 +1,74 @@
+"""An empty environment, `pip install`, another folder: the package works with nothing of the checkout around it.
+
+Minutes, most of them spent on installing torch; the package index is the one that pip is set up for.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+TYPED = """
+from modulators import FieldModulator, attach, load_t5, stream_of
+from probes import relational_lift
+
+model, tokenizer = load_t5("mini")
+handle = attach(model, FieldModulator(stream_of(model.config)))
+reveal_type(handle)
+reveal_type(handle.summary().alphas)
+reveal_type(relational_lift(model, tokenizer, handle))
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with this package, its requirements, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    source, place = folder / "source", folder / "env"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in os.fsdecode(listed.stdout).split("\0")[:-1]:  # building leaves things beside the sources
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    interpreter = place / "bin" / "python"
+    words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "."]
+    done = subprocess.run([str(interpreter), *words], cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return interpreter
+
+
+def run(python: Path, *argv: str, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([str(python), *argv], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ten_lines_from_text_to_lift(python: Path, tmp_path: Path) -> None:
+    *_, modulated, original, lift = run(python, str(ROOT / "docs/examples/library.py"), cwd=tmp_path).splitlines()
+    assert modulated
+    assert original == "sada"
+    assert lift.count(",") == 1
+
+
+def test_training_needs_no_checkout(python: Path, tmp_path: Path) -> None:
+    """The configurations are in the package too."""
+    words = ["-m", "train", "fit", "--config", "field.yaml", "--trainer.max_steps", "1", "--output", "run"]
+    run(python, *words, "--relational.bootstrap", "0", "--relational.baselines", "false", cwd=tmp_path)
+    assert (tmp_path / "run" / "modulator" / "modulator.safetensors").is_file()
+    assert "usage" in run(python, "-m", "probe", "--help", cwd=tmp_path)
+
+
+def test_types_are_seen(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    words = ["-m", "mypy", "--strict", "--python-executable", str(python), "--cache-dir", str(tmp_path), "typed.py"]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    for revealed in ("modulators.hooks.ModulatorHandle", "list[list[float]]", "dict[str, float]"):
+        assert f'Revealed type is "{revealed}"' in done.stdout.replace("builtins.", ""), done.stdout
+    assert done.returncode == 0, done.stdout

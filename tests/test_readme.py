@@ -1,0 +1,48 @@
+"""What the pages show as Python is run as it stands there, offline, on the bundled backbone."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modulators import FieldModulator, save_modulator, stream_of
+from modulators.backbone import load_config
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "docs" / "examples" / "library.py"
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+@pytest.fixture
+def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a run that a page may load, and nothing else: no configs/, no checkout."""
+    monkeypatch.chdir(tmp_path)
+    save_modulator(FieldModulator(stream_of(load_config("mini"))), "runs/field/version_0/modulator", "mini", [0, 1])
+
+
+def test_blocks_of_the_readme(somewhere: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one that measures a lift takes a minute: it is the example below, which a slow test runs."""
+    for number, block in enumerate(blocks(ROOT / "README.md")):
+        if "relational_lift(" in block:
+            assert block == EXAMPLE.read_text(encoding="utf-8")
+            continue
+        exec(compile(block, f"README.md, block {number}", "exec"), {})
+        assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+def test_the_example_ends_with_a_lift(somewhere: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Untrained at α = 0.1, the field lowers the correlation, and the interval is of a real size."""
+    found: dict[str, Any] = {}
+    exec(compile(EXAMPLE.read_text(), EXAMPLE.name, "exec"), found)
+    lift = found["lift"]
+    assert lift["pearson_lift_low"] < lift["pearson_lift"] < lift["pearson_lift_high"] < 0
+    assert lift["pairs"] == 37_779_778
+    assert lift["original/pearson"] == pytest.approx(0.2825, abs=1e-4)
+    assert capsys.readouterr().out.splitlines()[-1].count(",") == 1
+    lines = [line for line in EXAMPLE.read_text().splitlines() if line]
+    assert len(lines) <= 11
