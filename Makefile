@@ -10,6 +10,8 @@ ARGS   ?=
 VENV := .venv
 PY   := $(VENV)/bin/python
 PIP  := $(PY) -m pip install --quiet --disable-pip-version-check
+# Every test takes one thread: a process a core, each taking from the others what they have not begun.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
 # First what has hashes to be checked, without asking anybody what it needs; then torch, whose builds have different
 # ones, and the project. The second call moves nothing of the first: both have the versions of constraints.txt. It builds
 # with the setuptools of the first, so that nothing but torch is taken on trust.
@@ -44,7 +46,7 @@ fit: setup  ## train a modulator (CONFIG=lerp.yaml ARGS="--trainer.max_epochs 2"
 
 test: lint  ## all checks, and every test that is not slow
 	@echo "== pytest"
-	@$(PY) -m pytest -m "not slow" $(ARGS)
+	@$(PY) -m pytest -m "not slow" $(SIDE_BY_SIDE) $(ARGS)
 
 test-slow: setup  ## the slow tests alone
 	@echo "== pytest (slow)"

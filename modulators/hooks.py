@@ -131,9 +131,11 @@ class ModulatorHandle:
         now: _Pass = kwargs.pop(self._argument, _Pass(self._active, self._alpha_scale, None))
         if not now.active or layer not in self.layers:
             return args, kwargs
+        # A modulator whose forward knows of no scale works as long as none is asked for.
+        scale = {} if now.alpha_scale == 1.0 else {"alpha_scale": now.alpha_scale}
         if args:
-            return (self.modulator(args[0], layer, now.token_ids, now.alpha_scale), *args[1:]), kwargs
-        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids, now.alpha_scale)
+            return (self.modulator(args[0], layer, now.token_ids, **scale), *args[1:]), kwargs
+        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids, **scale)
         return args, kwargs
 
 
