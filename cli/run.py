@@ -26,6 +26,8 @@ from callbacks import (
     RunConsole,
     RunPredictions,
     RunProgress,
+    RunWandb,
+    WandbFiles,
     newest_checkpoint,
 )
 from callbacks.environment import without_secret_values
@@ -266,7 +268,7 @@ class ModulantCLI(LightningCLI):
         # The first ends a run before any other begins something; the last say what the others have written.
         config["callbacks"] = [Interruptible(), *config["callbacks"]]
         try:
-            return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), RunConsole()])
+            return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), WandbFiles(), RunConsole()])
         except (MisconfigurationException, TypeError, ValueError) as error:  # TypeError for devices it cannot count
             raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -279,6 +281,11 @@ class ModulantCLI(LightningCLI):
             # an evaluation's figures are no points of the training's curves
             version = "tensorboard" if self.subcommand == "fit" else f"tensorboard_{self.subcommand}"
             named = [RunTensorBoard(folder, name="", version=version)]
+        for some in named:
+            if isinstance(some, RunWandb):
+                some.settle(
+                    folder, self.subcommand, resumed=self.command is not None and self.command.resume is not None
+                )
         return [MetricsCSV(folder), *named]
 
 

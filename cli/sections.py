@@ -35,7 +35,7 @@ GEOMETRY = "modulators.Geometry"
 
 # Trainer argument → the classes that it may be built of. What takes a function to call is not among them, nor what
 # would fight with this project's own progress bar and batches; this project's callbacks are in every run anyway.
-_OF_LIGHTNING = {
+_BUILT_OF = {
     "trainer.callbacks": (
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.EarlyStopping",
@@ -47,6 +47,7 @@ _OF_LIGHTNING = {
         "lightning.pytorch.callbacks.StochasticWeightAveraging",
     ),
     "trainer.logger": (
+        "callbacks.RunWandb",
         "lightning.pytorch.loggers.CSVLogger",
         "lightning.pytorch.loggers.CometLogger",
         "lightning.pytorch.loggers.MLFlowLogger",
@@ -109,7 +110,7 @@ def modulator_classes() -> dict[str, Signature]:
 
 def trainer_classes() -> dict[str, dict[str, str]]:
     """Trainer argument → either name of a class that it may be built of → the name that the class is exported by."""
-    return {key: {name: path for path in paths for name in names_of(path)} for key, paths in _OF_LIGHTNING.items()}
+    return {key: {name: path for path in paths for name in names_of(path)} for key, paths in _BUILT_OF.items()}
 
 
 def allowlist() -> list[str]:

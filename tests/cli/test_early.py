@@ -102,7 +102,11 @@ def test_values_are_those_that_win(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (("--config", "field.yaml", "--trainer.max_time", "soon"), ("DD:HH:MM:SS",)),
         (("--config", "field.yaml", "--trainer.gradient_clip_algorithm", "abs"), ("norm or value",)),
         (("--config", "field.yaml", "--trainer.strategy", "dpp"), ("did you mean ddp?",)),
-        (("--config", "wandb.yaml", "--config", "field.yaml", "--trainer.logger.ofline", "1"), ()),
+        (
+            ("--config", "wandb.yaml", "--config", "field.yaml", "--trainer.logger.entitty", "a"),
+            ("trainer.logger.entity?",),
+        ),
+        (("--config", "field.yaml", "--trainer.logger", "WandbLogger", "--trainer.logger.ofline", "1"), ()),
         (("--config", "field.yaml", "--trainer.callbacks+", "EarlyStoping"), ("did you mean EarlyStopping?",)),
         (("--config", "field.yaml", "--model", "AdaptedT5"), ("model.adapter is missing", "lora or ia3")),
         (("--config", "field.yaml", "--model.backbone", "x.npy/"), ()),
