@@ -4,7 +4,7 @@ A configuration may come from a stranger. So the classes that one can name are l
 not on the list is not even imported, neither by our own check nor by the parser.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cli.signatures import Signature, exported, names_of
@@ -113,8 +113,12 @@ def trainer_classes() -> dict[str, dict[str, str]]:
     return {key: {name: path for path in paths for name in names_of(path)} for key, paths in _BUILT_OF.items()}
 
 
-def allowlist() -> list[str]:
-    """Every name that the parser may import: of each class where it is exported, and where it is defined."""
+def allowlist(trusted: Iterable[str] = ()) -> list[str]:
+    """Every name that the parser may import: of each class where it is exported, and where it is defined.
+
+    Args:
+        trusted: names of a user's own classes.
+    """
     own = [*model_classes(), *data_classes(), *modulator_classes(), *SECTIONS.values(), GEOMETRY]
     names = {name for path in own for name in names_of(path)}
-    return sorted(names.union(*trainer_classes().values()))
+    return sorted(names.union(trusted, *trainer_classes().values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.arguments import CONFIGS, read_command
+from cli.arguments import configurations, read_command
 from cli.checks import check
 from tests.cli.test_bad_input import CASES
 from tests.runs import ROOT
@@ -46,7 +46,7 @@ def test_no_library_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == []
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(configurations()), ids=lambda path: path.name)
 def test_every_configuration_passes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     alone = path.name in ("field.yaml", "lerp.yaml", "pretrain_mini.yaml")
