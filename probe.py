@@ -19,6 +19,7 @@ from typing import NoReturn
 PROBES = {
     "controls": "train a modulator and its controls over several seeds: one table, one figure",
     "stability": "how much a sampled figure moves between seeds of sampling: mean ± sd [min, max]",
+    "contract": "does a modulator, yours or ours, keep what every modulator promises?",
     "search": "search settings by a sweep file, with Optuna, without an account",
     "dashboard": "a Weights & Biases workspace with the charts that a run is read by",
     "alignment": "relational figures of any encoder over the whole population, beside the same one untrained",

@@ -51,6 +51,7 @@ class Keys:
         self._allowed = {name: path for some in self._of_trainer.values() for name, path in some.items()}
         self._named: dict[str, Signature] = {}  # of a trainer's arguments, as far as they are known
         self._resume: Path | None = None
+        self._trusted: tuple[own.OwnFile, ...] = ()
         self._where = ""  # the file that is being checked, for messages
 
     def read(self, command: Command) -> None:
@@ -61,7 +62,7 @@ class Keys:
                 or data at all; in one line.
         """
         self.known["model.modulator"] |= own.modulators(command.trusted)
-        self._resume = command.resume
+        self._resume, self._trusted = command.resume, command.trusted
         for config in command.configs:
             self._where = f"{config.path}: "
             self._mapping("", config.content)
@@ -115,7 +116,7 @@ class Keys:
         if found is None:
             near = did_you_mean(str(name), known)
             if path == "model.modulator":
-                near = own.hint(str(name), self._resume) or near
+                near = own.hint(str(name), self._resume, self._trusted) or near
             raise ValueError(f"{self._where}{path}: {short(name)} is none of {', '.join(known)}{near}")
         if self.classes.get(path, found) is not found:  # what the new class does not know is forgotten
             kept = {key: value for key, value in self.values.get(path, {}).items() if key in found.parameters}
