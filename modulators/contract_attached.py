@@ -129,7 +129,7 @@ def runs_in_bf16(build: Build, model: Any) -> None:
     require(half.dtype == torch.bfloat16, f"the encoder's output is {half.dtype}")
     for how, out in (("autocast", mixed), ("a bf16 backbone", half)):
         # Outputs are RMS-normalised: entries near 1. bf16 keeps 8 bits, over three layers.
-        far = float((out.float() - full).square().mean().sqrt())
+        far = float((out.float() - full).detach().square().mean().sqrt())
         require(far < 0.03, f"{how}: {far:.2g} from fp32 (root mean square), more than bf16 explains")
 
 
