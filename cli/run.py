@@ -299,7 +299,7 @@ class ModulantCLI(LightningCLI):
         for some in named:
             if isinstance(some, RunWandb):
                 some.settle(
-                    folder, self.subcommand, resumed=self.command is not None and self.command.resume is not None
+                    folder, str(self.subcommand), resumed=self.command is not None and self.command.resume is not None
                 )
         return [MetricsCSV(folder), *named]
 

@@ -93,7 +93,7 @@ def compiles_in_one_graph(build: Build, model: Any, backend: str = "eager") -> N
     modulator = build(STREAM)
     handle = attach(model, modulator)
     modulated = encode(model, given)
-    torch._dynamo.reset()
+    torch.compiler.reset()  # type: ignore[no-untyped-call]
     compiled = torch.compile(model.encoder, fullgraph=True, backend=backend)
 
     def out() -> Tensor:

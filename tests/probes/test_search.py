@@ -23,7 +23,7 @@ SWEEP = CONFIGS / "sweeps" / "field.yaml"
 def agents_words(chosen: dict[str, object]) -> list[str]:
     """What `wandb agent` would start for some values, by W&B's own functions."""
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
-    content = utils.load_sweep_config(str(SWEEP))
+    content = yaml.safe_load(SWEEP.read_text())  # as W&B does, whose reader leaves the file open
     made = utils.create_sweep_command_args({"args": {name: {"value": value} for name, value in chosen.items()}})
     made |= {"interpreter": ["python"], "program": [content["program"]], "env": ["/usr/bin/env"]}
     words: list[str] = []
