@@ -21,6 +21,9 @@ PROBES = {
     "stability": "how much a sampled figure moves between seeds of sampling: mean ± sd [min, max]",
     "runs": "several run folders side by side: what differs, what came of it, paired differences, overlays",
     "report": "write a run's report.html again from its folder, with the table of its controls",
+    "contract": "does a modulator, yours or ours, keep what every modulator promises?",
+    "search": "search settings by a sweep file, with Optuna, without an account",
+    "dashboard": "a Weights & Biases workspace with the charts that a run is read by",
     "alignment": "relational figures of any encoder over the whole population, beside the same one untrained",
 }
 INTERRUPTED = 128 + signal.SIGINT

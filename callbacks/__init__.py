@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from callbacks.relational_alignment import RelationalAlignment
     from callbacks.run_artifact import RunArtifact
     from callbacks.run_report import RunReport
+    from callbacks.run_wandb import RunWandb
+    from callbacks.wandb_files import WandbFiles
 
 _HOMES = {
     "AlphaConvergence": "alpha_convergence",
@@ -39,6 +41,8 @@ _HOMES = {
     "RunPredictions": "predictions",
     "RunProgress": "progress",
     "RunReport": "run_report",
+    "RunWandb": "run_wandb",
+    "WandbFiles": "wandb_files",
     "newest_checkpoint": "checkpoints",
 }
 
@@ -59,6 +63,8 @@ __all__ = [
     "RunPredictions",
     "RunProgress",
     "RunReport",
+    "RunWandb",
+    "WandbFiles",
     "newest_checkpoint",
 ]
 

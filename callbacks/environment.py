@@ -16,6 +16,7 @@ _SECRET_NAME = re.compile(r"(?i)(?:^|[._-])(api[_-]?key|key|token|secret|passw(o
 _SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})\b")
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 HIDDEN = "***"
+_BARE_HIDDEN = re.compile(r"^(\s*(?:- )*(?:[\w.]+: )?)" + re.escape(HIDDEN) + r"(?=$)", re.MULTILINE)
 
 
 def versions() -> dict[str, str | None]:
@@ -55,13 +56,16 @@ def without_secret_values(text: str) -> str:
 
     >>> without_secret_values("logger:\\n  api_key: abc\\n  url: https://me:pw@host/x\\n")
     "logger:\\n  api_key: '***'\\n  url: https://***@host/x\\n"
+    >>> without_secret_values("tags:\\n- hf_0123456789abcdef0\\n")
+    "tags:\\n- '***'\\n"
     """
     lines = []
     for line in text.splitlines(keepends=True):
         key, colon, value = line.partition(":")
         if colon and value.strip() not in ("", "null") and _SECRET_NAME.search(key.strip().lstrip("- ")):
             line = f"{key}: '{HIDDEN}'\n"
-        lines.append(_USER_IN_URL.sub(f"{HIDDEN}@", _SECRET_VALUE.sub(HIDDEN, line)))
+        line = _USER_IN_URL.sub(f"{HIDDEN}@", _SECRET_VALUE.sub(HIDDEN, line))
+        lines.append(_BARE_HIDDEN.sub(rf"\1'{HIDDEN}'", line))  # a star would begin an alias
     return "".join(lines)
 
 

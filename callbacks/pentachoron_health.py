@@ -137,6 +137,8 @@ class PentachoronHealth(L.Callback):
         reference = self._reference(figures)
         if reference is not None:
             figures["reference"] = reference
+            # the band in which it is healthy, for whoever draws it
+            figures |= {"low": reference - self.tolerance, "high": reference + self.tolerance}
             # A CV that is no number (all draws flat) is no healthy one.
             figures["healthy"] = float("cv" in figures and abs(figures["cv"] - reference) <= self.tolerance)
         self._history.append({"step": trainer.global_step, **figures})

@@ -12,9 +12,12 @@ from typing import Any
 
 import yaml
 
+from cli.own import OwnFile
+from cli.own import read as read_own
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-_CONFIG, _RESUME, _OUTPUT = ("--config", "-c"), "--resume", "--output"
+_CONFIG, _RESUME, _OUTPUT, _TRUST = ("--config", "-c"), "--resume", "--output", "--trust"
 _WITHOUT_VALUE = ("--print_config",)
 # A configuration has some hundred values; a list of prompts may be longer.
 _LARGEST = 2**20  # bytes
@@ -41,6 +44,7 @@ class Command:
         resume: the run folder to go on with.
         output: the run folder, where one was named.
         prints_config: only the resolved configuration is wanted.
+        trusted: files of a user's own whose code may be executed.
     """
 
     subcommand: str
@@ -49,6 +53,7 @@ class Command:
     resume: Path | None
     output: Path | None
     prints_config: tuple[str, ...]
+    trusted: tuple[OwnFile, ...] = ()
 
     def arguments(self) -> list[str]:
         """The command line for the parser, config names resolved; options come last, so they win."""
@@ -102,9 +107,10 @@ def read_command(argv: Sequence[str]) -> Command:
     output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
     if output is None:
         output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
-    own = (*_CONFIG, _RESUME, _OUTPUT)
+    own = (*_CONFIG, _RESUME, _OUTPUT, _TRUST)
+    trusted = tuple(read_own(Path(value)) for name, value in given if name == _TRUST)
     options = tuple((name.removeprefix("--"), value) for name, value in given if name not in own)
-    return Command(subcommand, configs, options, resume, Path(output) if output else None, tuple(bare))
+    return Command(subcommand, configs, options, resume, Path(output) if output else None, tuple(bare), trusted)
 
 
 def _saved_config(resume: Path) -> str:
@@ -122,10 +128,15 @@ def find_config(name: str) -> Path:
     for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if os.path.isfile(path):  # which says no of a name that cannot be one
             return path
-    known = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+    known = sorted(path.relative_to(CONFIGS).as_posix() for path in configurations())
     near = did_you_mean(name.removesuffix(".yaml"), [file.removesuffix(".yaml") for file in known])
     hint = near.replace("?", ".yaml?")
     raise ValueError(f"--config: no file {name} here or in configs/{hint or '; there are ' + ', '.join(known)}")
+
+
+def configurations() -> list[Path]:
+    """The files in configs/; those that say what to search (sweeps/) configure no run."""
+    return [path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "sweeps"]
 
 
 def _read(name: str) -> Config:

@@ -6,7 +6,7 @@ The keys and their meanings are those of configs/*.yaml, comments and all: what 
 import re
 from pathlib import Path
 
-from cli.arguments import CONFIGS, SUBCOMMANDS, find_config
+from cli.arguments import CONFIGS, SUBCOMMANDS, configurations, find_config
 
 _WHAT = {
     "fit": "train a modulator, or go on with a training",
@@ -19,6 +19,7 @@ _OWN = """\
   --config FILE          a configuration; a bare name is looked up in configs/; of several, later ones win
   --output DIR           run folder; without it runs/<configuration>/version_<n>
   --resume DIR           go on with the newest checkpoint of that run that verifies; what is given beside it wins
+  --trust FILE           execute a Python file of yours and let configurations name its modulators; may be repeated
   --debug                show a traceback where something fails
   --print_config         print the whole configuration and end
   --help, --help all     this page; every option there is, Lightning's too"""
@@ -89,7 +90,7 @@ def keys_of(path: Path) -> list[tuple[str, str]]:
 
 def _configurations() -> str:
     lines = []
-    for path in sorted(CONFIGS.rglob("*.yaml"), key=lambda path: (path.parent != CONFIGS, path)):
+    for path in sorted(configurations(), key=lambda path: (path.parent != CONFIGS, path)):
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         name = path.relative_to(CONFIGS).as_posix()
         lines.append(f"  {name:<30} {re.split(r'(?<=[a-z)0])[.] ', first)[0].rstrip('.')}")

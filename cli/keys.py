@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cli import own
 from cli.arguments import Command, did_you_mean, read_yaml
 from cli.sections import (
     GEOMETRY,
@@ -49,6 +50,8 @@ class Keys:
         self._of_trainer = trainer_classes()
         self._allowed = {name: path for some in self._of_trainer.values() for name, path in some.items()}
         self._named: dict[str, Signature] = {}  # of a trainer's arguments, as far as they are known
+        self._resume: Path | None = None
+        self._trusted: tuple[own.OwnFile, ...] = ()
         self._where = ""  # the file that is being checked, for messages
 
     def read(self, command: Command) -> None:
@@ -58,6 +61,8 @@ class Keys:
             ValueError: a key that does not exist, a value of another type, a class that may not be loaded, or no model
                 or data at all; in one line.
         """
+        self.known["model.modulator"] |= own.modulators(command.trusted)
+        self._resume, self._trusted = command.resume, command.trusted
         for config in command.configs:
             self._where = f"{config.path}: "
             self._mapping("", config.content)
@@ -110,6 +115,8 @@ class Keys:
         found = next((kind for kind in known.values() if name in (*kind.names, kind.name)), None)
         if found is None:
             near = did_you_mean(str(name), known)
+            if path == "model.modulator":
+                near = own.hint(str(name), self._resume, self._trusted) or near
             raise ValueError(f"{self._where}{path}: {short(name)} is none of {', '.join(known)}{near}")
         if self.classes.get(path, found) is not found:  # what the new class does not know is forgotten
             kept = {key: value for key, value in self.values.get(path, {}).items() if key in found.parameters}

@@ -26,11 +26,13 @@ from callbacks import (
     RunConsole,
     RunPredictions,
     RunProgress,
+    RunWandb,
+    WandbFiles,
     newest_checkpoint,
 )
 from callbacks.environment import without_secret_values
 from callbacks.tensorboard import RunTensorBoard, quiet_writers
-from cli import sections
+from cli import own, own_code, sections
 from cli.arguments import Command
 from cli.folder import RunFolder
 from storage import storing_a_run, write_whole
@@ -68,9 +70,14 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
         ValueError: something a user can mend, in one line.
     """
     quiet()
+    trusted = command.trusted if command is not None else ()
     set_parsing_settings(
-        import_path_denylist=["*"], import_path_allowlist=sections.allowlist(), instantiate_subclass_spec_in_any=False
+        import_path_denylist=["*"],
+        import_path_allowlist=sections.allowlist(own.modulators(trusted)),
+        instantiate_subclass_spec_in_any=False,
     )
+    for file in trusted:
+        own_code.load(file)
     if command is None:
         ModulantCLI.build(help_arguments or ["--help"], None, None)
         return
@@ -142,15 +149,21 @@ class RunConfig(SaveConfigCallback):
             return
         self.already_saved = True
         self.save_config(trainer, module, name)
+        if name == "config.yaml" and ModulantCLI.command is not None:
+            own_code.keep(ModulantCLI.command.trusted, Path(trainer.default_root_dir), _until(trainer))
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         file = Path(trainer.default_root_dir) / stage
         text = saved_form(self.parser, self.config)
         if stage == "config.yaml" and file.is_file() and file.read_text(encoding="utf-8") != text:
             # the settings until here are part of the run too
-            until = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else "restart"
-            file.replace(file.with_name(f"config_until_{until}.yaml"))
+            file.replace(file.with_name(f"config_until_{_until(trainer)}.yaml"))
         write_whole(file, text)
+
+
+def _until(trainer: pl.Trainer) -> str:
+    """The point up to which a run was trained as before."""
+    return Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else "restart"
 
 
 def saved_form(parser: LightningArgumentParser, config: Namespace) -> str:
@@ -239,6 +252,10 @@ class ModulantCLI(LightningCLI):
             if key in before and value != before[key]
         ]
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            assert self.command is not None
+            assert self.command.resume is not None
+            for line in own.changes(self.command.trusted, self.command.resume):
+                print(line, flush=True)
             print(f"going on from {checkpoint}" + (f"; changed: {', '.join(changed)}" if changed else ""), flush=True)
 
     def instantiate_classes(self) -> None:
@@ -266,7 +283,7 @@ class ModulantCLI(LightningCLI):
         # The first ends a run before any other begins something; the last say what the others have written.
         config["callbacks"] = [Interruptible(), *config["callbacks"]]
         try:
-            return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), RunConsole()])
+            return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), WandbFiles(), RunConsole()])
         except (MisconfigurationException, TypeError, ValueError) as error:  # TypeError for devices it cannot count
             raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -279,6 +296,11 @@ class ModulantCLI(LightningCLI):
             # an evaluation's figures are no points of the training's curves
             version = "tensorboard" if self.subcommand == "fit" else f"tensorboard_{self.subcommand}"
             named = [RunTensorBoard(folder, name="", version=version)]
+        for some in named:
+            if isinstance(some, RunWandb):
+                some.settle(
+                    folder, str(self.subcommand), resumed=self.command is not None and self.command.resume is not None
+                )
         return [MetricsCSV(folder), *named]
 
 

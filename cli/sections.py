@@ -4,7 +4,7 @@ A configuration may come from a stranger. So the classes that one can name are l
 not on the list is not even imported, neither by our own check nor by the parser.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cli.signatures import Signature, exported, names_of
@@ -35,7 +35,7 @@ GEOMETRY = "modulators.Geometry"
 
 # Trainer argument → the classes that it may be built of. What takes a function to call is not among them, nor what
 # would fight with this project's own progress bar and batches; this project's callbacks are in every run anyway.
-_OF_LIGHTNING = {
+_BUILT_OF = {
     "trainer.callbacks": (
         "lightning.pytorch.callbacks.DeviceStatsMonitor",
         "lightning.pytorch.callbacks.EarlyStopping",
@@ -47,6 +47,7 @@ _OF_LIGHTNING = {
         "lightning.pytorch.callbacks.StochasticWeightAveraging",
     ),
     "trainer.logger": (
+        "callbacks.RunWandb",
         "lightning.pytorch.loggers.CSVLogger",
         "lightning.pytorch.loggers.CometLogger",
         "lightning.pytorch.loggers.MLFlowLogger",
@@ -109,11 +110,15 @@ def modulator_classes() -> dict[str, Signature]:
 
 def trainer_classes() -> dict[str, dict[str, str]]:
     """Trainer argument → either name of a class that it may be built of → the name that the class is exported by."""
-    return {key: {name: path for path in paths for name in names_of(path)} for key, paths in _OF_LIGHTNING.items()}
+    return {key: {name: path for path in paths for name in names_of(path)} for key, paths in _BUILT_OF.items()}
 
 
-def allowlist() -> list[str]:
-    """Every name that the parser may import: of each class where it is exported, and where it is defined."""
+def allowlist(trusted: Iterable[str] = ()) -> list[str]:
+    """Every name that the parser may import: of each class where it is exported, and where it is defined.
+
+    Args:
+        trusted: names of a user's own classes.
+    """
     own = [*model_classes(), *data_classes(), *modulator_classes(), *SECTIONS.values(), GEOMETRY]
     names = {name for path in own for name in names_of(path)}
-    return sorted(names.union(*trainer_classes().values()))
+    return sorted(names.union(trusted, *trainer_classes().values()))

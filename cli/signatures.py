@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _OURS = Path(__file__).resolve().parents[1]
+_ALSO: dict[str, str] = {}  # a user's own modules that may be read, and their text
 _STANDARD = {"typing", "typing_extensions", "collections", "collections.abc", "datetime", "os", "pathlib"}
 
 
@@ -122,10 +123,30 @@ def signature(path: str) -> Signature:
 
 def exported(package: str, base: str) -> dict[str, Signature]:
     """Name in a configuration → class, of what a package exports and is a concrete kind of `base`."""
+    return _concrete(package, [name for name in _all_of(package) if name[:1].isupper()], base)
+
+
+def concrete(module: str, base: str) -> dict[str, Signature]:
+    """The same of what a module defines itself."""
+    own = [name for name, bound in _bindings(module).items() if isinstance(bound, ast.ClassDef)]
+    return _concrete(module, own, base)
+
+
+def read_also(module: str, text: str) -> None:
+    """From now on that text is the source of a module, which is nowhere to be found by its name.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    ast.parse(text)
+    _ALSO[module] = text
+    for cached in (signature, _bindings, _source):
+        cached.cache_clear()
+
+
+def _concrete(package: str, names: list[str], base: str) -> dict[str, Signature]:
     found = {}
-    for name in _all_of(package):
-        if not name[:1].isupper():
-            continue
+    for name in names:
         try:
             known = signature(f"{package}.{name}")
         except LookupError:  # an alias, a constant
@@ -219,7 +240,7 @@ def _find(module: str, name: str) -> tuple[str, ast.stmt]:
 def _is_read(module: str) -> bool:
     """Ours, or Lightning's: what others define is built by itself, and their sources are long."""
     root = module.partition(".")[0]
-    return root == "lightning" or (_OURS / root / "__init__.py").is_file()
+    return root == "lightning" or root in _ALSO or (_OURS / root / "__init__.py").is_file()
 
 
 @cache
@@ -242,7 +263,7 @@ def _source(module: str) -> Path:
 
 
 def _is_package(module: str) -> bool:
-    return _source(module).name == "__init__.py"
+    return module not in _ALSO and _source(module).name == "__init__.py"
 
 
 @cache
@@ -264,7 +285,7 @@ def _bindings(module: str) -> dict[str, ast.stmt]:
                 look([*node.body, *node.orelse])
 
     try:
-        text = _source(module).read_text(encoding="utf-8")
+        text = _ALSO[module] if module in _ALSO else _source(module).read_text(encoding="utf-8")
     except OSError as error:
         raise LookupError(f"no source of {module}") from error
     look(ast.parse(text).body)
@@ -316,4 +337,15 @@ def _named(module: str, name: str) -> Any:
     return Built
 
 
-__all__ = ["REQUIRED", "UNKNOWN", "Built", "Parameter", "Signature", "exported", "names_of", "signature"]
+__all__ = [
+    "REQUIRED",
+    "UNKNOWN",
+    "Built",
+    "Parameter",
+    "Signature",
+    "concrete",
+    "exported",
+    "names_of",
+    "read_also",
+    "signature",
+]

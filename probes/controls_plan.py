@@ -132,8 +132,12 @@ def trained_parameters(runs: Sequence[Run]) -> int | None:
     return next((int(report["model"]["parameters"]["trainable"]) for report in reports if report is not None), None)
 
 
-def lock(output: Path) -> IO[str]:
+def lock(output: Path, memory: str = MEMORY) -> IO[str]:
     """Keep other commands out of OUTPUT for as long as this process, or a run that inherits the file, lives.
+
+    Args:
+        output: the folder.
+        memory: the file by which a folder of such a command is known.
 
     Raises:
         ValueError: OUTPUT is no folder for runs, or another command is at work in it.
@@ -143,8 +147,8 @@ def lock(output: Path) -> IO[str]:
         raise ValueError(f"--output: {output} cannot be a folder, as {nearest} is a file; name one that can")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"--output: {output} cannot be written, as {nearest} forbids it; name one that can")
-    if output.is_dir() and not (output / MEMORY).is_file() and any(e.name != ".lock" for e in output.iterdir()):
-        raise ValueError(f"--output: {output} holds other files and no {MEMORY}; name a folder of its own")
+    if output.is_dir() and not (output / memory).is_file() and any(e.name != ".lock" for e in output.iterdir()):
+        raise ValueError(f"--output: {output} holds other files and no {memory}; name a folder of its own")
     output.mkdir(parents=True, exist_ok=True)
     file = (output / ".lock").open("a", encoding="utf-8")
     try:

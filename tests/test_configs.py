@@ -1,6 +1,5 @@
 """Every file in configs/ is run: a configuration that nobody runs is one that no longer works."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -23,7 +22,8 @@ QUICK = [
 ]
 # Run by a test of their own; every other configuration is an overlay on field.yaml, or runs alone.
 ALONE = {"field.yaml", "lerp.yaml"}
-OWN_TEST = {"t5_small.yaml", "ddp.yaml", "slurm.yaml", "wandb.yaml", "pretrain_mini.yaml"}  # slurm: tests/faults
+OWN_TEST = {"t5_small.yaml", "ddp.yaml", "slurm.yaml", "wandb.yaml", "pretrain_mini.yaml"}
+# slurm.yaml: tests/faults; wandb.yaml: tests/callbacks/test_wandb.py
 
 
 @pytest.fixture(scope="session")
@@ -101,16 +101,6 @@ def test_ddp(wordnet: str, tmp_path: Path) -> None:
     argv = ["--config", "field.yaml", "--config", "ddp.yaml", f"--data.nltk_data={wordnet}", *QUICK, *two]
     done = process("fit", *argv, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="wandb is not installed")
-def test_wandb(wordnet: str, tmp_path: Path) -> None:
-    argv = ["--config", "field.yaml", "--config", "wandb.yaml", f"--data.nltk_data={wordnet}", *QUICK]
-    # in a process: wandb starts one of its own, and stays in the one it was started from
-    done = process("fit", *argv, "--trainer.logger.offline=true", cwd=tmp_path, WANDB_MODE="offline")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "metrics.csv").is_file()
 
 
 @pytest.mark.parametrize("name", ["field.yaml", "lerp.yaml"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.arguments import CONFIGS, read_command
+from cli.arguments import configurations, read_command
 from cli.checks import check
 from tests.cli.test_bad_input import CASES
 from tests.runs import ROOT
@@ -46,7 +46,7 @@ def test_no_library_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == []
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(configurations()), ids=lambda path: path.name)
 def test_every_configuration_passes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     alone = path.name in ("field.yaml", "lerp.yaml", "pretrain_mini.yaml")
@@ -102,7 +102,11 @@ def test_values_are_those_that_win(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (("--config", "field.yaml", "--trainer.max_time", "soon"), ("DD:HH:MM:SS",)),
         (("--config", "field.yaml", "--trainer.gradient_clip_algorithm", "abs"), ("norm or value",)),
         (("--config", "field.yaml", "--trainer.strategy", "dpp"), ("did you mean ddp?",)),
-        (("--config", "wandb.yaml", "--config", "field.yaml", "--trainer.logger.ofline", "1"), ()),
+        (
+            ("--config", "wandb.yaml", "--config", "field.yaml", "--trainer.logger.entitty", "a"),
+            ("trainer.logger.entity?",),
+        ),
+        (("--config", "field.yaml", "--trainer.logger", "WandbLogger", "--trainer.logger.ofline", "1"), ()),
         (("--config", "field.yaml", "--trainer.callbacks+", "EarlyStoping"), ("did you mean EarlyStopping?",)),
         (("--config", "field.yaml", "--model", "AdaptedT5"), ("model.adapter is missing", "lora or ia3")),
         (("--config", "field.yaml", "--model.backbone", "x.npy/"), ()),

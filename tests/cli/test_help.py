@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.arguments import CONFIGS
+from cli.arguments import configurations
 from cli.help import keys_of, wanted
 from tests.cli.conftest import Call
 from tests.runs import ROOT
@@ -44,7 +44,7 @@ def test_all_options_are_there_when_asked_for(call: Call) -> None:
     assert "--trainer.limit_val_batches" in said.out
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(configurations()), ids=lambda path: path.name)
 def test_every_key_has_a_comment(path: Path) -> None:
     keys = keys_of(path)
     classes = [key for key, _ in keys if key.split()[0] in ("--model", "--data", "--model.modulator")]

@@ -1,0 +1,110 @@
+"""Does a modulator keep what every modulator promises? The suite that this package's own pass, on anybody's."""
+
+import argparse
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from probes.controls_settings import near
+from probes.pages import table
+
+if TYPE_CHECKING:
+    from modulators import Modulator
+
+DESCRIPTION = """\
+Run the contract suite on a modulator: identity at alpha 0, exactly its own parameters train, save and load, precision,
+generation, gradient checkpointing and the rest, on small random T5 v1.0, T5 v1.1 and UMT5. FILE is executed."""
+EXAMPLES = """\
+examples:
+  python probe.py contract my_modulator.py
+  python probe.py contract my_modulator.py:Spiral --init turn=0.3 --compile
+  python probe.py contract FieldModulator"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("modulator", metavar="FILE[:CLASS]", help="a Python file of yours, or a class that is shipped")
+    parser.add_argument("--init", nargs="+", default=[], metavar="NAME=VALUE", help="arguments of its constructor")
+    parser.add_argument("--compile", action="store_true", help="ask torch.compile too, which takes seconds")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print a table of all checks; 0 where all hold, 1 where one does not.
+
+    Raises:
+        ValueError: there is no such file, class or argument.
+    """
+    from modulators.contract import examine
+
+    arguments = _arguments(args.init)
+    kind = _find(args.modulator)
+    _check_arguments(kind, arguments)
+    results = examine(lambda stream: kind(stream, **arguments), args.compile)
+    rows = [[result.promise, "failed" if result.reason else "ok"] for result in results]
+    print(table([f"{kind.__name__}", ""], rows))
+    failed = [result for result in results if result.reason]
+    for result in failed:
+        print(f"{result.name}: {result.reason}")
+    print(f"{kind.__name__}: {len(results) - len(failed)} of {len(results)} checks hold")
+    return 1 if failed else 0
+
+
+def _arguments(words: list[str]) -> dict[str, Any]:
+    """
+    >>> _arguments(["n_dims=8", "names=[a, b]"])
+    {'n_dims': 8, 'names': ['a', 'b']}
+    """
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--init: {word!r} is no NAME=VALUE")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def _find(text: str) -> "type[Modulator]":
+    from modulators import Modulator
+    from modulators.known import known, named
+
+    file, _, name = text.partition(":")
+    if not file.endswith(".py"):
+        if text not in known():
+            raise ValueError(f"{text} is neither a Python file nor one of {', '.join(known())}{near(text, known())}")
+        return named(text)
+    module = _execute(Path(file))
+    own = {
+        key: kind
+        for key, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, Modulator) and kind.__module__ == module.__name__
+    }
+    if name and name not in own:
+        raise ValueError(f"{file} has no modulator {name}{near(name, list(own))}")
+    if not name and len(own) != 1:
+        raise ValueError(
+            f"{file} holds {', '.join(own) or 'no subclass of modulators.Modulator'}; name one, as FILE:CLASS"
+        )
+    return own[name or next(iter(own))]
+
+
+def _execute(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise ValueError(f"no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # where pickle looks for its classes
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _check_arguments(kind: "type[Modulator]", arguments: dict[str, Any]) -> None:
+    parameters = list(inspect.signature(kind).parameters)[1:]
+    for name in arguments:
+        if name not in parameters:
+            raise ValueError(f"--init: {kind.__name__} has no argument {name}{near(name, parameters)}")
