@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from callbacks.interruption import Interruptible
     from callbacks.metrics_csv import MetricsCSV
     from callbacks.pentachoron_health import PentachoronHealth
-    from callbacks.predictions import RunPredictions
+    from callbacks.predictions import Talk
     from callbacks.progress import RunProgress
     from callbacks.relational_alignment import RelationalAlignment
     from callbacks.run_artifact import RunArtifact
@@ -36,9 +36,9 @@ _HOMES = {
     "RunArtifact": "run_artifact",
     "RunCheckpoint": "checkpoints",
     "RunConsole": "console",
-    "RunPredictions": "predictions",
     "RunProgress": "progress",
     "RunReport": "run_report",
+    "Talk": "predictions",
     "newest_checkpoint": "checkpoints",
 }
 
@@ -56,9 +56,9 @@ __all__ = [
     "RunArtifact",
     "RunCheckpoint",
     "RunConsole",
-    "RunPredictions",
     "RunProgress",
     "RunReport",
+    "Talk",
     "newest_checkpoint",
 ]
 

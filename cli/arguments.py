@@ -4,6 +4,7 @@ Nothing heavy is imported here, so what can be known to be wrong at once is said
 """
 
 import difflib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-_CONFIG, _RESUME, _OUTPUT = ("--config", "-c"), "--resume", "--output"
+_CONFIG, _RESUME, _OUTPUT, _PROMPT = ("--config", "-c"), "--resume", "--output", "--prompt"
 _WITHOUT_VALUE = ("--print_config",)
 # A configuration has some hundred values; a list of prompts may be longer.
 _LARGEST = 2**20  # bytes
@@ -36,7 +37,8 @@ class Command:
 
     Attributes:
         subcommand: fit, validate, test or predict.
-        configs: in the order given; a later one wins.
+        configs: in the order given; a later one wins. Of a run that is gone on with, its saved one is the first, unless
+            a model is named anew.
         options: name without dashes and value; they win over every configuration.
         resume: the run folder to go on with.
         output: the run folder, where one was named.
@@ -97,14 +99,25 @@ def read_command(argv: Sequence[str]) -> Command:
     if resume is not None:
         if not resume.is_dir():
             raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
-        names = names or [_saved_config(resume)]
     configs = tuple(_read(name) for name in names)
+    if resume is not None and not any(map(_names_a_model, configs)):  # nothing, or overlays: over what the run was
+        configs = (_read(_saved_config(resume)), *configs)
     output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
     if output is None:
         output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
-    own = (*_CONFIG, _RESUME, _OUTPUT)
+    own = (*_CONFIG, _RESUME, _OUTPUT, _PROMPT)
     options = tuple((name.removeprefix("--"), value) for name, value in given if name not in own)
+    if prompts := [value for name, value in given if name == _PROMPT]:
+        if subcommand != "predict":
+            raise ValueError(f"--prompt: {subcommand} asks nothing; it is an option of predict")
+        options += (("data.prompts", json.dumps(prompts, ensure_ascii=False)),)
     return Command(subcommand, configs, options, resume, Path(output) if output else None, tuple(bare))
+
+
+def _names_a_model(config: Config) -> bool:
+    """Whether a configuration begins anew instead of changing some settings of another."""
+    model = config.content.get("model")
+    return isinstance(model, str) or (isinstance(model, Mapping) and "class_path" in model)
 
 
 def _saved_config(resume: Path) -> str:

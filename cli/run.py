@@ -24,7 +24,6 @@ from callbacks import (
     MetricsCSV,
     RunArtifact,
     RunConsole,
-    RunPredictions,
     RunProgress,
     newest_checkpoint,
 )
@@ -33,6 +32,7 @@ from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from cli import sections
 from cli.arguments import Command
 from cli.folder import RunFolder
+from datamodules.arguments import STANDARD_INPUT, piped_prompts
 from storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
@@ -41,6 +41,9 @@ SECTIONS: dict[str, type[pl.Callback]] = {
 }
 # What belongs to a command and not to the configuration that is saved with the run.
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
+
+# What is asked, and how, is new each time.
+_ASKED = ("data.prompts", "talk.")
 
 # Of the libraries' making, and nothing that a user could mend.
 _NOISE = (
@@ -201,6 +204,13 @@ class ModulantCLI(LightningCLI):
         for key, callback in SECTIONS.items():
             parser.add_lightning_class_args(callback, key)
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only the one that was typed: a parser for each of the others would take a third of a second."""
+        known = LightningCLI.subcommands()
+        command = ModulantCLI.command
+        return known if command is None else {command.subcommand: known[command.subcommand]}
+
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand in ("validate", "test"):
@@ -232,7 +242,7 @@ class ModulantCLI(LightningCLI):
         """One line: where a resumed run goes on, and what is not as it was."""
         now = yaml.safe_load(saved_form(self._parser(self.subcommand), self.config[self.subcommand]))
         before = leaves(yaml.safe_load(saved.read_text(encoding="utf-8")))
-        before.pop("data.prompts", None)  # what is asked is new each time
+        before = {key: value for key, value in before.items() if not key.startswith(_ASKED)}
         changed = [
             f"{key} {_yaml(before[key])} → {_yaml(value)}"
             for key, value in leaves(now).items()
@@ -257,9 +267,12 @@ class ModulantCLI(LightningCLI):
             config["logger"] = False  # nothing is measured
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         configured = _as_list(config.get("callbacks"))
-        if config.get("enable_progress_bar") is not False:
+        # a bar that is redrawn and a person who types share no line
+        prompts = self.config[self.subcommand].data.get("init_args", {}).get("prompts")
+        talks = self.subcommand == "predict" and prompts == STANDARD_INPUT and piped_prompts() is None
+        if config.get("enable_progress_bar") is not False and not talks:
             configured.append(RunProgress())
-        config["callbacks"] = [*configured, BatchSeed(), FirstValidation(), RunPredictions()]
+        config["callbacks"] = [*configured, BatchSeed(), FirstValidation()]
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
