@@ -96,9 +96,8 @@ def read_command(argv: Sequence[str]) -> Command:
             raise ValueError(f"{name}: a value is missing")
     resume = next((Path(value) for name, value in reversed(given) if name == _RESUME), None)
     names = [value for name, value in given if name in _CONFIG]
-    if resume is not None:
-        if not resume.is_dir():
-            raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
+    if resume is not None and not resume.is_dir():
+        raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
     configs = tuple(_read(name) for name in names)
     if resume is not None and not any(map(_names_a_model, configs)):  # nothing, or overlays: over what the run was
         configs = (_read(_saved_config(resume)), *configs)

@@ -32,7 +32,6 @@ from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from cli import sections
 from cli.arguments import Command
 from cli.folder import RunFolder
-from datamodules.arguments import STANDARD_INPUT, piped_prompts
 from storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
@@ -267,10 +266,10 @@ class ModulantCLI(LightningCLI):
             config["logger"] = False  # nothing is measured
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         configured = _as_list(config.get("callbacks"))
-        # a bar that is redrawn and a person who types share no line
-        prompts = self.config[self.subcommand].data.get("init_args", {}).get("prompts")
-        talks = self.subcommand == "predict" and prompts == STANDARD_INPUT and piped_prompts() is None
-        if config.get("enable_progress_bar") is not False and not talks:
+        data = self.config[self.subcommand].data.get("init_args", {})
+        if self.subcommand == "predict" and data.get("prompts") is not None:
+            config["enable_progress_bar"] = False  # one that is redrawn, answers and a person who types share no line
+        if config.get("enable_progress_bar") is not False:
             configured.append(RunProgress())
         config["callbacks"] = [*configured, BatchSeed(), FirstValidation()]
         return super().instantiate_trainer(**kwargs)

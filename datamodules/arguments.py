@@ -95,8 +95,8 @@ def piped_prompts() -> list[str] | None:
     texts = [] if sys.stdin is None else _piped(sys.stdin)
     if not texts:
         raise ValueError(
-            "data.prompts: no prompt, and no terminal to type one at; give --prompt TEXT, --data.prompts FILE, or lines "
-            "on standard input"
+            "data.prompts: no prompt, and no terminal to type one at; give --prompt TEXT, --data.prompts FILE, or "
+            "lines on standard input"
         )
     return texts
 

@@ -177,6 +177,7 @@ def test_at_a_terminal(run: str, tmp_path: Path, ending: str) -> None:
     terminal.type(ending)
     terminal.until("predictions.jsonl")
     assert terminal.code() == 0
+    assert "Predicting" not in terminal.said  # Lightning's bar, which would be redrawn over what is typed
     assert [row["prompt"] for row in rows(run)] == ["a small dog", "a small dog"]
 
 

@@ -129,7 +129,7 @@ def test_a_page(asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for terminal, coloured in ((True, True), (False, False)):
         file = tmp_path / "page.txt"
         with file.open("w") as stream:
-            monkeypatch.setattr(stream, "isatty", lambda: terminal)
+            monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal)
             monkeypatch.setenv("TERM", "xterm-256color")
             monkeypatch.setenv("COLUMNS", "72")
             show(rows, console(stream))
