@@ -87,9 +87,9 @@ def _run(words: list[str]) -> None:
         return
     command = slurm.gone_on_with(read_command(words))
     check(command)
-    from cli.run import run
+    from cli.run import look, run
 
-    run(command)
+    (look if command.dry_run and not command.prints_config else run)(command)
 
 
 def _leave_it_to_the_first_process() -> None:

@@ -9,14 +9,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _CONFIG, _RESUME, _OUTPUT, _PROMPT = ("--config", "-c"), "--resume", "--output", "--prompt"
-_WITHOUT_VALUE = ("--print_config",)
+_WITHOUT_VALUE, _DRY_RUN = ("--print_config",), "--dry-run"
 # A configuration has some hundred values; a list of prompts may be longer.
 _LARGEST = 2**20  # bytes
 _MOST_VALUES = 20_000
@@ -42,6 +42,7 @@ class Command:
         options: name without dashes and value; they win over every configuration.
         resume: the run folder to go on with.
         output: the run folder, where one was named.
+        dry_run: ``page`` or ``json`` where only what would be done is wanted.
         prints_config: only the resolved configuration is wanted.
     """
 
@@ -51,6 +52,7 @@ class Command:
     resume: Path | None
     output: Path | None
     prints_config: tuple[str, ...]
+    dry_run: Literal["page", "json"] | None = None
 
     def arguments(self) -> list[str]:
         """The command line for the parser, config names resolved; options come last, so they win."""
@@ -80,12 +82,17 @@ def read_command(argv: Sequence[str]) -> Command:
         raise ValueError(f"{said}; it must be one of {', '.join(SUBCOMMANDS)}{did_you_mean(subcommand, SUBCOMMANDS)}")
     given: list[tuple[str, str]] = []
     bare: list[str] = []
+    dry_run: Literal["page", "json"] | None = None
     words = list(argv[1:])
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
         if name in _WITHOUT_VALUE:
             bare.append(word)
+        elif name == _DRY_RUN:
+            if value not in ("", "json"):
+                raise ValueError(f"--dry-run={value}: it must be --dry-run, or --dry-run=json")
+            dry_run = "json" if value else "page"
         elif not name.startswith("--") and name not in _CONFIG:
             raise ValueError(f"{word!r} belongs to no option; options are given as --name value")
         elif equals:
@@ -110,7 +117,7 @@ def read_command(argv: Sequence[str]) -> Command:
         if subcommand != "predict":
             raise ValueError(f"--prompt: {subcommand} asks nothing; it is an option of predict")
         options += (("data.prompts", json.dumps(prompts, ensure_ascii=False)),)
-    return Command(subcommand, configs, options, resume, Path(output) if output else None, tuple(bare))
+    return Command(subcommand, configs, options, resume, Path(output) if output else None, tuple(bare), dry_run)
 
 
 def _names_a_model(config: Config) -> bool:

@@ -1,5 +1,6 @@
 """LightningCLI with this project's parts: the run folder, its logs, its checkpoints, its callbacks."""
 
+import json
 import logging
 import os
 import re
@@ -32,6 +33,7 @@ from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from cli import sections
 from cli.arguments import Command
 from cli.folder import RunFolder
+from cli.plan import plan, told
 from storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
@@ -59,6 +61,24 @@ _NOISE = (
 )
 
 
+def look(command: Command) -> None:
+    """Check a command as far as `run` would, and print what it would do; nothing is written.
+
+    Raises:
+        ValueError: what `run` would say before it begins.
+    """
+    _prepare()
+    folder = RunFolder(command)
+    DryCLI.build(command.arguments(), command, folder)
+
+
+def _prepare() -> None:
+    quiet()
+    set_parsing_settings(
+        import_path_denylist=["*"], import_path_allowlist=sections.allowlist(), instantiate_subclass_spec_in_any=False
+    )
+
+
 def run(command: Command | None, help_arguments: list[str] | None = None) -> None:
     """Check a command, build what it configures, run it.
 
@@ -69,10 +89,7 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    quiet()
-    set_parsing_settings(
-        import_path_denylist=["*"], import_path_allowlist=sections.allowlist(), instantiate_subclass_spec_in_any=False
-    )
+    _prepare()
     if command is None:
         ModulantCLI.build(help_arguments or ["--help"], None, None)
         return
@@ -294,6 +311,24 @@ class ModulantCLI(LightningCLI):
         return [MetricsCSV(folder), *named]
 
 
+class DryCLI(ModulantCLI):
+    """Builds what a command configures, but for a run folder and a trainer's parts, and says what would be done."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self._get(self.config_init, "trainer")
+        kept = {key: config.get(key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+        quiet_parts = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        try:
+            return pl.Trainer(**kept, **quiet_parts, enable_model_summary=False)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert self.folder is not None and self.command is not None
+        facts = plan(subcommand, self.model, self.datamodule, self.trainer, self.config[subcommand], self.folder)
+        print(json.dumps(facts, indent=2) if self.command.dry_run == "json" else told(facts))
+
+
 def leaves(node: Any, path: str = "") -> dict[str, Any]:
     """Key in full, as on the command line, → value.
 
@@ -344,4 +379,4 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "one_line", "run"]
+__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "look", "one_line", "run"]

@@ -121,9 +121,11 @@ class FrozenT5(pl.LightningModule, ABC):
     # How the backbone is treated
 
     def configure_model(self) -> None:
-        if self.model is not None:
-            return
-        model = load_backbone(self.backbone, getattr(torch, self.backbone_dtype))
+        if self.model is None:
+            self.take(load_backbone(self.backbone, getattr(torch, self.backbone_dtype)))
+
+    def take(self, model: Any) -> None:
+        """Make `model` the backbone: attach what learns to it, and prepare it for training as was asked."""
         self.handle = self._attach(model)
         if self.gradient_checkpointing:
             checkpoint_activations(model)
