@@ -19,6 +19,7 @@ from typing import NoReturn
 PROBES = {
     "controls": "train a modulator and its controls over several seeds: one table, one figure",
     "stability": "how much a sampled figure moves between seeds of sampling: mean ± sd [min, max]",
+    "talk": "ask the original and the modulated model of a run, an artefact or a hub id, side by side",
     "alignment": "relational figures of any encoder over the whole population, beside the same one untrained",
 }
 INTERRUPTED = 128 + signal.SIGINT
@@ -31,7 +32,14 @@ usage: python probe.py {{{names}}} [options]
 examples:
   python probe.py controls --config lerp.yaml --seeds 0,1,2
   python probe.py controls --config field.yaml --controls fixed_alpha,lora --trainer.max_epochs 3
-  python probe.py controls --help"""
+  python probe.py controls --help
+  python probe.py talk runs/field/version_0/modulator --prompt "a small dog"
+
+exit codes:
+  0    done
+  1    a run or a measurement failed
+  2    a command line that is wrong, told in one line on standard error
+  130  ended by Ctrl-C"""
 
 
 class Parser(argparse.ArgumentParser):

@@ -87,7 +87,7 @@ class Talk(pl.Callback):
         self._same += sum(asked.original.text == asked.modulated.text for asked in outputs)
         a_prompt = len(self.asking.alpha_scales) * self.asking.samples
         shown = outputs if self._conversation else outputs[: max(0, SHOWN - self._prompts) * a_prompt]
-        show(shown, console())
+        show(shown, console(), heading=not self._conversation)
         self._prompts += len(outputs) // a_prompt
         if self._conversation:  # whatever ends it, what was said is kept
             self._write(trainer)

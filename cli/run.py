@@ -195,7 +195,7 @@ class ModulantCLI(LightningCLI):
             command: what was typed.
             folder: the run folder.
         """
-        cls.command, cls.folder = command, folder
+        ModulantCLI.command, ModulantCLI.folder = command, folder
         cls(
             model_class=pl.LightningModule,
             datamodule_class=pl.LightningDataModule,
@@ -324,7 +324,8 @@ class DryCLI(ModulantCLI):
             raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
-        assert self.folder is not None and self.command is not None
+        assert self.folder is not None
+        assert self.command is not None
         facts = plan(subcommand, self.model, self.datamodule, self.trainer, self.config[subcommand], self.folder)
         print(json.dumps(facts, indent=2) if self.command.dry_run == "json" else told(facts))
 

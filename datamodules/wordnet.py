@@ -12,7 +12,7 @@ from datamodules.arguments import STANDARD_INPUT, Matching, check_wordnet, piped
 from datamodules.base import CorpusDataModule
 from datamodules.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
 from datamodules.corpus import Corpus, Tokenizer, encode_batch, load_tokenizer
-from datamodules.population import MAX_SOURCE, PREFIX
+from datamodules.population import MAX_SOURCE, prefixed
 from datamodules.position import ResumableLoader
 from datamodules.ragged import IntArray, Ragged, padded_inputs, shared_batch, training_batch, without_targets
 
@@ -146,7 +146,7 @@ class WordNetDataModule(CorpusDataModule):
         return DataLoader(_Prompts(texts), batch_size=self.batch_size, collate_fn=self._encoded)
 
     def _encoded(self, texts: list[str]) -> dict[str, Any]:
-        tokens = encode_batch(self.tokenizer, [_prefixed(text) for text in texts], MAX_SOURCE)
+        tokens = encode_batch(self.tokenizer, [prefixed(text) for text in texts], MAX_SOURCE)
         inputs = padded_inputs(Ragged.of(tokens), int(self.tokenizer.pad_token_id))
         return {**inputs, "prompts": texts}
 
@@ -230,8 +230,3 @@ class _Typed(IterableDataset[str]):
 
     def __iter__(self) -> Iterator[str]:
         return islice(iter(self._texts), _MOST_TYPED)
-
-
-def _prefixed(text: str) -> str:
-    """A prompt in the task's form, which it may have already."""
-    return text if text.startswith(PREFIX) else PREFIX + text

@@ -34,10 +34,10 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
-def show(answers: Iterable[Asked], screen: Console) -> None:
-    """Print answers, those to one prompt together."""
+def show(answers: Iterable[Asked], screen: Console, heading: bool = True) -> None:
+    """Print answers, those to one prompt together; its `heading` is for who has not just typed it."""
     with screen.capture() as captured:
-        _print(answers, screen)
+        _print(answers, screen, heading)
     lines = captured.get()
     if screen.color_system is None:  # rich fills lines up with spaces
         lines = "".join(f"{line.rstrip()}\n" for line in lines.splitlines())
@@ -45,7 +45,7 @@ def show(answers: Iterable[Asked], screen: Console) -> None:
     screen.file.flush()
 
 
-def _print(answers: Iterable[Asked], screen: Console) -> None:
+def _print(answers: Iterable[Asked], screen: Console, heading: bool) -> None:
     coloured = screen.color_system is not None
     before: str | None = None
     original: tuple[int, Answer] | None = None
@@ -54,7 +54,8 @@ def _print(answers: Iterable[Asked], screen: Console) -> None:
         rows.add_column(no_wrap=True, min_width=10)
         rows.add_column(overflow="fold")
         if asked.prompt != before:
-            screen.print(Text(asked.prompt, "bold"))
+            if heading:
+                screen.print(Text(asked.prompt, "bold"))
             before, original = asked.prompt, None
         if original != (asked.sample, asked.original):  # once for all scales
             original = (asked.sample, asked.original)
