@@ -101,8 +101,8 @@ def _words(kind: Any) -> Iterator[str]:
 
 def _fish(probes: Sequence[str]) -> str:
     lines = ["# modulant: completion for fish"]
-    for program, words in (("modulant", SUBCOMMANDS), ("modulant-probe", probes)):
-        lines.append(f"complete -c {program} -n __fish_use_subcommand -f -a '{' '.join(words)}'")
+    for program, subcommands in (("modulant", SUBCOMMANDS), ("modulant-probe", probes)):
+        lines.append(f"complete -c {program} -n __fish_use_subcommand -f -a '{' '.join(subcommands)}'")
     lines += [
         f"complete -c modulant -l {option.removeprefix('--')} -r -F" if option in _FILES else
         f"complete -c modulant -l {option.removeprefix('--')}" + (

@@ -22,6 +22,7 @@ from cli.folder import RunFolder
 from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
 from datamodules.batching import epoch_batches
+from modulators.adapted import AdaptedT5
 from modulators.backbone import freeze
 from modulators.frozen import FrozenT5
 
@@ -89,17 +90,17 @@ def _model(module: FrozenT5, model: Any) -> dict[str, Any]:
         "layers": module.layers,
         "schedule": module.schedule,
     }
-    if module.modulator is None:
-        about["learns"] = module.adapter_name  # type: ignore[operator]
-        count = int(module.plan.parameters)  # type: ignore[union-attr]
-        groups = [{"name": "adapter", "parameters": count, "lr": module.lr}]
+    groups: list[dict[str, Any]]
+    if isinstance(module, AdaptedT5):  # whose parameters are made with the backbone
+        about["learns"] = module.adapter_name
+        groups = [{"name": "adapter", "parameters": module.plan.parameters, "lr": module.lr}]
     else:
         about["learns"] = type(module.modulator).__name__
         groups = [
             {"name": group["name"], "parameters": sum(p.numel() for p in group["params"]), "lr": group["lr"]}
             for group in module._parameter_groups()
         ]
-    return about | {"groups": groups, "trained_parameters": sum(int(group["parameters"]) for group in groups)}
+    return about | {"groups": groups, "trained_parameters": sum(group["parameters"] for group in groups)}
 
 
 def _data(data: WordNetDataModule) -> dict[str, Any]:
@@ -168,8 +169,9 @@ def _memory(module: FrozenT5, model: Any, data: WordNetDataModule) -> dict[str, 
 
 
 def _learned_bytes(module: FrozenT5) -> int:
-    if module.modulator is None:
-        return 4 * int(module.plan.parameters)  # type: ignore[union-attr]
+    if isinstance(module, AdaptedT5):
+        return 4 * module.plan.parameters
+    assert module.modulator is not None
     return sum(p.numel() * p.element_size() for p in module.modulator.parameters() if p.requires_grad)
 
 

@@ -316,10 +316,12 @@ class DryCLI(ModulantCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self._get(self.config_init, "trainer")
-        kept = {key: config.get(key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
-        quiet_parts = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        kept: dict[str, Any] = {
+            key: config.get(key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        }
+        kept |= dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
         try:
-            return pl.Trainer(**kept, **quiet_parts, enable_model_summary=False)
+            return pl.Trainer(**kept)
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 

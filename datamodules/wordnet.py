@@ -14,7 +14,7 @@ from datamodules.batching import batches_per_epoch, epoch_batches, real_token_sh
 from datamodules.corpus import Corpus, Tokenizer, encode_batch, load_tokenizer
 from datamodules.population import MAX_SOURCE, prefixed
 from datamodules.position import ResumableLoader
-from datamodules.ragged import IntArray, Ragged, padded_inputs, shared_batch, training_batch, without_targets
+from datamodules.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 _MOST_TYPED = 100_000  # prompts, in one conversation
@@ -147,7 +147,8 @@ class WordNetDataModule(CorpusDataModule):
 
     def _encoded(self, texts: list[str]) -> dict[str, Any]:
         tokens = encode_batch(self.tokenizer, [prefixed(text) for text in texts], MAX_SOURCE)
-        inputs = padded_inputs(Ragged.of(tokens), int(self.tokenizer.pad_token_id))
+        rows = [np.asarray(row) for row in tokens]
+        inputs = padded_inputs(rows, int(self.tokenizer.pad_token_id))
         return {**inputs, "prompts": texts}
 
     def _loader(self, pairs: "_Pairs", batch_sampler: Any) -> DataLoader[Any]:
