@@ -21,6 +21,7 @@ PROBES = {
     "stability": "how much a sampled figure moves between seeds of sampling: mean ± sd [min, max]",
     "runs": "several run folders side by side: what differs, what came of it, paired differences, overlays",
     "report": "write a run's report.html again from its folder, with the table of its controls",
+    "talk": "ask the original and the modulated model of a run, an artefact or a hub id, side by side",
     "contract": "does a modulator, yours or ours, keep what every modulator promises?",
     "search": "search settings by a sweep file, with Optuna, without an account",
     "dashboard": "a Weights & Biases workspace with the charts that a run is read by",
@@ -37,7 +38,14 @@ examples:
   python probe.py controls --config lerp.yaml --seeds 0,1,2
   python probe.py controls --config field.yaml --controls fixed_alpha,lora --trainer.max_epochs 3
   python probe.py runs runs/*/* --sort lift
-  python probe.py controls --help"""
+  python probe.py talk runs/field/version_0/modulator --prompt "a small dog"
+  python probe.py controls --help
+
+exit codes:
+  0    done
+  1    a run or a measurement failed
+  2    a command line that is wrong, told in one line on standard error
+  130  ended by Ctrl-C"""
 
 
 class Parser(argparse.ArgumentParser):

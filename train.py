@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (page := wanted(words)) is not None:
         print(page)
         return
+    if words[:1] == ["--completion"]:
+        _print_completion(words[1:])
+        return
     before = sys.argv
     # What Lightning starts for further devices, and what the report quotes, is this command line.
     sys.argv = [str(Path(__file__).resolve()), *typed]
@@ -57,6 +60,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         _end(f"error: {_told(error)}", 1)
     finally:
         sys.argv = before
+
+
+def _print_completion(words: list[str]) -> None:
+    from cli.completion import SHELLS, script
+    from probe import PROBES
+
+    if len(words) != 1:
+        _end(f"error: --completion: name a shell, one of {', '.join(SHELLS)}", 1)
+    try:
+        print(script(words[0], tuple(PROBES)))
+    except ValueError as error:
+        _end(f"error: {error}", 1)
 
 
 def _end_by_signal(number: int, what: str) -> None:
@@ -87,9 +102,9 @@ def _run(words: list[str]) -> None:
         return
     command = slurm.gone_on_with(read_command(words))
     check(command)
-    from cli.run import run
+    from cli.run import look, run
 
-    run(command)
+    (look if command.dry_run and not command.prints_config else run)(command)
 
 
 def _leave_it_to_the_first_process() -> None:

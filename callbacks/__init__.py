@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from callbacks.interruption import Interruptible
     from callbacks.metrics_csv import MetricsCSV
     from callbacks.pentachoron_health import PentachoronHealth
-    from callbacks.predictions import RunPredictions
+    from callbacks.predictions import Talk
     from callbacks.progress import RunProgress
     from callbacks.relational_alignment import RelationalAlignment
     from callbacks.run_artifact import RunArtifact
@@ -38,11 +38,11 @@ _HOMES = {
     "RunArtifact": "run_artifact",
     "RunCheckpoint": "checkpoints",
     "RunConsole": "console",
-    "RunPredictions": "predictions",
     "RunProgress": "progress",
     "RunReport": "run_report",
     "RunWandb": "run_wandb",
     "WandbFiles": "wandb_files",
+    "Talk": "predictions",
     "newest_checkpoint": "checkpoints",
 }
 
@@ -60,10 +60,10 @@ __all__ = [
     "RunArtifact",
     "RunCheckpoint",
     "RunConsole",
-    "RunPredictions",
     "RunProgress",
     "RunReport",
     "RunWandb",
+    "Talk",
     "WandbFiles",
     "newest_checkpoint",
 ]

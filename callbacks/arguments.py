@@ -4,9 +4,10 @@ Each check is called by the constructor of the class that it is named after, and
 heavy is imported. Its parameters are some of the constructor's, by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from metrics.arguments import check_draws, check_window
+from modulators.arguments import check_asking, check_scales
 
 REFERENCES = ("base", "band", "null")
 
@@ -60,6 +61,22 @@ def check_divergence(skip: int) -> None:
         raise ValueError(f"Divergence: skip is {skip}; it must not be negative")
 
 
+def check_talk(
+    alpha_scales: Sequence[float],
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    samples: int,
+    seed: int,
+    next_tokens: int,
+) -> None:
+    try:
+        check_scales(alpha_scales)
+        check_asking(temperature, top_p, max_new_tokens, samples, seed, next_tokens)
+    except ValueError as error:
+        raise ValueError(f"Talk: {error}") from error
+
+
 # Class → its check, for the command line.
 CHECKS: Mapping[str, Callable[..., None]] = {
     "AlphaConvergence": check_alpha_convergence,
@@ -67,4 +84,5 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "PentachoronHealth": check_pentachoron_health,
     "RelationalAlignment": check_relational_alignment,
     "RunCheckpoint": check_run_checkpoint,
+    "Talk": check_talk,
 }

@@ -77,7 +77,8 @@ class RunProgress(RichProgressBar):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         # asked here and not at construction: a launcher may redirect the output in between
-        if not Console(file=sys.stdout).is_terminal:
+        console = Console(file=sys.stdout)
+        if not console.is_terminal or console.is_dumb_terminal:  # which cannot redraw a line
             self._plain = trainer.is_global_zero and self.refresh_rate > 0
             self.disable()
 

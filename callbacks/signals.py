@@ -79,6 +79,23 @@ class Signals:
         self._patient = True
 
     @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Inside, where a person is waited for, a signal ends the wait: Ctrl-C as `KeyboardInterrupt`, which is
+        forgotten with it, and any other as `Stopped`."""
+        before, self._patient = self._patient, False
+        fd = signal.set_wakeup_fd(-1)  # of what comes now, nobody else shall hear
+        try:
+            yield
+        except Stopped as stopped:
+            if stopped.number != signal.SIGINT:
+                raise
+            self.number = None
+            raise KeyboardInterrupt from stopped
+        finally:
+            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+            self._patient = before
+
+    @contextmanager
     def watching(self) -> Iterator["Signals"]:
         """Watch inside; outside, all is as it was. Off the main thread Python allows no handlers: then nothing is."""
         global _current

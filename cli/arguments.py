@@ -4,11 +4,12 @@ Nothing heavy is imported here, so what can be known to be wrong at once is said
 """
 
 import difflib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -18,7 +19,7 @@ from cli.own import read as read_own
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _CONFIG, _RESUME, _OUTPUT, _TRUST = ("--config", "-c"), "--resume", "--output", "--trust"
-_WITHOUT_VALUE = ("--print_config",)
+_WITHOUT_VALUE, _DRY_RUN, _PROMPT = ("--print_config",), "--dry-run", "--prompt"
 # A configuration has some hundred values; a list of prompts may be longer.
 _LARGEST = 2**20  # bytes
 _MOST_VALUES = 20_000
@@ -39,10 +40,12 @@ class Command:
 
     Attributes:
         subcommand: fit, validate, test or predict.
-        configs: in the order given; a later one wins.
+        configs: in the order given; a later one wins. Of a run that is gone on with, its saved one is the first, unless
+            a model is named anew.
         options: name without dashes and value; they win over every configuration.
         resume: the run folder to go on with.
         output: the run folder, where one was named.
+        dry_run: ``page`` or ``json`` where only what would be done is wanted.
         prints_config: only the resolved configuration is wanted.
         trusted: files of a user's own whose code may be executed.
     """
@@ -53,6 +56,7 @@ class Command:
     resume: Path | None
     output: Path | None
     prints_config: tuple[str, ...]
+    dry_run: Literal["page", "json"] | None = None
     trusted: tuple[OwnFile, ...] = ()
 
     def arguments(self) -> list[str]:
@@ -83,12 +87,17 @@ def read_command(argv: Sequence[str]) -> Command:
         raise ValueError(f"{said}; it must be one of {', '.join(SUBCOMMANDS)}{did_you_mean(subcommand, SUBCOMMANDS)}")
     given: list[tuple[str, str]] = []
     bare: list[str] = []
+    dry_run: Literal["page", "json"] | None = None
     words = list(argv[1:])
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
         if name in _WITHOUT_VALUE:
             bare.append(word)
+        elif name == _DRY_RUN:
+            if value not in ("", "json"):
+                raise ValueError(f"--dry-run={value}: it must be --dry-run, or --dry-run=json")
+            dry_run = "json" if value else "page"
         elif not name.startswith("--") and name not in _CONFIG:
             raise ValueError(f"{word!r} belongs to no option; options are given as --name value")
         elif equals:
@@ -99,18 +108,29 @@ def read_command(argv: Sequence[str]) -> Command:
             raise ValueError(f"{name}: a value is missing")
     resume = next((Path(value) for name, value in reversed(given) if name == _RESUME), None)
     names = [value for name, value in given if name in _CONFIG]
-    if resume is not None:
-        if not resume.is_dir():
-            raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
-        names = names or [_saved_config(resume)]
+    if resume is not None and not resume.is_dir():
+        raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
     configs = tuple(_read(name) for name in names)
+    if resume is not None and not any(map(_names_a_model, configs)):  # nothing, or overlays: over what the run was
+        configs = (_read(_saved_config(resume)), *configs)
     output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
     if output is None:
         output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
-    own = (*_CONFIG, _RESUME, _OUTPUT, _TRUST)
+    own = (*_CONFIG, _RESUME, _OUTPUT, _PROMPT, _TRUST)
     trusted = tuple(read_own(Path(value)) for name, value in given if name == _TRUST)
     options = tuple((name.removeprefix("--"), value) for name, value in given if name not in own)
-    return Command(subcommand, configs, options, resume, Path(output) if output else None, tuple(bare), trusted)
+    if prompts := [value for name, value in given if name == _PROMPT]:
+        if subcommand != "predict":
+            raise ValueError(f"--prompt: {subcommand} asks nothing; it is an option of predict")
+        options += (("data.prompts", json.dumps(prompts, ensure_ascii=False)),)
+    folder = Path(output) if output else None
+    return Command(subcommand, configs, options, resume, folder, tuple(bare), dry_run, trusted)
+
+
+def _names_a_model(config: Config) -> bool:
+    """Whether a configuration begins anew instead of changing some settings of another."""
+    model = config.content.get("model")
+    return isinstance(model, str) or (isinstance(model, Mapping) and "class_path" in model)
 
 
 def _saved_config(resume: Path) -> str:

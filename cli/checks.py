@@ -20,6 +20,7 @@ from cli.signatures import REQUIRED, UNKNOWN
 from cli.trainer import check_trainer, planned_steps
 from cli.values import describe, either
 from datamodules.arguments import CHECKS as OF_DATA
+from datamodules.arguments import STANDARD_INPUT, piped_prompts
 from modulators.arguments import CHECKS as OF_MODELS
 from modulators.arguments import check_alignment, check_steps, read_sizes, refuse_geometry
 
@@ -111,6 +112,8 @@ def _check_files(keys: Keys, command: Command) -> None:
             Archive.find(nltk_data)
         except (OSError, ValueError) as error:  # a LexiconError, or no name of a file
             raise ValueError(f"data.nltk_data: {error}") from error
+    if command.subcommand == "predict" and keys.values.get("data", {}).get("prompts") == STANDARD_INPUT:
+        piped_prompts()
     RunFolder(command)
     if command.resume is not None and not any((command.resume / "checkpoints").glob("*.ckpt")):
         raise ValueError(f"--resume: no checkpoint in {command.resume / 'checkpoints'}: nothing to resume from")

@@ -75,10 +75,17 @@ class RunFolder:
             except OSError:  # another run is in it by now
                 return
 
+    def expected(self) -> Path:
+        """What `claim` would make now."""
+        return self.path if self._named or self._parent else self._next_version()
+
+    def _next_version(self) -> Path:
+        taken = [int(path.name[8:]) for path in self._family.glob("version_*") if path.name[8:].isdigit()]
+        return self._family / f"version_{max(taken, default=-1) + 1}"
+
     def _make_next_version(self) -> None:
         while True:
-            taken = [int(path.name[8:]) for path in self._family.glob("version_*") if path.name[8:].isdigit()]
-            self.path = self._family / f"version_{max(taken, default=-1) + 1}"
+            self.path = self._next_version()
             try:
                 self._make(self.path, must_be_new=True)
                 return

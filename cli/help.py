@@ -18,11 +18,24 @@ _WHAT = {
 _OWN = """\
   --config FILE          a configuration; a bare name is looked up in configs/; of several, later ones win
   --output DIR           run folder; without it runs/<configuration>/version_<n>
-  --resume DIR           go on with the newest checkpoint of that run that verifies; what is given beside it wins
+  --resume DIR           go on with the newest checkpoint of that run that verifies; options and overlays beside it win,
+                         and a configuration that names a model replaces the run's
   --trust FILE           execute a Python file of yours and let configurations name its modulators; may be repeated
+  --dry-run[=json]       check everything, say what would be done (parameters, steps, memory, folder), write nothing
+  --print_config         print the whole configuration, which is a configuration again, and end
   --debug                show a traceback where something fails
-  --print_config         print the whole configuration and end
   --help, --help all     this page; every option there is, Lightning's too"""
+
+_OF_PREDICT = """\
+  --prompt TEXT          a definition to ask; as often as there are prompts
+  --data.prompts FILE    a prompt a line; - is standard input: lines that are piped in, or a person at a terminal"""
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    an error, told in one line on standard error
+  75   saved after USR1 (SLURM), to be begun again
+  130  ended by Ctrl-C     143  by SIGTERM; a fit is saved before"""
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.+]+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<comment>.*))?$")
 _TRANSPARENT = {"init_args"}
@@ -48,12 +61,16 @@ examples:
   python train.py fit --config field.yaml --config t5_small.yaml --model.lr 5e-4 --output runs/mine
   python train.py fit --resume runs/mine
   python train.py validate --resume runs/mine
-  python train.py predict --resume runs/mine --data.prompts prompts.txt"""
+  python train.py predict --resume runs/mine --config talk.yaml --prompt "a small dog"
+  python train.py --completion bash         # prints a script: completion in bash, zsh or fish
+
+{EXIT_CODES}"""
 
 
 def of_subcommand(subcommand: str, configs: list[str]) -> str:
     """What ``fit --help`` shows: our own options, then the keys of a configuration with their comments."""
-    path = find_config(configs[0]) if configs else CONFIGS / "field.yaml"
+    path = find_config(configs[0]) if configs else CONFIGS / ("talk.yaml" if subcommand == "predict" else "field.yaml")
+    asks = f"\n{_OF_PREDICT}" if subcommand == "predict" else ""
     keys = "\n".join(f"  {name:<44} {comment}".rstrip() for name, comment in keys_of(path))
     return f"""\
 usage: python train.py {subcommand} --config FILE [options]
@@ -61,10 +78,12 @@ usage: python train.py {subcommand} --config FILE [options]
 {subcommand}: {_WHAT[subcommand]}
 
 options:
-{_OWN}
+{_OWN}{asks}
 
 keys of {path.name} (--KEY VALUE; with --config X these are X's):
-{keys}"""
+{keys}
+
+{EXIT_CODES}"""
 
 
 def keys_of(path: Path) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """LightningCLI with this project's parts: the run folder, its logs, its checkpoints, its callbacks."""
 
+import json
 import logging
 import os
 import re
@@ -24,7 +25,6 @@ from callbacks import (
     MetricsCSV,
     RunArtifact,
     RunConsole,
-    RunPredictions,
     RunProgress,
     RunWandb,
     WandbFiles,
@@ -35,6 +35,8 @@ from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from cli import own, own_code, sections
 from cli.arguments import Command
 from cli.folder import RunFolder
+from cli.own import OwnFile
+from cli.plan import plan, told
 from storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
@@ -43,6 +45,9 @@ SECTIONS: dict[str, type[pl.Callback]] = {
 }
 # What belongs to a command and not to the configuration that is saved with the run.
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
+
+# What is asked, and how, is new each time.
+_ASKED = ("data.prompts", "talk.")
 
 # Of the libraries' making, and nothing that a user could mend.
 _NOISE = (
@@ -59,6 +64,29 @@ _NOISE = (
 )
 
 
+def look(command: Command) -> None:
+    """Check a command as far as `run` would, and print what it would do; nothing is written.
+
+    Raises:
+        ValueError: what `run` would say before it begins.
+    """
+    _prepare(command.trusted)
+    folder = RunFolder(command)
+    DryCLI.build(command.arguments(), command, folder)
+
+
+def _prepare(trusted: tuple[OwnFile, ...]) -> None:
+    """What the parser may import is settled, and the user's own files, where they are trusted, are executed."""
+    quiet()
+    set_parsing_settings(
+        import_path_denylist=["*"],
+        import_path_allowlist=sections.allowlist(own.modulators(trusted)),
+        instantiate_subclass_spec_in_any=False,
+    )
+    for file in trusted:
+        own_code.load(file)
+
+
 def run(command: Command | None, help_arguments: list[str] | None = None) -> None:
     """Check a command, build what it configures, run it.
 
@@ -69,15 +97,7 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    quiet()
-    trusted = command.trusted if command is not None else ()
-    set_parsing_settings(
-        import_path_denylist=["*"],
-        import_path_allowlist=sections.allowlist(own.modulators(trusted)),
-        instantiate_subclass_spec_in_any=False,
-    )
-    for file in trusted:
-        own_code.load(file)
+    _prepare(command.trusted if command is not None else ())
     if command is None:
         ModulantCLI.build(help_arguments or ["--help"], None, None)
         return
@@ -189,7 +209,7 @@ class ModulantCLI(LightningCLI):
             command: what was typed.
             folder: the run folder.
         """
-        cls.command, cls.folder = command, folder
+        ModulantCLI.command, ModulantCLI.folder = command, folder
         cls(
             model_class=pl.LightningModule,
             datamodule_class=pl.LightningDataModule,
@@ -213,6 +233,13 @@ class ModulantCLI(LightningCLI):
         parser.add_argument("--resume", type=str | None, default=None, help="Run folder to go on with.")
         for key, callback in SECTIONS.items():
             parser.add_lightning_class_args(callback, key)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only the one that was typed: a parser for each of the others would take a third of a second."""
+        known = LightningCLI.subcommands()
+        command = ModulantCLI.command
+        return known if command is None else {command.subcommand: known[command.subcommand]}
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -245,7 +272,7 @@ class ModulantCLI(LightningCLI):
         """One line: where a resumed run goes on, and what is not as it was."""
         now = yaml.safe_load(saved_form(self._parser(self.subcommand), self.config[self.subcommand]))
         before = leaves(yaml.safe_load(saved.read_text(encoding="utf-8")))
-        before.pop("data.prompts", None)  # what is asked is new each time
+        before = {key: value for key, value in before.items() if not key.startswith(_ASKED)}
         changed = [
             f"{key} {_yaml(before[key])} → {_yaml(value)}"
             for key, value in leaves(now).items()
@@ -274,9 +301,12 @@ class ModulantCLI(LightningCLI):
             config["logger"] = False  # nothing is measured
         config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
         configured = _as_list(config.get("callbacks"))
+        data = self.config[self.subcommand].data.get("init_args", {})
+        if self.subcommand == "predict" and data.get("prompts") is not None:
+            config["enable_progress_bar"] = False  # one that is redrawn, answers and a person who types share no line
         if config.get("enable_progress_bar") is not False:
             configured.append(RunProgress())
-        config["callbacks"] = [*configured, BatchSeed(), FirstValidation(), RunPredictions()]
+        config["callbacks"] = [*configured, BatchSeed(), FirstValidation()]
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -302,6 +332,27 @@ class ModulantCLI(LightningCLI):
                     folder, str(self.subcommand), resumed=self.command is not None and self.command.resume is not None
                 )
         return [MetricsCSV(folder), *named]
+
+
+class DryCLI(ModulantCLI):
+    """Builds what a command configures, but for a run folder and a trainer's parts, and says what would be done."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self._get(self.config_init, "trainer")
+        kept: dict[str, Any] = {
+            key: config.get(key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        }
+        kept |= dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        try:
+            return pl.Trainer(**kept)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert self.folder is not None
+        assert self.command is not None
+        facts = plan(subcommand, self.model, self.datamodule, self.trainer, self.config[subcommand], self.folder)
+        print(json.dumps(facts, indent=2) if self.command.dry_run == "json" else told(facts))
 
 
 def leaves(node: Any, path: str = "") -> dict[str, Any]:
@@ -354,4 +405,4 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "one_line", "run"]
+__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "look", "one_line", "run"]

@@ -17,6 +17,7 @@ SECTIONS = {
     "pentachoron": "callbacks.PentachoronHealth",
     "divergence": "callbacks.Divergence",
     "report": "callbacks.RunReport",
+    "talk": "callbacks.Talk",
 }
 
 # What belongs to no class: key → type.

@@ -4,9 +4,13 @@ Each check is called by the constructor of the class that it is named after, and
 heavy is imported. Its parameters are some of the constructor's, by name.
 """
 
+import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TextIO, get_args
+
+STANDARD_INPUT = "-"  # in the place of a file of prompts: lines that are piped in, or a person at a terminal
 
 Matching = Literal["single_token", "all"]
 
@@ -55,27 +59,59 @@ def check_gloss(
         raise ValueError(f"data.vocab_size must be at least {SMALLEST_VOCABULARY}, got {vocab_size}")
 
 
-def read_prompts(prompts: str | list[str] | None) -> list[str] | None:
-    """What is to be asked: the lines of a file that are not empty, or the list as it is.
+def read_prompts(prompts: str | list[str] | None) -> list[str] | str | None:
+    """What is to be asked: the lines of a file that are not empty, the list as it is, or `STANDARD_INPUT`.
 
     Raises:
         ValueError: the file cannot be read as text, or there is no prompt.
     """
-    if prompts is None or isinstance(prompts, list):
+    if prompts is None or prompts == STANDARD_INPUT:
+        return prompts
+    if isinstance(prompts, list):
         texts = prompts
     else:
         file = Path(prompts).expanduser()
         try:
-            texts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            texts = _lines(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"data.prompts: {file} cannot be read ({error.strerror}); name a text file") from error
         except UnicodeDecodeError as error:
             raise ValueError(f"data.prompts: {file} is no text in UTF-8 ({error.reason} at {error.start})") from error
         except ValueError as error:  # no name of a file
             raise ValueError(f"data.prompts: {prompts!r} cannot be read ({error}); name a text file") from error
-    if texts is not None and not texts:
+    if not texts:
         raise ValueError("data.prompts: there is no prompt in it")
     return texts
+
+
+def piped_prompts() -> list[str] | None:
+    """The lines of standard input; None where that is a terminal.
+
+    Raises:
+        ValueError: there is no prompt in it, or it is no text.
+    """
+    if sys.stdin is not None and sys.stdin.isatty():
+        return None
+    texts = [] if sys.stdin is None else _piped(sys.stdin)
+    if not texts:
+        raise ValueError(
+            "data.prompts: no prompt, and no terminal to type one at; give --prompt TEXT, --data.prompts FILE, or "
+            "lines on standard input"
+        )
+    return texts
+
+
+@cache
+def _piped(stream: TextIO) -> list[str]:
+    """Asked for by the command line and by the data; a pipe can be read once."""
+    try:
+        return _lines(stream.read())
+    except (OSError, ValueError) as error:  # closed, or no UTF-8
+        raise ValueError(f"data.prompts: standard input cannot be read ({error}); give --prompt TEXT") from error
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 # Class → its check, for the command line.

@@ -20,6 +20,11 @@ MAX_POPULATION = 20_000
 EvaluationBatch = tuple[Tensor, Tensor, Tensor]  # rows (B,), input ids (B, S), attention mask (B, S)
 
 
+def prefixed(text: str) -> str:
+    """A prompt in the task's form, which it may have already."""
+    return text if text.startswith(PREFIX) else PREFIX + text
+
+
 def held_out_entries(n: int, val_fraction: float, seed: int) -> npt.NDArray[np.int64]:
     """Which of ``n`` entries are held out: the last ``val_fraction`` of a seeded permutation, at least one."""
     order = np.random.default_rng(seed).permutation(n)

@@ -1,20 +1,23 @@
 """The task: given a definition, name the lemma. And the prompts that a trained model is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from datamodules.arguments import Matching, check_wordnet, read_prompts
+from datamodules.arguments import STANDARD_INPUT, Matching, check_wordnet, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
-from datamodules.corpus import Corpus, encode_batch, load_tokenizer
-from datamodules.population import MAX_SOURCE, PREFIX
+from datamodules.corpus import Corpus, Tokenizer, encode_batch, load_tokenizer
+from datamodules.population import MAX_SOURCE, prefixed
 from datamodules.position import ResumableLoader
-from datamodules.ragged import IntArray, Ragged, padded_inputs, shared_batch, training_batch, without_targets
+from datamodules.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
+_MOST_TYPED = 100_000  # prompts, in one conversation
 
 
 class WordNetDataModule(CorpusDataModule):
@@ -32,7 +35,9 @@ class WordNetDataModule(CorpusDataModule):
         seed: of the split and of each epoch's order.
         order_seed: of each epoch's order alone, for runs over several seeds on one split; null takes ``seed``.
         num_workers: processes that assemble batches; assembling is cheap, so none is usually fastest.
-        prompts: what ``predict`` asks: a text file with a prompt a line, or a list; none asks the held-out definitions.
+        prompts: what ``predict`` asks: a text file with a prompt a line, a list, or ``-``: the lines of standard input,
+            or what somebody types at a terminal. None asks the held-out definitions. A prompt is a definition; the
+            task's prefix is put before it where it lacks that.
         nltk_data: a folder with a WordNet to read instead of the bundled one.
 
     Raises:
@@ -56,15 +61,28 @@ class WordNetDataModule(CorpusDataModule):
         if order_seed is not None:
             self.order_seed = order_seed
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
-        self.prompts = read_prompts(prompts)
+        self.prompts: Iterable[str] | None = read_prompts(prompts)
+        self._only_asked = False
 
     def setup(self, stage: str | None = None) -> None:
-        if self._corpus is not None:
-            return
-        lexicon = self._lexicon()
-        tokenizer = load_tokenizer(self.backbone, "model.backbone")
-        self._corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, self.matching)
+        if stage == "predict":  # WordNet takes seconds, and whoever brings prompts may never need it
+            self._only_asked = True
+        elif self._corpus is None:
+            self._build()
+
+    def _build(self) -> None:
+        self._corpus = Corpus.build(self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching)
         self._train_lengths = self._corpus.sources.lengths[self._corpus.trained]
+
+    @property
+    def corpus(self) -> Corpus:
+        if self._corpus is None and self._only_asked:
+            self._build()
+        return super().corpus
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.backbone, "model.backbone")
 
     def describe(self) -> dict[str, Any]:
         """What the report says of the data."""
@@ -125,14 +143,22 @@ class WordNetDataModule(CorpusDataModule):
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The prompts, in their order; every process gets all of them."""
-        texts = self.prompts
+        """The prompts, in their order; every process gets all of them. What comes one by one is asked one by one."""
+        texts = piped_prompts() if self.prompts == STANDARD_INPUT else self.prompts
+        if texts is None and self.prompts is not None:
+            raise ValueError("data.prompts: at a terminal it is the command line that asks; give a list, or a file")
         if texts is None:
             definitions = self.entries.definitions
             texts = [definitions[int(i)] for i in self.corpus.held_out]
-        tokens = encode_batch(self.tokenizer, [_prefixed(text) for text in texts], MAX_SOURCE)
-        prompts = _Prompts(texts, Ragged.of(tokens), int(self.tokenizer.pad_token_id))
-        return DataLoader(prompts, batch_size=self.batch_size, collate_fn=prompts.collate)
+        if not isinstance(texts, list):
+            return DataLoader(_Typed(texts), batch_size=1, collate_fn=self._encoded)
+        return DataLoader(_Prompts(texts), batch_size=self.batch_size, collate_fn=self._encoded)
+
+    def _encoded(self, texts: list[str]) -> dict[str, Any]:
+        tokens = encode_batch(self.tokenizer, [prefixed(text) for text in texts], MAX_SOURCE)
+        rows = [np.asarray(row) for row in tokens]
+        inputs = padded_inputs(rows, int(self.tokenizer.pad_token_id))
+        return {**inputs, "prompts": texts}
 
     def _loader(self, pairs: "_Pairs", batch_sampler: Any) -> DataLoader[Any]:
         return ResumableLoader(
@@ -186,18 +212,31 @@ class _SharedPairs(_Pairs):
         return shared_batch(sources, targets, self._pad_id, self._rank, self._world)
 
 
-class _Prompts(_Rows):
-    """Texts as they were asked, and their tokens."""
+class _Prompts(Dataset[str]):
+    """Texts as they were asked."""
 
-    def __init__(self, texts: list[str], tokens: Ragged, pad_id: int) -> None:
-        super().__init__(len(texts))
-        self._texts, self._tokens, self._pad_id = texts, tokens, pad_id
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
 
-    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
-        inputs = padded_inputs(self._tokens.rows(np.asarray(rows)), self._pad_id)
-        return {**inputs, "prompts": [self._texts[row] for row in rows]}
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, row: int) -> str:
+        return self._texts[row]
 
 
-def _prefixed(text: str) -> str:
-    """A prompt in the task's form, which it may have already."""
-    return text if text.startswith(PREFIX) else PREFIX + text
+class _Typed(IterableDataset[str]):
+    """Texts that come when they come.
+
+    It has a length, which is only the most that are ever asked: of a loader without one Lightning takes a batch before
+    it hands on the last, and an answer would wait for the next question.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        return _MOST_TYPED
+
+    def __iter__(self) -> Iterator[str]:
+        return islice(iter(self._texts), _MOST_TYPED)

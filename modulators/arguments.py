@@ -6,6 +6,7 @@ heavy is imported. Its parameters are some of the constructor's, by name.
 
 import importlib.util
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,6 +151,36 @@ def check_steps(schedule: str, steps: int | float) -> None:
         raise ValueError(
             f"trainer: the learning rate falls as a cosine over {steps} steps; set max_epochs or max_steps"
         )
+
+
+# How a trained model is asked
+
+
+def check_scales(alpha_scales: Sequence[float]) -> None:
+    """Raises:
+    ValueError: no scale of α at all, or one that is not finite or negative.
+    """
+    if not alpha_scales:
+        raise ValueError("alpha_scales is empty; it must be a list such as [0, 0.5, 1, 2]")
+    for scale in alpha_scales:
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"alpha_scales: {scale} is no factor for alpha; it must be finite and not negative")
+
+
+def check_asking(
+    temperature: float, top_p: float, max_new_tokens: int, samples: int, seed: int, next_tokens: int
+) -> None:
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}; it must be 0, which is greedy, or positive")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}; it must lie above 0 and not above 1")
+    check_positive("max_new_tokens", max_new_tokens)
+    check_positive("samples", samples)
+    check_seed("seed", seed)
+    if next_tokens < 0:
+        raise ValueError(f"next_tokens is {next_tokens}; it must not be negative")
+    if temperature == 0 and samples > 1:
+        raise ValueError(f"samples is {samples}, and greedy answers are all equal; give a temperature, such as 0.8")
 
 
 # The backbone, as far as its configuration tells

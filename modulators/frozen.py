@@ -6,7 +6,7 @@ and its optimizer are the same for both, so that nothing else differs between a 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from metrics import AnswerQuality
 from modulators.arguments import BackboneDtype, Schedule, check_frozen, check_layers, check_steps
+from modulators.asking import Asked, Asking, ask
 from modulators.backbone import (
     RandomEncoder,
     checkpoint_activations,
@@ -28,8 +29,6 @@ from modulators.backbone import (
 )
 from modulators.base import Modulator, ResidualStream
 from modulators.schedule import asked_of, factor_at, restate
-
-MAX_ANSWER = 16  # tokens
 
 Batch = dict[str, Any]
 
@@ -94,6 +93,7 @@ class FrozenT5(pl.LightningModule, ABC):
         self.model: Any = None
         self.handle = None
         self.quality = AnswerQuality()
+        self.asking = Asking()  # how `predict` asks
 
     @property
     def stream(self) -> ResidualStream:
@@ -130,9 +130,11 @@ class FrozenT5(pl.LightningModule, ABC):
     # How the backbone is treated
 
     def configure_model(self) -> None:
-        if self.model is not None:
-            return
-        model = load_backbone(self.backbone, getattr(torch, self.backbone_dtype))
+        if self.model is None:
+            self.take(load_backbone(self.backbone, getattr(torch, self.backbone_dtype)))
+
+    def take(self, model: Any) -> None:
+        """Make `model` the backbone: attach what learns to it, and prepare it for training as was asked."""
         self.handle = self._attach(model)
         if self.gradient_checkpointing:
             checkpoint_activations(model)
@@ -255,16 +257,15 @@ class FrozenT5(pl.LightningModule, ABC):
         )
         return answer[:, 1:]
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, str]]:
-        """Each prompt with the original's and the modulated model's greedy answer."""
-        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-        answers = {}
+    def answers(self, batch: Batch, tokenizer: Any, asking: Asking) -> list[Asked]:
+        """The original's and the modulated model's answers to a batch of prompts."""
         assert self.handle is not None
-        for name, context in (("original", self.handle.disabled()), ("modulated", nullcontext())):
-            with context:
-                answers[name] = tokenizer.batch_decode(self._answer(batch, MAX_ANSWER), skip_special_tokens=True)
-        rows = zip(batch["prompts"], answers["original"], answers["modulated"], strict=True)
-        return [dict(zip(("prompt", "original", "modulated"), row, strict=True)) for row in rows]
+        return ask(self.model, tokenizer, self.handle, batch["prompts"], batch, asking)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Asked]:
+        """Each prompt with both answers, asked as `asking` says."""
+        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        return self.answers(batch, tokenizer, self.asking)
 
     def configure_optimizers(self) -> Any:
         groups = self._parameter_groups()

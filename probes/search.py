@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pages.wording import number
 from probes.controls_plan import Run, State, clean, lock, report_of, resumption, state_of
 from probes.controls_settings import Control, Options, read_options
-from probes.pages import number
 from probes.search_space import Sweep, read_sweep
 
 PASSES_ON = True  # options that are not our own go to every trial

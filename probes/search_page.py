@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from probes.pages import number, table, write_json, write_text
-from probes.plotting import BLUE, GREY, ORANGE, dress, save
+from pages.plotting import BLUE, GREY, ORANGE, dress, save
+from pages.wording import number
+from probes.pages import table, write_json, write_text
 from probes.search_space import Sweep
 
 _ENOUGH = 8  # trials, for importances to be more than noise

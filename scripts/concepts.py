@@ -87,12 +87,14 @@ def stream_figure(data: WordNetDataModule, model: Any, modulators: dict[str, Mod
 def _blend(axis: Axes) -> None:
     x, target = np.array([1.0, 0.25]), np.array([0.15, 0.95])
     for end, colour in ((x, INK), (target, GREEN)):
-        axis.annotate("", end, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8})
+        axis.annotate("", tuple(end), (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.8})
     axis.plot(*np.stack([x, target]).T, color=GREY, linestyle=":", linewidth=1.2)
     for alpha in (0.1, 0.35, 0.7):
         point = (1 - alpha) * x + alpha * target
-        axis.annotate("", point, (0, 0), arrowprops={"arrowstyle": "-|>", "color": BLUE, "lw": 1.2, "alpha": 0.8})
-        axis.text(*(point + 0.03), f"α = {alpha}", color=BLUE, fontsize=9)
+        axis.annotate(
+            "", tuple(point), (0, 0), arrowprops={"arrowstyle": "-|>", "color": BLUE, "lw": 1.2, "alpha": 0.8}
+        )
+        axis.text(point[0] + 0.03, point[1] + 0.03, f"α = {alpha}", color=BLUE, fontsize=9)
     axis.text(x[0] - 0.12, x[1] - 0.11, "stream h", color=INK)
     axis.text(target[0] - 0.12, target[1] + 0.04, "point W g[token]", color=GREEN)
     axis.set(xlim=(-0.05, 1.25), ylim=(-0.05, 1.12), aspect="equal", xticks=[], yticks=[])
@@ -129,7 +131,7 @@ def _preservation(model: Any, modulator: Modulator, alpha: float, batches: list[
                 with handle.scaled(scale):
                     hidden = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
                 means.append((hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
-            cosines.append(torch.cosine_similarity(*means, dim=-1))
+            cosines.append(torch.cosine_similarity(means[0], means[1], dim=-1))
     handle.remove()
     return float(torch.cat(cosines).mean())
 

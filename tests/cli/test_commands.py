@@ -135,7 +135,7 @@ def test_predict(call: Call, quick: list[str]) -> None:
     folder = Path("runs/lerp/version_0")
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == ["a large cat", "summarize: [bold]that burns[/] and [/]"]
-    assert {"prompt", "original", "modulated"} == rows[0].keys()
+    assert {"prompt", "original", "modulated", "alpha_scale", "checkpoint", "settings"} <= rows[0].keys()
     # a list, and without prompts the held-out definitions
     assert "big dog" in call("predict", "--config", "lerp.yaml", *quick, "--data.prompts", "[big dog, small dog]").out
     said = call("predict", "--config", "lerp.yaml", *quick, "--output", "default")

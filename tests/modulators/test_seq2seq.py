@@ -435,7 +435,7 @@ def test_predictions(backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -
 
     module = built(ModulatedT5(FieldModulator, backbone=backbone), loud=True)
     (rows,) = trainer(tmp_path).predict(module, datamodule=Data())
-    assert [row["prompt"] for row in rows] == ["a", "b", "c", "d"]
+    assert [row.prompt for row in rows] == ["a", "b", "c", "d"]
     tokenizer = Data().tokenizer
     for name, disabled in (("original", True), ("modulated", False)):
         model: Any = load_backbone(backbone) if disabled else module.model
@@ -443,7 +443,7 @@ def test_predictions(backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -
             tokens["input_ids"], attention_mask=tokens["attention_mask"], max_new_tokens=16, do_sample=False
         )
         expected = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        assert [row[name] for row in rows] == expected
+        assert [getattr(row, name).text for row in rows] == expected
 
 
 def test_describe(backbone: str) -> None:

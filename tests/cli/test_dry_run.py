@@ -1,0 +1,61 @@
+"""--dry-run: what it says is what a run then does, and it leaves nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.conftest import Call
+
+QUICK = ["--report.figures=false", "--relational.baselines=false", "--relational.bootstrap=0"]
+
+
+def test_what_is_said_is_what_is_done(call: Call, wordnet: str) -> None:
+    argv = ["fit", "--config", "field.yaml", "--data.nltk_data", wordnet, *QUICK, "--trainer.max_epochs", "2"]
+    argv += ["--trainer.accumulate_grad_batches", "4", "--trainer.limit_train_batches", "5"]
+    said = call(*argv, "--dry-run=json")
+    assert (said.code, said.err) == (0, "")
+    facts = json.loads(said.out)
+    assert list(Path().iterdir()) == []
+    assert call(*argv).code == 0
+    report = json.loads(Path("runs/field/version_0/report.json").read_text())
+    assert facts["run_folder"] == "runs/field/version_0"
+    assert facts["training"]["steps"] == report["run"]["steps"] == 4
+    assert facts["model"]["trained_parameters"] == report["model"]["parameters"]["trainable"]
+    assert facts["model"]["frozen_parameters"] == report["model"]["describe"]["frozen_parameters"]
+    checkpoint = torch.load("runs/field/version_0/checkpoints/step_00000004.ckpt", weights_only=True)
+    for told, group in zip(facts["model"]["groups"], checkpoint["optimizer_states"][0]["param_groups"], strict=True):
+        assert (told["name"], told["lr"]) == (group["name"], group["initial_lr"])
+    assert facts["data"]["train_entries"] == 180
+    # another one would go beside it
+    page = call(*argv, "--dry-run").out
+    assert "run folder   runs/field/version_1" in page
+    assert "2 epochs of 2 steps, 4 in all" in page
+    assert [path.name for path in Path("runs/field").iterdir()] == ["version_0"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["predict", "--config", "field.yaml", "--prompt", "x"], "asks         1 prompt\n"),
+        (["validate", "--config", "field.yaml", "--config", "ddp.yaml", "--trainer.devices=2"], "2 × cpu, DDPStrategy"),
+        (["fit", "--config", "lerp.yaml", "--config", "controls/ia3.yaml"], "learns       IA³"),
+        (["fit", "--config", "pretrain_mini.yaml"], "PretrainT5, of which"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_every_command(call: Call, wordnet: str, argv: list[str], part: str) -> None:
+    said = call(*argv, "--data.nltk_data", wordnet, "--trainer.accelerator=cpu", "--dry-run")
+    assert (said.code, said.err) == (0, "")
+    assert part in said.out
+    assert list(Path().iterdir()) == []
+
+
+def test_what_is_wrong(call: Call) -> None:
+    assert "model.lr must be positive" in call("fit", "--config", "field.yaml", "--model.lr=-1", "--dry-run").err
+    said = call("fit", "--config", "field.yaml", "--model.backbone", "nobody/nothing", "--dry-run")
+    assert said.code == 1
+    assert "needs a network or a filled cache" in said.err
+    assert said.err.count("\n") == 1
+    assert "it must be --dry-run, or --dry-run=json" in call("fit", "--config", "field.yaml", "--dry-run=xml").err
