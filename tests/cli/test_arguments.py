@@ -125,3 +125,21 @@ def test_a_launchers_processes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="--output: torchrun's processes cannot agree"):
         RunFolder(command("--config", "field")).claim()
     assert RunFolder(command("--config", "field", "--output", "mine")).claim() == Path("mine")
+
+
+def test_an_overlay_lies_over_the_run_that_is_gone_on_with(tmp_path: Path) -> None:
+    """What names a model replaces the run's own configuration; what does not changes it, and is not lost in it."""
+    (tmp_path / "config.yaml").write_text("model: {class_path: modulators.ModulatedT5}\n")
+
+    def names(*configs: str) -> list[str]:
+        words = [word for config in configs for word in ("--config", config)]
+        return [config.path.name for config in read_command(["fit", "--resume", str(tmp_path), *words]).configs]
+
+    assert names() == ["config.yaml"]
+    assert names("debug.yaml", "bf16.yaml") == ["config.yaml", "debug.yaml", "bf16.yaml"]
+    assert names("t5_small.yaml") == ["config.yaml", "t5_small.yaml"]  # another backbone is no other model
+    assert names("lerp.yaml", "debug.yaml") == ["lerp.yaml", "debug.yaml"]
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"has no config.yaml; name the run's configuration"):
+        names("debug.yaml")
+    assert names("lerp.yaml") == ["lerp.yaml"]
