@@ -51,7 +51,8 @@ def run(python: Path, *argv: str, cwd: Path) -> str:
 
 
 def test_ten_lines_from_text_to_lift(python: Path, tmp_path: Path) -> None:
-    *_, modulated, original, lift = run(python, str(ROOT / "docs/examples/library.py"), cwd=tmp_path).splitlines()
+    said = run(python, str(ROOT / "docs/examples/library.py"), cwd=tmp_path).splitlines()
+    modulated, original, lift = (line for line in said if not line.startswith("compiling"))  # WordNet, the first time
     assert modulated
     assert original == "sada"
     assert lift.count(",") == 1
