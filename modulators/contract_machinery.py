@@ -94,7 +94,7 @@ def compiles_in_one_graph(build: Build, model: Any, backend: str = "eager") -> N
     handle = attach(model, modulator)
     modulated = encode(model, given)
     torch.compiler.reset()
-    compiled = torch.compile(model.encoder, fullgraph=True, backend=backend)
+    compiled: Any = torch.compile(model.encoder, fullgraph=True, backend=backend)
 
     def out() -> Tensor:
         found: Tensor = compiled(**given).last_hidden_state
