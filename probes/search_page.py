@@ -115,6 +115,7 @@ def figure(found: Mapping[str, Any]) -> Figure:
             left.plot(i, trial["checks"][-1], "x", color=GREY)
     left.axhline(0, color=GREY, linewidth=0.8) if y.min() <= 0 <= y.max() else None
     left.legend(frameon=False)
+    left.locator_params(axis="x", integer=True)
     dress(left, "history (×: ended early)", "trial", found["metric"])
     names = list(found["importances"])[::-1]
     right.barh(names, [found["importances"][name] for name in names], color=BLUE)
