@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
-from callbacks.wording import number
 from cli.folder import RunFolder
 from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
@@ -25,6 +24,7 @@ from datamodules.batching import epoch_batches
 from modulators.adapted import AdaptedT5
 from modulators.backbone import freeze
 from modulators.frozen import FrozenT5
+from pages.wording import number
 
 # Beyond it a forward pass with random weights takes minutes and the memory of the training itself.
 _LARGEST_TRIED = 1_000_000_000  # parameters

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from callbacks import run_wandb
-from callbacks.metrics_csv import read_metrics
 from callbacks.run_wandb import STEP, RunWandb
+from pages.series import read_metrics
 from tests.runs import main, process, small_wordnet, tiny_backbone
 
 wandb = pytest.importorskip("wandb")
