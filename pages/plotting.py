@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from pages.wording import number
 from storage import storing, write_whole
@@ -69,7 +69,8 @@ def dress(axis: Axes, title: str = "", x: str = "training step", y: str = "", gr
     axis.set(xlabel=x, ylabel=y)
     if title:
         axis.set_title(title, loc="left", fontsize=11)
-    axis.ticklabel_format(axis="y", useOffset=False) if axis.get_yscale() == "linear" else None
+    if isinstance(axis.yaxis.get_major_formatter(), ScalarFormatter) and axis.get_yscale() == "linear":
+        axis.ticklabel_format(axis="y", useOffset=False)
     if x == "training step":
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 

@@ -108,7 +108,8 @@ def metric_figures(n: int) -> dict[str, float]:
     if n >= 5:
         shape = metrics.PentachoronCV(50)
         shape.update(points)
-        figures |= {f"pentachoron/{key}": float(value) for key, value in shape.compute().items()}
+        for key, value in shape.compute().items():  # figures, and histograms
+            figures |= {f"pentachoron/{key}/{i}": float(x) for i, x in enumerate(value.reshape(-1))}
     return figures
 
 
@@ -233,7 +234,7 @@ class _Drifting(PentachoronHealth):
         super().__init__(patience=2)
         self.seen_by = seen_by
 
-    def _figures(self, module: pl.LightningModule, points: torch.Tensor) -> dict[str, float]:
+    def _figures(self, module: pl.LightningModule, points: torch.Tensor, whose: str) -> dict[str, float]:
         drifted = bool(self._base) and _rank() == self.seen_by
         return {"cv": 0.9 if drifted else 0.3}
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks import plotting
 from callbacks.checkpoint_files import load_verified, newest_checkpoint, save_atomically
 from callbacks.metrics_csv import MetricsCSV
 from callbacks.tensorboard import RunTensorBoard, quiet_writers
 from lexicon import Lexicon
 from modulators import FieldModulator, ResidualStream, save_modulator
+from pages import plotting
 from pages.series import read_rows
 from storage import StorageError
 from tests.faults.conftest import Tally

@@ -214,7 +214,9 @@ def test_a_run_lays_out_once_saves_and_resumes(tmp_path: Path, backbone: str, mo
     config = json.loads(Path("run/modulator/modulator_config.json").read_text())
     assert config["geometry"]["kind"] == "wordnet"
     assert config["geometry"]["n_anchors"] == 200
-    assert "Geometry before training: wordnet; WordNet 3.0" in Path("run/modulator/README.md").read_text()
+    card = Path("run/modulator/README.md").read_text()
+    assert "Geometry before training: wordnet; anchors from all; anchors 200;" in card
+    assert "; WordNet 3.0;" in card
     report = json.loads(Path("run/report.json").read_text())
     assert report["model"]["describe"]["geometry"] == config["geometry"]
     low, high = report["relational"]["interval"]["all"]
