@@ -102,9 +102,14 @@ def _run(words: list[str]) -> None:
         return
     command = slurm.gone_on_with(read_command(words))
     check(command)
-    from cli.run import look, run
+    if command.dry_run and not command.prints_config:
+        from cli.look import look
 
-    (look if command.dry_run and not command.prints_config else run)(command)
+        look(command)
+        return
+    from cli.run import run
+
+    run(command)
 
 
 def _leave_it_to_the_first_process() -> None:

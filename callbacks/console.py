@@ -42,8 +42,8 @@ class RunConsole(L.Callback):
                 announce(trainer, f"before training: {quality_line(callback.figures, 'val')}")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        report = Path(trainer.default_root_dir) / "report.md"
-        where = f"; {report}" if report.is_file() else ""
+        report = _report(Path(trainer.default_root_dir), "report")
+        where = f"; {report}" if report else ""
         announce(trainer, f"ended after {trainer.global_step} steps: {stop_reason(trainer)}{where}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,9 +56,8 @@ class RunConsole(L.Callback):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         stage = TrainerFn(stage).value
         folder = Path(trainer.default_root_dir)
-        reports = [folder / f"report_{stage}.md", folder / "report.md"]
-        found = next((report for report in reports if report.is_file()), None)
-        if stage in ("validate", "test") and found is not None:
+        found = _report(folder, f"report_{stage}", "report")
+        if stage in ("validate", "test") and found:
             announce(trainer, f"report: {found}")
 
     @staticmethod
@@ -68,6 +67,12 @@ class RunConsole(L.Callback):
         parts = [quality_line(figures, stage)]
         parts += [f"{name} {number(figures[key], 4, signed)}" for key, name, signed in _GEOMETRY if key in figures]
         announce(trainer, "  ".join(part for part in parts if part))
+
+
+def _report(folder: Path, *names: str) -> Path | None:
+    """The first report of these names, as the page to open where there is one."""
+    pages = [folder / f"{name}.{kind}" for name in names for kind in ("html", "md")]
+    return next((page for page in pages if page.is_file()), None)
 
 
 def opening(module: L.LightningModule) -> str:

@@ -1,6 +1,5 @@
 """LightningCLI with this project's parts: the run folder, its logs, its checkpoints, its callbacks."""
 
-import json
 import logging
 import os
 import re
@@ -36,7 +35,6 @@ from cli import own, own_code, sections
 from cli.arguments import Command
 from cli.folder import RunFolder
 from cli.own import OwnFile
-from cli.plan import plan, told
 from storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
@@ -64,18 +62,7 @@ _NOISE = (
 )
 
 
-def look(command: Command) -> None:
-    """Check a command as far as `run` would, and print what it would do; nothing is written.
-
-    Raises:
-        ValueError: what `run` would say before it begins.
-    """
-    _prepare(command.trusted)
-    folder = RunFolder(command)
-    DryCLI.build(command.arguments(), command, folder)
-
-
-def _prepare(trusted: tuple[OwnFile, ...]) -> None:
+def prepare(trusted: tuple[OwnFile, ...]) -> None:
     """What the parser may import is settled, and the user's own files, where they are trusted, are executed."""
     quiet()
     set_parsing_settings(
@@ -97,7 +84,7 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    _prepare(command.trusted if command is not None else ())
+    prepare(command.trusted if command is not None else ())
     if command is None:
         ModulantCLI.build(help_arguments or ["--help"], None, None)
         return
@@ -334,27 +321,6 @@ class ModulantCLI(LightningCLI):
         return [MetricsCSV(folder), *named]
 
 
-class DryCLI(ModulantCLI):
-    """Builds what a command configures, but for a run folder and a trainer's parts, and says what would be done."""
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        config = self._get(self.config_init, "trainer")
-        kept: dict[str, Any] = {
-            key: config.get(key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")
-        }
-        kept |= dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        try:
-            return pl.Trainer(**kept)
-        except (MisconfigurationException, TypeError, ValueError) as error:
-            raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        assert self.folder is not None
-        assert self.command is not None
-        facts = plan(subcommand, self.model, self.datamodule, self.trainer, self.config[subcommand], self.folder)
-        print(json.dumps(facts, indent=2) if self.command.dry_run == "json" else told(facts))
-
-
 def leaves(node: Any, path: str = "") -> dict[str, Any]:
     """Key in full, as on the command line, → value.
 
@@ -405,4 +371,4 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "look", "one_line", "run"]
+__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "one_line", "run"]

@@ -1,0 +1,44 @@
+"""``--dry-run``: a command is built as it would be, but for what writes, and said instead of run."""
+
+import json
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from cli.arguments import Command
+from cli.folder import RunFolder
+from cli.plan import plan, told
+from cli.run import ModulantCLI, prepare
+
+
+def look(command: Command) -> None:
+    """Check a command as far as `run` would, and print what it would do; nothing is written.
+
+    Raises:
+        ValueError: what `run` would say before it begins.
+    """
+    prepare(command.trusted)
+    folder = RunFolder(command)
+    DryCLI.build(command.arguments(), command, folder)
+
+
+class DryCLI(ModulantCLI):
+    """Builds what a command configures, but for a run folder and a trainer's parts, and says what would be done."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config = self._get(self.config_init, "trainer")
+        kept: dict[str, Any] = {
+            key: config.get(key) for key in ("accelerator", "devices", "num_nodes", "strategy", "precision")
+        }
+        kept |= dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+        try:
+            return pl.Trainer(**kept)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        assert self.folder is not None
+        assert self.command is not None
+        facts = plan(subcommand, self.model, self.datamodule, self.trainer, self.config[subcommand], self.folder)
+        print(json.dumps(facts, indent=2) if self.command.dry_run == "json" else told(facts))
