@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from cli.help import say
+
 # Name → what it is for, in a line. The module is probes.<name>.
 PROBES = {
     "controls": "train a modulator and its controls over several seeds: one table, one figure",
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:<12} {what}" for name, what in PROBES.items())
-        print(PAGE.format(names=",".join(PROBES), lines=lines))
+        say(PAGE.format(names=",".join(PROBES), lines=lines))
         return 0
     try:
         return _run(words)

@@ -21,7 +21,7 @@ from cli import slurm
 from cli.arguments import read_command
 from cli.checks import check
 from cli.folder import is_child
-from cli.help import wanted
+from cli.help import say, wanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     typed = list(sys.argv[1:] if argv is None else argv)
     words = [word for word in typed if word != "--debug"]
     if (page := wanted(words)) is not None:
-        print(page)
+        say(page)
         return
     if words[:1] == ["--completion"]:
         _print_completion(words[1:])
@@ -69,7 +69,7 @@ def _print_completion(words: list[str]) -> None:
     if len(words) != 1:
         _end(f"error: --completion: name a shell, one of {', '.join(SHELLS)}", 1)
     try:
-        print(script(words[0], tuple(PROBES)))
+        say(script(words[0], tuple(PROBES)))
     except ValueError as error:
         _end(f"error: {error}", 1)
 

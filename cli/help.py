@@ -3,7 +3,9 @@
 The keys and their meanings are those of configs/*.yaml, comments and all: what is written there once is shown here.
 """
 
+import os
 import re
+import sys
 from pathlib import Path
 
 from cli.arguments import CONFIGS, SUBCOMMANDS, configurations, find_config
@@ -39,6 +41,14 @@ exit codes:
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.+]+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<comment>.*))?$")
 _TRANSPARENT = {"init_args"}
+
+
+def say(page: str) -> None:
+    """Print a page; whoever reads it through a pipe may have seen enough before its end."""
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
 
 
 def general() -> str:

@@ -1,5 +1,6 @@
 """Help: quick, our own options first, every key of a configuration with its comment."""
 
+import os
 import subprocess
 import sys
 import time
@@ -60,3 +61,19 @@ def _scalars(node: object) -> int:
 def test_help_is_for_the_parser_when_all_is_asked_for() -> None:
     assert wanted(["fit", "--help", "all"]) is None
     assert wanted(["fit", "--config", "field"]) is None
+
+
+@pytest.mark.parametrize(
+    "words", [["train.py", "--help"], ["train.py", "--completion", "bash"], ["probe.py", "--help"]]
+)
+def test_whoever_reads_may_go_before_the_end(words: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / words[0]), *words[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as asked:
+        assert asked.stdout is not None and asked.stderr is not None  # noqa: PT018
+        asked.stdout.close()
+        assert asked.stderr.read() == b""
+        assert asked.wait() == 0
