@@ -162,9 +162,8 @@ def _provenance(config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         told = [f"{title} {_short(geometry[key])}" for key, title in _GEOMETRY.items() if geometry.get(key) is not None]
         lines.append(f"- Geometry before training: {geometry.get('kind')}" + "".join(f"; {item}" for item in told))
     if run:
-        lines.append(
-            f"- Training: {run['steps']:,} steps, {run['epochs']} epochs, seed {run['seed']}, {run['outcome']}"
-        )
+        epochs = f"{run['epochs']} epoch{'s' if run['epochs'] != 1 else ''}"
+        lines.append(f"- Training: {run['steps']:,} steps, {epochs}, seed {run['seed']}, {run['outcome']}")
         command = " ".join(_without_paths(run.get("command") or []))
         lines.append(f"- Command: `{command}`")
     versions = (report.get("environment") or {}).get("versions") or {}

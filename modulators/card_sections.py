@@ -52,7 +52,8 @@ def changed(report: Mapping[str, Any]) -> str:
             others.append(f"Pearson of {title} {number(baseline[key]['pearson'])}")
     said.append("; ".join(others) + ".")
     if interval:
-        said.append("Intervals: a bootstrap over synsets. They say nothing of another training seed.")
+        over = "" if relational.get("pairs") in (None, "all") else " and over all pairs, where the lifts are a sample's"
+        said.append(f"Intervals: a bootstrap over synsets{over}. They say nothing of another training seed.")
     return "\n\n".join(said)
 
 

@@ -111,6 +111,13 @@ def test_it_says_what_was_measured() -> None:
     assert "/home" not in text
 
 
+def test_a_sample_of_the_pairs_is_called_one() -> None:
+    report = json.loads(json.dumps(REPORT))
+    assert "Intervals: a bootstrap over synsets. They" in model_card(CONFIG, report)
+    report["relational"]["pairs"] = 50_000
+    assert "bootstrap over synsets and over all pairs, where the lifts are a sample's" in model_card(CONFIG, report)
+
+
 def test_it_says_what_was_not() -> None:
     report = json.loads(json.dumps(REPORT)) | {"relational": {}, "pentachoron": {}, "alpha": {}}
     report["data"]["nltk_data"] = "/somewhere"
