@@ -49,7 +49,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     assert lines[2:3] == ["run folder mine"]
     assert lines[3].startswith("before training: loss ")
     assert lines[4].startswith("epoch 1/2  step 6  loss ")
-    assert lines[-1] == "ended after 12 steps: max_epochs (2) reached; mine/report.html"
+    assert lines[-1] == "ended after 12 steps: max_epochs (2) reached; mine/report.md"
     assert {path.name for path in Path("mine").iterdir()} == RUN
     assert {path.name for path in Path("mine/modulator").iterdir()} == {
         "modulator.safetensors",
@@ -80,7 +80,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     said = call("validate", "--resume", "mine")
     assert (said.code, said.err) == (0, "")
     assert said.out.splitlines()[0] == "going on from mine/checkpoints/step_00000012.ckpt"
-    assert said.out.splitlines()[-1] == "report: mine/report_validate.html"
+    assert said.out.splitlines()[-1] == "report: mine/report_validate.md"
     again = figures("mine/metrics_validate.csv")
     for key in ("val/loss", "val/exact_match", "relational/pearson", "relational/pearson_lift", "pentachoron/cv"):
         assert again[key][0] == pytest.approx(logged[key][-1], rel=TOLERANCE, abs=1e-9), key
@@ -99,7 +99,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
         "going on from mine/checkpoints/step_00000012.ckpt; changed: trainer.max_epochs 2 → 3, "
         "model.lr 0.001 → 0.005, model.weight_decay 0.01 → 0.5"
     )
-    assert said.out.splitlines()[-1] == "ended after 18 steps: max_epochs (3) reached; mine/report.html"
+    assert said.out.splitlines()[-1] == "ended after 18 steps: max_epochs (3) reached; mine/report.md"
     newest = torch.load("mine/checkpoints/step_00000018.ckpt", weights_only=True)
     groups = {group["name"]: group for group in newest["optimizer_states"][0]["param_groups"]}
     assert groups["gates"]["initial_lr"] == 5e-3
