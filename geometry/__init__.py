@@ -4,6 +4,7 @@ from geometry.correlation import cosine_preservation, pearson_from_classes, spea
 from geometry.pentachora import (
     BIN_WIDTH,
     BINS,
+    coefficient_of_variation,
     gaussian_null_cv,
     gaussian_null_volumes,
     pentachoron_cv,
@@ -18,6 +19,7 @@ from geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
 __all__ = [
     "BINS",
     "BIN_WIDTH",
+    "coefficient_of_variation",
     "cosine_preservation",
     "gaussian_null_cv",
     "gaussian_null_volumes",

@@ -75,6 +75,15 @@ def pentachoron_volumes(points: Float[Tensor, "points dim"], n: int = 1000, seed
         return _volume(pivots).to(points.device, torch.promote_types(points.dtype, torch.float32))
 
 
+def coefficient_of_variation(volumes: Float[Tensor, "draws"]) -> Float[Tensor, ""]:
+    """Standard deviation over mean, both of the population. Unitless; NaN when every volume is zero.
+
+    >>> coefficient_of_variation(torch.tensor([1.0, 3.0]))
+    tensor(0.5000)
+    """
+    return volumes.std(correction=0) / volumes.mean()
+
+
 def pentachoron_cv(points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42) -> Float[Tensor, ""]:
     """Standard deviation over mean (both of the population) of `pentachoron_volumes`. Unitless.
 
@@ -83,7 +92,7 @@ def pentachoron_cv(points: Float[Tensor, "points dim"], n: int = 1000, seed: int
     Raises:
         ValueError: fewer than 5 points.
     """
-    return _cv(pentachoron_volumes(points, n, seed))
+    return coefficient_of_variation(pentachoron_volumes(points, n, seed))
 
 
 def gaussian_null_cv(
@@ -94,7 +103,8 @@ def gaussian_null_cv(
     Raises:
         ValueError: fewer than 5 points, or fewer than 2 repeats.
     """
-    return torch.stack([_cv(volumes) for volumes in gaussian_null_volumes(points, n, seed, repeats)])
+    clouds = gaussian_null_volumes(points, n, seed, repeats)
+    return torch.stack([coefficient_of_variation(volumes) for volumes in clouds])
 
 
 def gaussian_null_volumes(
@@ -127,10 +137,6 @@ def relative_volume_histogram(volumes: Float[Tensor, "draws"]) -> Float[Tensor, 
     relative = volumes.double() / volumes.double().mean()
     bins = (relative[relative.isfinite()] / BIN_WIDTH).long().clamp_max(BINS - 1)
     return torch.bincount(bins, minlength=BINS).double()
-
-
-def _cv(volumes: Tensor) -> Tensor:
-    return volumes.std(correction=0) / volumes.mean()
 
 
 def _edges(points: Tensor, draws: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:

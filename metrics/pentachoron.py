@@ -7,7 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from geometry import BINS, gaussian_null_volumes, pentachoron_volumes, relative_volume_histogram
+from geometry import (
+    BINS,
+    coefficient_of_variation,
+    gaussian_null_volumes,
+    pentachoron_volumes,
+    relative_volume_histogram,
+)
 from metrics.arguments import check_draws
 
 
@@ -51,7 +57,7 @@ class PentachoronCV(Metric):
         self.draws += len(volumes)
         self.histogram += relative_volume_histogram(volumes)
         for repeat, null in enumerate(gaussian_null_volumes(points, self.n, self.seed, self.null_repeats)):
-            self.null[repeat] += (null.std(correction=0) / null.mean()).to(self.null)
+            self.null[repeat] += coefficient_of_variation(null).to(self.null)
             self.null_histogram += relative_volume_histogram(null).to(self.null)
         self.updates += 1
 

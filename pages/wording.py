@@ -27,12 +27,13 @@ def short(count: int) -> str:
     return str(count)
 
 
-def duration(seconds: float) -> str:
-    """
-    >>> duration(7.3), duration(185), duration(8000)
-    ('7.3 s', '3 min 5 s', '2 h 13 min')
+def duration(seconds: float, digits: int = 1) -> str:
+    """Below a minute with `digits` decimals.
+
+    >>> duration(7.3), duration(7.3, digits=0), duration(185), duration(8000)
+    ('7.3 s', '7 s', '3 min 5 s', '2 h 13 min')
     """
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.{digits}f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

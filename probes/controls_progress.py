@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from pages.wording import duration
 from probes.controls_plan import Run
 from probes.controls_runner import Job, Runner
 
@@ -63,17 +64,6 @@ def remaining(known: Sequence[float], running: Sequence[tuple[float, float]], wa
     return max(max(left, default=0.0), (sum(left) + usual * waiting) / jobs)
 
 
-def duration(seconds: float) -> str:
-    """
-    >>> duration(7.3), duration(185), duration(8000)
-    ('7 s', '3 min 5 s', '2 h 13 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 class Display:
     """Shows a command's progress.
 
@@ -111,7 +101,7 @@ class Display:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._bars is not None:
-            text = f"{self.done} of {self.total} runs, {duration(time.monotonic() - self._began)}"
+            text = f"{self.done} of {self.total} runs, {duration(time.monotonic() - self._began, digits=0)}"
             self._bars.update(self._all, completed=self.done, text=text)
             self._bars.stop()
 
@@ -152,10 +142,10 @@ class Display:
     def _summary(self, runner: Runner, at: Sequence[tuple[Job, tuple[int, int] | None]]) -> str:
         own = [(job.seconds, max(0.0, fraction(where, self.trainer) - (job.position or 0.0))) for job, where in at]
         left = remaining(self.known, own, len(runner.waiting), runner.machine.jobs)
-        about = f", about {duration(left)} left" if left is not None else ""
+        about = f", about {duration(left, digits=0)} left" if left is not None else ""
         if runner.stop.signal is not None:
             about = ", stopping: what runs is being saved (once more ends it unsaved)"
-        return f"{self.done} of {self.total} runs, {duration(time.monotonic() - self._began)}{about}"
+        return f"{self.done} of {self.total} runs, {duration(time.monotonic() - self._began, digits=0)}{about}"
 
     def _where(self, run: Run, at: tuple[int, int] | None) -> str:
         if at is None:
