@@ -6,9 +6,7 @@ takes both correlations over all pairs by NumPy and SciPy. Parity: Pearson again
 Spearman against SciPy. Repeats are interleaved, so a busy moment of the machine meets both alike.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -21,6 +19,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.harness import command
 from metrics import RelationalAlignment
 from metrics.relational import PAIRS_PER_BLOCK
 from metrics.streaming import row_blocks
@@ -110,14 +109,5 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small population, few repeats")
-    rows = run(parser.parse_args(argv).quick)
-    for row in rows:
-        print("  ".join(f"{key}: {value}" for key, value in row.items()))
-    return 1 if any("differ" in row["parity"] for row in rows) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(run, __doc__))

@@ -6,9 +6,8 @@ do, so its ratio says what a user gains. Parity: the largest difference of the m
 output. Repeats are interleaved, so a busy moment of the machine meets all alike.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from transformers import T5Config, T5EncoderModel
 
+from benchmarks.harness import command
 from modulators import LerpModulator, attach, load_t5, stream_of
 
 BATCH, TOKENS = 32, 16  # as many tokens as definitions have on average
@@ -90,14 +90,5 @@ def interleaved(way: Callable[[Any], Tensor], fused: Any, plain: Any, repeats: i
     return times
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuse", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="mini alone, few repeats")
-    rows = run(parser.parse_args(argv).quick)
-    for row in rows:
-        print("  ".join(f"{key}: {value}" for key, value in row.items()))
-    return 1 if any("differ" in row["parity"] for row in rows) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(run, __doc__))

@@ -5,9 +5,8 @@ loop does. The volumes' parity is checked against float64 determinants in the sa
 busy moment of the machine meets all alike.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -18,6 +17,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.harness import command
 from geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes
 
 SHAPES = ((8402, 512, 1000), (500, 512, 10_000), (500, 64, 10_000))  # points, dimensions, draws
@@ -85,14 +85,5 @@ def interleaved(ways: list[Callable[[Tensor, int], Tensor]], points: Tensor, n: 
     return times
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pentachora", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the smallest shape, few repeats")
-    rows = run(parser.parse_args(argv).quick)
-    for row in rows:
-        print("  ".join(f"{key}: {value}" for key, value in row.items()))
-    return 1 if any("differ" in row["parity"] for row in rows) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(run, __doc__))

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.harness import Row, differing, table
 from datamodules.corpus import encode_batch, load_tokenizer
 from lexicon import Lexicon, Taxonomy, kept_entries
 from lexicon.archive import Archive
@@ -25,10 +27,8 @@ PAIRS = 6000  # that NLTK is timed on
 PARITY = 100_000
 SEED = 42
 ASKED = {"path": "≥ 30,000 ×", "wup": "≥ 4,000 ×"}
-COLUMNS = ("what", "ours", "plain", "ratio", "asked", "parity")
 
 Ids = npt.NDArray[np.int64]
-Row = dict[str, str]
 
 
 def run(
@@ -84,15 +84,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="a tenth of everything")
     rows = run(**vars(parser.parse_args(argv)))
     print(table(rows))
-    if wrong := [row["what"] for row in rows if "differ" in row["parity"]]:
+    if wrong := differing(rows):
         sys.exit(f"error: not NLTK's numbers: {'; '.join(wrong)}")
     return {"rows": rows}
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Markdown."""
-    lines = ["| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in rows]
-    return "\n".join(["| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * 4 + " --- |", *lines])
 
 
 def _population(lexicon: Lexicon, size: int) -> Ids:
