@@ -26,6 +26,8 @@ TITLES = {
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
     "fuse": "A fused LERP, against the plain one",
+    "step": "A training step, and where its time goes",
+    "growth": "How cost grows",
 }
 INTRO = """\
 # Benchmarks

@@ -21,8 +21,9 @@ _T5 = {"vocab_size": 32128, "d_kv": 64, "feed_forward_proj": "relu"}
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "T5-small": _T5 | {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8},
     "T5-base": _T5 | {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12},
+    "T5-large": _T5 | {"d_model": 1024, "d_ff": 4096, "num_layers": 24, "num_heads": 16},
 }
-SHAPES = ("mini", *SIZES)
+SHAPES = ("mini", "T5-small", "T5-base")
 
 
 class Ratio(NamedTuple):
@@ -37,7 +38,7 @@ class Ratio(NamedTuple):
 
 
 def backbone(shape: str) -> Any:
-    """A frozen T5 in eval mode: the bundled mini, or random weights in the sizes of T5-small or T5-base."""
+    """A frozen T5 in eval mode: the bundled mini, or random weights in the sizes of a published one."""
     from transformers import T5Config, T5ForConditionalGeneration
 
     from modulators import load_t5

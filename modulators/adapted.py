@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
-from modulators.arguments import Adapter, BackboneDtype, Schedule, check_adapted
+from modulators.arguments import Adapter, BackboneDtype, Compile, Schedule, check_adapted
 from modulators.frozen import FrozenT5
 from storage import storing, write_whole
 
@@ -100,7 +100,7 @@ class AdaptedT5(FrozenT5):
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         backbone_dtype: precision of the frozen weights. The adapter and its optimizer stay in fp32.
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
-        compile: compile encoder and decoder with torch.compile; pays on a GPU and long runs.
+        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
         seed: of the randomly initialised encoder that figures are compared with.
 
     Raises:
@@ -121,10 +121,12 @@ class AdaptedT5(FrozenT5):
         schedule: Schedule = "cosine",
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
-        compile: bool = False,
+        compile: Compile = False,
         seed: int = 42,
     ) -> None:
-        check_adapted(adapter, n_parameters, backbone, layers, lr, weight_decay, schedule, backbone_dtype, seed)
+        check_adapted(
+            adapter, n_parameters, backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed
+        )
         super().__init__(
             "adapter",
             backbone,

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from assets import resolve_backbone
 
 BackboneDtype = Literal["float32", "bfloat16"]
+Compile = bool | Literal["reduce-overhead"]
 Schedule = Literal["cosine", "constant"]
 Adapter = Literal["lora", "ia3"]
 GeometryKind = Literal["wordnet", "shuffled", "random", "part_of_speech", "none"]
@@ -60,6 +61,7 @@ def check_frozen(
     weight_decay: float,
     schedule: str,
     backbone_dtype: str,
+    compile: Compile,
     seed: int,
 ) -> None:
     """What every training over a frozen T5 asks."""
@@ -71,6 +73,8 @@ def check_frozen(
         raise ValueError(f"model.schedule is {schedule!r}; it must be cosine or constant")
     if backbone_dtype not in get_args(BackboneDtype):
         raise ValueError(f"model.backbone_dtype is {backbone_dtype!r}; it must be float32 or bfloat16")
+    if not isinstance(compile, bool) and compile != "reduce-overhead":
+        raise ValueError(f"model.compile is {compile!r}; it must be true, false or reduce-overhead")
     if isinstance(layers, str) and layers != "all":
         raise ValueError(f"model.layers is {layers!r}; it must be all, or a list such as [3, 4, 5]")
     check_seed("model.seed", seed)
@@ -91,6 +95,7 @@ def check_adapted(
     weight_decay: float,
     schedule: str,
     backbone_dtype: str,
+    compile: Compile,
     seed: int,
 ) -> None:
     if adapter not in get_args(Adapter):
@@ -98,7 +103,7 @@ def check_adapted(
     check_positive("model.n_parameters", n_parameters)
     if importlib.util.find_spec("peft") is None:
         raise ValueError("model: modulators.AdaptedT5 needs peft, which is not installed; pip install peft")
-    check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, seed)
+    check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed)
 
 
 def check_pretraining(

@@ -5,7 +5,7 @@ and its optimizer are the same for both, so that nothing else differs between a 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from metrics import AnswerQuality
-from modulators.arguments import BackboneDtype, Schedule, check_frozen, check_layers, check_steps
+from modulators.arguments import BackboneDtype, Compile, Schedule, check_frozen, check_layers, check_steps
 from modulators.asking import Asked, Asking, ask
 from modulators.backbone import (
     RandomEncoder,
@@ -28,6 +28,7 @@ from modulators.backbone import (
     stream_of,
 )
 from modulators.base import Modulator, ResidualStream
+from modulators.compiling import compiled
 from modulators.schedule import asked_of, factor_at, restate
 
 Batch = dict[str, Any]
@@ -57,7 +58,7 @@ class FrozenT5(pl.LightningModule, ABC):
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         backbone_dtype: precision of the frozen weights. What learns stays in fp32, and so does its optimizer.
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
-        compile: compile encoder and decoder with torch.compile.
+        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
         seed: of the randomly initialised encoder that figures are compared with.
 
     Raises:
@@ -77,12 +78,12 @@ class FrozenT5(pl.LightningModule, ABC):
         schedule: Schedule,
         backbone_dtype: BackboneDtype,
         gradient_checkpointing: bool,
-        compile: bool,
+        compile: Compile,
         seed: int,
     ) -> None:
         super().__init__()
         self._learns = learns
-        check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, seed)
+        check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed)
         self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
         self.backbone_dtype, self.schedule = backbone_dtype, schedule
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
@@ -92,6 +93,7 @@ class FrozenT5(pl.LightningModule, ABC):
         self.layers = check_layers(chosen, self._config.num_layers, "model.layers")
         self.model: Any = None
         self.handle = None
+        self._compiled_pass: Callable[..., Any] | None = None
         self.quality = AnswerQuality()
         self.asking = Asking()  # how `predict` asks
 
@@ -138,9 +140,7 @@ class FrozenT5(pl.LightningModule, ABC):
         self.handle = self._attach(model)
         if self.gradient_checkpointing:
             checkpoint_activations(model)
-        if self.compiled:
-            model.encoder.compile(dynamic=True)
-            model.decoder.compile(dynamic=True)
+        self._compiled_pass = compiled(model, self.compiled) if self.compiled else None
         self.model = model
         self.train(self.training)
 
@@ -200,7 +200,8 @@ class FrozenT5(pl.LightningModule, ABC):
 
     def forward(self, batch: Batch) -> Any:
         """T5's output for a batch: loss and logits (B, T, V)."""
-        return self.model(
+        run = self._compiled_pass or self.model
+        return run(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             labels=batch["labels"],

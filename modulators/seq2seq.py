@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from metrics import EntryRepresentations
-from modulators.arguments import BackboneDtype, Schedule, refuse_geometry
+from modulators.arguments import BackboneDtype, Compile, Schedule, refuse_geometry
 from modulators.base import Modulator, ResidualStream
 from modulators.frozen import FrozenT5
 from modulators.geometry import Geometry, Layout, TakesGeometry, lay_out, words_of
@@ -33,7 +33,7 @@ class ModulatedT5(FrozenT5):
         weight_decay: AdamW's weight decay; alphas get none.
         backbone_dtype: precision of the frozen weights. The modulator and its optimizer stay in fp32.
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
-        compile: compile encoder and decoder with torch.compile; pays on a GPU and long runs.
+        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
         seed: of the randomly initialised encoder that figures are compared with.
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         geometry: how its embeddings are laid out; null leaves the modulator's own.
@@ -55,7 +55,7 @@ class ModulatedT5(FrozenT5):
         weight_decay: float = 0.01,
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
-        compile: bool = False,
+        compile: Compile = False,
         seed: int = 42,
         schedule: Schedule = "cosine",
         geometry: Geometry | None = None,

@@ -1,0 +1,58 @@
+"""What a step launches, by kind of kernel: how many, and how long they ran."""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.ways import Batch, Way
+
+# By the names of kernels (cuBLAS, CUTLASS, PyTorch's, Triton's) and, on a CPU, of operators; the first that fits.
+KINDS = {
+    "AdamW": r"adam|multi_tensor|addcdiv|addcmul_|lerp_",
+    "attention": r"fmha|flash|attention|softmax",
+    "matrix products": r"gemm|gemv|cutlass|xmma|cublas|nvjet|::(add|b|m|bad)?mm\b|::addbmm|::baddbmm",
+    "indexing": r"embedding|index|gather|scatter",
+    "copies": r"copy|cat(array)?|memcpy|memset|fill|zero_|clone|empty",
+    "sums and norms": r"reduce|norm|::sum|::mean",
+    "elementwise": r"elementwise|vectorized|triton|::(mul|add|sub|div|neg|pow|sqrt|rsqrt|sigmoid|relu|where|lerp)",
+}
+
+
+@dataclass
+class Group:
+    """Kernels of one kind in a step."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+
+def profiled(way: Way, batch: Batch, cuda: bool) -> dict[str, Group]:
+    """Of one step after two that are not looked at; on a CPU of operators, each by its own time."""
+    for _ in range(2):
+        way.step(batch)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as found:
+        way.step(batch)
+    groups: dict[str, Group] = defaultdict(Group)
+    for event in found.events():
+        if cuda and event.device_type == DeviceType.CUDA:
+            seconds = event.device_time_total
+        elif not cuda and event.name.startswith("aten::"):
+            seconds = event.self_cpu_time_total
+        else:
+            continue
+        group = groups[kind_of(event.name)]
+        group.count += 1
+        group.seconds += seconds / 1e6
+    return dict(groups)
+
+
+def kind_of(name: str) -> str:
+    """
+    >>> kind_of("sm90_xmma_gemm_f32f32_tf32f32_f32_tn"), kind_of("aten::mm")
+    ('matrix products', 'matrix products')
+    """
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name.lower())), "other")
