@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,8 @@ class Setting:
     def timed(self, ways: dict[str, Way], batches: Sequence[Batch]) -> dict[str, list[float]]:
         """Seconds a step: each turn walks through all batches, and waits for the device at its end alone."""
 
-        def walk(way: Way) -> Callable[[], None]:
-            return lambda: [way.step(batch) for batch in batches] and None
+        def walk(way: Way) -> Callable[[], object]:
+            return lambda: [way.step(batch) for batch in batches]
 
         taken = interleaved({name: walk(way) for name, way in ways.items()}, 2 if self.quick else 7, 2, self.device)
         return {name: [seconds / len(batches) for seconds in turns] for name, turns in taken.items()}
@@ -267,7 +268,7 @@ def memory(now: Setting) -> list[Row]:
         learned = sum(p.numel() * p.element_size() for p in way.modulator.parameters())
         weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
         tensors = [*model.parameters(), *model.buffers(), *way.modulator.parameters(), *way.modulator.buffers()]
-        kept = kept_bytes(lambda way=way, batch=batch: way.loss(batch), tensors)
+        kept = kept_bytes(partial(way.loss, batch), tensors)
         way.step(batch)
         torch.cuda.reset_peak_memory_stats()
         way.step(batch)
@@ -301,7 +302,7 @@ def evaluating(now: Setting) -> list[Row]:
         metric.update(points.to(place))
         found[place] = float(metric.compute()["pearson"])
 
-    calls = {place: lambda place=place: evaluate(place) for place in metrics}
+    calls = {place: partial(evaluate, place) for place in metrics}
     seconds = interleaved(calls, 2 if now.quick else 5, 1, now.device)
     ours, plain = seconds[str(now.device)], seconds["cpu"]
     off = abs(found[str(now.device)] - found["cpu"])

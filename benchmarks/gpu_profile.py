@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.ways import Batch, Way
@@ -38,7 +37,7 @@ def profiled(way: Way, batch: Batch, cuda: bool) -> dict[str, Group]:
         way.step(batch)
     groups: dict[str, Group] = defaultdict(Group)
     for event in found.events():
-        if cuda and event.device_type == DeviceType.CUDA:
+        if cuda and event.device_type.name == "CUDA":
             seconds = event.device_time_total
         elif not cuda and event.name.startswith("aten::"):
             seconds = event.self_cpu_time_total

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -16,6 +17,7 @@ from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -105,7 +107,7 @@ def run(quick: bool = False) -> list[Row]:
     curves: list[Curve] = []
     for size, points in AXES.items():
         curves += step_curves(size, points[:3] if quick else points, turns)
-    curves += wordnet_curves(0.5 if quick else 0.0, 2)
+    curves += wordnet_curves(1 if quick else 3)
     if not quick:
         draw(curves, FIGURE)
     return [*(curve.row() for curve in curves), processes_row(4 if quick else 20)]
@@ -120,16 +122,15 @@ def step_curves(size: str, points: Sequence[int], turns: int) -> list[Curve]:
     counted, kept = [], []
     for point in points:
         if size == "experts":
-            call, gflops, stays = field_alone(point)
+            calls[str(point)], gflops, stays = field_alone(point)
         else:
             way = way_of(**{size: point})
             batch = drawn_batch(way.model.config.vocab_size, [point if size == "length" else LENGTH] * (
                 point if size == "batch" else BATCH
             ))  # fmt: skip
-            call = lambda way=way, batch=batch: way.step(batch)  # noqa: E731
+            calls[str(point)] = partial(way.step, batch)
             gflops = gflop(way, batch)
-            stays = kept_bytes(lambda way=way, batch=batch: way.loss(batch), way.model.parameters())
-        calls[str(point)] = call
+            stays = kept_bytes(partial(way.loss, batch), way.model.parameters())
         counted.append(gflops)
         kept.append(float(stays))
     seconds = interleaved(calls, turns)
@@ -174,7 +175,7 @@ def field_alone(n_experts: int) -> tuple[Callable[[], object], float, int]:
 # WordNet
 
 
-def wordnet_curves(val_fraction: float, turns: int) -> list[Curve]:
+def wordnet_curves(turns: int) -> list[Curve]:
     """From the entries of one token to all pairs: start-up, an epoch's batches, an evaluation on a sample of pairs."""
     from datamodules import WordNetDataModule
     from lexicon import Lexicon
@@ -188,7 +189,7 @@ def wordnet_curves(val_fraction: float, turns: int) -> list[Curve]:
             values.append([])
         for matching in ("single_token", "all"):
             start = perf_counter()
-            data = WordNetDataModule(matching=matching, val_fraction=val_fraction or 0.1)
+            data = WordNetDataModule(matching=matching)
             data.setup()
             taken["start-up"][-1].append(perf_counter() - start)
             start = perf_counter()
@@ -213,7 +214,7 @@ def wordnet_curves(val_fraction: float, turns: int) -> list[Curve]:
 def processes_row(turns: int) -> Row:
     """Two gloo processes that share each step's gradients, beside one of them alone."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, (folder, turns), nprocs=2)  # type: ignore[no-untyped-call]
+        spawn(_rank, (folder, turns), nprocs=2)  # type: ignore[no-untyped-call]
         seconds: dict[str, list[float]] = torch.load(Path(folder, "seconds.pt"))
     return {
         "what": "seconds of a step, two processes with a thread each beside one, equal work each",

@@ -76,8 +76,8 @@ class Notebook:
 
     def __init__(self, model: Any, field: FieldModulator, data: Any) -> None:
         self.model, self.field, self.tokenizer = model, PlainField(field), data.tokenizer
-        rows = [int(row) for row in data.corpus.trained]
-        self.pairs = [("summarize: " + data.entries.definitions[row], data.entries.lemmas[row]) for row in rows]
+        definitions, lemmas = data.entries.definitions, data.entries.lemmas
+        self.pairs = [("summarize: " + definitions[row], lemmas[row]) for row in data.corpus.trained.tolist()]
         random.Random(0).shuffle(self.pairs)
         self.optimizer = torch.optim.AdamW(self.field.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
 

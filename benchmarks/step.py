@@ -6,6 +6,7 @@ turns in one process on the same batch, and ratios are within a turn.
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from statistics import median
@@ -43,14 +44,16 @@ gradient of its weight. Full fine-tuning does all three. With a frozen backbone 
 modulator at the lowest block can only learn if the gradient travels to it through every product above, frozen or \
 not: two of three, **0.667**. Attention's own products have no weight and cost the same in both, and a modulator has \
 some of its own, so a counted share may lie a little above that; AdamW over all weights, which is no matrix product, \
-pulls the measured ratio the other way. Above the upper half, or the last block, the backward pass ends earlier, and \
-below it is forward only; the decoder's is always whole, as the gradient enters there. *Nothing at all layers* is the \
+pulls the measured ratio the other way. With the upper half or the last \
+block modulated the encoder's backward pass ends there; the decoder's is always whole, as the gradient comes through \
+it, so the counted share of the upper half is 0.5 of the encoder's part and 0.667 of the decoder's. *Nothing at all layers* is the \
 floor: the same path for gradients and no arithmetic at the blocks. A modulator's share of a step is taken twice: by \
 difference to that floor (AdamW over its parameters is in it), and by itself, forward and backward over all layers. \
 *Kept* is what a modulator adds to the bytes that autograd keeps for the backward pass, beside one copy of the stream, \
 4 · width bytes. The notebook's loop does the same sums by what first comes to mind (`benchmarks/notebook.py`): \
 tokenising in the loop, random batches padded to their longest, determinants, `.item()`. Its row compares seconds an \
-example over an epoch, of which evenly spread batches are trained on; ours assembles the whole epoch meanwhile. \
+example over an epoch, batches and all; of our epoch the batches are trained on that lie evenly spread by length, of \
+the notebook's, which are all alike, the first ones. \
 Results agree: with what is attached switched off each way has the frozen model's loss, and the notebook's loss \
 on a batch is ours."""
 
@@ -102,7 +105,7 @@ def step_rows(shape: str, model: Any, batches: list[Batch], turns: int) -> list[
     middle = batches[len(batches) // 2]
     parity = same_base(ways, middle)
     counted = {name: gflop(way, middle) for name, way in ways.items()}
-    kept = {name: kept_bytes(lambda way=way: way.loss(middle), way.model.parameters()) for name, way in ways.items()}
+    kept = {name: kept_bytes(partial(way.loss, middle), way.model.parameters()) for name, way in ways.items()}
     alone = {
         f"{name} alone": alone_of(ways[f"{name} at all layers"].model, kind, batches)
         for name, kind in MODULATORS.items()
@@ -129,7 +132,7 @@ def step_rows(shape: str, model: Any, batches: list[Batch], turns: int) -> list[
     for name in MODULATORS:
         whole = seconds[f"{name} at all layers"]
         floor = ratio(seconds[FLOOR], whole)
-        asked = f"<= {SHARE[name]:.2f}" if shape == "T5-small" else ""
+        most = f"<= {SHARE[name]:.2f}" if shape == "T5-small" else ""
         n = n_trained(ways[f"{name} at all layers"])
         for what, part, found in (
             (
@@ -150,7 +153,7 @@ def step_rows(shape: str, model: Any, batches: list[Batch], turns: int) -> list[
                     "ours": milliseconds(part) if part else f"{1e3 * (median(whole) - median(seconds[FLOOR])):.3g} ms",
                     "plain": milliseconds(whole),
                     "ratio": str(found),
-                    "asked": "" if "AdamW" in what else asked,
+                    "asked": "" if "AdamW" in what else most,
                 }
             )
         tokens = middle["input_ids"].numel() * model.config.num_layers
@@ -223,12 +226,13 @@ def epoch_row(shape: str, model: Any, data: Any, chosen: set[int], turns: int) -
     attach(ours, field)
     way = Way(ours, list(field.parameters()))
     batch = notebook.batch(0, data.batch_size)
-    off = abs(float(way.loss(batch)) - float(notebook.loss(batch)))
+    off = abs(float(way.loss(batch).detach()) - float(notebook.loss(batch).detach()))
 
     def epoch() -> None:
-        for i, batch in enumerate(data.train_dataloader()):
+        loader = data.train_dataloader()
+        for i, rows in enumerate(loader.batch_sampler):
             if i in chosen:
-                way.step(batch)
+                way.step(loader.collate_fn([loader.dataset[row] for row in rows]))
 
     n = len(chosen)
     notebook.train(1, data.batch_size)  # warm; ours is from its loss

@@ -21,12 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream, attach, stream_of
 
+Batch = dict[str, Tensor]
+Kind = Callable[..., Modulator]  # given a stream; further arguments by name
+
 LR, WEIGHT_DECAY = 1e-4, 0.01  # of AdamW; small, so that losses stay finite however long is timed
-MODULATORS: dict[str, type[Modulator]] = {"field": FieldModulator, "LERP": LerpModulator}
+MODULATORS: dict[str, Kind] = {"field": FieldModulator, "LERP": LerpModulator}
 # Of the definitions' lengths in tokens, prefix and end included: a lognormal of mean 15.1, cut at 93.
 _MEAN, _SPREAD, _LONGEST = 15.1, 0.45, 93
-
-Batch = dict[str, Tensor]
 
 
 @dataclass
@@ -124,7 +125,7 @@ def forward_only(model: Any) -> Way:
     return Way(sharing(model), backward=False)
 
 
-def modulated(model: Any, kind: type[Modulator], layers: Sequence[int] | None = None, **arguments: Any) -> Way:
+def modulated(model: Any, kind: Kind, layers: Sequence[int] | None = None, **arguments: Any) -> Way:
     """The frozen model with a modulator at these blocks, all of them if None."""
     own = sharing(model)
     device = next(own.parameters()).device
@@ -151,7 +152,7 @@ def lora(model: Any, n_parameters: int) -> Way:
     return Way(own, [p for p in own.parameters() if p.requires_grad], base=module.handle.disabled)
 
 
-def modulated_module(model: Any, kind: type[Modulator]) -> Any:
+def modulated_module(model: Any, kind: Kind) -> Any:
     """The LightningModule as it trains, around this backbone."""
     from modulators import ModulatedT5
 
@@ -199,18 +200,6 @@ def kept_bytes(call: Callable[[], object], weights: Iterable[Tensor]) -> int:
     sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
     del result
     return sum(size for place, size in sizes.items() if place not in known)
-
-
-def kept_a_token(kind: type[Modulator], stream: ResidualStream, tokens: int = 512) -> float:
-    """Bytes that a modulator at one block adds to what autograd keeps, by token of the stream.
-
-    Counted beside the stream that it reads, which the block below it keeps anyway.
-    """
-    modulator = kind(stream)
-    ids = torch.randint(2, stream.vocab_size, (1, tokens))
-    residual = torch.randn(1, tokens, stream.d_model, requires_grad=True)
-    weights = [*modulator.parameters(), *modulator.buffers(), residual, ids]
-    return kept_bytes(lambda: modulator(residual, 0, ids), weights) / tokens
 
 
 def wordnet_batches(n: int, batch_size: int = 32, matching: Literal["single_token", "all"] = "single_token") -> Any:

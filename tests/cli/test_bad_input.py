@@ -39,6 +39,7 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--model.lr", "abc"): ("model.lr is abc; it must be a number",),
     (*FIELD, "--model.layers", "foo"): ("model.layers is foo", "all or a list"),
     (*FIELD, "--model.backbone_dtype", "float16"): ("float32 or bfloat16",),
+    (*FIELD, "--model.compile", "maybe"): ("model.compile is maybe; it must be true or false or reduce-overhead",),
     (*FIELD, "--data.batch_size", "1.5"): ("data.batch_size is 1.5; it must be an integer",),
     (*FIELD, "--data.matching", "foo"): ("single_token or all",),
     (*FIELD, "--trainer.max_epochs", "abc"): ("trainer.max_epochs is abc; it must be an integer or null",),

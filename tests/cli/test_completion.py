@@ -43,6 +43,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("modulant fit --model.backbone_dtype ", {"float32", "bfloat16"}),
         ("modulant fit --model.backbone_dtype = b", {"bfloat16"}),  # as bash cuts --key=value
         ("modulant fit --model.backbone_dtype =", {"float32", "bfloat16"}),
+        ("modulant fit --model.compile r", {"reduce-overhead"}),
         ("modulant fit --model.modulator.alpha_bound c", {"clamp"}),
         ("modulant fit --pentachoron.stop t", {"true"}),
         ("modulant predict --prompt", {"--prompt"}),

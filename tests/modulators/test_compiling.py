@@ -1,15 +1,19 @@
 """torch.compile: one graph with the hooks in it, few of them over an epoch's shapes, and the eager model's results."""
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch.utils.data import DataLoader
 from transformers import T5Config, T5ForConditionalGeneration
 
-from modulators import FieldModulator, LerpModulator, Modulator, attach, stream_of
+from modulators import FieldModulator, LerpModulator, ModulatedT5, Modulator, attach, stream_of
 from modulators.compiling import compiled
 
 # What a definition's batch can look like: (examples, source tokens, target tokens), the shortest and the last included.
@@ -26,7 +30,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.compiler.reset()
 
 
-def backbone() -> Any:
+def small() -> Any:
     torch.manual_seed(0)
     sizes = {
         "vocab_size": 100,
@@ -64,7 +68,7 @@ def graphs() -> int:
 @pytest.mark.parametrize("kind", [FieldModulator, LerpModulator])
 def test_an_epoch_of_shapes_is_a_few_graphs(kind: Any) -> None:
     """Traced with the hooks in it; `fullgraph` makes a graph break an error. The results are the eager model's."""
-    model = backbone()
+    model = small()
     modulator = kind(stream_of(model.config), initial_alpha=0.1)
     handle = attach(model, modulator)
     run = compiled(model, True, backend="eager")
@@ -87,3 +91,28 @@ def test_an_epoch_of_shapes_is_a_few_graphs(kind: Any) -> None:
         assert torch.equal(run(**given).loss, model(**given).loss)
     expected = losses_and_gradients(model, modulator, given)
     torch.testing.assert_close(losses_and_gradients(run, modulator, given), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
+def test_a_compiled_fit_learns_what_an_eager_one_does(
+    backbone: str, tokens: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Code is generated, several steps are taken, and answers are generated between them, by the model itself."""
+    ends: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
+    for how in (False, "reduce-overhead"):
+        module = ModulatedT5(partial(LerpModulator, n_geometric_dims=4), backbone=backbone, lr=0.02, compile=how)
+        batches: Any = DataLoader([{key: value.roll(i, 0) for key, value in tokens.items()} for i in range(3)], None)  # type: ignore[arg-type]
+        fit = pl.Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            default_root_dir=tmp_path,
+        )
+        fit.fit(module, batches, batches)
+        ends.append((module.state_dict(), {name: torch.as_tensor(v) for name, v in fit.callback_metrics.items()}))
+    assert graphs() >= 1
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-4)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -400,6 +401,44 @@ def test_bf16(backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -> None:
     exact.load_state_dict(module.state_dict())
     low, high = module(tokens).loss.item(), exact(tokens).loss.item()
     assert low == pytest.approx(high, rel=0.02)  # 8 bits of mantissa
+
+
+class LearnsInFp32(pl.Callback):
+    """Looks at what learns, in every step: before the optimizer, and at what it keeps."""
+
+    def __init__(self) -> None:
+        self.streams: list[tuple[torch.dtype, torch.dtype]] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.modulator.register_forward_hook(lambda _, args, out: self.streams.append((args[0].dtype, out.dtype)))
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        assert {p.dtype for p in pl_module.modulator.parameters()} == {torch.float32}
+        assert {p.grad.dtype for p in pl_module.modulator.parameters()} == {torch.float32}
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        state = trainer.optimizers[0].state
+        kept = [state[p][name] for p in pl_module.modulator.parameters() for name in ("exp_avg", "exp_avg_sq")]
+        assert {tensor.dtype for tensor in kept} == {torch.float32}
+        assert any(tensor.any() for tensor in kept)
+
+
+@pytest.mark.parametrize("modulator", [FieldModulator, SMALL_LERP])
+def test_bf16_as_its_overlay_has_it(backbone: str, modulator: Any, tokens: dict[str, Tensor], tmp_path: Path) -> None:
+    """Weights and products in bf16; modulator, gradients and AdamW's state in fp32, and the loss near fp32's."""
+    overlay = yaml.safe_load((Path(__file__).parents[2] / "configs" / "bf16.yaml").read_text())
+    losses = []
+    for arguments, precision in (({}, "32-true"), (overlay["model"]["init_args"], overlay["trainer"]["precision"])):
+        torch.manual_seed(0)
+        module = ModulatedT5(modulator, backbone=backbone, lr=0.02, **arguments)
+        looks = LearnsInFp32()
+        fit = trainer(tmp_path, looks, precision=precision)
+        fit.fit(module, loader(tokens), loader(tokens))
+        losses.append(fit.callback_metrics["train/loss"].item())
+        low = torch.bfloat16 if arguments else torch.float32
+        assert set(looks.streams) == {(low, low)}
+    assert {p.dtype for p in module.model.parameters()} == {torch.bfloat16}
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)  # 8 bits of mantissa
 
 
 @pytest.mark.parametrize(
