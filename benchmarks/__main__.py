@@ -28,6 +28,7 @@ TITLES = {
     "fuse": "A fused LERP, against the plain one",
     "step": "A training step, and where its time goes",
     "growth": "How cost grows",
+    "startup": "Start-up, beside importing the libraries",
 }
 INTRO = """\
 # Benchmarks

@@ -44,11 +44,11 @@ gradient of its weight. Full fine-tuning does all three. With a frozen backbone 
 modulator at the lowest block can only learn if the gradient travels to it through every product above, frozen or \
 not: two of three, **0.667**. Attention's own products have no weight and cost the same in both, and a modulator has \
 some of its own, so a counted share may lie a little above that; AdamW over all weights, which is no matrix product, \
-pulls the measured ratio the other way. With the upper half or the last \
-block modulated the encoder's backward pass ends there; the decoder's is always whole, as the gradient comes through \
-it, so the counted share of the upper half is 0.5 of the encoder's part and 0.667 of the decoder's. *Nothing at all layers* is the \
-floor: the same path for gradients and no arithmetic at the blocks. A modulator's share of a step is taken twice: by \
-difference to that floor (AdamW over its parameters is in it), and by itself, forward and backward over all layers. \
+pulls the measured ratio the other way. With the upper half or the \
+last block modulated the encoder's backward pass ends there. The decoder's is always whole, as the gradient comes \
+through it: the counted share of the upper half is 0.5 of the encoder's part and 0.667 of the decoder's. *Nothing at \
+all layers* is the floor: the same path for gradients and no arithmetic. A modulator's share of a step is taken twice: \
+by difference to that floor (AdamW over its parameters is in it), and by itself, forward and backward over all layers. \
 *Kept* is what a modulator adds to the bytes that autograd keeps for the backward pass, beside one copy of the stream, \
 4 · width bytes. The notebook's loop does the same sums by what first comes to mind (`benchmarks/notebook.py`): \
 tokenising in the loop, random batches padded to their longest, determinants, `.item()`. Its row compares seconds an \
