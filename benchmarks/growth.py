@@ -214,7 +214,7 @@ def wordnet_curves(turns: int) -> list[Curve]:
 def processes_row(turns: int) -> Row:
     """Two gloo processes that share each step's gradients, beside one of them alone."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_rank, (folder, turns), nprocs=2)  # type: ignore[no-untyped-call]
+        spawn(_rank, (folder, turns), nprocs=2)
         seconds: dict[str, list[float]] = torch.load(Path(folder, "seconds.pt"))
     return {
         "what": "seconds of a step, two processes with a thread each beside one, equal work each",

@@ -201,9 +201,9 @@ def alone_of(model: Any, kind: Any, batches: list[Batch]) -> Callable[[], object
         residual, ids = next(following)
         residual.grad = None
         modulator.zero_grad(set_to_none=True)
-        out = residual
+        out, ready = residual, modulator.prepare(ids)
         for layer in range(stream.n_layers):
-            out = modulator(out, layer, ids)
+            out = modulator(out, layer, ids, prepared=ready)
         out.backward(torch.ones_like(out))
 
     return call

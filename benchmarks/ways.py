@@ -97,7 +97,7 @@ class Through(Modulator):
         super().__init__(stream, {})
         self._register_alpha_logits(torch.zeros(stream.n_layers, 1), learnable=False)
 
-    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: Any) -> Tensor:
         return residual if residual.requires_grad else residual.detach().requires_grad_()
 
     @property

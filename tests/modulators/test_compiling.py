@@ -30,7 +30,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.compiler.reset()
 
 
-def small() -> Any:
+def small(layers: int = 2) -> Any:
     torch.manual_seed(0)
     sizes = {
         "vocab_size": 100,
@@ -94,15 +94,17 @@ def test_an_epoch_of_shapes_is_a_few_graphs(kind: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # compilers are started
 @pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
-def test_a_compiled_fit_learns_what_an_eager_one_does(
-    backbone: str, tokens: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
+def test_a_compiled_fit_learns_what_an_eager_one_does(tmp_path: Path) -> None:
     """Code is generated, several steps are taken, and answers are generated between them, by the model itself."""
+    small(1).config.save_pretrained(tmp_path)
+    shapes = [(4, 16, 2), (4, 9, 2), (3, 17, 2)]
+    batches: Any = DataLoader([batch(*shape) for shape in shapes], batch_size=None)  # type: ignore[arg-type]
     ends: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
     for how in (False, "reduce-overhead"):
-        module = ModulatedT5(partial(LerpModulator, n_geometric_dims=4), backbone=backbone, lr=0.02, compile=how)
-        batches: Any = DataLoader([{key: value.roll(i, 0) for key, value in tokens.items()} for i in range(3)], None)  # type: ignore[arg-type]
+        module = ModulatedT5(partial(LerpModulator, n_geometric_dims=4), backbone=str(tmp_path), lr=0.02, compile=how)
+        module.take(small(1))
         fit = pl.Trainer(
             max_epochs=2,
             accelerator="cpu",
@@ -114,5 +116,5 @@ def test_a_compiled_fit_learns_what_an_eager_one_does(
         )
         fit.fit(module, batches, batches)
         ends.append((module.state_dict(), {name: torch.as_tensor(v) for name, v in fit.callback_metrics.items()}))
-    assert graphs() >= 1
+    assert 1 <= graphs() <= FEW
     torch.testing.assert_close(ends[1], ends[0], rtol=1e-3, atol=1e-4)
