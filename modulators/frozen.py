@@ -28,6 +28,7 @@ from modulators.backbone import (
     stream_of,
 )
 from modulators.base import Modulator, ResidualStream
+from modulators.masks import prepared_mask
 from modulators.schedule import asked_of, factor_at, restate
 
 Batch = dict[str, Any]
@@ -202,7 +203,7 @@ class FrozenT5(pl.LightningModule, ABC):
         """T5's output for a batch: loss and logits (B, T, V)."""
         return self.model(
             input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            attention_mask=prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded")),
             labels=batch["labels"],
             use_cache=False,
         )
@@ -220,7 +221,8 @@ class FrozenT5(pl.LightningModule, ABC):
         else:
             scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
             loss = weight * F.cross_entropy(scores, labels, reduction="sum")
-        self.log("train/loss", loss, prog_bar=True, sync_dist=weight is not None)
+        # In Lightning's own bar a figure is read from the device at each step; `RunProgress` reads when it draws.
+        self.log("train/loss", loss, sync_dist=weight is not None)
         # 1, or NaN: of a loss that is infinite the gradient may be finite, and of one process's alone the others' is
         return loss * (1 + 0 * loss.detach())
 

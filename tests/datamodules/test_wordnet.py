@@ -110,6 +110,7 @@ def ranks(data: WordNetDataModule, name: str, world: int) -> list[list[dict[str,
             world_size=world,
             ckpt_path=None,
             num_training_batches=float("inf"),
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
             fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=batch_progress)),
             _accelerator_connector=SimpleNamespace(use_distributed_sampler=False),
         )
