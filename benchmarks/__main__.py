@@ -28,6 +28,7 @@ TITLES = {
     "batches": "Batches: real tokens, shapes, packing",
     "loop": "Lightning's Trainer, against a bare loop",
     "fuse": "A fused LERP, against the plain one",
+    "startup": "Start-up, beside importing the libraries",
 }
 INTRO = """\
 # Benchmarks

@@ -12,12 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from assets import resolve_backbone
+from datamodules import corpus_cache
 from datamodules.arguments import Matching
 from datamodules.population import MAX_SOURCE, MAX_TARGET, PREFIX, Population, held_out_entries
 from datamodules.ragged import Ragged
 from lexicon import Entries, Lexicon, kept_entries, matched_pairs
+from lexicon.entries import MIN_DEFINITION
 
 Tokenizer = Any  # transformers' tokenizers share no public base class across versions
+
+
+_ARRAYS = ("lemma", "synset", "token", "source_tokens", "source_starts", "target_tokens", "target_starts")
 
 
 def load_tokenizer(name: str, key: str) -> Tokenizer:
@@ -76,28 +81,16 @@ class Corpus:
         if matching not in get_args(Matching):
             raise ValueError(f"data.matching is {matching!r}; it must be one of {', '.join(get_args(Matching))}")
 
-        def encode(texts: list[str]) -> list[list[int]]:
-            return encode_batch(tokenizer, texts)
-
-        entries = kept_entries(lexicon, encode) if matching == "single_token" else matched_pairs(lexicon, encode)
+        entries, sources, targets = _tokenised(lexicon, tokenizer, matching)
         if len(entries) < 2:
             raise ValueError(
                 f"{tokenizer.name_or_path or type(tokenizer).__name__}: {len(entries)} lemmas of WordNet are one token "
                 "of this tokenizer; it does not fit English words (or use data.matching: all)"
             )
-        synsets, of_entry = np.unique(entries.synset, return_inverse=True)
-        sources = encode_batch(tokenizer, [PREFIX + lexicon.definitions[int(i)] for i in synsets], MAX_SOURCE)
         held_out = held_out_entries(len(entries), val_fraction, seed)
         if len(held_out) == len(entries):
             raise ValueError(f"data.val_fraction: {val_fraction} leaves none of {len(entries)} entries to train on")
-        return cls(
-            lexicon=lexicon,
-            tokenizer=tokenizer,
-            entries=entries,
-            sources=Ragged.of(sources).take(of_entry),
-            targets=Ragged.of(encode_batch(tokenizer, entries.lemmas, MAX_TARGET)),
-            held_out=held_out,
-        )
+        return cls(lexicon, tokenizer, entries, sources, targets, held_out)
 
     @cached_property
     def trained(self) -> npt.NDArray[np.int64]:
@@ -113,3 +106,33 @@ class Corpus:
     def path_distances(self) -> npt.NDArray[np.uint8]:
         """WordNet path distances between all synsets of the population, (P, P) bytes."""
         return self.lexicon.taxonomy.path_distances(self.population.synsets)
+
+
+def _tokenised(lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching) -> tuple[Entries, Ragged, Ragged]:
+    """Entries, and the tokens of their sources and targets; from the cache if they are there."""
+    settings = matching, PREFIX, MAX_SOURCE, MAX_TARGET, MIN_DEFINITION
+    file = corpus_cache.file_for(lexicon, tokenizer, settings)
+    if file is not None and (found := corpus_cache.read(file, _ARRAYS)) is not None:
+        lemma, synset, token, *ragged = (found[name] for name in _ARRAYS)
+        return Entries(lexicon, lemma, synset, token), Ragged(*ragged[:2]), Ragged(*ragged[2:])
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return encode_batch(tokenizer, texts)
+
+    entries = kept_entries(lexicon, encode) if matching == "single_token" else matched_pairs(lexicon, encode)
+    synsets, of_entry = np.unique(entries.synset, return_inverse=True)
+    texts = encode_batch(tokenizer, [PREFIX + lexicon.definitions[int(i)] for i in synsets], MAX_SOURCE)
+    sources = Ragged.of(texts).take(of_entry)
+    targets = Ragged.of(encode_batch(tokenizer, entries.lemmas, MAX_TARGET))
+    if file is not None and len(entries):
+        values = (
+            entries.lemma,
+            entries.synset,
+            entries.token,
+            sources.tokens,
+            sources.starts,
+            targets.tokens,
+            targets.starts,
+        )
+        corpus_cache.publish(file, dict(zip(_ARRAYS, values, strict=True)))
+    return entries, sources, targets

@@ -8,7 +8,7 @@ Nobody here knows a Transformer: `modulators.hooks` brings the two together.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +34,13 @@ class ResidualStream:
             check_positive(name, getattr(self, name))
 
 
+class Prepared(NamedTuple):
+    """Of one pass of the encoder: `alphas` (experts,) of each layer as they are used, and what else a formula needs."""
+
+    alphas: tuple[Tensor, ...]
+    context: Any
+
+
 class Modulator(nn.Module, ABC):
     """Rewrites the stream (B, S, D) that encoder block `layer` is about to read.
 
@@ -56,6 +63,7 @@ class Modulator(nn.Module, ABC):
         layer: int,
         token_ids: Int[Tensor, "..."] | None = None,
         alpha_scale: float = 1.0,
+        prepared: Prepared | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         """The modulated stream, in the dtype of `residual`.
 
@@ -64,6 +72,7 @@ class Modulator(nn.Module, ABC):
             layer: index of the encoder block.
             token_ids: (B, S); only a modulator that looks tokens up needs them.
             alpha_scale: alphas are used times this; at 0 the stream comes back as it was, to the bit.
+            prepared: what `prepare` returned for these tokens and this scale, which saves making it at each layer.
 
         Raises:
             ValueError: a stream of another width, a layer that the modulator has no alpha for, or token ids that are
@@ -77,16 +86,32 @@ class Modulator(nn.Module, ABC):
             raise ValueError(f"layer {layer}: the modulator has {self.stream.n_layers}, {_span(self.stream.n_layers)}")
         # Autocast would run the small matrix products in bf16, whose 8 bits a determinant does not survive.
         with torch.autocast(device_type=residual.device.type, enabled=False):
-            alpha = self.alphas[layer]
-            alpha = alpha if alpha_scale == 1.0 else alpha_scale * alpha
-            return self._modulate(residual, alpha, layer, token_ids)
+            ready = self._ready(token_ids, alpha_scale) if prepared is None else prepared
+            return self._modulate(residual, ready.alphas[layer], layer, ready.context)
+
+    def prepare(self, token_ids: Int[Tensor, "..."] | None = None, alpha_scale: float = 1.0) -> Prepared:
+        """What is the same at every layer of one pass of the encoder, computed once: `forward`'s last argument.
+
+        Raises:
+            ValueError: token ids that are missing where needed, or outside the vocabulary.
+        """
+        with torch.autocast(device_type=self.alphas.device.type, enabled=False):
+            return self._ready(token_ids, alpha_scale)
+
+    def _ready(self, token_ids: Tensor | None, alpha_scale: float) -> Prepared:
+        alphas = self.alphas if alpha_scale == 1.0 else alpha_scale * self.alphas
+        return Prepared(alphas.unbind(), self._context(token_ids))
+
+    def _context(self, token_ids: Tensor | None) -> Any:
+        """What `_modulate` needs of a pass beside the stream, computed once a pass; by default its token ids."""
+        return token_ids
 
     @abstractmethod
-    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: Any) -> Tensor:
         """The formula. Autocast is off; the result has the dtype of `residual`.
 
         `alpha` (experts,) is what to use, and is the identity at 0: this layer's row of `alphas`, scaled where a user
-        asked for that.
+        asked for that. `context` is what `_context` returned: the token ids, where that is not overridden.
         """
 
     @property

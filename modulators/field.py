@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geometry import regular_simplex, squared_edge_lengths, squared_simplex_volume
+from geometry import regular_simplex, shape_features
 from modulators.arguments import check_field
 from modulators.base import (
     Modulator,
@@ -27,6 +27,7 @@ from modulators.base import (
     logit,
     parameter_group,
 )
+from modulators.gating import gated
 
 
 class SimplexExpert(nn.Module):
@@ -39,6 +40,7 @@ class SimplexExpert(nn.Module):
 
     def __init__(self, k: int, dim: int, n_active: int, validity_gate: bool) -> None:
         super().__init__()
+        self.k = k
         self.n_features = k * (k + 1) // 2 + 1
         # Not persistent: it follows from k and dim, and a checkpoint holds no frozen tensor.
         self.register_buffer("template", regular_simplex(k, dim), persistent=False)
@@ -46,10 +48,8 @@ class SimplexExpert(nn.Module):
         self.norm = nn.LayerNorm(self.n_features)
         self.validity_proj = nn.Linear(self.n_features, 1) if validity_gate else None
 
-    def features(self, deformation: Float[Tensor, "*batch coordinates"]) -> Float[Tensor, "*batch features"]:
-        """LayerNorm of all squared edge lengths and the squared volume of template + deformation."""
-        vertices = self.template.to(deformation.dtype) + deformation.view(*deformation.shape[:-1], *self.template.shape)
-        shape = torch.cat([squared_edge_lengths(vertices), squared_simplex_volume(vertices)[..., None]], dim=-1)
+    def normalised(self, shape: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens features"]:
+        """LayerNorm of all squared edge lengths and the squared volume: the features."""
         weight, bias = (p.to(shape.dtype) for p in (self.norm.weight, self.norm.bias))
         return F.layer_norm(shape, self.norm.normalized_shape, weight, bias, self.norm.eps)
 
@@ -133,11 +133,11 @@ class FieldModulator(Modulator):
         )
         super().__init__(stream, init_args)
         self.alpha_min, self.alpha_max, self.smooth = alpha_min, alpha_max, alpha_bound == "smooth"
-        self.deform_scale = deform_scale
+        self.deform_scale, self.expert_edim = deform_scale, expert_edim
         self.validity_gate = validity_gate
         self.n_active = stream.d_model - int(null_space_fraction * stream.d_model)
         self.register_buffer("scattered_dims", None, persistent=False)
-        # Left None where the active dimensions are the first ones: slicing is cheaper than gathering.
+        # Left None where the active dimensions are the first ones, which are read in place.
         if null_space_position == "scattered" and self.n_active < stream.d_model:
             self.scattered_dims = self._draw_dims(null_space_seed)
 
@@ -150,37 +150,44 @@ class FieldModulator(Modulator):
         start = (initial_alpha - alpha_min) / (alpha_max - alpha_min) if self.smooth else initial_alpha
         self._register_alpha_logits(torch.full((stream.n_layers, len(expert_ks)), logit(start)), learnable_alpha)
 
-    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
-        active = self._read_active(residual)
-        stream = at_least_fp32(active)  # (B, S, A)
-        modulated = stream
-        for (name, expert), deformation, a in zip(
-            self._experts(), self._deformations(stream), alpha.to(stream.dtype).unbind(), strict=True
-        ):
-            features = expert.features(deformation)
-            gate = _linear(features, cast(nn.Linear, self.gate_projs[name])).sigmoid()
-            strength = a * expert.validity(features) if self.validity_gate else a
-            modulated = modulated * torch.addcmul(1 - a, strength, gate)
-        return self._write_active(residual, modulated.to(residual.dtype))
-
-    def _deformations(self, stream: Tensor) -> tuple[Tensor, ...]:
-        """What each expert's vertices move by, all from one matrix product."""
+    def _context(self, token_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One map from the active dimensions to the vertices of all experts, their templates in its bias."""
         layers = [expert.to_deform for _, expert in self._experts()]
-        weight = torch.cat([linear.weight for linear in layers]).to(stream.dtype)
-        bias = torch.cat([linear.bias for linear in layers]).to(stream.dtype)
-        moved = F.linear(stream, self.deform_scale * weight, self.deform_scale * bias)
-        return torch.split(moved, [linear.out_features for linear in layers], dim=-1)
+        weight = self.deform_scale * torch.cat([linear.weight for linear in layers])
+        templates = torch.cat([expert.template.flatten() for _, expert in self._experts()])
+        bias = torch.add(templates, torch.cat([linear.bias for linear in layers]), alpha=self.deform_scale)
+        return at_least_fp32(weight), at_least_fp32(bias)
 
-    def _read_active(self, residual: Tensor) -> Tensor:
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: tuple[Tensor, Tensor]) -> Tensor:
         if self.scattered_dims is None:
-            return residual[..., : self.n_active]
-        return residual.index_select(-1, self.scattered_dims)
-
-    def _write_active(self, residual: Tensor, active: Tensor) -> Tensor:
-        """The stream with its active dimensions replaced. The others are copied: not even multiplied by one."""
-        if self.scattered_dims is None:
-            return torch.cat([active, residual[..., self.n_active :]], dim=-1)
+            rows = residual.reshape(-1, self.stream.d_model)
+            return self._gated(rows, alpha, context).view(residual.shape)
+        rows = residual.index_select(-1, self.scattered_dims)
+        active = self._gated(rows.view(-1, self.n_active), alpha, context).view(rows.shape)
         return residual.index_copy(-1, self.scattered_dims, active)
+
+    def _gated(self, rows: Tensor, alpha: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
+        """Rows (N, …), of N tokens, whose first dimensions are the active ones."""
+        active = at_least_fp32(rows[:, : self.n_active])  # (N, A)
+        weight, bias = (tensor.to(active.dtype) for tensor in context)
+        vertices = torch.addmm(bias[:, None], weight, active.t())  # (coordinates, N)
+        shapes = self._shapes(vertices.view(len(bias) // self.expert_edim, self.expert_edim, len(rows)))
+        features = [expert.normalised(shape.t()) for (_, expert), shape in zip(self._experts(), shapes, strict=True)]
+        alpha = alpha.to(active.dtype)
+        strength = alpha[:, None].expand(-1, len(rows))  # (experts, N)
+        if self.validity_gate:
+            valid = [expert.validity(x)[:, 0] for (_, expert), x in zip(self._experts(), features, strict=True)]
+            strength = strength * torch.stack(valid)
+        gates = [cast(nn.Linear, self.gate_projs[name]) for name in self.experts]
+        weights = [linear.weight.to(active.dtype) for linear in gates]
+        biases = [linear.bias.to(active.dtype) for linear in gates]
+        return gated(rows, strength, 1 - alpha, features, weights, biases)
+
+    def _shapes(self, vertices: Tensor) -> tuple[Tensor, ...]:
+        """Edges and volume of each expert's simplex, (features, N) each, of vertices (V, dim, N)."""
+        experts = [expert for _, expert in self._experts()]
+        shapes = shape_features(vertices, [expert.k for expert in experts])
+        return torch.split(shapes, [expert.n_features for expert in experts])
 
     @property
     def alphas(self) -> Float[Tensor, "layers experts"]:

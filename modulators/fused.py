@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from modulators.base import Modulator, at_least_fp32
-from modulators.lerp import LerpModulator
+from modulators.base import Modulator
+from modulators.lerp import LerpModulator, checked_token_ids, drawn_towards
 
 _NO_TRAINING = "a fused LerpModulator cannot be trained: its table does not learn; train the unfused one"
 
@@ -38,11 +38,11 @@ class FusedLerp(Modulator):
         self.register_buffer("_alphas", modulator.alphas.detach().clone(), persistent=False)
         super().train(False)
 
-    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
-        token_ids = LerpModulator.checked_token_ids(self.stream, token_ids, residual)
-        stream = at_least_fp32(residual)
-        target = F.embedding(token_ids, self.table).to(stream.dtype)  # (B, S, D)
-        return torch.lerp(stream, target, alpha.to(stream.dtype)).to(residual.dtype)
+    def _context(self, token_ids: Tensor | None) -> Tensor:
+        return F.embedding(checked_token_ids(self.stream, token_ids), self.table)  # (..., D)
+
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: Tensor) -> Tensor:
+        return drawn_towards(context, residual, alpha)
 
     @property
     def alphas(self) -> Float[Tensor, "layers experts"]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from modulators.arguments import check_layers
-from modulators.base import Modulator
+from modulators.base import Modulator, Prepared
 from modulators.summary import Summary, summarise
 
 _numbers = count()  # several modulators may sit on one model: each handle's argument has its own name
@@ -31,6 +31,7 @@ class _Pass(NamedTuple):
     active: bool
     alpha_scale: float
     token_ids: Tensor | None
+    prepared: Prepared | None = None
 
 
 class ModulatorHandle:
@@ -121,7 +122,11 @@ class ModulatorHandle:
         self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         token_ids = kwargs.get("input_ids", args[0] if args else None)
-        return args, {**kwargs, self._argument: _Pass(self._active, self._alpha_scale, token_ids)}
+        now = _Pass(self._active, self._alpha_scale, token_ids)
+        # A modulator with a forward of its own may know of nothing that is prepared.
+        if now.active and type(self.modulator).forward is Modulator.forward:
+            now = now._replace(prepared=self.modulator.prepare(token_ids, now.alpha_scale))
+        return args, {**kwargs, self._argument: now}
 
     def _rewrite(
         self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
@@ -132,10 +137,12 @@ class ModulatorHandle:
         if not now.active or layer not in self.layers:
             return args, kwargs
         # A modulator whose forward knows of no scale works as long as none is asked for.
-        scale = {} if now.alpha_scale == 1.0 else {"alpha_scale": now.alpha_scale}
+        options: dict[str, Any] = {} if now.alpha_scale == 1.0 else {"alpha_scale": now.alpha_scale}
+        if now.prepared is not None:
+            options["prepared"] = now.prepared
         if args:
-            return (self.modulator(args[0], layer, now.token_ids, **scale), *args[1:]), kwargs
-        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids, **scale)
+            return (self.modulator(args[0], layer, now.token_ids, **options), *args[1:]), kwargs
+        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids, **options)
         return args, kwargs
 
 

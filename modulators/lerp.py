@@ -4,7 +4,7 @@ Where the points come from is not this file's business: a matrix is given, or th
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modulators.arguments import check_geometry_file, check_lerp
@@ -81,12 +82,14 @@ class LerpModulator(Modulator):
         logits = torch.full((stream.n_layers if per_layer_alpha else 1, 1), logit(initial_alpha))
         self._register_alpha_logits(logits, learnable_alpha)
 
-    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, token_ids: Tensor | None) -> Tensor:
-        token_ids = self.checked_token_ids(self.stream, token_ids, residual)
-        stream = at_least_fp32(residual)
-        point = F.embedding(token_ids, self.geometric_embed.weight).to(stream.dtype)  # (B, S, G)
-        target = F.linear(point, self.proj.weight.to(stream.dtype))  # (B, S, D)
-        return torch.lerp(stream, target, alpha.to(stream.dtype)).to(residual.dtype)
+    def _context(self, token_ids: Tensor | None) -> Tensor:
+        """W g[token], (..., D): the same at every layer, so looked up and projected once a pass."""
+        token_ids = checked_token_ids(self.stream, token_ids)
+        points = F.embedding(token_ids, self.geometric_embed.weight)
+        return F.linear(at_least_fp32(points), at_least_fp32(self.proj.weight))
+
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: Tensor) -> Tensor:
+        return drawn_towards(context, residual, alpha)
 
     @torch.no_grad()
     def place_geometry(self, rows: Float[Tensor, "vocabulary dims"], projection: Float[Tensor, "width dims"]) -> None:
@@ -124,34 +127,70 @@ class LerpModulator(Modulator):
             *parameter_group("alphas", [self.alpha_logits], lr, 0.0),
         ]
 
-    @staticmethod
-    def checked_token_ids(stream: ResidualStream, token_ids: Tensor | None, residual: Tensor) -> Tensor:
-        """The token ids, if a residual can be modulated by them.
-
-        Raises:
-            ValueError: there are none, or they have another shape, or one is outside the vocabulary.
-        """
-        if token_ids is None:
-            raise ValueError(
-                "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
-            )
-        if token_ids.shape != residual.shape[:-1]:
-            raise ValueError(
-                f"token_ids have shape {tuple(token_ids.shape)}, the stream asks for {tuple(residual.shape[:-1])}"
-            )
-        # Looking at values would make a GPU wait and break a compiled graph; there the embedding itself complains.
-        if token_ids.device.type == "cpu" and not torch.compiler.is_compiling() and token_ids.numel():
-            lowest, highest = (int(x) for x in token_ids.aminmax())
-            if lowest < 0 or highest >= stream.vocab_size:
-                wrong = lowest if lowest < 0 else highest
-                raise ValueError(f"token_ids hold {wrong}; the vocabulary has 0 … {stream.vocab_size - 1}")
-        return token_ids
-
     def fuse(self) -> Modulator:
         """For inference: W g of the whole vocabulary computed once. See `modulators.fused`."""
         from modulators.fused import FusedLerp
 
         return FusedLerp(self)
+
+
+def checked_token_ids(stream: ResidualStream, token_ids: Tensor | None) -> Tensor:
+    """The token ids, if there are some and all of them are in the vocabulary.
+
+    Raises:
+        ValueError: there are none, or one is outside the vocabulary.
+    """
+    if token_ids is None:
+        raise ValueError(
+            "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
+        )
+    # Looking at values would make a GPU wait and break a compiled graph; there the embedding itself complains.
+    if token_ids.device.type == "cpu" and not torch.compiler.is_compiling() and token_ids.numel():
+        lowest, highest = (int(x) for x in token_ids.aminmax())
+        if lowest < 0 or highest >= stream.vocab_size:
+            wrong = lowest if lowest < 0 else highest
+            raise ValueError(f"token_ids hold {wrong}; the vocabulary has 0 … {stream.vocab_size - 1}")
+    return token_ids
+
+
+def drawn_towards(target: Tensor, residual: Tensor, alpha: Tensor) -> Tensor:
+    """(1 − α) h + α · target in fp32 at least, rounded once to the dtype of `residual`.
+
+    Raises:
+        ValueError: targets of other tokens.
+    """
+    if target.shape != residual.shape:
+        tokens, asked = tuple(target.shape[:-1]), tuple(residual.shape[:-1])
+        raise ValueError(f"token_ids have shape {tokens}, the stream asks for {asked}")
+    stream = at_least_fp32(residual)
+    target, alpha = target.to(stream.dtype), alpha.to(stream.dtype)
+    if torch.compiler.is_compiling():  # a compiler fuses the plain formula and its gradient by itself
+        return torch.lerp(stream, target, alpha).to(residual.dtype)
+    drawn = cast(Tensor, _Drawn.apply(stream, target, alpha))  # type: ignore[no-untyped-call]
+    return drawn.to(residual.dtype)
+
+
+class _Drawn(torch.autograd.Function):
+    r"""torch.lerp with one weight for all: its own gradient goes over the stream three times for ∂L/∂α = Σ g (t − h),
+    and keeps nothing less."""
+
+    @staticmethod
+    def forward(ctx: Any, stream: Tensor, target: Tensor, alpha: Tensor) -> Tensor:
+        ctx.save_for_backward(stream, target, alpha)
+        return torch.lerp(stream, target, alpha)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        stream, target, alpha = ctx.saved_tensors
+        by_stream, by_target, by_alpha = ctx.needs_input_grad
+        flat = grad.flatten()
+        towards = torch.dot(flat, target.flatten()) - torch.dot(flat, stream.flatten()) if by_alpha else None
+        return (
+            (1 - alpha) * grad if by_stream else None,
+            alpha * grad if by_target else None,
+            towards.expand_as(alpha) if towards is not None else None,
+        )
 
 
 def _read_geometry(geometry: Tensor | str, shape: tuple[int, int]) -> Tensor:

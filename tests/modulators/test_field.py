@@ -120,8 +120,8 @@ def test_the_edge_expert_is_a_constant() -> None:
     """Both features of k = 1 are the squared edge: LayerNorm makes them 0, so the gate ignores the stream."""
     torch.manual_seed(0)
     modulator = FieldModulator(STREAM, expert_ks=(1,), initial_alpha=0.3)
-    expert = modulator.experts["k1"]
-    assert torch.equal(expert.features(torch.randn(4, 70, 16)), torch.zeros(4, 70, 2))
+    (shape,) = modulator._shapes(torch.randn(2, 8, 70))
+    assert torch.equal(modulator.experts["k1"].normalised(shape.t()), torch.zeros(70, 2))
     h = torch.randn(2, 70, 16)
     gain = modulator(h, 0)[..., :12] / h[..., :12]
     torch.testing.assert_close(gain, gain[:1, :1].expand_as(gain), rtol=1e-5, atol=0)

@@ -1,0 +1,62 @@
+"""Edges and volumes of many simplices at once: the plain functions' numbers, in value and in gradient."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geometry import plain_shape_features, regular_simplex, shape_features, simplex_volume
+
+KINDS = st.lists(st.integers(1, 4), min_size=1, max_size=4, unique=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(KINDS, st.integers(4, 9), st.integers(0, 5), st.integers(0, 2**31))
+def test_it_is_the_plain_functions(ks: list[int], dim: int, points: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vertices = torch.randn(sum(k + 1 for k in ks), dim, points, generator=generator, dtype=torch.float64)
+    weight = torch.randn(sum(k * (k + 1) // 2 + 1 for k in ks), points, generator=generator, dtype=torch.float64)
+    results = []
+    for function in (shape_features, plain_shape_features):
+        leaf = vertices.clone().requires_grad_()
+        features = function(leaf, ks)
+        (features * weight).sum().backward()
+        results.append((features.detach(), leaf.grad))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9)
+
+
+def test_gradcheck_and_larger_simplices() -> None:
+    torch.manual_seed(0)
+    for ks in ((1, 2, 4), (3,), (5, 1)):  # 5 takes the plain way
+        vertices = torch.randn(sum(k + 1 for k in ks), 6, 3, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda v, ks=ks: shape_features(v, ks), (vertices,))
+
+
+def test_fp32_is_as_good_as_the_plain_way_on_bent_regular_simplices() -> None:
+    """Where the field uses it: edges near 1. Rounding of a determinant of entries near ½, and no worse."""
+    torch.manual_seed(0)
+    bent = torch.cat([regular_simplex(k, 8) for k in (1, 2, 4)])[..., None] + 0.05 * torch.randn(10, 8, 200)
+    exact = shape_features(bent.double(), (1, 2, 4))
+    torch.testing.assert_close(shape_features(bent, (1, 2, 4)).double(), exact, rtol=2e-5, atol=1e-8)
+
+
+def test_a_flat_simplex_has_a_finite_gradient() -> None:
+    flat = torch.ones(5, 8, 2, requires_grad=True)
+    features = shape_features(flat, (4,))
+    assert torch.equal(features, torch.zeros(11, 2))
+    features.sum().backward()
+    assert torch.equal(flat.grad, torch.zeros_like(flat))
+
+
+def test_its_last_feature_is_the_volume_squared() -> None:
+    points = torch.randn(3, 5, 8, dtype=torch.float64)
+    volume = shape_features(points.permute(1, 2, 0), (4,))[-1].sqrt()
+    torch.testing.assert_close(volume, simplex_volume(points))
+
+
+def test_another_number_of_vertices_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"^shape_features: 4 vertices; simplices of k = \(1, 2\) have another number$"
+    ):
+        shape_features(torch.zeros(4, 8, 1), (1, 2))
