@@ -10,7 +10,7 @@ import numpy as np
 from datamodules.ragged import IntArray
 
 MEGA = 64  # batches that are sorted by length together: enough for little padding, few enough to stay random
-MEGA_OF_PAIRS = 256  # the same where targets have lengths too: alike in two lengths are fewer
+MEGA_OF_PAIRS = 320  # the same where targets have lengths too: alike in two lengths are fewer
 BAND = 3  # source lengths that go together where batches are of similar targets as well
 
 
