@@ -25,6 +25,8 @@ TITLES = {
     "relations": "WordNet relations, against NLTK",
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
+    "batches": "Batches: real tokens, shapes, packing",
+    "loop": "Lightning's Trainer, against a bare loop",
     "fuse": "A fused LERP, against the plain one",
     "step": "A training step, and where its time goes",
     "growth": "How cost grows",

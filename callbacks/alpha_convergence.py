@@ -3,7 +3,9 @@
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 
 from callbacks.arguments import check_alpha_convergence
 from callbacks.interfaces import layer_alphas, modulated
@@ -56,7 +58,8 @@ class AlphaConvergence(L.Callback):
             return
         self._check(trainer, pl_module)
         log_now(trainer, self._latest)
-        pl_module.log("alpha/mean", self._latest["alpha/mean"], prog_bar=True, logger=False)
+        # Of the host, where it is already: a number would be sent to the device, and a bar would ask it back each step.
+        pl_module.log("alpha/mean", torch.tensor(self._latest["alpha/mean"]), logger=False)
         rests = self.metric.converged
         if self.stop:  # ranks on other hardware may see other digits, and must not stop one by one
             rests = trainer.strategy.broadcast(rests)
@@ -76,7 +79,7 @@ class AlphaConvergence(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if modulated(pl_module).modulator is None or trainer.state.fn != TrainerFn.VALIDATING:
             return
-        self._latest = self._figures(pl_module)
+        self._latest = self._figures(pl_module, layer_alphas(pl_module))
         log_at_validation_end(pl_module, self._latest, bar="alpha/mean")
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,18 +116,18 @@ class AlphaConvergence(L.Callback):
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._checked_at = trainer.global_step
-        self.metric.update(layer_alphas(module))
-        self._latest = self._figures(module)
+        alphas = layer_alphas(module)  # one wait for the device, and nothing of a training step waits beside it
+        self.metric.update(alphas)
+        self._latest = self._figures(module, alphas)
 
-    def _figures(self, module: L.LightningModule) -> dict[str, float]:
+    def _figures(self, module: L.LightningModule, alphas: Tensor) -> dict[str, float]:
         experts: tuple[str, ...] = cast(Any, module).modulator.expert_names
-        alphas = layer_alphas(module)
         figures = {}
-        for layer, row in zip(modulated(module).layers, alphas, strict=True):
-            figures[f"alpha/layer_{layer:02d}"] = row.mean().item()
+        for layer, mean, row in zip(modulated(module).layers, alphas.mean(1).tolist(), alphas.tolist(), strict=True):
+            figures[f"alpha/layer_{layer:02d}"] = mean
             if len(experts) > 1:
                 names = [f"alpha/layer_{layer:02d}_{expert}" for expert in experts]
-                figures |= dict(zip(names, row.tolist(), strict=True))
+                figures |= dict(zip(names, row, strict=True))
         mean = alphas.mean().item()
         figures["alpha/mean"] = mean
         return figures | {f"alpha/distance_to_{mark}": abs(mean - float(mark)) for mark in LANDMARKS}

@@ -67,12 +67,13 @@ class RunProgress(RichProgressBar):
         leave: leave each epoch's finished bar on the screen.
     """
 
-    def __init__(self, refresh_rate: int = 10, leave: bool = False) -> None:
+    def __init__(self, refresh_rate: int = 2, leave: bool = False) -> None:
         if refresh_rate < 0:
             raise ValueError(f"refresh_rate: redraws a second, or 0 for none, got {refresh_rate}")
         super().__init__(refresh_rate=refresh_rate, leave=leave)
         self._plain = False
         self._epoch_started = 0.0
+        self._read_at = -math.inf
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -87,6 +88,14 @@ class RunProgress(RichProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         return dict(shown_figures(trainer.callback_metrics))
 
+    def _update_metrics(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lightning reads the figures after each step, and each time waits for the device: as often as they are drawn
+        is enough."""
+        now = time.monotonic()
+        if now - self._read_at >= 1 / max(self.refresh_rate, 1):
+            self._read_at = now
+            super()._update_metrics(trainer, pl_module)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._epoch_started = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch
@@ -96,6 +105,7 @@ class RunProgress(RichProgressBar):
         self._epoch_started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._read_at = -math.inf  # whatever was shown a moment ago, an epoch ends with its own figures
         super().on_train_epoch_end(trainer, pl_module)
         # on every rank: reading the figures may reduce them over ranks
         figures = shown_figures(trainer.callback_metrics)

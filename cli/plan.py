@@ -21,6 +21,7 @@ from cli.folder import RunFolder
 from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
 from datamodules.batching import epoch_batches
+from datamodules.ragged import IntArray
 from modulators.adapted import AdaptedT5
 from modulators.backbone import freeze
 from modulators.frozen import FrozenT5
@@ -179,8 +180,13 @@ def longest_batch(data: WordNetDataModule) -> tuple[int, int, int]:
     """Examples, source and target tokens of a process's batch that has most, padding included."""
     corpus = data.corpus
     sources, targets = corpus.sources.lengths[corpus.trained], corpus.targets.lengths[corpus.trained]
-    batches = epoch_batches(sources, data.batch_size, data.order_seed, 0)
-    sizes = [(len(rows), int(sources[rows].max()), int(targets[rows].max())) for rows in batches]
+    batches = epoch_batches(sources, data.batch_size, data.order_seed, 0, targets)
+    multiple = data.pad_to_multiple_of
+
+    def padded(lengths: IntArray) -> int:
+        return -(-int(lengths.max()) // multiple) * multiple
+
+    sizes = [(len(rows), padded(sources[rows]), padded(targets[rows])) for rows in batches]
     return max(sizes, key=lambda size: size[0] * size[1])
 
 

@@ -38,6 +38,7 @@ def check_wordnet(
     order_seed: int | None,
     num_workers: int,
     prompts: str | list[str] | None,
+    pad_to_multiple_of: int,
 ) -> None:
     check_corpus(batch_size, val_fraction, seed)
     if matching not in get_args(Matching):
@@ -46,6 +47,8 @@ def check_wordnet(
         raise ValueError(f"data.order_seed must not be negative, got {order_seed}")
     if num_workers < 0:
         raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
+    if pad_to_multiple_of < 1:
+        raise ValueError(f"data.pad_to_multiple_of must be at least 1, which rounds nothing, got {pad_to_multiple_of}")
     read_prompts(prompts)
 
 

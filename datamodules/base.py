@@ -86,6 +86,11 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     @property
+    def _to_cuda(self) -> bool:
+        """Whether batches go to a GPU: out of pinned memory they are copied without anybody's waiting."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    @property
     def _shared_size(self) -> int:
         """Examples in a batch over all processes, which share each batch.
 

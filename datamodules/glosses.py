@@ -125,7 +125,7 @@ class GlossDataModule(CorpusDataModule):
         return [recipes[i] for i in np.random.default_rng((self.seed, epoch, n_spans)).permutation(len(recipes))]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return ResumableLoader(_Cooked(self), sampler=self._sampler(), batch_size=None)
+        return ResumableLoader(_Cooked(self), sampler=self._sampler(), batch_size=None, pin_memory=self._to_cuda)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Span corruption of held-out glosses, and the task on held-out entries; all of both on every process."""

@@ -54,28 +54,42 @@ class Ragged:
         return [self[int(row)] for row in rows]
 
 
-def pad(sequences: Sequence[IntArray], value: int) -> Tensor:
-    """Sequences as one (B, longest) int64 tensor, filled up with ``value`` on the right."""
-    padded = np.full((len(sequences), max((len(row) for row in sequences), default=0)), value, dtype=np.int64)
-    for i, row in enumerate(sequences):
-        padded[i, : len(row)] = row
+def pad(sequences: Sequence[IntArray], value: int, multiple: int = 1) -> Tensor:
+    """Sequences as one (B, longest) int64 tensor, filled up with ``value`` on the right.
+
+    Args:
+        multiple: the longest is rounded up to a multiple of this.
+    """
+    lengths = np.array([len(row) for row in sequences], dtype=np.int64)
+    longest = -(-int(lengths.max(initial=0)) // multiple) * multiple
+    padded = np.full((len(lengths), longest), value, dtype=np.int64)
+    if len(lengths):
+        padded[np.arange(longest) < lengths[:, None]] = np.concatenate(sequences)
     return torch.from_numpy(padded)
 
 
-def padded_inputs(sequences: Sequence[IntArray], pad_id: int) -> dict[str, Tensor]:
+def padded_inputs(sequences: Sequence[IntArray], pad_id: int, multiple: int = 1) -> dict[str, Tensor]:
     """``input_ids`` (B, longest) of token sequences, and ``attention_mask``: 1 at a token, 0 at padding."""
-    ids = pad(sequences, pad_id)
+    ids = pad(sequences, pad_id, multiple)
     lengths = torch.tensor([len(row) for row in sequences])
     return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()}
 
 
-def training_batch(sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int) -> dict[str, Tensor]:
-    """`padded_inputs` of the sources, and ``labels`` (B, T): the targets, with -100 for what is no target."""
-    return {**padded_inputs(sources, pad_id), "labels": pad(targets, IGNORED)}
+def training_batch(
+    sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int, multiple: int = 1
+) -> dict[str, Any]:
+    """`padded_inputs` of the sources, and ``labels`` (B, T): the targets, with -100 for what is no target.
+
+    ``padded`` says whether there is any padding in the sources. It is a bool of Python's: whoever trains on the batch
+    need not ask the device, which would be a wait for it.
+    """
+    inputs = padded_inputs(sources, pad_id, multiple)
+    padded = inputs["input_ids"].numel() > sum(map(len, sources))
+    return {**inputs, "padded": padded, "labels": pad(targets, IGNORED, multiple)}
 
 
 def shared_batch(
-    sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int, rank: int, world: int
+    sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int, rank: int, world: int, multiple: int = 1
 ) -> dict[str, Any]:
     """One process's part of a batch that ``world`` processes train on together: every ``world``-th example.
 
@@ -86,15 +100,15 @@ def shared_batch(
     target.
     """
     if world == 1:
-        return training_batch(sources, targets, pad_id)
+        return training_batch(sources, targets, pad_id, multiple)
     own = slice(rank, None, world)
     if rank < len(sources):
-        batch = training_batch(sources[own], targets[own], pad_id)
+        batch = training_batch(sources[own], targets[own], pad_id, multiple)
     else:
-        batch = without_targets(training_batch(sources[:1], targets[:1], pad_id))
+        batch = without_targets(training_batch(sources[:1], targets[:1], pad_id, multiple))
     return {**batch, "weight": world / sum(map(len, targets))}
 
 
-def without_targets(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def without_targets(batch: dict[str, Any]) -> dict[str, Any]:
     """The same batch, asking for nothing: it passes through a model and counts nowhere."""
     return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}

@@ -39,6 +39,8 @@ class WordNetDataModule(CorpusDataModule):
             or what somebody types at a terminal. None asks the held-out definitions. A prompt is a definition; the
             task's prefix is put before it where it lacks that.
         nltk_data: a folder with a WordNet to read instead of the bundled one.
+        pad_to_multiple_of: what the lengths of a batch are rounded up to: fewer shapes, for whatever prepares itself
+            for each one (CUDA graphs, a static compiler), at the price of more padding.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -55,12 +57,14 @@ class WordNetDataModule(CorpusDataModule):
         prompts: str | list[str] | None = None,
         nltk_data: str | None = None,
         order_seed: int | None = None,
+        pad_to_multiple_of: int = 1,
     ) -> None:
-        check_wordnet(batch_size, val_fraction, matching, seed, order_seed, num_workers, prompts)
+        check_wordnet(batch_size, val_fraction, matching, seed, order_seed, num_workers, prompts, pad_to_multiple_of)
         super().__init__(batch_size, val_fraction, seed, nltk_data)
         if order_seed is not None:
             self.order_seed = order_seed
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
+        self.pad_to_multiple_of = pad_to_multiple_of
         self.prompts: Iterable[str] | None = read_prompts(prompts)
         self._only_asked = False
 
@@ -72,7 +76,9 @@ class WordNetDataModule(CorpusDataModule):
 
     def _build(self) -> None:
         self._corpus = Corpus.build(self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching)
-        self._train_lengths = self._corpus.sources.lengths[self._corpus.trained]
+        trained = self._corpus.trained
+        self._train_lengths = self._corpus.sources.lengths[trained]
+        self._target_lengths = self._corpus.targets.lengths[trained]
 
     @property
     def corpus(self) -> Corpus:
@@ -103,7 +109,8 @@ class WordNetDataModule(CorpusDataModule):
             "mean_source_tokens": float(lengths.mean() - 1),  # the end token is not counted
             "max_source_tokens": int(lengths.max() - 1),
             "batch_size": self.batch_size,
-            "real_token_share": real_token_share(self._train_lengths, parts),
+            "real_token_share": real_token_share(self._train_lengths, parts, self.pad_to_multiple_of),
+            "real_target_token_share": real_token_share(self._target_lengths, parts, self.pad_to_multiple_of),
             "seed": self.seed,
             "order_seed": self.order_seed,
         }
@@ -118,13 +125,14 @@ class WordNetDataModule(CorpusDataModule):
 
     def _deal(self, epoch: int) -> list[IntArray]:
         """Batches, as positions in the training entries."""
-        return epoch_batches(self._train_lengths, self._shared_size, self.order_seed, epoch)
+        return epoch_batches(self._train_lengths, self._shared_size, self.order_seed, epoch, self._target_lengths)
 
     def _per_epoch(self) -> int:
         return batches_per_epoch(len(self._train_lengths), self._shared_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(_SharedPairs(self.corpus, self.corpus.trained, *self._place), self._sampler())
+        pairs = _SharedPairs(self.corpus, self.corpus.trained, *self._place, self.pad_to_multiple_of)
+        return self._loader(pairs, self._sampler())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The held-out entries, each on exactly one process.
@@ -167,6 +175,7 @@ class WordNetDataModule(CorpusDataModule):
             collate_fn=pairs.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            pin_memory=self._to_cuda,
         )
 
 
@@ -202,14 +211,14 @@ class _Pairs(_Rows):
 class _SharedPairs(_Pairs):
     """The same, of batches that several processes share: only this one's part is put together."""
 
-    def __init__(self, corpus: Corpus, rows: IntArray, rank: int, world: int) -> None:
+    def __init__(self, corpus: Corpus, rows: IntArray, rank: int, world: int, multiple: int) -> None:
         super().__init__(corpus, rows)
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._multiple = rank, world, multiple
 
     def collate(self, rows: Sequence[int]) -> dict[str, Any]:
         index = np.asarray(rows)
         sources, targets = self._sources.rows(index), self._targets.rows(index)
-        return shared_batch(sources, targets, self._pad_id, self._rank, self._world)
+        return shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)
 
 
 class _Prompts(Dataset[str]):

@@ -29,6 +29,7 @@ from modulators.backbone import (
 )
 from modulators.base import Modulator, ResidualStream
 from modulators.compiling import compiled
+from modulators.masks import prepared_mask
 from modulators.schedule import asked_of, factor_at, restate
 
 Batch = dict[str, Any]
@@ -203,7 +204,7 @@ class FrozenT5(pl.LightningModule, ABC):
         run = self._compiled_pass or self.model
         return run(
             input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            attention_mask=prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded")),
             labels=batch["labels"],
             use_cache=False,
         )
@@ -221,7 +222,8 @@ class FrozenT5(pl.LightningModule, ABC):
         else:
             scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
             loss = weight * F.cross_entropy(scores, labels, reduction="sum")
-        self.log("train/loss", loss, prog_bar=True, sync_dist=weight is not None)
+        # In Lightning's own bar a figure is read from the device at each step; `RunProgress` reads when it draws.
+        self.log("train/loss", loss, sync_dist=weight is not None)
         # 1, or NaN: of a loss that is infinite the gradient may be finite, and of one process's alone the others' is
         return loss * (1 + 0 * loss.detach())
 

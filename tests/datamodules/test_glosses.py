@@ -79,7 +79,7 @@ def test_epochs_differ_and_are_reproducible(data: GlossDataModule) -> None:
 
     first, again, second = epoch(0), epoch(0), epoch(1)
     for one, two in zip(first, again, strict=True):
-        assert all(torch.equal(one[key], two[key]) for key in one)
+        assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(two[key])) for key in one)
     assert len(texts(first) & texts(second)) < 0.7 * len(texts(first)), "masks are drawn anew"
     assert any(one["input_ids"].shape != two["input_ids"].shape for one, two in zip(first, second, strict=True))
 
@@ -122,7 +122,7 @@ def test_a_batch_of_spans(data: GlossDataModule) -> None:
 def test_validation_is_the_same_each_time(data: GlossDataModule) -> None:
     for one, two in zip(data.val_dataloader(), data.val_dataloader(), strict=True):
         for first, second in zip(one, two, strict=True):
-            assert all(torch.equal(first[key], second[key]) for key in first)
+            assert all(torch.equal(torch.as_tensor(first[key]), torch.as_tensor(second[key])) for key in first)
     spans, pairs = (list(loader) for loader in data.val_dataloader())
     assert sum(len(batch["labels"]) for batch in spans) == len(data.val_spans)
     assert sum(len(batch["labels"]) for batch in pairs) == len(data.corpus.held_out)

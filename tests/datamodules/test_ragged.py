@@ -20,12 +20,13 @@ def test_rows_are_the_sequences(rows: list[list[int]], data: st.DataObject) -> N
     assert [row.tolist() for row in ragged.rows(np.array(some, dtype=np.int64))] == [rows[i] for i in some]
 
 
-@given(sequences)
-def test_padding(rows: list[list[int]]) -> None:
+@given(sequences, st.sampled_from([1, 4]))
+def test_padding(rows: list[list[int]], multiple: int) -> None:
     arrays = [np.array(row, dtype=np.int32) for row in rows]
-    batch = training_batch(arrays, arrays[::-1], pad_id=7)
+    batch = training_batch(arrays, arrays[::-1], 7, multiple)
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
-    width = max(len(row) for row in rows)
+    width = -(-max(len(row) for row in rows) // multiple) * multiple
+    assert batch["padded"] is any(len(row) < width for row in rows)
     assert ids.shape == mask.shape == labels.shape == (len(rows), width)
     for i, row in enumerate(rows):
         assert ids[i].tolist() == row + [7] * (width - len(row))

@@ -110,6 +110,7 @@ def ranks(data: WordNetDataModule, name: str, world: int) -> list[list[dict[str,
             world_size=world,
             ckpt_path=None,
             num_training_batches=float("inf"),
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
             fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=batch_progress)),
             _accelerator_connector=SimpleNamespace(use_distributed_sampler=False),
         )
@@ -197,7 +198,7 @@ def test_workers_deal_the_same(small: WordNetDataModule, small_wordnet: str) -> 
     other = WordNetDataModule(nltk_data=small_wordnet, matching="all", batch_size=16, num_workers=1)
     other.setup()
     for one, two in zip(small.train_dataloader(), other.train_dataloader(), strict=True):
-        assert all(torch.equal(one[key], two[key]) for key in one)
+        assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(two[key])) for key in one)
 
 
 def prompts_of(data: WordNetDataModule) -> list[str]:
