@@ -60,8 +60,10 @@ def _rank() -> int:
 
 def _trainer(folder: str, **settings: Any) -> pl.Trainer:
     together = {"strategy": "ddp", "devices": world_size(), "use_distributed_sampler": False}
+    if not torch.distributed.is_initialized():
+        together = {"devices": 1}
+        settings.pop("strategy", None)
     return pl.Trainer(
-        **(together if torch.distributed.is_initialized() else {"devices": 1}),
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -69,7 +71,7 @@ def _trainer(folder: str, **settings: Any) -> pl.Trainer:
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
-        **settings,
+        **(together | settings),
     )
 
 
