@@ -102,13 +102,13 @@ def _process(rank: int, shape: str, modulator: str, folder: str) -> None:
     warm_up = torch.ones(1)
     distributed.all_reduce(warm_up)  # the connections are made here
     for way, settings in _WAYS.items():
-        found = _train(rank, _module(shape, modulator, Path(folder, f"{way}{rank}")), backbone(shape), way, settings)
+        found = train(rank, _module(shape, modulator, Path(folder, f"{way}{rank}")), backbone(shape), way, settings)
         if rank == 0:
             torch.save(found, Path(folder, f"{way}.pt"))
     distributed.destroy_process_group()
 
 
-def _train(rank: int, module: Any, model: Any, way: str, settings: dict[str, Any]) -> dict[str, Any]:
+def train(rank: int, module: Any, model: Any, way: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Three steps of AdamW, each process on its own half of a batch."""
     began = _all_have_come()
     module.take(model)
