@@ -48,7 +48,9 @@ def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMes
     model.to_empty(device=device)
     model.tie_weights()
     with reading(backbone):
-        _fill(model, dict(_stored(resolve_backbone(backbone))), backbone)
+        stored = dict(_stored(resolve_backbone(backbone)))
+        _untie(model, stored)
+        _fill(model, stored, backbone)
         model.generation_config = _generation_config(resolve_backbone(backbone), config)
     return model
 
@@ -79,6 +81,17 @@ def held_bytes(module: nn.Module) -> int:
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor: all of it where it is not dealt out."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _untie(model: Any, stored: Mapping[str, Rows]) -> None:
+    """Give the model an output head of its own where the files hold one, as those of T5 v1.1 do: in transformers 5 every
+    T5 begins with its embeddings as head."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head.weight is not embedding.weight or not {"shared.weight", "lm_head.weight"} <= stored.keys():
+        return
+    n = len(head.weight)
+    if not torch.equal(stored["shared.weight"](0, n), stored["lm_head.weight"](0, n)):
+        head.weight = nn.Parameter(torch.empty_like(embedding.weight), requires_grad=False)
 
 
 def _fill(model: nn.Module, stored: Mapping[str, Rows], backbone: str) -> None:

@@ -298,6 +298,7 @@ def hook_order(backbone: str) -> dict[str, Any]:
     mesh = init_device_mesh("cpu", (world_size(),))
     model = load_sharded(backbone, plain.config, torch.float32, mesh, torch.device("cpu"))
     whole = {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in _named(model)}
+    assert plain.lm_head.weight is not plain.shared.weight
     found: dict[str, Any] = {"same": all(torch.equal(tensor, whole[name]) for name, tensor in _named(plain))}
 
     class Looks(FieldModulator):

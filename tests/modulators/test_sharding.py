@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
+from assets import MINI
 from modulators import load_t5
 from modulators.sharding import _stored
 from tests import runs, worlds
@@ -19,6 +21,18 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
 ]
+
+
+def untied_backbone(folder: Path) -> str:
+    """As T5 v1.1 is: a gated feed-forward layer, and an output head of its own."""
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 18, "num_heads": 4, "num_layers": 2}
+    config = T5Config(**sizes, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)
+    model = T5ForConditionalGeneration(config)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(50, 16))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(MINI).save_pretrained(folder)
+    return str(folder)
 
 
 def off(found: dict[str, Any], expected: dict[str, Any], skipped: int = 0) -> list[str]:
@@ -43,7 +57,7 @@ def test_two_processes_of_a_backbone_that_is_dealt_out(tmp_path: Path) -> None:
         partial(train, 4, folder=str(tmp_path / "run"), sharded=True, save_at=6),
         partial(train, 4, folder=out, sharded=True, gradient_checkpointing=True, accumulate=2),
         partial(worlds.sharded_figures, 5, **validate),
-        partial(worlds.hook_order, backbone),
+        partial(worlds.hook_order, untied_backbone(tmp_path / "untied")),
         partial(worlds.other_weights, backbone),
         partial(worlds.wire, backbone, out),
     ]
