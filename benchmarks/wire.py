@@ -2,9 +2,9 @@
 
     python benchmarks/wire.py [--quick]
 
-Two gloo processes on this machine, each with half of every batch. What is counted is what the kernel says the sockets of
-the first process have sent (TCP_INFO), headers of gloo's messages and all. Of two processes each sends a gradient once;
-of n, 2 (n − 1) / n times. The limit of a step, and of a start, is therefore the trainable parameters' bytes.
+Two gloo processes on this machine, each with half of every batch. What is counted is what the kernel says the sockets
+of the first process have sent (TCP_INFO), headers of gloo's messages and all. Of two processes each sends a gradient
+once; of n, 2 (n − 1) / n times. The limit of a step, and of a start, is therefore the trainable parameters' bytes.
 """
 
 import os
@@ -20,17 +20,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.harness import Row, backbone, command
 
 ABOUT = """\
-What two gloo processes send, counted by the kernel at the first one's sockets (TCP_INFO), where a backbone is frozen. Plain \
-DistributedDataParallel sends the whole backbone from the first process to all others before the first step. Here each \
-process reads it, and 32 bytes make sure that all have read the same. The limit of the start and of a step is the bytes of \
-the trainable parameters, each of which a process of two sends once; what goes beyond it is headers. "equal": after three \
-steps both ways have learned the same to 1e-6."""
+What two gloo processes send where a backbone is frozen, counted by the kernel at the first one's sockets (TCP_INFO). \
+Plain DistributedDataParallel sends the whole backbone from the first process to all others before the first step. \
+Here each process reads it, and 32 bytes make sure that all have read the same. The limit of start and step is \
+the bytes of the trainable parameters, each of which a process of two sends once; what goes beyond it is headers. \
+"equal": after three steps both ways have learned the same to 1e-6."""
 
 _STEPS = 3
 _SENT = 200  # offset of tcpi_bytes_sent in Linux's struct tcp_info, since 4.19
@@ -67,7 +68,7 @@ def run(quick: bool) -> list[Row]:
 def measure(shape: str, modulator: str) -> dict[str, dict[str, Any]]:
     """Way → trainable bytes, bytes at the start and in each of three steps, and what was learned."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_process, (shape, modulator, folder), nprocs=2)
+        start_processes(_process, (shape, modulator, folder), nprocs=2)
         return {way: torch.load(Path(folder, f"{way}.pt"), weights_only=True) for way in _WAYS}
 
 
@@ -84,7 +85,11 @@ def _rows(name: str, found: dict[str, dict[str, Any]]) -> list[Row]:
             | {"parity": _parity(ours, plain)}
         )
     rows.append(
-        {"what": f"{name}, a step with static_graph", "ours": f"{static['a step']:,} B", "plain": f"{ours['a step']:,} B"}
+        {
+            "what": f"{name}, a step with static_graph",
+            "ours": f"{static['a step']:,} B",
+            "plain": f"{ours['a step']:,} B",
+        }
         | {"ratio": f"{static['a step'] / ours['a step']:.3g}", "asked": asked, "parity": _parity(static, ours)}
     )
     return rows
@@ -123,7 +128,9 @@ def train(rank: int, module: Any, model: Any, way: str, settings: dict[str, Any]
         ids = torch.randint(3, 200, (4, 12), generator=generator)
         began = _all_have_come()
         optimizer.zero_grad()
-        wrapped({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, :3].clone()}).loss.backward()
+        wrapped(
+            {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, :3].clone()}
+        ).loss.backward()
         optimizer.step()
         steps.append(bytes_sent() - began)
     trainable = [p for p in module.parameters() if p.requires_grad]

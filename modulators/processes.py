@@ -1,7 +1,7 @@
 """What the processes of one run owe each other before the first step: the same frozen weights.
 
-DistributedDataParallel would see to that by sending the first process's backbone to all others, 242 MB for T5-small. But
-each process has read it from the same place, and nothing changes it. So a check of 32 bytes goes over the wire instead.
+DistributedDataParallel would see to that by sending the first process's backbone to all others, 242 MB for T5-small.
+But each process has read it from the same place, and nothing changes it. So a check of 32 bytes goes over the wire.
 """
 
 import hashlib

@@ -16,6 +16,7 @@ and not read whole, the rows that it holds. No process ever holds more than its 
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,8 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def _untie(model: Any, stored: Mapping[str, Rows]) -> None:
-    """Give the model an output head of its own where the files hold one, as those of T5 v1.1 do: in transformers 5 every
-    T5 begins with its embeddings as head."""
+    """Give the model an output head of its own where the files hold one, as those of T5 v1.1 do: in transformers 5
+    every T5 begins with its embeddings as head."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head.weight is not embedding.weight or not {"shared.weight", "lm_head.weight"} <= stored.keys():
         return
@@ -110,7 +111,9 @@ def _fill(model: nn.Module, stored: Mapping[str, Rows], backbone: str) -> None:
             rows = stored[name](start, stop)
             if rows.shape != part.shape:
                 shape = "×".join(map(str, parameter.shape))
-                raise ValueError(f"model.backbone: {name} of {backbone!r} is no {shape}, which its config.json asks for")
+                raise ValueError(
+                    f"model.backbone: {name} of {backbone!r} is no {shape}, which its config.json asks for"
+                )
             part.copy_(rows)
 
 
@@ -149,22 +152,18 @@ def _file(name: str, file: str) -> Path | None:
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, Rows]]:
-    file = safe_open(path, framework="pt")
+    file: Any = safe_open(path, framework="pt")
     for name in file.keys():  # noqa: SIM118
-
-        def rows(start: int, stop: int, part: Any = file.get_slice(name)) -> Tensor:
-            return part[start:stop]
-
-        yield name, rows
+        yield name, partial(_rows_in, file.get_slice(name))
 
 
 def _pickled(path: Path) -> Iterator[tuple[str, Rows]]:
     for name, tensor in torch.load(path, map_location="cpu", mmap=True, weights_only=True).items():
+        yield name, partial(_rows_in, tensor)
 
-        def rows(start: int, stop: int, whole: Tensor = tensor) -> Tensor:
-            return whole[start:stop]
 
-        yield name, rows
+def _rows_in(whole: Any, start: int, stop: int) -> Tensor:
+    return whole[start:stop]
 
 
 def _generation_config(name: str, config: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 from modulators.published import PUBLISHED, published
 
 DESCRIPTION = """\
-Memory on each device in training a modulator on a frozen T5, by strategy, and whether it fits on common GPUs. Models are
-known by name, any other is a folder with a config.json; only shapes are looked at."""
+Memory on each device in training a modulator on a frozen T5, by strategy, and whether it fits on common GPUs.
+Published T5s are known by name, any other is a folder with a config.json or a hub id; only shapes are looked at."""
 
 EXAMPLES = """\
 examples:
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.strategy == "single" and args.devices > 1:
         raise ValueError(f"--devices is {args.devices}: several need --strategy ddp or fsdp")
-    name = _known(args.model)
+    name = published(args.model) or _other(args.model)
 
     from transformers import T5Config
 
@@ -97,20 +97,20 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _known(model: str) -> str:
-    """A name of the table, `mini`, or a folder.
+def _other(model: str) -> str:
+    """`mini`, a folder, or another hub id, whose config.json is in the cache or can be had.
 
     Raises:
         ValueError: none of these.
     """
     if model == "mini" or (Path(model).expanduser() / "config.json").is_file():
         return model
-    if (full := published(model)) is not None:
-        return full
     import difflib
 
-    names = {short: full for full in PUBLISHED for short in (full, full.partition("/")[2])}
-    near = difflib.get_close_matches(model, names, n=1)
+    names = {short for full in PUBLISHED for short in (full, full.partition("/")[2])}
+    near = difflib.get_close_matches(model, names, n=1, cutoff=0.8)
+    if "/" in model and not near and not Path(model).expanduser().exists():
+        return model
     hint = f"; did you mean {near[0]}?" if near else f"; known are mini, {', '.join(PUBLISHED)}"
     raise ValueError(f"--model: {model!r} is no folder with a config.json and no T5 that is known by name{hint}")
 

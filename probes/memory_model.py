@@ -13,7 +13,7 @@ once), that gave 2 to 3% too much for `mini` and T5-small's shape; with gradient
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSeq2SeqLM
 
-from modulators import FieldModulator, LerpModulator, Modulator
+from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream
 from modulators.backbone import checkpoint_activations, freeze, stream_of
 
 Strategy = Literal["single", "ddp", "fsdp"]
 STRATEGIES = ("single", "ddp", "fsdp")
-MODULATORS: Mapping[str, type[Modulator]] = {"field": FieldModulator, "lerp": LerpModulator}
+MODULATORS: Mapping[str, Callable[[ResidualStream], Modulator]] = {"field": FieldModulator, "lerp": LerpModulator}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _OPTIMIZERS = {"adamw": 2, "sgd": 0}  # numbers that it keeps of each that learns
 OPTIMIZERS = tuple(_OPTIMIZERS)
@@ -120,15 +120,18 @@ def frozen_bytes(model: Any, setting: Setting) -> tuple[int, int]:
 
 
 def activations(config: Any, modulator: Modulator, setting: Setting) -> int:
-    """Bytes that wait for the backward pass of a device's batch, and what it begins with: two gradients of the logits."""
+    """Bytes that wait for the backward pass of a device's batch, and two gradients of the logits, as it begins."""
     layers = list(range(config.num_layers)) if setting.layers is None else list(setting.layers)
     of_two = _of_backbone(config, layers, setting, checkpointed=setting.gradient_checkpointing)
     if setting.gradient_checkpointing:
         # a block that is computed again holds its own once more
         one, two = (_cut(config, n) for n in (1, 2))
         of_two += _of_backbone(two, [0, 1], setting, False) - _of_backbone(one, [0], setting, False)
-    of_two += _TRIED * setting.source * _of_modulator(modulator, layers[0], setting) * (
-        1 if setting.gradient_checkpointing else len(layers)
+    of_two += (
+        _TRIED
+        * setting.source
+        * _of_modulator(modulator, layers[0], setting)
+        * (1 if setting.gradient_checkpointing else len(layers))
     )
     logits = setting.batch_size * setting.target * config.vocab_size * _FP32
     return of_two * setting.batch_size // _TRIED + 2 * logits
@@ -161,9 +164,7 @@ def _of_backbone(config: Any, layers: Sequence[int], setting: Setting, checkpoin
         return tensor
 
     with FakeTensorMode():
-        model = freeze(
-            AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=DTYPES[setting.dtype])
-        )
+        model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=DTYPES[setting.dtype]))
         _untied(model, config)
         asks = _Asks(config.d_model)
         for layer in layers:

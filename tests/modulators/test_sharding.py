@@ -106,5 +106,5 @@ def test_rows_are_read_from_every_layout(layout: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="none of model.safetensors"):
+    with pytest.raises(OSError, match=r"none of model\.safetensors"):
         dict(_stored(str(tmp_path)))
