@@ -27,6 +27,7 @@ PROBES = {
     "contract": "does a modulator, yours or ours, keep what every modulator promises?",
     "search": "search settings by a sweep file, with Optuna, without an account",
     "dashboard": "a Weights & Biases workspace with the charts that a run is read by",
+    "memory": "what training takes on each device, by strategy, for any T5 by its name: no weights, no network",
     "alignment": "relational figures of any encoder over the whole population, beside the same one untrained",
 }
 INTERRUPTED = 128 + signal.SIGINT

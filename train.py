@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from callbacks.signals import Signals, Stopped, exit_code, word
+from callbacks.signals import Signals, Stopped, exit_code, lost_another, word
 from cli import slurm
 from cli.arguments import read_command
 from cli.checks import check
@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # What Lightning starts for further devices, and what the report quotes, is this command line.
     sys.argv = [str(Path(__file__).resolve()), *typed]
     try:
-        with Signals(alone=_is_alone(), child=is_child()).watching():
+        launched = "TORCHELASTIC_RUN_ID" in os.environ
+        with Signals(alone=_is_alone(), child=is_child(), launched=launched).watching():
             _run(words)
     except (Stopped, KeyboardInterrupt) as stopped:
         number = stopped.number if isinstance(stopped, Stopped) else 2
@@ -124,6 +125,10 @@ def _leave_it_to_the_first_process() -> None:
 def _told(error: Exception) -> str:
     """An error in one line; one that is no message to users with its kind and its place in the code."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    if lost_another(error):
+        notes = getattr(error, "__notes__", [])
+        go_on = f"; go on with: {notes[0]}" if notes else ""
+        return f"another process of this run is gone, or its machine{go_on} (--debug shows the traceback)"
     if notes := getattr(error, "__notes__", []) if type(error).__name__ == "StorageError" else []:
         text += f"; then go on with: {notes[0]}"
     if isinstance(error, ValueError | OSError | ImportError) or type(error).__name__ == "MisconfigurationException":

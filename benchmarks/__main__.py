@@ -22,15 +22,16 @@ from storage import write_whole
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 TITLES = {
+    "step": "A training step, and where its time goes",
+    "batches": "Batches: real tokens, shapes, packing",
+    "loop": "Lightning's Trainer, against a bare loop",
+    "wire": "Bytes on the wire, against plain DistributedDataParallel",
+    "growth": "How cost grows",
+    "startup": "Start-up, beside importing the libraries",
     "relations": "WordNet relations, against NLTK",
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
-    "batches": "Batches: real tokens, shapes, packing",
-    "loop": "Lightning's Trainer, against a bare loop",
     "fuse": "A fused LERP, against the plain one",
-    "step": "A training step, and where its time goes",
-    "growth": "How cost grows",
-    "startup": "Start-up, beside importing the libraries",
 }
 INTRO = """\
 # Benchmarks

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from callbacks.run_artifact import RunArtifact
     from callbacks.run_report import RunReport
     from callbacks.run_wandb import RunWandb
+    from callbacks.sharded import ShardedStrategy
     from callbacks.wandb_files import WandbFiles
 
 _HOMES = {
@@ -41,6 +42,7 @@ _HOMES = {
     "RunProgress": "progress",
     "RunReport": "run_report",
     "RunWandb": "run_wandb",
+    "ShardedStrategy": "sharded",
     "WandbFiles": "wandb_files",
     "Talk": "predictions",
     "newest_checkpoint": "checkpoints",
@@ -63,6 +65,7 @@ __all__ = [
     "RunProgress",
     "RunReport",
     "RunWandb",
+    "ShardedStrategy",
     "Talk",
     "WandbFiles",
     "newest_checkpoint",

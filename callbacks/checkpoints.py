@@ -26,6 +26,7 @@ from callbacks.checkpoint_files import (
     step_of,
     tell,
 )
+from callbacks.signals import lost_another
 from storage import StorageError
 
 __all__ = ["AtomicCheckpointIO", "CheckpointError", "RunCheckpoint", "newest_checkpoint", "not_finite"]
@@ -196,7 +197,7 @@ class RunCheckpoint(ModelCheckpoint):
             for step_path in self._surplus(path):
                 trainer.strategy.checkpoint_io.remove_checkpoint(step_path)
             # of these the command line says how to go on
-            if not isinstance(exception, KeyboardInterrupt | SystemExit | StorageError):
+            if not (isinstance(exception, KeyboardInterrupt | SystemExit | StorageError) or lost_another(exception)):
                 tell(f"saved {path} on {type(exception).__name__}")
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:

@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
+from callbacks.sharded import ShardedStrategy
 from callbacks.signals import Signals, current, exit_code, word
 
 _WAIT_FOR_FIRST = 15.0  # seconds that other ranks stay until the first one has saved
@@ -79,7 +80,7 @@ class RunSignals(_SignalConnector):
     @property
     def received_sigterm(self) -> bool:
         """Lightning asks after each batch of a training, where `Interruptible` knows better, and of an evaluation."""
-        if (self.trainer.evaluating or self.trainer.sanity_checking) and self.signals.number is not None:
+        if (self.trainer.evaluating or self.trainer.sanity_checking) and leaving(self.trainer, together=True):
             raise StopIteration  # ends the evaluation's loop; all agree at its end, with as many batches as they have
         return False
 
@@ -119,10 +120,19 @@ class RunSignals(_SignalConnector):
         self._store = self._group = None
 
 
-def leaving(trainer: pl.Trainer) -> bool:
-    """Whether a signal has come: then long work is cut short, up to the next `leave_together`."""
+def leaving(trainer: pl.Trainer, together: bool = False) -> bool:
+    """Whether a signal has come: then long work is cut short, up to the next `leave_together`.
+
+    Args:
+        together: all ranks ask here, as often. Where each forward pass is a collective, in which a rank that had left
+            would be waited for, they get the same answer; then this is a collective too.
+    """
     connector = trainer._signal_connector
-    return isinstance(connector, RunSignals) and connector.signals.number is not None
+    if not isinstance(connector, RunSignals):
+        return False
+    if together and isinstance(trainer.strategy, ShardedStrategy):
+        return connector.agreed() is not None
+    return connector.signals.number is not None
 
 
 def leave_together(trainer: pl.Trainer) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from callbacks.interfaces import Encode, PopulationSource, modulated, population_source
 from callbacks.interruption import leave_together, leaving
 from metrics import EntryRepresentations
+from modulators.processes import dealt
 
 _BAR_AFTER = 3.0  # seconds
 
@@ -55,15 +56,16 @@ def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Enc
     source = population_source(trainer)
     device = module.device
     metric = EntryRepresentations(len(source.population), modulated(module).stream.d_model).to(device)
-    batches = source.population_batches()[trainer.global_rank :: trainer.world_size]
+    batches = dealt(source.population_batches(), trainer.global_rank, trainer.world_size)
     with torch.no_grad(), evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
-        for rows, input_ids, attention_mask in batches:
-            if leaving(trainer):
+        for (rows, input_ids, attention_mask), counts in batches:
+            if leaving(trainer, together=True):
                 break
             attention_mask = attention_mask.to(device)
             with trainer.precision_plugin.forward_context():
                 hidden = encode(input_ids.to(device), attention_mask)
-            metric.update(rows, hidden, attention_mask)
+            if counts:
+                metric.update(rows, hidden, attention_mask)
             advance()
         leave_together(trainer)
         return metric.compute()

@@ -41,6 +41,11 @@ def word(number: int) -> str:
     return _WORDS[signal.Signals(number)]
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether a collective has failed because a process that took part in it, or its machine, is gone."""
+    return type(error).__name__ in ("DistBackendError", "DistNetworkError") or "gloo/transport" in str(error)
+
+
 class Stopped(BaseException):
     """A signal, before there was anything to save: raised where the main thread happens to be."""
 
@@ -65,12 +70,14 @@ class Signals:
         alone: whether this is a run's only process. Of several, each is patient from the beginning: the others would
             wait for it.
         child: whether another process has started this one for a further device. It leaves when that one is gone.
+        launched: whether an agent of torchrun has started this one. It leaves with it too, but speaks.
     """
 
-    def __init__(self, alone: bool = True, child: bool = False) -> None:
+    def __init__(self, alone: bool = True, child: bool = False, launched: bool = False) -> None:
         self.number: int | None = None  # the first one that came, here or in another process of the run
         self.shared: Shared | None = None
-        self._parent = os.getppid() if child else None
+        self._parent = os.getppid() if child or launched else None
+        self._speaks = not child
         self._patient = not alone
         self._since = 0.0
         self._over = threading.Event()
@@ -178,7 +185,7 @@ class Signals:
 
     def _leave_at_once(self, line: str) -> None:
         assert self.number is not None
-        if self._parent is None:
+        if self._speaks:
             print(line, file=sys.stderr, flush=True)
         os._exit(exit_code(self.number))
 

@@ -61,6 +61,7 @@ _BUILT_OF = {
         "lightning.pytorch.profilers.SimpleProfiler",
     ),
     "trainer.strategy": (
+        "callbacks.ShardedStrategy",
         "lightning.pytorch.strategies.DDPStrategy",
         "lightning.pytorch.strategies.FSDPStrategy",
         "lightning.pytorch.strategies.SingleDeviceStrategy",

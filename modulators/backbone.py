@@ -86,27 +86,39 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: s
         ValueError: the weights cannot be read, or some of the model's are not among them, or have another shape.
     """
     name = resolve_backbone(backbone)
+    with reading(backbone), _no_progress_bar():
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(
+            name,
+            dtype=dtype,
+            output_loading_info=True,
+            trust_remote_code=False,
+            weights_only=True,
+            **_at(revision),
+        )
+    if report["missing_keys"]:
+        some = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ValueError(f"model.backbone: {backbone!r} lacks {len(report['missing_keys'])} tensors ({some} …)")
+    return freeze(model)
+
+
+@contextmanager
+def reading(backbone: str) -> Iterator[None]:
+    """Says in one line why weights cannot be read.
+
+    Raises:
+        ValueError: what a library said of them.
+    """
     try:
-        with _no_progress_bar():
-            model, report = AutoModelForSeq2SeqLM.from_pretrained(
-                name,
-                dtype=dtype,
-                output_loading_info=True,
-                trust_remote_code=False,
-                weights_only=True,
-                **_at(revision),
-            )
+        yield
     except UnpicklingError as error:
         raise ValueError(
             f"model.backbone: the weights of {backbone!r} are a pickle that holds more than tensors, and is not "
             "loaded, as that would run its code; name a backbone with a model.safetensors"
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError, EOFError, KeyError) as error:
+        if isinstance(error, ValueError) and str(error).startswith("model.backbone"):
+            raise
         raise ValueError(f"model.backbone: the weights of {backbone!r} cannot be read ({first_line(error)})") from error
-    if report["missing_keys"]:
-        some = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ValueError(f"model.backbone: {backbone!r} lacks {len(report['missing_keys'])} tensors ({some} …)")
-    return freeze(model)
 
 
 def _at(revision: str | None) -> dict[str, str]:

@@ -30,7 +30,9 @@ from modulators.backbone import (
 from modulators.base import Modulator, ResidualStream
 from modulators.compiling import compiled
 from modulators.masks import prepared_mask
+from modulators.processes import check_same, frozen_tensors
 from modulators.schedule import asked_of, factor_at, restate
+from modulators.sharding import load_sharded
 
 Batch = dict[str, Any]
 
@@ -133,8 +135,17 @@ class FrozenT5(pl.LightningModule, ABC):
     # How the backbone is treated
 
     def configure_model(self) -> None:
-        if self.model is None:
-            self.take(load_backbone(self.backbone, getattr(torch, self.backbone_dtype)))
+        if self.model is not None:
+            return
+        dtype = getattr(torch, self.backbone_dtype)
+        mesh = self._device_mesh
+        if mesh is None:
+            self.take(load_backbone(self.backbone, dtype))
+            return
+        if self.compiled:
+            raise ValueError("model.compile must be false where the backbone is dealt out over processes (fsdp.yaml)")
+        device = self.trainer.strategy.root_device
+        self.take(load_sharded(self.backbone, self._config, dtype, mesh["data_parallel"], device))
 
     def take(self, model: Any) -> None:
         """Make `model` the backbone: attach what learns to it, and prepare it for training as was asked."""
@@ -144,6 +155,10 @@ class FrozenT5(pl.LightningModule, ABC):
         self._compiled_pass = compiled(model, self.compiled) if self.compiled else None
         self.model = model
         self.train(self.training)
+        # Every process has read what is frozen: DistributedDataParallel, however it is asked for, sends none of it, at
+        # the start or before a step.
+        self._ddp_params_and_buffers_to_ignore = list(frozen_tensors(self))
+        check_same(self)
 
     def train(self, mode: bool = True) -> "FrozenT5":
         """The backbone stays in eval mode: no dropout in it is ever active."""

@@ -12,6 +12,7 @@ from modulators.base import Modulator, ResidualStream
 from modulators.frozen import FrozenT5
 from modulators.geometry import Geometry, Layout, TakesGeometry, lay_out, words_of
 from modulators.hooks import ModulatorHandle, attach
+from modulators.processes import dealt
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
@@ -153,9 +154,12 @@ class ModulatedT5(FrozenT5):
         representations = EntryRepresentations(len(population), self.stream.d_model).to(self.device)
         assert self.handle is not None
         with self.handle.disabled():
-            for rows, input_ids, mask in data.population_batches()[self.trainer.global_rank :: self.trainer.world_size]:
+            batches = data.population_batches()
+            for (rows, input_ids, mask), counts in dealt(batches, self.trainer.global_rank, self.trainer.world_size):
                 mask = mask.to(self.device)
-                representations.update(rows, self.encode(input_ids.to(self.device), mask), mask)
+                hidden = self.encode(input_ids.to(self.device), mask)
+                if counts:
+                    representations.update(rows, hidden, mask)
         encoded = representations.compute().cpu()  # a collective
         layout: Layout | None = None
         if first:

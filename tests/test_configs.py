@@ -22,8 +22,10 @@ QUICK = [
 ]
 # Run by a test of their own; every other configuration is an overlay on field.yaml, or runs alone.
 ALONE = {"field.yaml", "lerp.yaml"}
-OWN_TEST = {"t5_small.yaml", "ddp.yaml", "slurm.yaml", "wandb.yaml", "pretrain_mini.yaml"}
-# slurm.yaml: tests/faults; wandb.yaml: tests/callbacks/test_wandb.py
+OWN_TEST = {
+    *("t5_small.yaml", "ddp.yaml", "fsdp.yaml", "multi_node.yaml", "slurm.yaml", "wandb.yaml", "pretrain_mini.yaml"),
+}
+# slurm.yaml, multi_node.yaml: tests/faults; wandb.yaml: tests/callbacks/test_wandb.py
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +103,24 @@ def test_ddp(wordnet: str, tmp_path: Path) -> None:
     argv = ["--config", "field.yaml", "--config", "ddp.yaml", f"--data.nltk_data={wordnet}", *QUICK, *two]
     done = process("fit", *argv, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow  # tests/modulators/test_sharding.py looks closer
+@pytest.mark.parametrize("name", ["field", "lerp"])
+def test_fsdp(name: str, wordnet: str, tmp_path: Path) -> None:
+    """The overlay, as it is but for the device; then the same run by one process that deals nothing out."""
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--data.batch_size=8"]
+    given = ["--config", name, f"--data.nltk_data={wordnet}", *QUICK]
+    done = process("fit", *given, "--config=fsdp.yaml", *two, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads(Path("run/report.json").read_text())
+    assert report["environment"]["strategy"] == "ShardedStrategy"
+    assert {path.name for path in Path("run/modulator").iterdir()} == {
+        *("README.md", "modulator.safetensors", "modulator_config.json"),
+    }
+    one = ["--trainer.strategy=auto", "--trainer.devices=1", "--data.batch_size=16", "--trainer.max_steps=3"]
+    main()(["fit", "--resume=run", *one])
+    assert json.loads(Path("run/report.json").read_text())["run"]["steps"] == 3
 
 
 @pytest.mark.parametrize("name", ["field.yaml", "lerp.yaml"])

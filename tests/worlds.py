@@ -15,12 +15,25 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import multiprocessing
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
+import benchmarks.wire
 import metrics
-from callbacks import AlphaConvergence, FirstValidation, PentachoronHealth, RelationalAlignment
+from callbacks import (
+    AlphaConvergence,
+    Divergence,
+    FirstValidation,
+    PentachoronHealth,
+    RelationalAlignment,
+    ShardedStrategy,
+)
 from cli.run import quiet
 from datamodules import GlossDataModule, WordNetDataModule
-from modulators import FieldModulator, ModulatedT5, PretrainT5
+from modulators import FieldModulator, ModulatedT5, PretrainT5, attach, load_t5
+from modulators.backbone import stream_of
+from modulators.processes import check_same
+from modulators.sharding import held_bytes, load_sharded
 
 ENTRIES = 60  # of the WordNet that these jobs ask for, with matching: all
 Job = Callable[[], Any]
@@ -60,8 +73,10 @@ def _rank() -> int:
 
 def _trainer(folder: str, **settings: Any) -> pl.Trainer:
     together = {"strategy": "ddp", "devices": world_size(), "use_distributed_sampler": False}
+    if not torch.distributed.is_initialized():
+        together = {"devices": 1}
+        settings.pop("strategy", None)
     return pl.Trainer(
-        **(together if torch.distributed.is_initialized() else {"devices": 1}),
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -69,7 +84,7 @@ def _trainer(folder: str, **settings: Any) -> pl.Trainer:
         enable_checkpointing=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
-        **settings,
+        **(together | settings),
     )
 
 
@@ -184,6 +199,9 @@ def training(
     workers: int = 0,
     save_at: int = 0,
     resume: str | None = None,
+    sharded: bool = False,
+    gradient_checkpointing: bool = False,
+    accumulate: int = 1,
 ) -> dict[str, Any]:
     """Two epochs over 49 of 60 entries with targets of unequal length, to the end: losses, figures and weights.
 
@@ -192,7 +210,7 @@ def training(
     """
     pl.seed_everything(0, verbose=False)
     modulator = partial(FieldModulator, initial_alpha=0.2, expert_ks=(2, 4))
-    module = ModulatedT5(modulator, backbone=backbone, lr=0.01)
+    module = ModulatedT5(modulator, backbone=backbone, lr=0.01, gradient_checkpointing=gradient_checkpointing)
     data = WordNetDataModule(
         backbone=backbone,
         nltk_data=wordnet,
@@ -201,14 +219,19 @@ def training(
         batch_size=batch_size,
         num_workers=workers,
     )
+    spread: dict[str, Any] = {"strategy": ShardedStrategy(), "inference_mode": False} if sharded else {}
     first, watch = FirstValidation(), Watch()
     save = [SaveAt(save_at, f"{folder}/step_{save_at}.ckpt")] if save_at else []
-    trainer = _trainer(folder, max_epochs=2, gradient_clip_val=1.0, callbacks=[first, watch, *save])
+    callbacks: list[pl.Callback] = [first, watch, Divergence(), *save]
+    trainer = _trainer(
+        folder, max_epochs=2, gradient_clip_val=1.0, accumulate_grad_batches=accumulate, callbacks=callbacks, **spread
+    )
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return {
         "losses": watch.losses,
         "validation": [first.figures.get("val/loss", 0.0), float(trainer.callback_metrics["val/loss"])],
         "weights": dict(module.state_dict()),
+        "held": held_bytes(module.model),
     }
 
 
@@ -254,3 +277,67 @@ def disagreement(wordnet: str, backbone: str, folder: str, drift_seen_by: int, r
     trainer.fit(module, datamodule=data)
     assert (drift_seen_by == 0) == (looks[0].stop_reason is not None)
     return trainer.global_step
+
+
+def sharded_figures(n: int, wordnet: str, backbone: str, folder: str) -> dict[str, float]:
+    """`validation` of a backbone that is dealt out: static embeddings and the original and modulated encoder."""
+    pl.seed_everything(0, verbose=False)
+    module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
+    data = WordNetDataModule(
+        backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=n / ENTRIES, batch_size=3
+    )
+    looks = [RelationalAlignment(bootstrap=0), PentachoronHealth(n=50)]
+    trainer = _trainer(folder, callbacks=looks, strategy=ShardedStrategy(), inference_mode=False)
+    (figures,) = trainer.validate(module, datamodule=data, verbose=False)
+    return dict(figures)
+
+
+def hook_order(backbone: str) -> dict[str, Any]:
+    """What a modulator's hook finds on a block that is dealt out, and whether the weights are those that were read."""
+    plain, _ = load_t5(backbone)
+    mesh = init_device_mesh("cpu", (world_size(),))
+    model = load_sharded(backbone, plain.config, torch.float32, mesh, torch.device("cpu"))
+    whole = {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in _named(model)}
+    assert plain.lm_head.weight is not plain.shared.weight
+    found: dict[str, Any] = {"same": all(torch.equal(tensor, whole[name]) for name, tensor in _named(plain))}
+
+    class Looks(FieldModulator):
+        """Notes whether the weights of the block before which it is called are there."""
+
+        def forward(self, residual: Any, layer: int, token_ids: Any = None, alpha_scale: float = 1.0) -> Any:
+            weight = model.encoder.block[layer].layer[0].SelfAttention.q.weight
+            seen.append([layer, not isinstance(weight, DTensor), str(residual.dtype)])
+            return super().forward(residual, layer, token_ids, alpha_scale)
+
+    seen: list[Any] = []
+    modulator = Looks(stream_of(model.config))
+    attach(model, modulator)
+    ids = torch.tensor([[5, 6, 7, 1]])
+    model(input_ids=ids, labels=ids).loss.backward()
+    weight = model.encoder.block[0].layer[0].SelfAttention.q.weight
+    return found | {"seen": seen, "dropped": isinstance(weight, DTensor)}
+
+
+def other_weights(backbone: str) -> str:
+    """What is said when the last process has another element in one of its frozen tensors."""
+    model, _ = load_t5(backbone)
+    check_same(model)
+    if _rank() == world_size() - 1:
+        model.decoder.block[1].layer[2].DenseReluDense.wo.weight.data[3, 2] += 1e-3
+    try:
+        check_same(model)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def wire(backbone: str, folder: str) -> dict[str, Any]:
+    """What `benchmarks/wire.py` counts, of the field."""
+    module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
+    torch.distributed.all_reduce(torch.ones(1))  # the connections are made here
+    found = benchmarks.wire.train(_rank(), module, load_t5(backbone)[0], "ours", {})
+    return {key: found[key] for key in ("at the start", "a step", "trainable")}
+
+
+def _named(model: torch.nn.Module) -> Any:
+    return model.named_parameters(remove_duplicate=False)
