@@ -7,7 +7,9 @@ read is the very tensor that this batch has given, on any device and by any kern
 computed when it is first trained on, so nothing is waited for, and a run that is resumed fills the cache anew.
 """
 
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -218,6 +220,8 @@ def mapped(size: int, folder: Path) -> Tensor:
     """
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if size > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):  # not on a Mac; without it a full disk would show as a crash, later
                 os.posix_fallocate(file.fileno(), 0, size)
