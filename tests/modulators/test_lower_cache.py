@@ -14,6 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration, UMT5Config, UMT5F
 from datamodules import WordNetDataModule
 from modulators import FieldModulator, LerpModulator, ModulatedT5
 from modulators.adapted import AdaptedT5
+from modulators.arguments import check_cache
 from modulators.backbone import freeze
 from modulators.halves import lower_half, upper_half
 from modulators.lower_cache import CacheSize, Caching, mapped
@@ -216,9 +217,11 @@ def test_members_stay(where: dict[str, str]) -> None:
         ({"cache_folder": "/no/such"}, "model.cache_folder: no folder /no/such"),
     ],
 )
-def test_wrong_settings(settings: dict[str, Any], said: str, where: dict[str, str]) -> None:
+def test_wrong_settings(settings: dict[str, Any], said: str) -> None:
+    right = {"layers": [1], "cache": "memory", "cache_dtype": None, "cache_limit_gib": 4.0, "cache_folder": None}
+    check_cache(**right)
     with pytest.raises(ValueError, match=said):
-        LERP.func(LERP.args[0], backbone=where["backbone"], **{"layers": [1], "cache": "memory", **settings})
+        check_cache(**{**right, **settings})
 
 
 def test_refused_runs(where: dict[str, str]) -> None:
