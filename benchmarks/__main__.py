@@ -32,6 +32,7 @@ TITLES = {
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
     "fuse": "A fused LERP, against the plain one",
+    "cached": "Cached lower layers, against full fine-tuning",
 }
 INTRO = """\
 # Benchmarks

@@ -98,6 +98,16 @@ def _check_together(keys: Keys, subcommand: str) -> None:
             check_alignment(own["n_geometric_dims"], sizes.d_model)
         if subcommand == "fit" and geometry["kind"] == "none" and own.get("learnable_alpha") is False:
             raise ValueError("model.modulator: it has no trainable parameter; use validate instead of fit")
+    if subcommand == "fit" and arguments.get("cache") is not None:
+        if keys.classes["data"].name != "WordNetDataModule":
+            raise ValueError(
+                f"model.cache: it keeps the batches of a WordNetDataModule, and data is a {keys.classes['data'].name}"
+            )
+        if _values(keys, "data")["regroup"] is True:
+            raise ValueError(
+                f"model.cache is {arguments['cache']}, and data.regroup is true; a cache is of batches that keep their "
+                "members: leave data.regroup out, or set model.cache to null"
+            )
     steps = planned_steps(keys.values.get("trainer", {}))
     if subcommand == "fit" and steps is not None:
         check_steps(str(arguments.get("schedule", "cosine")), steps)  # pre-training knows no other

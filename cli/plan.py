@@ -25,6 +25,7 @@ from datamodules.ragged import IntArray
 from modulators.adapted import AdaptedT5
 from modulators.backbone import freeze
 from modulators.frozen import FrozenT5
+from modulators.lower_cache import CacheSize
 from pages.wording import number
 
 # Beyond it a forward pass with random weights takes minutes and the memory of the training itself.
@@ -61,6 +62,8 @@ def plan(
         if subcommand == "fit":
             facts["training"] = _training(data, given.trainer, trainer.world_size)
             if isinstance(module, FrozenT5):
+                if module.caching.where is not None:
+                    facts["cache"] = _cache(module, data)
                 facts["memory"] = _memory(module, model, data)
                 facts["checkpoint"] = _checkpoint(module, given.checkpoint)
         if asks:
@@ -169,6 +172,14 @@ def _memory(module: FrozenT5, model: Any, data: WordNetDataModule) -> dict[str, 
     return found | {"total": sum(int(found[part]) for part in parts)}
 
 
+def _cache(module: FrozenT5, data: WordNetDataModule) -> dict[str, Any]:
+    """Of all processes together."""
+    stream = getattr(torch, module.backbone_dtype)
+    size = CacheSize.of(module.caching, module.layers[0], data.batch_shapes(), module.stream.d_model, stream)
+    where = "on disk" if module.caching.where == "disk" else "in memory"
+    return {"bytes": size.bytes, "exact": size.exact, "told": size.told(where)}
+
+
 def _learned_bytes(module: FrozenT5) -> int:
     if isinstance(module, AdaptedT5):
         return 4 * module.plan.parameters
@@ -266,6 +277,8 @@ def told(facts: dict[str, Any]) -> str:
     )
     if (memory := facts.get("memory")) is not None:
         rows += _memory_rows(memory)
+    if (cache := facts.get("cache")) is not None:
+        rows.append(("cache", f"{cache['told']}; batches keep their members"))
     if (checkpoint := facts.get("checkpoint")) is not None:
         kept = "all kept" if checkpoint["kept"] == -1 else f"the newest {checkpoint['kept']} kept"
         rows.append(("checkpoint", f"≈ {_mib(checkpoint['bytes'])} each, {kept}"))

@@ -246,6 +246,10 @@ class ModulantCLI(LightningCLI):
         backbone = config.model.get("init_args", {}).get("backbone")
         if backbone is not None and "backbone" in config.data.get("init_args", {}):
             config.data.init_args.backbone = backbone
+        # A model that keeps what its frozen layers make of a batch needs the same batches each epoch.
+        data = config.data.get("init_args", {})
+        if config.model.get("init_args", {}).get("cache") and "regroup" in data and data.regroup is None:
+            data.regroup = False
         resume = self.command.resume
         if resume is not None:
             try:

@@ -41,6 +41,9 @@ class WordNetDataModule(CorpusDataModule):
         nltk_data: a folder with a WordNet to read instead of the bundled one.
         pad_to_multiple_of: what the lengths of a batch are rounded up to: fewer shapes, for whatever prepares itself
             for each one (CUDA graphs, a static compiler), at the price of more padding.
+        regroup: draw which examples share a batch anew each epoch; false draws it once a run, and only the order of
+            the batches anew, which a cache of frozen layers needs. None: true, unless the command line finds that the
+            model asks for a cache.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -58,6 +61,7 @@ class WordNetDataModule(CorpusDataModule):
         nltk_data: str | None = None,
         order_seed: int | None = None,
         pad_to_multiple_of: int = 1,
+        regroup: bool | None = None,
     ) -> None:
         check_wordnet(batch_size, val_fraction, matching, seed, order_seed, num_workers, prompts, pad_to_multiple_of)
         super().__init__(batch_size, val_fraction, seed, nltk_data)
@@ -65,6 +69,7 @@ class WordNetDataModule(CorpusDataModule):
             self.order_seed = order_seed
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.regroup = regroup is None or regroup
         self.prompts: Iterable[str] | None = read_prompts(prompts)
         self._only_asked = False
 
@@ -113,6 +118,7 @@ class WordNetDataModule(CorpusDataModule):
             "real_target_token_share": real_token_share(self._target_lengths, parts, self.pad_to_multiple_of),
             "seed": self.seed,
             "order_seed": self.order_seed,
+            "regroup": self.regroup,
         }
 
     def examples(self, n: int) -> dict[str, Any]:
@@ -125,14 +131,43 @@ class WordNetDataModule(CorpusDataModule):
 
     def _deal(self, epoch: int) -> list[IntArray]:
         """Batches, as positions in the training entries."""
+        if self.regroup:
+            return self._grouped(epoch)
+        batches = self._run_batches
+        return [batches[i] for i in np.random.default_rng((self.order_seed, epoch)).permutation(len(batches))]
+
+    def _grouped(self, epoch: int) -> list[IntArray]:
         return epoch_batches(self._train_lengths, self._shared_size, self.order_seed, epoch, self._target_lengths)
+
+    @property
+    def _run_batches(self) -> list[IntArray]:
+        """Those of each epoch of a run that does not regroup; a batch's place here is its number."""
+        return self._grouped(0)
+
+    def batch_shapes(self) -> list[tuple[int, int]]:
+        """Examples and padded tokens of this process's part of each of a run's batches, by their numbers.
+
+        Raises:
+            ValueError: an epoch's batches are others than the last one's.
+        """
+        if self.regroup:
+            raise ValueError("model.cache: its batches must keep their members; set data.regroup to false")
+        pairs = self._training_pairs()
+        shapes = (pairs.collate(rows.tolist())["input_ids"].shape for rows in self._run_batches)
+        return [(examples, longest) for examples, longest in shapes]
 
     def _per_epoch(self) -> int:
         return batches_per_epoch(len(self._train_lengths), self._shared_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        pairs = _SharedPairs(self.corpus, self.corpus.trained, *self._place, self.pad_to_multiple_of)
-        return self._loader(pairs, self._sampler())
+        return self._loader(self._training_pairs(), self._sampler())
+
+    def _training_pairs(self) -> "_SharedPairs":
+        batches = None if self.regroup else self._run_batches
+        return _SharedPairs(self.corpus, self.corpus.trained, *self._place, self.pad_to_multiple_of, batches)
+
+    def _plan(self) -> dict[str, Any]:
+        return {**super()._plan(), "data.regroup": self.regroup}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The held-out entries, each on exactly one process.
@@ -209,16 +244,29 @@ class _Pairs(_Rows):
 
 
 class _SharedPairs(_Pairs):
-    """The same, of batches that several processes share: only this one's part is put together."""
+    """The same, of batches that several processes share: only this one's part is put together.
 
-    def __init__(self, corpus: Corpus, rows: IntArray, rank: int, world: int, multiple: int) -> None:
+    Args:
+        batches: where all epochs have the same: a batch then has its ``number`` among them, an int of Python's, which
+            stays off the device.
+    """
+
+    def __init__(
+        self, corpus: Corpus, rows: IntArray, rank: int, world: int, multiple: int, batches: list[IntArray] | None
+    ) -> None:
         super().__init__(corpus, rows)
         self._rank, self._world, self._multiple = rank, world, multiple
+        self._numbers: IntArray | None = None
+        if batches is not None:
+            self._numbers = np.empty(len(rows), dtype=np.int64)
+            for number, members in enumerate(batches):
+                self._numbers[members] = number
 
     def collate(self, rows: Sequence[int]) -> dict[str, Any]:
         index = np.asarray(rows)
         sources, targets = self._sources.rows(index), self._targets.rows(index)
-        return shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)
+        batch = shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)
+        return batch if self._numbers is None else {**batch, "number": int(self._numbers[index[0]])}
 
 
 class _Prompts(Dataset[str]):

@@ -17,8 +17,9 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
-from modulators.arguments import Adapter, BackboneDtype, Compile, Schedule, check_adapted
+from modulators.arguments import Adapter, BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, check_adapted
 from modulators.frozen import FrozenT5
+from modulators.lower_cache import Caching
 from storage import storing, write_whole
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
@@ -102,6 +103,13 @@ class AdaptedT5(FrozenT5):
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
         compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
         seed: of the randomly initialised encoder that figures are compared with.
+        cache: keep what the blocks below `layers` make of each training batch, and compute it once a run: in
+            ``memory``, that of the model's device, or on ``disk``, in a memory-mapped file; null computes it at each
+            step. Batches then keep their members over the run. The layers must not hold 0.
+        cache_dtype: what is kept; null is the stream's own precision. ``bfloat16`` of a stream in fp32 takes half the
+            room and rounds, so that the run is another one.
+        cache_limit_gib: the most that a process may keep.
+        cache_folder: where the file of ``disk`` goes; null is the run folder.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; no peft.
@@ -123,10 +131,15 @@ class AdaptedT5(FrozenT5):
         gradient_checkpointing: bool = False,
         compile: Compile = False,
         seed: int = 42,
+        cache: CachePlace | None = None,
+        cache_dtype: StoredDtype | None = None,
+        cache_limit_gib: float = 4.0,
+        cache_folder: str | None = None,
     ) -> None:
         check_adapted(
-            adapter, n_parameters, backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed
-        )
+            adapter, n_parameters, backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed,
+            cache, cache_dtype, cache_limit_gib, cache_folder,
+        )  # fmt: skip
         super().__init__(
             "adapter",
             backbone,
@@ -138,6 +151,7 @@ class AdaptedT5(FrozenT5):
             gradient_checkpointing,
             compile,
             seed,
+            Caching(cache, cache_dtype, cache_limit_gib, cache_folder),
         )
         self.modulator = None
         self.adapter, self.n_parameters = adapter, n_parameters

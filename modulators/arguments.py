@@ -19,6 +19,8 @@ BackboneDtype = Literal["float32", "bfloat16"]
 Compile = bool | Literal["reduce-overhead"]
 Schedule = Literal["cosine", "constant"]
 Adapter = Literal["lora", "ia3"]
+CachePlace = Literal["memory", "disk"]
+StoredDtype = Literal["float32", "bfloat16"]
 GeometryKind = Literal["wordnet", "shuffled", "random", "part_of_speech", "none"]
 SUPPORTED = ("t5", "umt5")  # kinds of backbones
 MAX_ANCHORS = 20_000  # their similarities take its square times 4 bytes
@@ -63,6 +65,10 @@ def check_frozen(
     backbone_dtype: str,
     compile: Compile,
     seed: int,
+    cache: str | None,
+    cache_dtype: str | None,
+    cache_limit_gib: float,
+    cache_folder: str | None,
 ) -> None:
     """What every training over a frozen T5 asks."""
     if not 0 < lr < float("inf"):
@@ -84,6 +90,30 @@ def check_frozen(
             check_layers(layers, sizes.n_layers, "model.layers")
         elif not layers:
             check_layers(layers, 0, "model.layers")
+    check_cache(layers, cache, cache_dtype, cache_limit_gib, cache_folder)
+
+
+def check_cache(
+    layers: Literal["all"] | list[int],
+    cache: str | None,
+    cache_dtype: str | None,
+    cache_limit_gib: float,
+    cache_folder: str | None,
+) -> None:
+    """Of frozen lower layers."""
+    if cache not in (None, *get_args(CachePlace)):
+        raise ValueError(f"model.cache is {cache!r}; it must be memory, disk or null")
+    if cache_dtype not in (None, *get_args(StoredDtype)):
+        raise ValueError(f"model.cache_dtype is {cache_dtype!r}; it must be float32, bfloat16 or null")
+    if not 0 < cache_limit_gib < math.inf:
+        raise ValueError(f"model.cache_limit_gib is {cache_limit_gib}; it must be positive and finite")
+    if cache_folder is not None and not os.path.isdir(cache_folder):
+        raise ValueError(f"model.cache_folder: no folder {cache_folder}; name one, or null for the run folder")
+    if cache is not None and (isinstance(layers, str) or 0 in layers):
+        raise ValueError(
+            f"model.cache is {cache}, and model.layers ({layers}) holds layer 0: nothing below it is frozen; name "
+            "upper layers alone, such as [3, 4, 5], or set model.cache to null"
+        )
 
 
 def check_adapted(
@@ -97,13 +127,20 @@ def check_adapted(
     backbone_dtype: str,
     compile: Compile,
     seed: int,
+    cache: str | None,
+    cache_dtype: str | None,
+    cache_limit_gib: float,
+    cache_folder: str | None,
 ) -> None:
     if adapter not in get_args(Adapter):
         raise ValueError(f"model.adapter is {adapter!r}; it must be lora or ia3")
     check_positive("model.n_parameters", n_parameters)
     if importlib.util.find_spec("peft") is None:
         raise ValueError("model: modulators.AdaptedT5 needs peft, which is not installed; pip install peft")
-    check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed)
+    check_frozen(
+        backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed,
+        cache, cache_dtype, cache_limit_gib, cache_folder,
+    )  # fmt: skip
 
 
 def check_pretraining(

@@ -7,10 +7,13 @@ and its optimizer are the same for both, so that nothing else differs between a 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import astuple
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -29,6 +32,7 @@ from modulators.backbone import (
 )
 from modulators.base import Modulator, ResidualStream
 from modulators.compiling import compiled
+from modulators.lower_cache import Caching, LowerCache
 from modulators.masks import prepared_mask
 from modulators.processes import check_same, frozen_tensors
 from modulators.schedule import asked_of, factor_at, restate
@@ -63,6 +67,7 @@ class FrozenT5(pl.LightningModule, ABC):
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
         compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
         seed: of the randomly initialised encoder that figures are compared with.
+        caching: whether, and how, to keep what the blocks below `layers` make of each training batch.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
@@ -83,10 +88,11 @@ class FrozenT5(pl.LightningModule, ABC):
         gradient_checkpointing: bool,
         compile: Compile,
         seed: int,
+        caching: Caching,
     ) -> None:
         super().__init__()
         self._learns = learns
-        check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed)
+        check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed, *astuple(caching))
         self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
         self.backbone_dtype, self.schedule = backbone_dtype, schedule
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
@@ -97,6 +103,8 @@ class FrozenT5(pl.LightningModule, ABC):
         self.model: Any = None
         self.handle = None
         self._compiled_pass: Callable[..., Any] | None = None
+        self.caching = caching
+        self.cache: LowerCache | None = None
         self.quality = AnswerQuality()
         self.asking = Asking()  # how `predict` asks
 
@@ -153,6 +161,9 @@ class FrozenT5(pl.LightningModule, ABC):
         if self.gradient_checkpointing:
             checkpoint_activations(model)
         self._compiled_pass = compiled(model, self.compiled) if self.compiled else None
+        if self.caching.where is not None:
+            tells = self.modulator is not None
+            self.cache = LowerCache(self.caching, model.encoder, self.layers[0], bool(self.compiled), tells)
         self.model = model
         self.train(self.training)
         # Every process has read what is frozen: DistributedDataParallel, however it is asked for, sends none of it, at
@@ -216,13 +227,14 @@ class FrozenT5(pl.LightningModule, ABC):
 
     def forward(self, batch: Batch) -> Any:
         """T5's output for a batch: loss and logits (B, T, V)."""
+        ids = batch["input_ids"]
+        mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
+        if self.cache is not None and "number" in batch:  # a training batch
+            inputs = {"encoder_outputs": (self.cache(batch["number"], ids, mask),)}
+        else:
+            inputs = {"input_ids": ids}
         run = self._compiled_pass or self.model
-        return run(
-            input_ids=batch["input_ids"],
-            attention_mask=prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded")),
-            labels=batch["labels"],
-            use_cache=False,
-        )
+        return run(**inputs, attention_mask=mask, labels=batch["labels"], use_cache=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean over target tokens; under several processes, this one's part of it.
@@ -296,6 +308,28 @@ class FrozenT5(pl.LightningModule, ABC):
         scheduler = LambdaLR(optimizer, lambda step: factor_at(self.schedule, step, max(int(min(steps, 2**62)), 1)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Raises:
+        ValueError: a cache that no such run can have, or a larger one than its limit.
+        StorageError: the disk has no room for it.
+        """
+        if self.cache is None:
+            return
+        trainer = self.trainer
+        data: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "batch_shapes"):
+            raise ValueError("model.cache: it keeps the batches of a WordNetDataModule, and the run has none")
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise ValueError("model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp")
+        told = self.cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
+        if trainer.is_global_zero:
+            each = f", in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
+            print(f"caching {told}{each}; batches keep their members", flush=True)
+
+    def on_fit_end(self) -> None:
+        if self.cache is not None:
+            self.cache.close()
+
     def on_train_start(self) -> None:
         """Rates and weight decay of a resumed run are those asked for now, not those of the checkpoint."""
         restate(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._asked)
@@ -314,6 +348,7 @@ class FrozenT5(pl.LightningModule, ABC):
             "vocab_size": self.stream.vocab_size,
             **self._about(),
             "layers": self.layers,
+            **({"cache": self.cache.describe()} if self.cache is not None else {}),
             "trainable_parameters": trainable,
             "frozen_parameters": frozen,
             "lr": self.lr,

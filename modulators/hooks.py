@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from modulators.arguments import check_layers
 from modulators.base import Modulator, Prepared
+from modulators.halves import TOKEN_IDS
 from modulators.summary import Summary, summarise
 
 _numbers = count()  # several modulators may sit on one model: each handle's argument has its own name
@@ -122,6 +123,8 @@ class ModulatorHandle:
         self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         token_ids = kwargs.get("input_ids", args[0] if args else None)
+        if token_ids is None:  # an upper half, which reads hidden states
+            token_ids = kwargs.get(TOKEN_IDS)
         now = _Pass(self._active, self._alpha_scale, token_ids)
         # A modulator with a forward of its own may know of nothing that is prepared.
         if now.active and type(self.modulator).forward is Modulator.forward:
@@ -132,6 +135,7 @@ class ModulatorHandle:
         self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kwargs = dict(kwargs)
+        kwargs.pop(TOKEN_IDS, None)
         # A block called on its own, outside the encoder, was announced by nobody.
         now: _Pass = kwargs.pop(self._argument, _Pass(self._active, self._alpha_scale, None))
         if not now.active or layer not in self.layers:

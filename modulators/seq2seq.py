@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from metrics import EntryRepresentations
-from modulators.arguments import BackboneDtype, Compile, Schedule, refuse_geometry
+from modulators.arguments import BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, refuse_geometry
 from modulators.base import Modulator, ResidualStream
 from modulators.frozen import FrozenT5
 from modulators.geometry import Geometry, Layout, TakesGeometry, lay_out, words_of
 from modulators.hooks import ModulatorHandle, attach
+from modulators.lower_cache import Caching
 from modulators.processes import dealt
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
@@ -38,6 +39,13 @@ class ModulatedT5(FrozenT5):
         seed: of the randomly initialised encoder that figures are compared with.
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
         geometry: how its embeddings are laid out; null leaves the modulator's own.
+        cache: keep what the blocks below `layers` make of each training batch, and compute it once a run: in
+            ``memory``, that of the model's device, or on ``disk``, in a memory-mapped file; null computes it at each
+            step. Batches then keep their members over the run. The layers must not hold 0.
+        cache_dtype: what is kept; null is the stream's own precision. ``bfloat16`` of a stream in fp32 takes half the
+            room and rounds, so that the run is another one.
+        cache_limit_gib: the most that a process may keep.
+        cache_folder: where the file of ``disk`` goes; null is the run folder.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a
@@ -60,6 +68,10 @@ class ModulatedT5(FrozenT5):
         seed: int = 42,
         schedule: Schedule = "cosine",
         geometry: Geometry | None = None,
+        cache: CachePlace | None = None,
+        cache_dtype: StoredDtype | None = None,
+        cache_limit_gib: float = 4.0,
+        cache_folder: str | None = None,
     ) -> None:
         super().__init__(
             "modulator",
@@ -72,6 +84,7 @@ class ModulatedT5(FrozenT5):
             gradient_checkpointing,
             compile,
             seed,
+            Caching(cache, cache_dtype, cache_limit_gib, cache_folder),
         )
         try:
             self.modulator = modulator(self.stream)
@@ -109,6 +122,7 @@ class ModulatedT5(FrozenT5):
         return cast(TakesGeometry, self.modulator)
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self._lay_out()
 
     def on_validation_start(self) -> None:

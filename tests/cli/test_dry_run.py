@@ -14,6 +14,7 @@ QUICK = ["--report.figures=false", "--relational.baselines=false", "--relational
 def test_what_is_said_is_what_is_done(call: Call, wordnet: str) -> None:
     argv = ["fit", "--config", "field.yaml", "--data.nltk_data", wordnet, *QUICK, "--trainer.max_epochs", "2"]
     argv += ["--trainer.accumulate_grad_batches", "4", "--trainer.limit_train_batches", "5"]
+    argv += ["--model.layers", "[4, 5]", "--model.cache", "memory"]
     said = call(*argv, "--dry-run=json")
     assert (said.code, said.err) == (0, "")
     facts = json.loads(said.out)
@@ -28,10 +29,12 @@ def test_what_is_said_is_what_is_done(call: Call, wordnet: str) -> None:
     for told, group in zip(facts["model"]["groups"], checkpoint["optimizer_states"][0]["param_groups"], strict=True):
         assert (told["name"], told["lr"]) == (group["name"], group["initial_lr"])
     assert facts["data"]["train_entries"] == 180
+    assert facts["cache"]["bytes"] == report["model"]["describe"]["cache"]["bytes"]
     # another one would go beside it
     page = call(*argv, "--dry-run").out
     assert "run folder   runs/field/version_1" in page
     assert "2 epochs of 2 steps, 4 in all" in page
+    assert "cache        layers 0–3 of 180 entries" in page
     assert [path.name for path in Path("runs/field").iterdir()] == ["version_0"]
 
 

@@ -112,6 +112,12 @@ def test_values_are_those_that_win(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (("--config", "field.yaml", "--trainer.callbacks+", "EarlyStoping"), ("did you mean EarlyStopping?",)),
         (("--config", "field.yaml", "--model", "AdaptedT5"), ("model.adapter is missing", "lora or ia3")),
         (("--config", "field.yaml", "--model.backbone", "x.npy/"), ()),
+        (("--config", "field.yaml", "--model.cache", "memory"), ("model.cache", "layer 0", "[3, 4, 5]")),
+        (
+            ("--config", "field.yaml", "--model.layers=[3]", "--model.cache", "disk", "--data.regroup", "true"),
+            ("data.regroup is true", "set model.cache to null"),
+        ),
+        (("--config", "field.yaml", "--model.cache_folder", "nowhere"), ("model.cache_folder: no folder nowhere",)),
         (("--config", "field.yaml", "--model.seed", str(2**63)), ("model.seed", "at most")),
         (("--config", "field.yaml", "--seed_everything", str(2**32)), ("it must be at most 4294967295",)),
         (("--config", "field.yaml", "--trainer.gradient_clip_val", ".nan"), ("trainer.gradient_clip_val is .nan",)),
