@@ -11,7 +11,8 @@ would cast it first), and its backward pass comes before FSDP drops the weights:
 FSDP. A test holds that.
 
 **Loading.** The model is made on no device and sharded there; then each process reads from the files, which are mapped
-and not read whole, the rows that it holds. No process ever holds more than its shard, the embeddings, and a tensor.
+and not read whole, the rows that it holds. No process ever holds more than its shard, the embeddings (for a moment once
+for each place that they are used in), and a tensor.
 """
 
 import json
