@@ -167,7 +167,7 @@ def compiling(now: Setting) -> list[Row]:
             rows.append(
                 {
                     "what": f"{now.shape}, compile: {str(how).lower()}, {name} at all layers, against eager, tf32; "
-                    f"{warm:.0f} s to compile",
+                    f"{warm:.0f} s to {'compile' if now.cuda else 'trace, and no code made'}",
                     "ours": milliseconds(seconds["compiled"]),
                     "plain": milliseconds(seconds["eager"]),
                     "ratio": str(ratio(seconds["compiled"], seconds["eager"])),
