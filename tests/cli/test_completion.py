@@ -37,7 +37,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("modulant-probe c", {"controls"}),
         ("python other.py f", {"file.txt"}),
         ("modulant fit --config l", {"lerp.yaml"}),
-        ("modulant fit --config m", {"mine.yaml"}),
+        ("modulant fit --config m", {"mine.yaml", "multi_node.yaml"}),
         ("modulant fit -c controls/ra", {"controls/random.yaml"}),
         ("modulant fit --model.l", {"--model.layers", "--model.lr"}),
         ("modulant fit --model.backbone_dtype ", {"float32", "bfloat16"}),

@@ -51,7 +51,7 @@ def test_it_is_the_same_corpus(
 
 
 def test_another_tokenizer_setting_or_wordnet_has_a_file_of_its_own(
-    cache: Path, small: Lexicon, tokenizer: Any
+    cache: Path, small: Lexicon, lexicon: Lexicon, tokenizer: Any
 ) -> None:
     from tokenizers import AddedToken
     from transformers import AutoTokenizer
@@ -62,7 +62,7 @@ def test_another_tokenizer_setting_or_wordnet_has_a_file_of_its_own(
         corpus_cache.file_for(small, tokenizer, ("all",)),
         corpus_cache.file_for(small, tokenizer, ("single_token",)),
         corpus_cache.file_for(small, other, ("all",)),
-        corpus_cache.file_for(Lexicon.load(), tokenizer, ("all",)),
+        corpus_cache.file_for(lexicon, tokenizer, ("all",)),
     }
     assert len(files) == 4
 

@@ -47,6 +47,7 @@ def off(found: dict[str, Any], expected: dict[str, Any], skipped: int = 0) -> li
     return wrong
 
 
+@pytest.mark.slow
 def test_two_processes_of_a_backbone_that_is_dealt_out(tmp_path: Path) -> None:
     """One start of the processes for all of it: that is what costs."""
     wordnet, backbone = str(runs.small_wordnet(tmp_path / "wordnet", 48)), runs.tiny_backbone(tmp_path / "backbone")
