@@ -45,6 +45,8 @@ class _Tables(NamedTuple):
     by_entry: Tensor  # (10, 8 · 6): −1 for c, d, g and h, in the column of each factor that is this entry of G
     signs: Tensor  # (6, 1, 1)
     scale: Tensor  # (kinds, 1): 1 / (k!)²
+    order: Tensor  # (features,) each kind's edges and volume together, of all edges and then all volumes
+    unorder: Tensor  # (features,) the other way
 
 
 def shape_features(
@@ -79,42 +81,71 @@ def plain_shape_features(
 class _Shapes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vertices: Tensor, ks: tuple[int, ...]) -> Tensor:
-        tables = _tables(ks, vertices.device, vertices.dtype)
-        differences = vertices.index_select(0, tables.ends) - vertices.index_select(0, tables.starts)
-        squared = differences.square().sum(1)  # (edges, points)
-        gram = _gram(squared, tables, len(ks))
-        upper, lower = _minors(gram, tables)
-        volumes = (tables.signs * upper * lower).sum(0) * tables.scale  # (kinds, points)
+        features, differences, gram = features_of(vertices, ks)
         ctx.save_for_backward(differences, gram)
         ctx.ks = ks
-        parts, edge = [], 0
-        for kind, k in enumerate(ks):
-            n = k * (k + 1) // 2
-            parts += [squared[edge : edge + n], volumes[kind : kind + 1]]
-            edge += n
-        return torch.cat(parts)
+        return features
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         differences, gram = ctx.saved_tensors
-        ks: tuple[int, ...] = ctx.ks
-        tables = _tables(ks, grad.device, grad.dtype)
-        edges, volumes, row = [], [], 0
-        for k in ks:
-            n = k * (k + 1) // 2
-            edges.append(grad[row : row + n])
-            volumes.append(grad[row + n : row + n + 1])
-            row += n + 1
-        by_edge, by_volume = torch.cat(edges), torch.cat(volumes) * tables.scale
-        upper, lower = _minors(gram, tables)
-        weight = tables.signs * by_volume
-        by_minor = torch.stack([weight * lower, weight * upper]).unsqueeze(1)  # (2, 1, 6, kinds, points)
-        partners = gram.index_select(0, tables.partners).view(2, 4, 6, *gram.shape[1:])
-        by_gram = tables.by_entry @ (by_minor * partners).view(48, gram[0].numel())  # (10, kinds · points)
-        by_edge = torch.addmm(by_edge, tables.by_edge, by_gram.view(tables.by_edge.shape[1], differences.shape[-1]))
-        pull = 2 * by_edge.unsqueeze(1) * differences  # (edges, dim, points); each edge pulls at its two ends
-        return (tables.at_vertex @ pull.flatten(1)).view(len(tables.at_vertex), *pull.shape[1:]), None
+        return gradient_of_features(grad, differences, gram, ctx.ks), None
+
+
+def features_of(vertices: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """`shape_features`, and what its gradient needs: edge vectors (edges, dim, N) and Gram entries (10, kinds, N)."""
+    tables = _tables(ks, vertices.device, vertices.dtype)
+    differences = vertices.index_select(0, tables.ends) - vertices.index_select(0, tables.starts)
+    squared = differences.square().sum(1)  # (edges, points)
+    gram = _gram(squared, tables, len(ks))
+    upper, lower = _minors(gram, tables)
+    volumes = (tables.signs * upper * lower).sum(0) * tables.scale  # (kinds, points)
+    return torch.cat([squared, volumes]).index_select(0, tables.order), differences, gram
+
+
+def gradient_of_features(by_features: Tensor, differences: Tensor, gram: Tensor, ks: tuple[int, ...]) -> Tensor:
+    """The gradient with respect to the vertices, (vertices, dim, N)."""
+    tables = _tables(ks, gram.device, gram.dtype)
+    by_edge, by_volume = by_features.index_select(0, tables.unorder).split([len(differences), len(ks)])
+    weight = tables.signs * (by_volume * tables.scale)
+    upper, lower = _minors(gram, tables)
+    by_minor = torch.stack([weight * lower, weight * upper]).unsqueeze(1)  # (2, 1, 6, kinds, points)
+    partners = gram.index_select(0, tables.partners).view(2, 4, 6, *gram.shape[1:])
+    by_gram = tables.by_entry @ (by_minor * partners).view(48, gram[0].numel())  # (10, kinds · points)
+    by_edge = torch.addmm(by_edge, tables.by_edge, by_gram.view(tables.by_edge.shape[1], differences.shape[-1]))
+    pull = (2 * by_edge).unsqueeze(1) * differences  # (edges, dim, points); each edge pulls at its two ends
+    return (tables.at_vertex @ pull.flatten(1)).view(len(tables.at_vertex), *pull.shape[1:])
+
+
+class FeatureRows(NamedTuple):
+    """Where each kind's features stand, when all kinds are padded to the longest and one row more, (kinds, length)."""
+
+    length: int
+    padded: Tensor  # (kinds · length,) the feature of each place; one beyond the last for none
+    place: Tensor  # (features,) the place of each feature
+    sizes: Tensor  # (kinds, 1, 1) how many a kind has
+    is_feature: Tensor  # (kinds, length, 1) 1 or 0
+
+
+@lru_cache(maxsize=32)
+def rows_of_features(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> FeatureRows:
+    """Indices between features as `shape_features` orders them and padded ones."""
+    sizes = [k * (k + 1) // 2 + 1 for k in ks]
+    length, none = max(sizes) + 1, sum(sizes)
+    padded = torch.full((len(ks), length), none)
+    place: list[int] = []
+    for kind, size in enumerate(sizes):
+        first = sum(sizes[:kind])
+        padded[kind, :size] = torch.arange(first, first + size)
+        place += range(kind * length, kind * length + size)
+    return FeatureRows(
+        length=length,
+        padded=padded.flatten().to(device),
+        place=torch.tensor(place, device=device),
+        sizes=torch.tensor(sizes, device=device, dtype=dtype).view(-1, 1, 1),
+        is_feature=(padded < none).to(device, dtype)[:, :, None],
+    )
 
 
 def _gram(squared: Tensor, tables: _Tables, kinds: int) -> Tensor:
@@ -177,6 +208,10 @@ def _tables(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _T
         for product, entry in enumerate(entries):
             by_entry[entry, n, product] = -1 if n % 4 > 1 else 1
 
+    order: list[int] = []
+    for kind, k in enumerate(ks):
+        order += [*(number[kind, i, j] for i, j in combinations(range(k + 1), 2)), n_edges + kind]
+
     def integers(rows: Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor([value for row in rows for value in row], device=device)
 
@@ -194,4 +229,6 @@ def _tables(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _T
         by_entry=reals(by_entry, len(_ENTRIES), 48),
         signs=reals(_SIGNS, 6, 1, 1),
         scale=reals([1 / factorial(k) ** 2 for k in ks], len(ks), 1),
+        order=integers([order]),
+        unorder=integers([torch.tensor(order).argsort().tolist()]),
     )

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geometry import regular_simplex, shape_features
+from geometry import regular_simplex
 from modulators.arguments import check_field
 from modulators.base import (
     Modulator,
@@ -27,7 +27,7 @@ from modulators.base import (
     logit,
     parameter_group,
 )
-from modulators.gating import gated
+from modulators.field_arithmetic import FieldWeights, modulated_rows
 
 
 class SimplexExpert(nn.Module):
@@ -47,16 +47,6 @@ class SimplexExpert(nn.Module):
         self.to_deform = nn.Linear(n_active, (k + 1) * dim)
         self.norm = nn.LayerNorm(self.n_features)
         self.validity_proj = nn.Linear(self.n_features, 1) if validity_gate else None
-
-    def normalised(self, shape: Float[Tensor, "tokens features"]) -> Float[Tensor, "tokens features"]:
-        """LayerNorm of all squared edge lengths and the squared volume: the features."""
-        weight, bias = (p.to(shape.dtype) for p in (self.norm.weight, self.norm.bias))
-        return F.layer_norm(shape, self.norm.normalized_shape, weight, bias, self.norm.eps)
-
-    def validity(self, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch 1"]:
-        """sigmoid(Linear(features)), one number a token; it multiplies the gate."""
-        assert self.validity_proj is not None
-        return _linear(features, self.validity_proj).sigmoid()
 
 
 class FieldModulator(Modulator):
@@ -150,44 +140,37 @@ class FieldModulator(Modulator):
         start = (initial_alpha - alpha_min) / (alpha_max - alpha_min) if self.smooth else initial_alpha
         self._register_alpha_logits(torch.full((stream.n_layers, len(expert_ks)), logit(start)), learnable_alpha)
 
-    def _context(self, token_ids: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One map from the active dimensions to the vertices of all experts, their templates in its bias."""
-        layers = [expert.to_deform for _, expert in self._experts()]
-        weight = self.deform_scale * torch.cat([linear.weight for linear in layers])
-        templates = torch.cat([expert.template.flatten() for _, expert in self._experts()])
-        bias = torch.add(templates, torch.cat([linear.bias for linear in layers]), alpha=self.deform_scale)
-        return at_least_fp32(weight), at_least_fp32(bias)
+    def _context(self, token_ids: Tensor | None) -> FieldWeights:
+        """All experts' weights side by side."""
+        experts, gates = [expert for _, expert in self._experts()], self._gate_projs()
+        deforms = [expert.to_deform for expert in experts]
+        templates = torch.cat([expert.template.flatten() for expert in experts])
+        length = max(expert.n_features for expert in experts) + 1
 
-    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: tuple[Tensor, Tensor]) -> Tensor:
+        one = templates.new_ones(1)
+        validity = None
+        if self.validity_gate:
+            heads = [cast(nn.Linear, expert.validity_proj) for expert in experts]
+            validity = torch.stack([_padded(head.weight[0], head.bias, length) for head in heads])
+        return FieldWeights(
+            vertices=self.deform_scale * torch.cat([linear.weight for linear in deforms]),
+            offsets=torch.add(templates, torch.cat([linear.bias for linear in deforms]), alpha=self.deform_scale),
+            norm=torch.stack([_padded(expert.norm.weight, 0 * one, length) for expert in experts]),
+            shift=torch.stack([_padded(expert.norm.bias, one, length) for expert in experts]),
+            validity=validity,
+            gates=torch.stack([_padded(linear.weight, linear.bias[:, None], length).t() for linear in gates]),
+        )
+
+    def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: FieldWeights) -> Tensor:
+        dtype = torch.promote_types(residual.dtype, torch.float32)
+        weights, alpha = context.cast(dtype), alpha.to(dtype)
+        ks = [expert.k for _, expert in self._experts()]
         if self.scattered_dims is None:
             rows = residual.reshape(-1, self.stream.d_model)
-            return self._gated(rows, alpha, context).view(residual.shape)
-        rows = residual.index_select(-1, self.scattered_dims)
-        active = self._gated(rows.view(-1, self.n_active), alpha, context).view(rows.shape)
-        return residual.index_copy(-1, self.scattered_dims, active)
-
-    def _gated(self, rows: Tensor, alpha: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """Rows (N, …), of N tokens, whose first dimensions are the active ones."""
-        active = at_least_fp32(rows[:, : self.n_active])  # (N, A)
-        weight, bias = (tensor.to(active.dtype) for tensor in context)
-        vertices = torch.addmm(bias[:, None], weight, active.t())  # (coordinates, N)
-        shapes = self._shapes(vertices.view(len(bias) // self.expert_edim, self.expert_edim, len(rows)))
-        features = [expert.normalised(shape.t()) for (_, expert), shape in zip(self._experts(), shapes, strict=True)]
-        alpha = alpha.to(active.dtype)
-        strength = alpha[:, None].expand(-1, len(rows))  # (experts, N)
-        if self.validity_gate:
-            valid = [expert.validity(x)[:, 0] for (_, expert), x in zip(self._experts(), features, strict=True)]
-            strength = strength * torch.stack(valid)
-        gates = [cast(nn.Linear, self.gate_projs[name]) for name in self.experts]
-        weights = [linear.weight.to(active.dtype) for linear in gates]
-        biases = [linear.bias.to(active.dtype) for linear in gates]
-        return gated(rows, strength, 1 - alpha, features, weights, biases)
-
-    def _shapes(self, vertices: Tensor) -> tuple[Tensor, ...]:
-        """Edges and volume of each expert's simplex, (features, N) each, of vertices (V, dim, N)."""
-        experts = [expert for _, expert in self._experts()]
-        shapes = shape_features(vertices, [expert.k for expert in experts])
-        return torch.split(shapes, [expert.n_features for expert in experts])
+            return modulated_rows(rows, alpha, weights, ks).view(residual.shape)
+        active = residual.index_select(-1, self.scattered_dims)
+        rows = modulated_rows(active.view(-1, self.n_active), alpha, weights, ks)
+        return residual.index_copy(-1, self.scattered_dims, rows.view(active.shape))
 
     @property
     def alphas(self) -> Float[Tensor, "layers experts"]:
@@ -217,10 +200,14 @@ class FieldModulator(Modulator):
     def _experts(self) -> list[tuple[str, SimplexExpert]]:
         return [(name, cast(SimplexExpert, expert)) for name, expert in self.experts.items()]
 
+    def _gate_projs(self) -> list[nn.Linear]:
+        return [cast(nn.Linear, self.gate_projs[name]) for name in self.experts]
+
     def _draw_dims(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(self.stream.d_model, generator=generator)[: self.n_active].sort().values
 
 
-def _linear(features: Tensor, linear: nn.Linear) -> Tensor:
-    return F.linear(features, linear.weight.to(features.dtype), linear.bias.to(features.dtype))
+def _padded(weight: Tensor, last: Tensor, length: int) -> Tensor:
+    """(…, features) to (…, length): zeros, and `last` beside the feature that is always one."""
+    return torch.cat([F.pad(weight, (0, length - 1 - weight.shape[-1])), last], dim=-1)

@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geometry import shape_features
 from modulators import FieldModulator, ResidualStream
+from modulators.field_arithmetic import _normed
 
 STREAM = ResidualStream(d_model=16, n_layers=2, vocab_size=20)
 
@@ -120,8 +122,8 @@ def test_the_edge_expert_is_a_constant() -> None:
     """Both features of k = 1 are the squared edge: LayerNorm makes them 0, so the gate ignores the stream."""
     torch.manual_seed(0)
     modulator = FieldModulator(STREAM, expert_ks=(1,), initial_alpha=0.3)
-    (shape,) = modulator._shapes(torch.randn(2, 8, 70))
-    assert torch.equal(modulator.experts["k1"].normalised(shape.t()), torch.zeros(70, 2))
+    normed, _ = _normed(shape_features(torch.randn(2, 8, 70), (1,)), (1,))
+    assert torch.equal(normed, torch.zeros(1, 3, 70))
     h = torch.randn(2, 70, 16)
     gain = modulator(h, 0)[..., :12] / h[..., :12]
     torch.testing.assert_close(gain, gain[:1, :1].expand_as(gain), rtol=1e-5, atol=0)
