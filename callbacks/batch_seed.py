@@ -20,4 +20,8 @@ class BatchSeed(L.Callback):
         a, b, c = (int(word) for word in np.random.SeedSequence(words).generate_state(3))
         random.seed(a)
         np.random.seed(b)
-        torch.manual_seed(c)
+        if pl_module.device.type == "cpu":
+            # torch.manual_seed keeps a stack trace for each kind of device that is not there, a percent of a step
+            torch.default_generator.manual_seed(c)
+        else:
+            torch.manual_seed(c)
