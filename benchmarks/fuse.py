@@ -2,7 +2,7 @@
 
 Fusing computes the targets T = g Wᵀ of the whole vocabulary once: a pass looks a row of T up where the plain way looks
 up a row of g and multiplies it with W. What that costs is the table, V · D · 4 bytes. An encoder pass has much else to
-do, so its ratio says what a user gains. Parity: the largest difference of the modulated stream, and of the encoder's
+do, so its ratio says what a user gains. Either looks up, or multiplies, once a pass. Parity: the largest difference of the modulated stream, and of the encoder's
 output. Repeats are interleaved, so a busy moment of the machine meets all alike.
 """
 
@@ -53,8 +53,9 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         handle = attach(model, modulator)
 
         def alone(which: Any, residual: Tensor = residual, ids: Tensor = ids, n: int = stream.n_layers) -> Tensor:
+            prepared = which.prepare(ids)
             for layer in range(n):
-                residual = which(residual, layer, ids)
+                residual = which(residual, layer, ids, prepared=prepared)
             return residual
 
         def encode(which: Any, model: Any = model, handle: Any = handle, ids: Tensor = ids) -> Tensor:
