@@ -2,8 +2,8 @@
 
 Fusing computes the targets T = g Wᵀ of the whole vocabulary once: a pass looks a row of T up where the plain way looks
 up a row of g and multiplies it with W. What that costs is the table, V · D · 4 bytes. An encoder pass has much else to
-do, so its ratio says what a user gains. Either looks up, or multiplies, once a pass. Parity: the largest difference of the modulated stream, and of the encoder's
-output. Repeats are interleaved, so a busy moment of the machine meets all alike.
+do, so its ratio says what a user gains. Either is done once a pass, for all layers. Parity: the largest difference of
+the modulated stream, and of the encoder's output. Repeats are interleaved, so a busy moment meets all alike.
 """
 
 import sys
