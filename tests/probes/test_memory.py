@@ -75,7 +75,7 @@ def test_it_is_what_a_real_process_took(modulator: str) -> None:
     real = int(done.stdout)
     setting = Setting(dtype="float32", batch_size=64, source=64, target=16, modulator=modulator)
     said = memory(load_config("mini"), setting)["total_each"]
-    assert said == pytest.approx(real, rel=0.12)  # measured: 2 to 3% too much
+    assert said == pytest.approx(real, rel=0.12)
 
 
 REAL = """
