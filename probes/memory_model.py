@@ -7,8 +7,9 @@ gradients from the first modulated layer on; what the modulator itself keeps is 
 few tokens, as its own code may look at values.
 
 A test holds that it is within 12% of the most memory that a process really takes in three steps of `mini` on a CPU (its
-resident set, large blocks given back at once). With gradient checkpointing it says too little, by 16 to 30% where that was
-looked at: a block that is computed again holds its activations a second time. What libraries, CUDA's context (about half a GB) and its allocator take is not in it.
+resident set, large blocks given back at once). With gradient checkpointing it says too little, by 16 to 30% where that
+was looked at: a block that is computed again holds its activations a second time. What libraries, CUDA's context (about
+half a GB) and its allocator take is not in it.
 """
 
 import copy
