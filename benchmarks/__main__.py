@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 TITLES = {
     "step": "A training step, and where its time goes",
+    "cached": "Cached lower layers, against full fine-tuning",
     "batches": "Batches: real tokens, shapes, packing",
     "loop": "Lightning's Trainer, against a bare loop",
     "wire": "Bytes on the wire, against plain DistributedDataParallel",
@@ -32,14 +33,14 @@ TITLES = {
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
     "fuse": "A fused LERP, against the plain one",
-    "cached": "Cached lower layers, against full fine-tuning",
 }
 INTRO = """\
 # Benchmarks
 
 Written by `make bench`: each ratio is against the plain way, measured in the same run, and each row's results were \
 compared in that run. Ratios are what another machine should see again; times are this one's. Where a row has a limit, \
-it is under "asked", met or not."""
+it is under "asked", met or not. On a GPU nothing has been measured yet: `python benchmarks/gpu.py --out DIR` does \
+all of it in one call, and leaves a table with the device's name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
