@@ -13,7 +13,7 @@ from geometry.pentachora import (
     relative_volume_histogram,
 )
 from geometry.procrustes import mean_cosine, orthogonal_procrustes, principal_axes
-from geometry.shapes import plain_shape_features, shape_features
+from geometry.shapes import shape_features
 from geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
 from geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
 
@@ -31,7 +31,6 @@ __all__ = [
     "pentachoron_cv",
     "pentachoron_draws",
     "pentachoron_volumes",
-    "plain_shape_features",
     "principal_axes",
     "regular_simplex",
     "relative_volume_histogram",

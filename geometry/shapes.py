@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import factorial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from geometry.simplices import squared_edge_lengths, squared_simplex_volume
 
@@ -55,46 +54,22 @@ def shape_features(
     """Of each simplex: its squared edge lengths in the order of `squared_edge_lengths`, then its squared volume.
 
     Simplices of the kinds `ks` follow one another along the first axis, k + 1 vertices each; so do the features of
-    each, k (k + 1) / 2 + 1 in number. Units: length², and length^(2k) for the volume. Differentiable once.
+    each, k (k + 1) / 2 + 1 in number. Units: length², and length^(2k) for the volume. Kind by kind, by autograd.
 
     Raises:
         ValueError: another number of vertices than `ks` asks for.
     """
     if len(vertices) != sum(k + 1 for k in ks):
         raise ValueError(f"shape_features: {len(vertices)} vertices; simplices of k = {tuple(ks)} have another number")
-    # A compiler fuses the plain formula and its gradient by itself.
-    if max(ks) > LARGEST or torch.compiler.is_compiling():
-        return plain_shape_features(vertices, ks)
-    return cast(Tensor, _Shapes.apply(vertices, tuple(ks)))  # type: ignore[no-untyped-call]
-
-
-def plain_shape_features(
-    vertices: Float[Tensor, "vertices dim points"], ks: Sequence[int]
-) -> Float[Tensor, "features points"]:
-    """The same, kind by kind, differentiable as often as one likes."""
     features = []
     for points in torch.split(vertices.movedim(-1, 0), [k + 1 for k in ks], dim=1):
         features += [squared_edge_lengths(points).t(), squared_simplex_volume(points)[None]]
     return torch.cat(features)
 
 
-class _Shapes(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vertices: Tensor, ks: tuple[int, ...]) -> Tensor:
-        features, differences, gram = features_of(vertices, ks)
-        ctx.save_for_backward(differences, gram)
-        ctx.ks = ks
-        return features
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        differences, gram = ctx.saved_tensors
-        return gradient_of_features(grad, differences, gram, ctx.ks), None
-
-
 def features_of(vertices: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """`shape_features`, and what its gradient needs: edge vectors (edges, dim, N) and Gram entries (10, kinds, N)."""
+    """`shape_features` of all kinds at once, k up to `LARGEST`; and what `gradient_of_features` needs: edge vectors
+    (edges, dim, N) and Gram entries (10, kinds, N)."""
     tables = _tables(ks, vertices.device, vertices.dtype)
     differences = vertices.index_select(0, tables.ends) - vertices.index_select(0, tables.starts)
     squared = differences.square().sum(1)  # (edges, points)
@@ -116,36 +91,6 @@ def gradient_of_features(by_features: Tensor, differences: Tensor, gram: Tensor,
     by_edge = torch.addmm(by_edge, tables.by_edge, by_gram.view(tables.by_edge.shape[1], differences.shape[-1]))
     pull = (2 * by_edge).unsqueeze(1) * differences  # (edges, dim, points); each edge pulls at its two ends
     return (tables.at_vertex @ pull.flatten(1)).view(len(tables.at_vertex), *pull.shape[1:])
-
-
-class FeatureRows(NamedTuple):
-    """Where each kind's features stand, when all kinds are padded to the longest and one row more, (kinds, length)."""
-
-    length: int
-    padded: Tensor  # (kinds · length,) the feature of each place; one beyond the last for none
-    place: Tensor  # (features,) the place of each feature
-    sizes: Tensor  # (kinds, 1, 1) how many a kind has
-    is_feature: Tensor  # (kinds, length, 1) 1 or 0
-
-
-@lru_cache(maxsize=32)
-def rows_of_features(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> FeatureRows:
-    """Indices between features as `shape_features` orders them and padded ones."""
-    sizes = [k * (k + 1) // 2 + 1 for k in ks]
-    length, none = max(sizes) + 1, sum(sizes)
-    padded = torch.full((len(ks), length), none)
-    place: list[int] = []
-    for kind, size in enumerate(sizes):
-        first = sum(sizes[:kind])
-        padded[kind, :size] = torch.arange(first, first + size)
-        place += range(kind * length, kind * length + size)
-    return FeatureRows(
-        length=length,
-        padded=padded.flatten().to(device),
-        place=torch.tensor(place, device=device),
-        sizes=torch.tensor(sizes, device=device, dtype=dtype).view(-1, 1, 1),
-        is_feature=(padded < none).to(device, dtype)[:, :, None],
-    )
 
 
 def _gram(squared: Tensor, tables: _Tables, kinds: int) -> Tensor:

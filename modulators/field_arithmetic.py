@@ -16,6 +16,7 @@ cache holds them. With g = ∂L/∂out and r_e = ∂L/∂f_e = g · a · Π_{j �
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -25,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from geometry import shape_features
-from geometry.shapes import LARGEST, features_of, gradient_of_features, rows_of_features
+from geometry.shapes import LARGEST, features_of, gradient_of_features
 
 _EPS = 1e-5  # of LayerNorm, torch's default
 _AT_ONCE = 1 << 17  # gates that are computed together on a CPU; as many as there are elsewhere
@@ -193,9 +194,39 @@ class _Modulated(torch.autograd.Function):
         )
 
 
+class _Rows(NamedTuple):
+    """Where each kind's features stand, when all kinds are padded to the longest and one row more, (kinds, length)."""
+
+    length: int
+    padded: Tensor  # (kinds · length,) the feature of each place; one beyond the last for none
+    place: Tensor  # (features,) the place of each feature
+    sizes: Tensor  # (kinds, 1, 1) how many a kind has
+    is_feature: Tensor  # (kinds, length, 1) 1 or 0
+
+
+@lru_cache(maxsize=32)
+def _rows_of_features(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Rows:
+    """Indices between features as `shape_features` orders them and padded ones."""
+    sizes = [k * (k + 1) // 2 + 1 for k in ks]
+    length, none = max(sizes) + 1, sum(sizes)
+    padded = torch.full((len(ks), length), none)
+    place: list[int] = []
+    for kind, size in enumerate(sizes):
+        first = sum(sizes[:kind])
+        padded[kind, :size] = torch.arange(first, first + size)
+        place += range(kind * length, kind * length + size)
+    return _Rows(
+        length=length,
+        padded=padded.flatten().to(device),
+        place=torch.tensor(place, device=device),
+        sizes=torch.tensor(sizes, device=device, dtype=dtype).view(-1, 1, 1),
+        is_feature=(padded < none).to(device, dtype)[:, :, None],
+    )
+
+
 def _normed(shapes: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """LayerNorm's x̂ of each expert's features, (E, P, N), 0 where there is none; and 1 / standard deviation."""
-    tables = rows_of_features(ks, shapes.device, shapes.dtype)
+    tables = _rows_of_features(ks, shapes.device, shapes.dtype)
     padded = torch.cat([shapes, shapes.new_zeros(1, shapes.shape[1])])
     features = padded.index_select(0, tables.padded).view(len(ks), tables.length, shapes.shape[1])
     centred = (features - features.sum(1, keepdim=True) / tables.sizes).mul_(tables.is_feature)
@@ -205,7 +236,7 @@ def _normed(shapes: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 def _unnormed(by_normed: Tensor, normed: Tensor, inverse: Tensor, ks: tuple[int, ...]) -> Tensor:
     """The gradient with respect to the features, (features, N), from that with respect to x̂."""
-    tables = rows_of_features(ks, normed.device, normed.dtype)
+    tables = _rows_of_features(ks, normed.device, normed.dtype)
     mean = by_normed.sum(1, keepdim=True) / tables.sizes
     along = (by_normed * normed).sum(1, keepdim=True) / tables.sizes
     by_features = (by_normed - mean).addcmul_(normed, along, value=-1).mul_(inverse)

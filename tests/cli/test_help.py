@@ -73,7 +73,8 @@ def test_whoever_reads_may_go_before_the_end(words: list[str]) -> None:
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
     ) as asked:
-        assert asked.stdout is not None and asked.stderr is not None  # noqa: PT018
+        assert asked.stdout is not None
+        assert asked.stderr is not None
         asked.stdout.close()
         assert asked.stderr.read() == b""
         assert asked.wait() == 0
