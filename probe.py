@@ -13,11 +13,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from cli.help import say
 
-# Name → what it is for, in a line. The module is probes.<name>.
+# Name → what it is for, in a line. The module is probes.<name>, or probes.<name>.command of a folder.
 PROBES = {
     "controls": "train a modulator and its controls over several seeds: one table, one figure",
     "stability": "how much a sampled figure moves between seeds of sampling: mean ± sd [min, max]",
@@ -81,7 +82,8 @@ def _run(words: list[str]) -> int:
         said = f"{name!r} is no probe" if name else "a probe is missing"
         near = difflib.get_close_matches(name, PROBES, n=1)
         raise ValueError(f"{said}; it must be one of {', '.join(PROBES)}{f'; did you mean {near[0]}?' if near else ''}")
-    module = import_module(f"probes.{name}")
+    folder = (Path(__file__).resolve().parent / "probes" / name).is_dir()
+    module = import_module(f"probes.{name}.command" if folder else f"probes.{name}")
     parser = Parser(
         prog=f"python probe.py {name}",
         description=getattr(module, "DESCRIPTION", PROBES[name]),

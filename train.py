@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from callbacks.signals import Signals, Stopped, exit_code, lost_another, word
+from callbacks.stopping.signals import Signals, Stopped, exit_code, lost_another, word
 from cli import slurm
 from cli.arguments import read_command
 from cli.checks import check

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import Row, backbone, command, interleaved, milliseconds, ratio
 from benchmarks.packing import first_fit, loss_of, pack
 from datamodules import WordNetDataModule
-from datamodules.batching import epoch_batches
-from datamodules.ragged import IntArray, Ragged, training_batch
+from modulant.corpus.batching import epoch_batches
+from modulant.corpus.ragged import IntArray, Ragged, training_batch
 from modulators import FieldModulator, LerpModulator, attach, stream_of
-from modulators.masks import prepared_mask
+from modulators.training.masks import prepared_mask
 
 ASKED = 0.90
 TOLERANCE = 1e-4  # fp32 sums in another order

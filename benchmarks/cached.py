@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.harness import Row, backbone, command, interleaved, milliseconds, ratio
 from datamodules import WordNetDataModule
 from modulators import FieldModulator, LerpModulator, attach, stream_of
-from modulators.lower_cache import Caching, LowerCache
+from modulators.training.lower_cache import Caching, LowerCache
 
 ABOUT = """\
 Each time is of a step on a batch of 32; `plain` is full fine-tuning's, and a ratio is ours / full fine-tuning. \

@@ -20,9 +20,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import command
-from metrics import RelationalAlignment
-from metrics.relational import PAIRS_PER_BLOCK
-from metrics.streaming import row_blocks
+from modulant.metrics import RelationalAlignment
+from modulant.metrics.relational import PAIRS_PER_BLOCK
+from modulant.metrics.streaming import row_blocks
 
 SHAPES = ((8402, 512), (8693, 128))  # T5-small's population and width, mini's
 ASKED = 1.6

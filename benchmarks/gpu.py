@@ -41,9 +41,9 @@ from benchmarks.ways import (
     modulated,
     modulated_module,
 )
-from metrics import RelationalAlignment
-from modulators.compiling import compiled
-from storage import write_whole
+from modulant.metrics import RelationalAlignment
+from modulant.storage import write_whole
+from modulators.training.compiling import compiled
 
 BUDGET = 450  # seconds for all of it
 FULL, FLOOR = "full fine-tuning", "nothing at all layers"

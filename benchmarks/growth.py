@@ -180,7 +180,7 @@ def field_alone(n_experts: int) -> tuple[Callable[[], object], float, int]:
 def wordnet_curves(turns: int) -> list[Curve]:
     """From the entries of one token to all pairs: start-up, an epoch's batches, an evaluation on a sample of pairs."""
     from datamodules import WordNetDataModule
-    from metrics import RelationalAlignment
+    from modulant.metrics import RelationalAlignment
 
     WordNetDataModule().setup()  # from here on from the caches
     few = RelationalAlignment(torch.ones(9, 9, dtype=torch.uint8), torch.zeros(9, dtype=torch.bool), pairs=5)
@@ -273,7 +273,7 @@ def draw(curves: Sequence[Curve], path: Path) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    from pages.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress, save
+    from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress, save
 
     colours = {
         "seconds": BLUE, "GFLOP": ORANGE, "kept memory": GREEN,

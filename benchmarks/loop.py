@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train
 from benchmarks.harness import Row, command, milliseconds, ratio
 from callbacks import PentachoronHealth, RelationalAlignment, RunReport
+from modulant.backbones.t5 import load_backbone
 from modulators import ModulatedT5
-from modulators.backbone import load_backbone
-from modulators.schedule import factor_at
+from modulators.training.schedule import factor_at
 
 LIMIT = 1.05
 STEPS = 20  # in a turn: what is done every ten steps is done twice

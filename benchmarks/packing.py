@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.ragged import IGNORED, IntArray
+from modulant.corpus.ragged import IGNORED, IntArray
 
 Rows = list[list[int]]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import command
-from geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes
+from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes
 
 SHAPES = ((8402, 512, 1000), (500, 512, 10_000), (500, 64, 10_000))  # points, dimensions, draws
 ASKED_LOOP, ASKED_BATCH = 150.0, 20.0

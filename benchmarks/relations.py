@@ -17,10 +17,11 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import Row, differing, table
-from datamodules.corpus import encode_batch, load_tokenizer
-from lexicon import Lexicon, Taxonomy, kept_entries
-from lexicon.archive import Archive
-from lexicon.blocks import MAX_BYTES
+from modulant.backbones.tokenizers import load_tokenizer
+from modulant.corpus.entries import encode_batch
+from modulant.lexicon import Lexicon, Taxonomy, kept_entries
+from modulant.lexicon.archive import Archive
+from modulant.lexicon.blocks import MAX_BYTES
 
 SYNSETS = 8402  # as many as T5's own vocabulary matches
 PAIRS = 6000  # that NLTK is timed on
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def _population(lexicon: Lexicon, size: int) -> Ids:
     """The first `SYNSETS`, in WordNet's order, with a lemma that is one token for mini, thinned to ``size``."""
-    tokenizer = load_tokenizer("mini", "tokenizer")
+    tokenizer = load_tokenizer("mini")
     kept = np.unique(kept_entries(lexicon, lambda texts: encode_batch(tokenizer, texts)).synset)
     if size > len(kept):
         raise SystemExit(f"error: --synsets is {size}; mini's tokenizer matches {len(kept)}")

@@ -33,7 +33,7 @@ import train
 words = sys.argv[1:]
 from cli.arguments import read_command
 read_command(words)
-import modulators.frozen as frozen
+import modulators.training.frozen as frozen
 plain = frozen.FrozenT5.forward
 def forward(self, *args, **kwargs):
     frozen.FrozenT5.forward = plain

@@ -6,7 +6,7 @@ heavy is imported. Its parameters are some of the constructor's, by name.
 
 from collections.abc import Callable, Mapping, Sequence
 
-from metrics.arguments import check_draws, check_window
+from modulant.metrics.arguments import check_draws, check_window
 from modulators.arguments import check_asking, check_scales
 
 REFERENCES = ("base", "band", "null")

@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from callbacks.environment import seed
+from callbacks.reporting.environment import seed
 
 
 class BatchSeed(L.Callback):

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 class ShardedStrategy(ModelParallelStrategy):
     """Lightning's ModelParallelStrategy with all processes along its one data-parallel axis, for a frozen backbone.
 
-    The module deals its backbone out in `configure_model` (`modulators.sharding`); what learns is whole on every
+    The module shards its backbone in `configure_model` (`modulant.backbones.sharding`); what learns is whole on every
     process. So the gradients of what learns are averaged as DistributedDataParallel would, in one collective after the
     backward pass, and a checkpoint is the same file as of any other run, and goes on under any strategy: Lightning's
     own way, of states that are put together from shards or saved in a folder, is left out.

@@ -21,8 +21,9 @@ from cli.trainer import check_trainer, planned_steps
 from cli.values import describe, either
 from datamodules.arguments import CHECKS as OF_DATA
 from datamodules.arguments import STANDARD_INPUT, piped_prompts
+from modulant.backbones.sizes import read_sizes
 from modulators.arguments import CHECKS as OF_MODELS
-from modulators.arguments import check_alignment, check_steps, read_sizes, refuse_geometry
+from modulators.arguments import check_alignment, check_steps, refuse_geometry
 
 _CHECKS: Mapping[str, Callable[..., None]] = {**OF_CALLBACKS, **OF_DATA, **OF_MODELS}
 
@@ -116,7 +117,7 @@ def _check_together(keys: Keys, subcommand: str) -> None:
 def _check_files(keys: Keys, command: Command) -> None:
     """Folders and files that must be there, and the run folder, which must be free."""
     if (nltk_data := keys.values.get("data", {}).get("nltk_data")) is not None:
-        from lexicon.archive import Archive
+        from modulant.lexicon.archive import Archive
 
         try:
             Archive.find(nltk_data)

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cli.own import LOADED, OWN, SUMS, OwnFile
+from modulant.storage import write_whole
 from modulators import Modulator, register
-from storage import write_whole
 
 
 def load(file: OwnFile) -> None:

@@ -20,13 +20,13 @@ from transformers import AutoModelForSeq2SeqLM
 from cli.folder import RunFolder
 from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
-from datamodules.batching import epoch_batches
-from datamodules.ragged import IntArray
-from modulators.adapted import AdaptedT5
-from modulators.backbone import freeze
-from modulators.frozen import FrozenT5
-from modulators.lower_cache import CacheSize
-from pages.wording import number
+from modulant.backbones.t5 import freeze
+from modulant.corpus.batching import epoch_batches
+from modulant.corpus.ragged import IntArray
+from modulant.reports.wording import number
+from modulators.training.adapted import AdaptedT5
+from modulators.training.frozen import FrozenT5
+from modulators.training.lower_cache import CacheSize
 
 # Beyond it a forward pass with random weights takes minutes and the memory of the training itself.
 _LARGEST_TRIED = 1_000_000_000  # parameters

@@ -29,13 +29,13 @@ from callbacks import (
     WandbFiles,
     newest_checkpoint,
 )
-from callbacks.environment import without_secret_values
-from callbacks.tensorboard import RunTensorBoard, quiet_writers
+from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
+from callbacks.reporting.environment import without_secret_values
 from cli import own, own_code, sections
 from cli.arguments import Command
 from cli.folder import RunFolder
 from cli.own import OwnFile
-from storage import storing_a_run, write_whole
+from modulant.storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
 SECTIONS: dict[str, type[pl.Callback]] = {

@@ -256,14 +256,14 @@ def _source(module: str) -> Path:
             raise LookupError(f"no source of {module}")
         return Path(spec.origin)
     inner = Path(places[0], *rest)
-    for path in (inner / "__init__.py", inner.with_suffix(".py")):
+    for path in (inner / "__init__.pyi", inner / "__init__.py", inner.with_suffix(".py")):
         if path.is_file():
             return path
     raise LookupError(f"no source of {module}")
 
 
 def _is_package(module: str) -> bool:
-    return module not in _ALSO and _source(module).name == "__init__.py"
+    return module not in _ALSO and _source(module).stem == "__init__"
 
 
 @cache

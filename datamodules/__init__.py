@@ -1,27 +1,8 @@
-"""Data, as Lightning's DataModules: WordNet's definition → lemma pairs, and the glosses that `mini` was trained on.
+"""Data as LightningDataModules: WordNet's definition → lemma pairs, and the glosses that `mini` was trained on.
 
-Names are imported when they are first used: what arguments may be is known without torch and lightning.
+Names are imported when first used; `__init__.pyi` lists them.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from datamodules.glosses import GlossDataModule
-    from datamodules.wordnet import WordNetDataModule
-
-_HOMES = {
-    "GlossDataModule": "glosses",
-    "WordNetDataModule": "wordnet",
-}
-
-__all__ = [
-    "GlossDataModule",
-    "WordNetDataModule",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'datamodules' has no attribute '{name}'")
-    return getattr(import_module(f"datamodules.{_HOMES[name]}"), name)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

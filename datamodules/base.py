@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.arguments import check_corpus
-from datamodules.corpus import Corpus, Tokenizer
-from datamodules.population import EvaluationBatch, Population
 from datamodules.position import BATCH_SIZE, EpochSampler, Position
-from lexicon import Entries, Lexicon, LexiconError
-
-EVALUATION_BATCH = 128  # of sources without gradients; a constant, so that figures do not depend on data.batch_size
+from modulant.corpus.entries import Corpus, Tokenizer
+from modulant.corpus.population import EvaluationBatch, Population
+from modulant.lexicon import Entries, Lexicon, LexiconError
 
 
 class CorpusDataModule(pl.LightningDataModule, ABC):
@@ -61,7 +59,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
 
     def population_batches(self) -> list[EvaluationBatch]:
         """(rows, input ids, attention mask), sorted by length; the same on every process."""
-        return self.population.batches(EVALUATION_BATCH, int(self.tokenizer.pad_token_id))
+        return self.corpus.evaluation_batches()
 
     def path_distances(self) -> npt.NDArray[np.uint8]:
         """WordNet path distances between all synsets of the population, (P, P) bytes."""

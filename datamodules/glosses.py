@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.arguments import check_gloss
 from datamodules.base import CorpusDataModule
-from datamodules.batching import batches_per_epoch, epoch_batches, sorted_batches
-from datamodules.corpus import Corpus, Tokenizer, encode_batch, load_tokenizer
-from datamodules.population import MAX_SOURCE, MAX_TARGET, PREFIX
 from datamodules.position import ResumableLoader
-from datamodules.ragged import IntArray, Ragged, shared_batch, training_batch
 from datamodules.span_corruption import corrupt, noise_mask
 from datamodules.unigram import train_unigram
-from lexicon import Lexicon
+from modulant.backbones.tokenizers import load_tokenizer
+from modulant.corpus.batching import batches_per_epoch, epoch_batches, sorted_batches
+from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
+from modulant.corpus.population import MAX_SOURCE, MAX_TARGET, PREFIX
+from modulant.corpus.ragged import IntArray, Ragged, shared_batch, training_batch
+from modulant.lexicon import Lexicon
 
 # What a batch is made of: the texts' rows, and for spans the seeds of their masks. Pairs have no mask.
 _Recipe = tuple[IntArray, tuple[int, ...] | None]
@@ -74,7 +75,7 @@ class GlossDataModule(CorpusDataModule):
 
     def _tokenizer(self, lexicon: Lexicon) -> Tokenizer:
         if self.tokenizer_name is not None:
-            return load_tokenizer(self.tokenizer_name, "data.tokenizer")
+            return load_tokenizer(self.tokenizer_name, key="data.tokenizer")
 
         def texts() -> Iterator[str]:
             yield from lexicon.definitions

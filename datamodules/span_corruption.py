@@ -7,7 +7,7 @@ average; each span becomes one sentinel, and the target is each sentinel followe
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.ragged import IntArray
+from modulant.corpus.ragged import IntArray
 
 
 def noise_mask(

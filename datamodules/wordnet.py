@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from datamodules.arguments import STANDARD_INPUT, Matching, check_wordnet, piped_prompts, read_prompts
+from datamodules.arguments import STANDARD_INPUT, check_wordnet, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
-from datamodules.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
-from datamodules.corpus import Corpus, Tokenizer, encode_batch, load_tokenizer
-from datamodules.population import MAX_SOURCE, prefixed
 from datamodules.position import ResumableLoader
-from datamodules.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
+from modulant.backbones.tokenizers import load_tokenizer
+from modulant.corpus.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
+from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
+from modulant.corpus.population import MAX_SOURCE, prefixed
+from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
+from modulant.lexicon.entries import Matching
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 _MOST_TYPED = 100_000  # prompts, in one conversation
@@ -93,7 +95,7 @@ class WordNetDataModule(CorpusDataModule):
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.backbone, "model.backbone")
+        return load_tokenizer(self.backbone)
 
     def describe(self) -> dict[str, Any]:
         """What the report says of the data."""

@@ -5,15 +5,13 @@ heavy is imported. Its parameters are some of the constructor's, by name.
 """
 
 import importlib.util
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from assets import resolve_backbone
+from modulant.backbones.sizes import check_layers, check_positive, read_sizes
 
 BackboneDtype = Literal["float32", "bfloat16"]
 Compile = bool | Literal["reduce-overhead"]
@@ -22,17 +20,8 @@ Adapter = Literal["lora", "ia3"]
 CachePlace = Literal["memory", "disk"]
 StoredDtype = Literal["float32", "bfloat16"]
 GeometryKind = Literal["wordnet", "shuffled", "random", "part_of_speech", "none"]
-SUPPORTED = ("t5", "umt5")  # kinds of backbones
 MAX_ANCHORS = 20_000  # their similarities take its square times 4 bytes
 _MAX_SEED = 2**63 - 1  # torch's generators take no more
-
-
-def check_positive(name: str, value: int) -> None:
-    """Raises:
-    ValueError: `value` is no integer, or below 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value}; it must be a positive integer")
 
 
 def check_open_unit(name: str, value: float) -> None:
@@ -169,22 +158,6 @@ def check_pretraining(
     check_seed("model.seed", seed)
 
 
-def check_layers(layers: Sequence[int] | None, n_blocks: int, name: str = "layers") -> list[int]:
-    """The blocks that `layers` names, ascending; all of them if None.
-
-    Raises:
-        ValueError: they are no distinct indices of the encoder's blocks.
-    """
-    if layers is None:
-        return list(range(n_blocks))
-    for layer in layers:
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n_blocks:
-            raise ValueError(f"{name}: layer {layer}: the encoder has {n_blocks}, 0 … {n_blocks - 1}")
-    if not layers or len(set(layers)) < len(layers):
-        raise ValueError(f"{name} is {list(layers)}; it must name at least one block, each once")
-    return sorted(layers)
-
-
 def check_steps(schedule: str, steps: int | float) -> None:
     """Raises:
     ValueError: a rate that is to fall over no steps, or over steps without end.
@@ -223,52 +196,6 @@ def check_asking(
         raise ValueError(f"next_tokens is {next_tokens}; it must not be negative")
     if temperature == 0 and samples > 1:
         raise ValueError(f"samples is {samples}, and greedy answers are all equal; give a temperature, such as 0.8")
-
-
-# The backbone, as far as its configuration tells
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Width of the stream, and number of encoder blocks."""
-
-    d_model: int
-    n_layers: int
-
-
-def check_backbone(backbone: str) -> None:
-    """Raises:
-    ValueError: a folder is named, and it is not there.
-    """
-    name = resolve_backbone(backbone)
-    if not os.path.isdir(name) and (Path(name).is_absolute() or name.startswith(".")):
-        raise ValueError(
-            f"model.backbone: no folder {backbone}; name 'mini', a folder or a hub id (google-t5/t5-small)"
-        )
-
-
-def check_model_type(backbone: str, model_type: str) -> None:
-    """Raises:
-    ValueError: it is no T5.
-    """
-    if model_type not in SUPPORTED:
-        raise ValueError(f"model.backbone: {backbone!r} is a {model_type}; it must be one of {', '.join(SUPPORTED)}")
-
-
-def read_sizes(backbone: str) -> Sizes | None:
-    """What a folder's config.json says of the model in it; None where that is not to be had without transformers.
-
-    Raises:
-        ValueError: no such folder, or no T5 in it.
-    """
-    check_backbone(backbone)
-    try:
-        config = json.loads((Path(resolve_backbone(backbone)) / "config.json").read_text(encoding="utf-8"))
-        kind, width, layers = config["model_type"], config.get("d_model"), config.get("num_layers")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    check_model_type(backbone, str(kind))
-    return Sizes(width, layers) if isinstance(width, int) and isinstance(layers, int) else None
 
 
 # Modulators

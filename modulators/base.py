@@ -7,31 +7,13 @@ Nobody here knows a Transformer: `modulators.hooks` brings the two together.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from modulators.arguments import check_positive
-
-
-@dataclass(frozen=True)
-class ResidualStream:
-    """What a modulator must know of its backbone: width of the stream, encoder blocks, rows of the embedding table.
-
-    Raises:
-        ValueError: a size that is no positive integer.
-    """
-
-    d_model: int
-    n_layers: int
-    vocab_size: int
-
-    def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "vocab_size"):
-            check_positive(name, getattr(self, name))
+from modulant.backbones.stream import ResidualStream
 
 
 class Prepared(NamedTuple):

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, cast
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from modulators.arguments import check_layers
+from modulant.backbones.sizes import check_layers
+from modulant.backbones.split_encoder import TOKEN_IDS
 from modulators.base import Modulator, Prepared
-from modulators.halves import TOKEN_IDS
 from modulators.summary import Summary, summarise
 
 _numbers = count()  # several modulators may sit on one model: each handle's argument has its own name

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from modulant.backbones.stream import ResidualStream
 from modulators.arguments import check_geometry_file, check_lerp
 from modulators.base import (
     Modulator,
-    ResidualStream,
     at_least_fp32,
     logit,
     parameter_group,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from probes.controls_settings import near
+from probes.controls.settings import near
 from probes.pages import table
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: there is no such file, class or argument.
     """
-    from modulators.contract import examine
+    from modulators.contract.suite import examine
 
     arguments = _arguments(args.init)
     kind = _find(args.modulator)
@@ -68,7 +68,7 @@ def _arguments(words: list[str]) -> dict[str, Any]:
 
 def _find(text: str) -> "type[Modulator]":
     from modulators import Modulator
-    from modulators.known import known, named
+    from modulators.registry import known, named
 
     file, _, name = text.partition(":")
     if not file.endswith(".py"):

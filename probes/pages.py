@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from storage import write_whole
+from modulant.storage import write_whole
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -103,7 +103,7 @@ def leave(
     except ValueError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    from pages.plotting import save
+    from modulant.reports.plotting import save
 
     save(draw(found), folder / f"{probe}.png")
     print(text)

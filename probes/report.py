@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from pages.report_page import of_folder
-from pages.run_folder import metrics_of, report_of
-from storage import write_whole
+from modulant.reports.report_page import of_folder
+from modulant.reports.run_folder import metrics_of, report_of
+from modulant.storage import write_whole
 
 DESCRIPTION = """\
 Write report.html of run folders again from report.json, metrics.csv and config.yaml: for a run that is older than the

@@ -56,11 +56,11 @@ def main(args: argparse.Namespace) -> int:
     if known == STANDARD_INPUT:
         known = piped_prompts()
 
-    from datamodules.population import MAX_SOURCE, prefixed
+    from modulant.corpus.population import MAX_SOURCE, prefixed
     from modulators import load_modulated
-    from modulators.answer_page import console, show
-    from modulators.asking import Asked, Asking, ask
-    from modulators.conversation import Conversation
+    from modulators.comparison.conversation import Conversation
+    from modulators.comparison.generation import Asked, Asking, ask
+    from modulators.comparison.page import console, show
 
     model, tokenizer = load_modulated(_artefact(args.model))
     asking = Asking(args.alpha_scales, *settings)

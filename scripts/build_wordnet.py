@@ -18,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from assets import WORDNET_SHA256, WORDNET_ZIP
+from modulant.assets import WORDNET_SHA256, WORDNET_ZIP
 
 PACKAGES = ("wordnet-base", "wordnet-sense-index")
 

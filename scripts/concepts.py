@@ -20,13 +20,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from datamodules import WordNetDataModule  # noqa: E402
-from geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes, regular_simplex  # noqa: E402
-from metrics import BANDS, EntryRepresentations, RelationalAlignment  # noqa: E402
+from modulant.backbones.t5 import RandomEncoder, load_backbone, load_config, stream_of  # noqa: E402
+from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes, regular_simplex  # noqa: E402
+from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment  # noqa: E402
+from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
+from modulant.reports.wording import number  # noqa: E402
 from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach  # noqa: E402
-from modulators.backbone import RandomEncoder, load_backbone, load_config, stream_of  # noqa: E402
-from modulators.geometry import lay_out, words_of  # noqa: E402
-from pages.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
-from pages.wording import number  # noqa: E402
+from modulators.initialisation import lay_out, words_of  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
 ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from assets import MINI
+from modulant.assets import MINI
 from tests.wordnets import Synset, write_zip
 
 ROOT = Path(__file__).parents[1]

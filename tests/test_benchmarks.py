@@ -102,7 +102,7 @@ def test_the_modules_of_a_gpu_machine_are_enough() -> None:
         "import sys\n"
         "for name in ('nltk', 'jsonargparse', 'wandb'):\n"
         "    sys.modules[name] = None\n"
-        "import benchmarks.gpu, modulators.seq2seq, modulators.field, modulators.lerp, metrics\n"
+        "import benchmarks.gpu, modulators.training.seq2seq, modulators.field, modulators.lerp, modulant.metrics\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
 

@@ -8,9 +8,9 @@ import torch
 import yaml
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from assets import MINI
 from cli.arguments import CONFIGS
 from cli.sections import data_classes, model_classes, modulator_classes
+from modulant.assets import MINI
 from tests.runs import main, process, small_wordnet
 
 QUICK = [

@@ -53,12 +53,12 @@ def test_import_contracts_hold() -> None:
 @pytest.mark.parametrize(
     ("module", "line"),
     [
-        ("geometry/up.py", "import metrics"),
-        ("geometry/across.py", "import lexicon"),
-        ("geometry/arrays.py", "import numpy"),
-        ("lexicon/tensors.py", "import torch"),
-        ("metrics/words.py", "from nltk.corpus import wordnet"),
-        ("metrics/sideways.py", "import modulators"),
+        ("modulant/geometry/up.py", "import modulant.metrics"),
+        ("modulant/geometry/across.py", "import modulant.lexicon"),
+        ("modulant/geometry/arrays.py", "import numpy"),
+        ("modulant/lexicon/tensors.py", "import torch"),
+        ("modulant/metrics/words.py", "from nltk.corpus import wordnet"),
+        ("modulant/metrics/sideways.py", "import modulators"),
         ("modulators/trained.py", "import lightning.pytorch"),
         ("callbacks/model.py", "from transformers import T5Config"),
         ("callbacks/other_name.py", "import pytorch_lightning"),
@@ -72,10 +72,18 @@ def test_import_contracts_see_a_breach(tmp_path: Path, module: str, line: str) -
     for package in PYPROJECT["tool"]["importlinter"]["root_packages"]:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").touch()
-    for contract in PYPROJECT["tool"]["importlinter"]["contracts"]:
-        for name in contract.get("source_modules", ()):  # a contract over modules asks for them
-            if "." in name:
-                (tmp_path / name.replace(".", "/")).with_suffix(".py").touch()
+    named = {
+        name.strip()
+        for contract in PYPROJECT["tool"]["importlinter"]["contracts"]
+        for line in (*contract.get("source_modules", ()), *contract.get("layers", ()))
+        for name in line.split("|")
+    }
+    for name in sorted(named):  # a contract asks for the packages and modules that it names
+        if "." in name and (ROOT / name.replace(".", "/")).is_dir():
+            (tmp_path / name.replace(".", "/")).mkdir()
+            (tmp_path / name.replace(".", "/") / "__init__.py").touch()
+        elif "." in name:
+            (tmp_path / name.replace(".", "/")).with_suffix(".py").touch()
     assert contracts(tmp_path).returncode == 0
     (tmp_path / module).write_text(line + "\n")
     result = contracts(tmp_path)
@@ -85,28 +93,31 @@ def test_import_contracts_see_a_breach(tmp_path: Path, module: str, line: str) -
 
 def test_every_root_package_is_listed() -> None:
     """One that is missing would be left out of a wheel, out of the type check or out of the contracts, silently."""
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {
-        "tests",
-        "benchmarks",
-    }  # run from a checkout
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "benchmarks"}  # of a checkout
     assert packages <= set(SETUPTOOLS["packages"])
     assert packages <= set(PYPROJECT["tool"]["mypy"]["files"])
     assert "benchmarks" in PYPROJECT["tool"]["mypy"]["files"]
     assert packages <= set(PYPROJECT["tool"]["importlinter"]["root_packages"])
     assert {p.stem for p in ROOT.glob("*.py")} <= set(SETUPTOOLS["py-modules"])
-    nested = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("*/*/__init__.py")}
-    assert nested <= set(SETUPTOOLS["packages"])
+    nested = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for package in packages
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert nested | {"configs"} == set(SETUPTOOLS["packages"])
 
 
 def test_every_data_file_is_shipped() -> None:
     """What is no Python in a package reaches a wheel only through a pattern."""
     patterns: dict[str, list[str]] = SETUPTOOLS["package-data"]
     for path in repository_files():
-        package, *rest = path.relative_to(ROOT).parts
-        if package in SETUPTOOLS["packages"] and path.suffix != ".py":
-            inner = Path(*rest)
-            shipped = [*patterns["*"], *patterns.get(package, [])]
-            assert any(inner.match(p) and len(Path(p).parts) == len(rest) for p in shipped), path
+        inside = path.relative_to(ROOT)
+        folders = {".".join(inside.parts[:n]): Path(*inside.parts[n:]) for n in range(1, len(inside.parts))}
+        owner = max((name for name in folders if name in SETUPTOOLS["packages"]), key=len, default=None)
+        if owner is not None and path.suffix != ".py":
+            inner = folders[owner]
+            shipped = [*patterns["*"], *patterns.get(owner, [])]
+            assert any(inner.match(p) and len(Path(p).parts) == len(inner.parts) for p in shipped), path
 
 
 def test_every_package_is_typed() -> None:

@@ -13,8 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TYPED = """
-from modulators import FieldModulator, attach, load_t5, stream_of
-from probes import relational_lift
+from modulators import FieldModulator, attach, load_t5, relational_lift, stream_of
 
 model, tokenizer = load_t5("mini")
 handle = attach(model, FieldModulator(stream_of(model.config)))

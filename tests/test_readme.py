@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from modulant.backbones.t5 import load_config
 from modulators import FieldModulator, save_modulator, stream_of
-from modulators.backbone import load_config
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "examples" / "library.py"

@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from lexicon import Lexicon
+from modulant.lexicon import Lexicon
 
 FILES = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}
 # Two spaces before the number mark a line that is no synset; NLTK finds the version in one of these.

@@ -19,7 +19,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 import benchmarks.wire
-import metrics
 from callbacks import (
     AlphaConvergence,
     Divergence,
@@ -30,10 +29,11 @@ from callbacks import (
 )
 from cli.run import quiet
 from datamodules import GlossDataModule, WordNetDataModule
+from modulant import metrics
+from modulant.backbones.sharding import held_bytes, load_sharded
+from modulant.backbones.t5 import stream_of
 from modulators import FieldModulator, ModulatedT5, PretrainT5, attach, load_t5
-from modulators.backbone import stream_of
-from modulators.processes import check_same
-from modulators.sharding import held_bytes, load_sharded
+from modulators.training.processes import check_same
 
 ENTRIES = 60  # of the WordNet that these jobs ask for, with matching: all
 Job = Callable[[], Any]

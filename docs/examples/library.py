@@ -1,5 +1,4 @@
-from modulators import FieldModulator, attach, load_t5, stream_of
-from probes import relational_lift
+from modulators import FieldModulator, attach, load_t5, relational_lift, stream_of
 
 model, tokenizer = load_t5("mini")  # frozen; or a folder, or "google-t5/t5-small"
 handle = attach(model, FieldModulator(stream_of(model.config), initial_alpha=0.1))

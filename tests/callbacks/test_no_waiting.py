@@ -26,16 +26,16 @@ ON_THE_HOST = {
 }
 # Asked on a CPU alone: of token ids a GPU's embedding complains itself, and of the gradient's norm on a GPU a copy is
 # read that has come in the meantime.
-ON_A_CPU = {("modulators/lerp.py", "checked_token_ids"), ("callbacks/divergence.py", "_judge")}
+ON_A_CPU = {("modulators/lerp.py", "checked_token_ids"), ("stopping/divergence.py", "_judge")}
 # What a step that logs waits for: α of all layers, once; then what is the host's already; and Lightning, for the loss.
 WHERE_IT_LOGS = {
     ("callbacks/interfaces.py", "layer_alphas"),
-    ("callbacks/alpha_convergence.py", "_figures"),
+    ("measures/alpha_convergence.py", "_figures"),
     ("metrics/alpha.py", "update"),
     ("metrics/alpha.py", "converged"),
     ("utilities/apply_func.py", "to_item"),
 }
-THE_BAR = ("callbacks/progress.py", "shown_figures")
+THE_BAR = ("reporting/progress.py", "shown_figures")
 
 
 class Terminal(io.StringIO):

@@ -20,7 +20,7 @@ Call = Callable[..., Said]
 
 @pytest.fixture(scope="session")
 def wordnet(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from lexicon import Lexicon
+    from modulant.lexicon import Lexicon
 
     folder = str(small_wordnet(tmp_path_factory.mktemp("nltk_data")))
     Lexicon.load(folder)  # compiled here, so that no run says so

@@ -109,7 +109,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> None:
         pytest.fail("the backbone was loaded before the error was found")
 
-    monkeypatch.setattr("modulators.frozen.load_backbone", load)
+    monkeypatch.setattr("modulators.training.frozen.load_backbone", load)
 
 
 def one_error(call: Call, *argv: str) -> str:
@@ -186,7 +186,7 @@ def test_damaged_wordnets(call: Call, wordnet: str, tmp_path: Path, monkeypatch:
         assert said.err.count("\n") == 1
     assert not os.path.exists("runs")
     # … and the bundled one, which is known by its checksum
-    monkeypatch.setattr("lexicon.archive.WORDNET_ZIP", tmp_path / "flipped" / "corpora" / "wordnet.zip")
+    monkeypatch.setattr("modulant.lexicon.archive.WORDNET_ZIP", tmp_path / "flipped" / "corpora" / "wordnet.zip")
     assert "the bundled WordNet is damaged" in one_error(call, *FIELD)
 
 
@@ -239,8 +239,8 @@ def test_debug_shows_the_traceback(call: Call) -> None:
 
 def test_t5_without_weights_is_refused_before_training(call: Call, wordnet: str, tmp_path: Path) -> None:
     """Configuration and tokenizer are there, a tensor file is not: told when it is read, and nothing is left."""
-    from assets import MINI
-    from modulators.backbone import load_backbone
+    from modulant.assets import MINI
+    from modulant.backbones.t5 import load_backbone
 
     backbone = tmp_path / "t5"
     backbone.mkdir()
@@ -248,6 +248,6 @@ def test_t5_without_weights_is_refused_before_training(call: Call, wordnet: str,
         if path.suffix == ".json" or path.suffix == ".model":
             shutil.copy(path, backbone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modulators.frozen.load_backbone", load_backbone)
+        patch.setattr("modulators.training.frozen.load_backbone", load_backbone)
         line = one_error(call, *FIELD, "--data.nltk_data", wordnet, "--model.backbone", str(backbone))
     assert "model.backbone: the weights of" in line

@@ -19,7 +19,7 @@ NAMES = (
     "torch.hub.load",
     "lightning.pytorch.callbacks.LambdaCallback",
     "lightning.pytorch.Trainer",
-    "modulators.artifact.load_modulated",
+    "modulators.artifact.pretrained.load_modulated",
     "jsonargparse.set_parsing_settings",
 )
 # Keys at which a class is built, or may be, with what stands around it.

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modulators import known, load_modulated
+from modulators import load_modulated
+from modulators import registry as known
 from tests.cli.conftest import Call
 from tests.runs import ROOT, process, tiny_backbone
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from assets import MINI
-from lexicon import Lexicon
+from modulant.assets import MINI
+from modulant.lexicon import Lexicon
 from tests import runs
 from tests.wordnets import excerpt, write_zip
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from assets import MINI
 from datamodules import GlossDataModule, WordNetDataModule
-from datamodules.batching import batches_per_epoch
+from modulant.assets import MINI
+from modulant.corpus.batching import batches_per_epoch
 
 
 @pytest.fixture(scope="module")

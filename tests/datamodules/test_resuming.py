@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import GlossDataModule, WordNetDataModule
 from datamodules.position import Position
-from lexicon import Lexicon
+from modulant.lexicon import Lexicon
 from modulators import LerpModulator, ModulatedT5, PretrainT5
 from tests.wordnets import excerpt, write_zip
 

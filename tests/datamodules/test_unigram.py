@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from datamodules.unigram import SENTINELS, train_unigram
-from lexicon import Lexicon
+from modulant.lexicon import Lexicon
 
 SIZE = 900
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from datamodules import WordNetDataModule
-from datamodules.population import PREFIX
-from lexicon import Lexicon
+from modulant.corpus.population import PREFIX
+from modulant.lexicon import Lexicon
 from tests.wordnets import Synset, write_zip
 
 

@@ -83,7 +83,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-    from assets import MINI
+    from modulant.assets import MINI
 
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     sizes: dict[str, Any] = {
@@ -104,7 +104,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def quick(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """`fit` into the folder run, three epochs of the field on that T5, with everything that a run measures."""
-    from lexicon import Lexicon
+    from modulant.lexicon import Lexicon
 
     wordnet = str(small_wordnet(tmp_path_factory.mktemp("nltk_data")))
     Lexicon.load(wordnet)

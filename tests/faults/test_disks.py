@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.checkpoint_files import load_verified, newest_checkpoint, save_atomically
-from callbacks.metrics_csv import MetricsCSV
-from callbacks.tensorboard import RunTensorBoard, quiet_writers
-from lexicon import Lexicon
+from callbacks.loggers.metrics_csv import MetricsCSV
+from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
+from callbacks.saving.files import load_verified, newest_checkpoint, save_atomically
+from modulant.lexicon import Lexicon
+from modulant.reports import plotting
+from modulant.reports.series import read_rows
+from modulant.storage import StorageError
 from modulators import FieldModulator, ResidualStream, save_modulator
-from pages import plotting
-from pages.series import read_rows
-from storage import StorageError
 from tests.faults.conftest import Tally
 from tests.faults.disks import Disk, mounted
 from tests.runs import ROOT, main, small_wordnet

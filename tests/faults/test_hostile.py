@@ -16,16 +16,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import assets
-import lexicon.archive
-from assets import MINI
-from callbacks.checkpoint_files import CheckpointError, load_verified, newest_checkpoint, save_atomically
-from datamodules.corpus import load_tokenizer as load_data_tokenizer
-from lexicon import Lexicon, LexiconError
+import modulant.lexicon.archive
+from callbacks.saving.files import CheckpointError, load_verified, newest_checkpoint, save_atomically
+from modulant import assets
+from modulant.assets import MINI
+from modulant.backbones.t5 import load_backbone, load_config, stream_of
+from modulant.backbones.tokenizers import load_tokenizer
+from modulant.lexicon import Lexicon, LexiconError
 from modulators import FieldModulator, LerpModulator, load_modulated, save_modulator
-from modulators.artifact_files import CONFIG, WEIGHTS
-from modulators.artifact_files import sha256 as _sha256
-from modulators.backbone import load_backbone, load_config, load_tokenizer, stream_of
+from modulators.artifact.files import CONFIG, WEIGHTS
+from modulators.artifact.files import sha256 as _sha256
 from tests.faults.conftest import Tally
 from tests.runs import process, small_wordnet
 from tests.wordnets import Synset, write_zip
@@ -120,7 +120,7 @@ def test_a_backbone_that_names_its_own_code(tmp_path: Path, model_type: str, tal
     if model_type == "weird":
         tokenizer["tokenizer_class"] = "Evil"
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    loads = (load_config, load_backbone, load_tokenizer, lambda name: load_data_tokenizer(name, "data.tokenizer"))
+    loads = (load_config, load_backbone, load_tokenizer, lambda name: load_tokenizer(name, key="data.tokenizer"))
     for load in loads:
         if model_type == "t5":
             assert type(load(str(folder))).__module__.startswith("transformers.")
@@ -192,7 +192,7 @@ def test_a_wordnet_that_unpacks_to_gigabytes(tmp_path: Path, monkeypatch: pytest
         archive.writestr("wordnet/data.noun", bytes(33 << 20))
         archive.writestr("wordnet/index.noun", bytes(1 << 20))
     assert file.stat().st_size < 1 << 17
-    monkeypatch.setattr(lexicon.archive, "_LARGEST", 32 << 20)  # a sixteenth, for time's sake
+    monkeypatch.setattr(modulant.lexicon.archive, "_LARGEST", 32 << 20)  # a sixteenth, for time's sake
     with pytest.raises(LexiconError, match="unpacks to 35,651,584 bytes") as error:
         Lexicon.load(file)
     refused(error)

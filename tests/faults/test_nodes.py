@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from callbacks import newest_checkpoint
-from callbacks.checkpoint_files import load_verified
+from callbacks.saving.files import load_verified
 from tests.faults.conftest import Tally
 from tests.runs import ROOT, main
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.checkpoint_files import digest_path, load_verified, newest_checkpoint, save_atomically, step_of
-from callbacks.checkpoints import AtomicCheckpointIO, CheckpointError
+from callbacks.saving.checkpoints import AtomicCheckpointIO, CheckpointError
+from callbacks.saving.files import digest_path, load_verified, newest_checkpoint, save_atomically, step_of
+from modulant.backbones.t5 import load_config, stream_of
 from modulators import FieldModulator, ResidualStream, load_modulated, save_modulator
-from modulators.artifact_files import CARD, CONFIG, WEIGHTS
-from modulators.backbone import load_config, stream_of
+from modulators.artifact.files import CARD, CONFIG, WEIGHTS
 from tests.faults.conftest import Tally, many
 
 KILL, BIT, ARTEFACT = "SIGKILL during a save", "bit flipped in a checkpoint", "bit flipped in an artefact"

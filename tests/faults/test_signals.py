@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from callbacks import newest_checkpoint
-from callbacks.checkpoint_files import load_verified
+from callbacks.saving.files import load_verified
 from tests.faults.conftest import ALL, Tally, many
 from tests.faults.processes import Run, differences, figures_of, started, state_of
 from tests.runs import ROOT

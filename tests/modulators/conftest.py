@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from assets import MINI
+from modulant.assets import MINI
 
 SIZES: dict[str, Any] = {
     "d_model": 32,

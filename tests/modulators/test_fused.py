@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from modulant.backbones.t5 import encode, load_backbone
 from modulators import FieldModulator, LerpModulator, ResidualStream, attach, load_modulated, save_modulator
-from modulators.backbone import encode, load_backbone
 from modulators.fused import FusedLerp
 
 STREAM = ResidualStream(d_model=32, n_layers=3, vocab_size=97)

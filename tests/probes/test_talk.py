@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import probe
+from modulant.backbones.t5 import load_config, stream_of
 from modulators import LerpModulator, save_modulator
-from modulators.backbone import load_config, stream_of
 from tests.runs import tiny_backbone
 
 

@@ -1,0 +1,40 @@
+from .batch_seed import BatchSeed
+from .loggers.metrics_csv import MetricsCSV
+from .loggers.wandb import RunWandb
+from .loggers.wandb_files import WandbFiles
+from .measures.alpha_convergence import AlphaConvergence
+from .measures.first_validation import FirstValidation
+from .measures.pentachoron_health import PentachoronHealth
+from .measures.relational_alignment import RelationalAlignment
+from .reporting.console import RunConsole
+from .reporting.progress import RunProgress
+from .reporting.report import RunReport
+from .saving.artifact import RunArtifact
+from .saving.checkpoints import AtomicCheckpointIO, CheckpointError, RunCheckpoint, newest_checkpoint
+from .sharded import ShardedStrategy
+from .stopping.divergence import Divergence
+from .stopping.interruption import Interruptible
+from .talk import Talk
+
+__all__ = [
+    "AlphaConvergence",
+    "AtomicCheckpointIO",
+    "BatchSeed",
+    "CheckpointError",
+    "Divergence",
+    "FirstValidation",
+    "Interruptible",
+    "MetricsCSV",
+    "PentachoronHealth",
+    "RelationalAlignment",
+    "RunArtifact",
+    "RunCheckpoint",
+    "RunConsole",
+    "RunProgress",
+    "RunReport",
+    "RunWandb",
+    "ShardedStrategy",
+    "Talk",
+    "WandbFiles",
+    "newest_checkpoint",
+]

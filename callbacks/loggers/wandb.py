@@ -1,0 +1,194 @@
+"""Weights & Biases as a second copy of what metrics.csv holds: it may fail, and the run goes on.
+
+What W&B says and does by itself is turned down: no questions on a terminal, no capture of the console, of git or of the
+command line (which may hold secrets); what a run was is in its configuration and its report.
+"""
+
+import json
+import os
+import re
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from modulant.storage import write_whole
+
+Mode = Literal["online", "offline", "disabled"]
+
+STEP = "trainer/global_step"
+IDENTITY = "run.json"  # in the run folder's wandb/
+# Seconds that a run may lose to a service that does not answer: at its beginning, and at its end. Either stays below
+# the 30 seconds in which a run that is signalled has to be gone.
+_INIT_S, _FINISH_S = 15, 20
+
+
+class RunWandb(WandbLogger):
+    """Lightning's logger, in the run folder, whose failures are one line on stderr.
+
+    A service that cannot be reached, or a key that is not there, makes the run an offline one: nothing is lost, and
+    `wandb sync` brings it up later. A training that is resumed goes on in the same W&B run.
+
+    Args:
+        project: where the run appears.
+        mode: ``online``; ``offline`` keeps the run in its folder; ``disabled`` logs nothing; null: what WANDB_MODE
+            says, else online.
+        entity: a user or a team; null: the account's own.
+        name: of the run; null: its folder's.
+        group: of runs that belong together; null: none.
+        tags: of the run.
+
+    Raises:
+        ValueError: wandb is not installed.
+    """
+
+    def __init__(
+        self,
+        project: str = "modulant",
+        mode: Mode | None = None,
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+    ) -> None:
+        try:
+            super().__init__(project=project, name=name, entity=entity, group=group, tags=tags)
+        except ModuleNotFoundError as error:
+            raise ValueError("trainer.logger: wandb is not installed; pip install 'modulant[wandb]'") from error
+        self._mode = mode
+        self._stage = "fit"
+        self._failed = False
+
+    def settle(self, folder: str, stage: str, resumed: bool) -> None:
+        """Take the run folder, before anything is logged.
+
+        Args:
+            folder: the run folder.
+            stage: fit, validate or test; an evaluation is a W&B run of its own, as its figures are no points of the
+                training's curves.
+            resumed: whether the run goes on with what is in the folder.
+        """
+        self._stage = stage
+        self._wandb_init |= {
+            "dir": folder,
+            "name": self._wandb_init["name"] or run_name(Path(folder)),
+            "job_type": stage,
+        }
+        self._save_dir = folder
+        if stage == "fit" and resumed:
+            self._wandb_init["id"] = self._id = _read_id(Path(folder) / "wandb" / IDENTITY)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, begun when it is first asked for."""
+        if self._experiment is None:
+            self._experiment = self._begin()
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.attempt(lambda: WandbLogger.log_metrics(self, metrics, step))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        self.attempt(lambda: WandbLogger.log_hyperparams(self, params))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Ends W&B's run, as failed where the run has failed; a run that goes on afterwards begins it again."""
+        run, self._experiment = self._experiment, None
+        if run is not None:
+            self.attempt(lambda: run.finish(exit_code=0 if status == "success" else 1))
+
+    def attempt(self, what: Callable[[], Any]) -> None:
+        """Do something with W&B; the first failure is told, and ends all further attempts."""
+        if self._failed:
+            return
+        try:
+            what()
+        except Exception as error:
+            self._failed = True
+            _warn(f"{_line(error)}; this run is no longer logged there, metrics.csv goes on")
+
+    def _begin(self) -> Any:
+        import wandb
+
+        mode: str = self._mode or os.environ.get("WANDB_MODE", "online")
+        mode = {"dryrun": "offline", "run": "online", "shared": "online"}.get(mode, mode)
+        try:
+            return self._init(mode)
+        except Exception as error:
+            if mode != "online":
+                raise
+            _warn(f"{_line(error)}; the run is kept in {self._save_dir}/wandb, for wandb sync")
+            wandb.teardown()
+            return self._init("offline")
+
+    def _init(self, mode: str) -> Any:
+        import wandb
+
+        settings = wandb.Settings(
+            init_timeout=_INIT_S,
+            finish_timeout=_FINISH_S,
+            login_timeout=1,  # a terminal would be asked for a key, and the run would wait
+            quiet=True,
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_meta=True,
+        )
+        arguments = self._wandb_init | {"mode": mode, "settings": settings, "anonymous": None}
+        if mode != "online":
+            arguments["resume"] = None  # there is nobody to ask what was logged before; the id says it to wandb sync
+        run = wandb.init(**{key: value for key, value in arguments.items() if value is not None})
+        if mode == "disabled":
+            return run
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
+        if self._stage == "fit":
+            known = {"id": run.id, "project": run.project, "entity": run.entity or None, "mode": mode}
+            write_whole(Path(str(self._save_dir)) / "wandb" / IDENTITY, json.dumps(known, indent=2) + "\n")
+        self._id = run.id
+        where = run.url if mode == "online" else f"{_shown(Path(run.dir).parent)} (offline)"
+        print(f"W&B: {where}", flush=True)
+        return run
+
+
+def run_name(folder: Path) -> str:
+    """A run folder's name, with its family's where it is numbered; also an artifact's alias, which takes no slash.
+
+    >>> run_name(Path("runs/field/version_3")), run_name(Path("runs/mine"))
+    ('field-version_3', 'mine')
+    """
+    folder = folder.absolute()
+    name = f"{folder.parent.name}-{folder.name}" if folder.name.startswith("version_") else folder.name
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _read_id(file: Path) -> str | None:
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["id"])
+    except (OSError, ValueError, KeyError, TypeError):  # of a run that was not logged there, or a damaged file
+        return None
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _warn(text: str) -> None:
+    print(f"warning: W&B: {text}", file=sys.stderr, flush=True)

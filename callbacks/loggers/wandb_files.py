@@ -1,0 +1,139 @@
+"""What W&B is given beside the figures of a run: its configuration, its pictures, its report and what was trained."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from callbacks.loggers.wandb import STEP, RunWandb, run_name
+
+_REPORT = ("report{}.md", "report{}.html", "report{}.json", "metrics{}.csv", "config{}.yaml")
+
+
+class WandbFiles(pl.Callback):
+    """Gives W&B what stands in the run folder, where one of its loggers is configured, on rank zero.
+
+    At the beginning the configuration, as it is saved, without secrets. At the end the figures as images, an artifact
+    ``report`` of the report and its figures, and an artifact ``modulator`` of type model: the folder to load it from,
+    under the run's name and ``latest``.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._configure(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._configure(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._configure(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in _loggers(trainer):
+            _attempt(logger, partial(_give, logger, Path(trainer.default_root_dir), _step(trainer)))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder, stage = Path(trainer.default_root_dir), TrainerFn(stage).value
+        suffix = f"_{stage}" if (folder / f"report_{stage}.md").is_file() else ""
+        if stage in ("validate", "test") and not trainer.interrupted:
+            for logger in _loggers(trainer):
+                _attempt(logger, partial(_give_report, logger, folder, suffix, _step(trainer)))
+
+    def _configure(self, trainer: pl.Trainer) -> None:
+        stage = "" if trainer.state.fn == TrainerFn.FITTING else f"_{trainer.state.fn.value}"  # type: ignore[union-attr]
+        file = Path(trainer.default_root_dir) / f"config{stage}.yaml"
+        for logger in _loggers(trainer):
+            if file.is_file():
+                _attempt(logger, partial(_give_config, logger, file))
+
+
+def _loggers(trainer: pl.Trainer) -> list[WandbLogger]:
+    return [some for some in trainer.loggers if isinstance(some, WandbLogger)] if trainer.is_global_zero else []
+
+
+def _step(trainer: pl.Trainer) -> int:
+    """As the figures are logged: that of the batch last learned from."""
+    return max(trainer.global_step - 1, 0)
+
+
+def _attempt(logger: WandbLogger, what: Callable[[], None]) -> None:
+    if isinstance(logger, RunWandb):
+        logger.attempt(what)
+    else:  # Lightning's own: its failures are those of its user's choice
+        what()
+
+
+def _give_config(logger: WandbLogger, file: Path) -> None:
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    logger.experiment.config.update(config, allow_val_change=True)
+
+
+def _give(logger: WandbLogger, folder: Path, step: int) -> None:
+    _give_report(logger, folder, "", step)
+    artefact = folder / "modulator"
+    if not artefact.is_dir():
+        return
+    import wandb
+
+    known = json.loads((artefact / "modulator_config.json").read_text(encoding="utf-8"))
+    kept = ("modulator", "backbone", "layers", "stream", "sha256")
+    metadata = {key: known[key] for key in kept if key in known} | {"figures": _figures(folder)}
+    with _staged_in(folder):
+        artifact = wandb.Artifact("modulator", "model", description=f"{known['modulator']} of {folder.name}")
+        artifact.metadata = metadata
+        for path in sorted(artefact.iterdir()):  # its add_dir tells the terminal about it
+            artifact.add_file(str(path), name=path.name)
+    logger.experiment.log_artifact(artifact, aliases=["latest", run_name(folder)])
+
+
+def _give_report(logger: WandbLogger, folder: Path, suffix: str, step: int) -> None:
+    import wandb
+
+    run = logger.experiment
+    pictures = [path for path in sorted((folder / "figures").glob("*.png")) if _of_stage(path.stem, suffix)]
+    if pictures:
+        run.log({STEP: step} | {f"figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
+    with _staged_in(folder):
+        artifact = wandb.Artifact("report", "report", metadata={"figures": _figures(folder, suffix)})
+        for path in (folder / name.format(suffix) for name in _REPORT):
+            if path.is_file():
+                artifact.add_file(str(path), name=path.name)
+        for path in pictures:
+            artifact.add_file(str(path), name=f"figures/{path.name}")
+    run.log_artifact(artifact, aliases=["latest", run_name(folder)])
+
+
+def _of_stage(stem: str, suffix: str) -> bool:
+    return stem.endswith(suffix) if suffix else not stem.endswith(("_validate", "_test"))
+
+
+def _figures(folder: Path, suffix: str = "") -> dict[str, float]:
+    """The last value of every figure in the report."""
+    try:
+        report = json.loads((folder / f"report{suffix}.json").read_text(encoding="utf-8"))
+        measured = report["run"]["metrics"]
+        return {
+            key: value["last"] for key, value in measured.items() if "last" in value and not key.startswith("alpha/")
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+@contextmanager
+def _staged_in(folder: Path) -> Iterator[None]:
+    """Until they are uploaded W&B keeps copies of files; in the run folder rather than in the user's home."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").absolute())
+    try:
+        yield
+    finally:
+        os.environ.pop("WANDB_DATA_DIR")
+        if before is not None:
+            os.environ["WANDB_DATA_DIR"] = before

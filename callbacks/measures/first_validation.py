@@ -1,0 +1,59 @@
+"""How well the model answers before its first step: without that, a run's report could only say where it ended."""
+
+from typing import Any, cast
+
+import lightning as L
+import torch
+
+from callbacks.interfaces import modulated
+from callbacks.logs import log_now
+from callbacks.stopping.interruption import leave_together, leaving
+
+
+class FirstValidation(L.Callback):
+    """Evaluates the validation set when a fresh fit begins, by the module's own ``validation_step`` and metric.
+
+    Its figures are those that `train.py validate` gives for the untrained modulator. It does so for a module with a
+    base to compare with (a handle) and a metric ``quality``; for others it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.figures: dict[str, float] = {}
+
+    @property
+    def state_key(self) -> str:
+        return "FirstValidation"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"figures": self.figures}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.figures = dict(state_dict["figures"])
+
+    def summary(self) -> dict[str, float]:
+        """For the report: log key → value before the first step."""
+        return dict(self.figures)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.global_step or trainer.ckpt_path is not None or not trainer.enable_validation:
+            return
+        quality: Any = getattr(pl_module, "quality", None)
+        if modulated(pl_module).handle is None or quality is None:
+            return
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop.setup_data()
+        was_training = pl_module.training
+        pl_module.eval()
+        # A loader with workers draws their seed from the global generator: the training must not depend on that.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for i, batch in enumerate(cast(Any, trainer.val_dataloaders)):
+                if i >= loop.max_batches[0] or leaving(trainer):
+                    break
+                batch = trainer.precision_plugin.convert_input(batch)
+                trainer.strategy.validation_step(trainer.strategy.batch_to_device(batch), i)
+            leave_together(trainer)
+            figures = {f"val/{name}": float(value) for name, value in quality.compute().items()}
+        quality.reset()
+        pl_module.train(was_training)
+        self.figures = {key: value for key, value in figures.items() if value == value}  # NaN: nothing to count
+        log_now(trainer, self.figures)

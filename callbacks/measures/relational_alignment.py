@@ -1,0 +1,232 @@
+"""Do the representations follow WordNet's taxonomy more closely than the frozen backbone's own did, and how surely?"""
+
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from callbacks.arguments import check_relational_alignment
+from callbacks.interfaces import modulated, population_source
+from callbacks.logs import log_at_validation_end, log_now, plain
+from callbacks.measures.representations import encode_population, entry_representations, progress
+from callbacks.stopping.interruption import leave_together, leaving
+from modulant import metrics
+from modulant.storage import write_whole
+
+BOOTSTRAP_FILE = "relational_bootstrap.npz"
+CHAIN_DEPTH = 8
+
+
+class RelationalAlignment(L.Callback):
+    """Pearson, Spearman, gradient, bands and preservation over the whole population, and their lift over the base.
+
+    Before the first step: static embeddings, the original encoder, a randomly initialised one, and the modulated
+    encoder as it stands. Then the modulated encoder at the end of each validation. A module without a handle has no
+    base: then its encoder's figures alone.
+
+    At the end of a fit, and in a validation by itself, the Pearson lift gets a 95% interval by a bootstrap over
+    synsets; its replicates go into `relational_bootstrap.npz` (``original`` and ``modulated``, replicates × all, train,
+    mixed, held-out), the same resamples in every run over the same population, so that runs can be compared in pairs.
+
+    Args:
+        pairs: "all" pairs of distinct synsets, or the size of a seeded sample of them.
+        seed: seed of the sample; of no effect with all pairs.
+        baselines: whether to measure static embeddings and the randomly initialised encoder too.
+        bootstrap: replicates behind the interval, over all pairs; 0 leaves it out.
+    """
+
+    def __init__(
+        self, pairs: int | Literal["all"] = "all", seed: int = 42, baselines: bool = True, bootstrap: int = 1000
+    ) -> None:
+        check_relational_alignment(pairs, seed, bootstrap)
+        self.pairs, self.seed, self.baselines, self.bootstrap = pairs, seed, baselines, bootstrap
+        self._baseline: dict[str, dict[str, float]] = {}
+        self._history: list[dict[str, float]] = []
+        self._interval: dict[str, list[float]] = {}
+        self._seconds = 0.0
+        self._metric: metrics.RelationalAlignment | None = None
+
+    @property
+    def state_key(self) -> str:
+        return "RelationalAlignment"
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.bootstrap and trainer.is_global_zero:  # now, and not when it writes
+            Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        with self._timed():
+            self._measure_baselines(trainer, pl_module)
+            if trainer.global_step == 0:
+                figures = {f"relational/{key}": value for key, value in self._check(trainer, pl_module).items()}
+                log_now(trainer, self._baseline_figures() | figures)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            with self._timed():
+                self._measure_baselines(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        with self._timed():
+            figures = {f"relational/{key}": value for key, value in self._check(trainer, pl_module).items()}
+            if trainer.state.fn == TrainerFn.VALIDATING:
+                figures |= self._baseline_figures() | self._bound(trainer, pl_module)
+        lift = "relational/pearson_lift"
+        log_at_validation_end(pl_module, figures, bar=lift if lift in figures else "relational/pearson")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        figures: dict[str, float] = {}
+        with self._timed():
+            if not self._history or self._history[-1]["step"] != trainer.global_step:  # steps since the last validation
+                figures = {f"relational/{key}": value for key, value in self._check(trainer, pl_module).items()}
+            figures |= self._bound(trainer, pl_module)
+        log_now(trainer, figures)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._metric = None  # it holds a byte for each pair
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "baseline": self._baseline,
+            "history": self._history,
+            "interval": self._interval,
+            "seconds": self._seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._baseline, self._history = state_dict["baseline"], state_dict["history"]
+        self._interval, self._seconds = state_dict.get("interval", {}), state_dict.get("seconds", 0.0)
+
+    def summary(self) -> dict[str, Any]:
+        """For the report: figures of each baseline, and of the modulated encoder at each check, with its step."""
+        return {
+            "pairs": self.pairs,
+            "seed": None if self.pairs == "all" else self.seed,
+            "baseline": self._baseline,
+            "first": self._history[0] if self._history else None,
+            "last": self._history[-1] if self._history else None,
+            "history": self._history,
+            "interval": self._interval,
+            "replicates": self.bootstrap,
+            "seconds": self._seconds,
+        }
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Counts what all of this costs a run, encoding included: the report says so."""
+        began = time.monotonic()
+        yield
+        self._seconds += time.monotonic() - began
+
+    def _measure_baselines(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._metric = None
+        if modulated(module).handle is None:
+            return
+        self._baseline = {"original": self._figures(trainer, entry_representations(trainer, module, base=True))}
+        if not self.baselines:
+            return
+        static = modulated(module).static_embed
+        points = encode_population(trainer, module, lambda ids, mask: static(ids), "static embeddings")
+        self._baseline["static"] = self._figures(trainer, points)
+        encoder = modulated(module).random_encoder()
+        if isinstance(encoder, nn.Module):
+            encoder.to(module.device).eval()
+        points = encode_population(trainer, module, encoder, "a random encoder")
+        self._baseline["random"] = self._figures(trainer, points)
+
+    def _check(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        points = entry_representations(trainer, module, base=False)
+        figures = self._figures(trainer, points)
+        if modulated(module).handle is not None:
+            figures |= metrics.lifts(figures, self._baseline["original"])
+            original = entry_representations(trainer, module, base=True)
+            figures["preservation"] = metrics.preservation(original, points).item()
+        self._history.append({"step": trainer.global_step, **figures})
+        return figures
+
+    def _figures(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:
+        if not bool(points.isfinite().all()):
+            return {}  # of a training that has broken down, which others say in their own words
+        if self._metric is None:
+            source = population_source(trainer)
+            distances, held_out = source.path_distances(), source.population.held_out
+            self._metric = metrics.RelationalAlignment(distances, held_out, self.pairs, self.seed)
+        # Apple's GPU has no fp64.
+        self._metric.to("cpu" if points.device.type == "mps" else points.device)
+        # Reset here: states that were made in a validation's inference mode could not be written to outside of it.
+        self._metric.reset()
+        self._metric.update(points)
+        return plain(self._metric.compute()) | self._hierarchy(trainer, points)
+
+    def _hierarchy(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:
+        """Cosine along first-hypernym chains, and within lexicographer categories against the mean of all pairs."""
+        source = population_source(trainer)
+        chain = metrics.chain_decay(points, torch.from_numpy(source.hypernym_chains(CHAIN_DEPTH)))
+        figures = {f"chain/depth_{depth}": cosine for depth, cosine in enumerate(chain["cosine"], start=1)}
+        if len(points) > 1:
+            clustering = metrics.category_clustering(points, torch.from_numpy(source.categories()[0]))
+            figures |= {f"category/{key}": clustering[key] for key in ("within", "gap", "z")}
+        return plain(figures)
+
+    def _bound(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        """The interval's ends, for the log. Every rank comes here; the first one works, and tells the others."""
+        if not self.bootstrap or modulated(module).handle is None:
+            return {}
+        clouds = [entry_representations(trainer, module, base=base) for base in (True, False)]
+        interval: dict[str, list[float]] = {}
+        if trainer.is_global_zero:
+            source = population_source(trainer)
+            held_out = source.population.held_out
+            with progress(trainer, metrics.bootstrap_steps(held_out), "bootstrap") as shown:
+
+                def advance() -> None:
+                    if leaving(trainer):
+                        raise _CutShortError
+                    shown()
+
+                with suppress(_CutShortError):
+                    replicates = metrics.bootstrap_pearson(
+                        clouds, source.path_distances(), held_out, self.bootstrap, advance=advance
+                    )
+        leave_together(trainer)
+        if trainer.is_global_zero:
+            original, modulated_ = replicates.numpy()
+            _save(Path(trainer.default_root_dir) / BOOTSTRAP_FILE, original=original, modulated=modulated_)
+            for column, name in enumerate(("all", *metrics.POPULATIONS)):
+                lift = modulated_[:, column] - original[:, column]
+                if np.isfinite(lift).all():
+                    interval[name] = [float(end) for end in np.percentile(lift, (2.5, 97.5))]
+        self._interval = trainer.strategy.broadcast(interval)
+        return {
+            f"relational/{'' if name == 'all' else f'{name}/'}pearson_lift_{end}": value
+            for name, ends in self._interval.items()
+            for end, value in zip(("low", "high"), ends, strict=True)
+        }
+
+    def _baseline_figures(self) -> dict[str, float]:
+        return {
+            f"relational/{name}/{key}": value
+            for name, figures in self._baseline.items()
+            for key, value in figures.items()
+        }
+
+
+class _CutShortError(Exception):
+    """Ends work that nobody will wait for."""
+
+
+def _save(file: Path, original: np.ndarray[Any, Any], modulated: np.ndarray[Any, Any]) -> None:
+    """All of it, or nothing."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, original=original, modulated=modulated)
+    write_whole(file, buffer.getvalue())

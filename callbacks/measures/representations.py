@@ -1,0 +1,130 @@
+"""One vector per entry of the population, for the callbacks that look at geometry.
+
+A callback that needs them asks here; whoever asks first pays. The base's are kept as long as the module lives, the
+modulated ones as long as the modulator's weights are the same.
+"""
+
+import hashlib
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import lightning as L
+import torch
+from rich import get_console
+from rich.errors import LiveError
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from callbacks.interfaces import Encode, PopulationSource, modulated, population_source
+from callbacks.stopping.interruption import leave_together, leaving
+from modulant.metrics import EntryRepresentations
+from modulators.training.processes import dealt
+
+_BAR_AFTER = 3.0  # seconds
+
+
+def entry_representations(trainer: L.Trainer, module: L.LightningModule, base: bool) -> Tensor:
+    """Masked means of the encoder's last hidden state, (P, D) fp32, equal on all ranks. A collective under DDP.
+
+    `base`: with the modulator detached; the module must then have a handle. Do not write to what comes back.
+    """
+    source = population_source(trainer)
+    cache = _CACHES.get(module)
+    if cache is None or cache.source() is not source:
+        cache = _CACHES[module] = _Cache(weakref.ref(source))
+    if base:
+        if cache.base is None:
+            handle = modulated(module).handle
+            assert handle is not None, "only a module with a handle has a base"
+            with handle.disabled():
+                cache.base = encode_population(trainer, module, modulated(module).encode, "base")
+        return cache.base
+    digest = _digest(module)
+    # The first rank's answer, for to encode is a collective: a last update may round to nothing on one rank alone.
+    if trainer.strategy.broadcast(cache.modulated is None or cache.digest != digest):
+        cache.modulated = encode_population(trainer, module, modulated(module).encode, "entries")
+        cache.digest = digest
+    assert cache.modulated is not None
+    return cache.modulated
+
+
+def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Encode, label: str) -> Tensor:
+    """The same with any function (input ids, attention mask) → (B, S, D), never cached."""
+    source = population_source(trainer)
+    device = module.device
+    metric = EntryRepresentations(len(source.population), modulated(module).stream.d_model).to(device)
+    batches = dealt(source.population_batches(), trainer.global_rank, trainer.world_size)
+    with torch.no_grad(), evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
+        for (rows, input_ids, attention_mask), counts in batches:
+            if leaving(trainer, together=True):
+                break
+            attention_mask = attention_mask.to(device)
+            with trainer.precision_plugin.forward_context():
+                hidden = encode(input_ids.to(device), attention_mask)
+            if counts:
+                metric.update(rows, hidden, attention_mask)
+            advance()
+        leave_together(trainer)
+        return metric.compute()
+
+
+@dataclass
+class _Cache:
+    source: Callable[[], PopulationSource | None]
+    base: Tensor | None = None
+    modulated: Tensor | None = None
+    digest: bytes = field(default=b"")
+
+
+_CACHES: weakref.WeakKeyDictionary[nn.Module, _Cache] = weakref.WeakKeyDictionary()
+
+
+def _digest(module: L.LightningModule) -> bytes:
+    """Of every weight that may differ between two looks; a step count would miss weights that were set by hand."""
+    modulator = modulated(module).modulator
+    changing = module if modulator is None else modulator
+    digest = hashlib.blake2b()
+    for name, value in changing.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def progress(trainer: L.Trainer, total: int, label: str) -> Iterator[Callable[[], None]]:
+    """A progress bar that appears only when the work lasts; below the trainer's own, where rich can nest them."""
+    console = get_console()
+    wanted = trainer.is_global_zero and console.is_terminal and trainer.progress_bar_callback is not None
+    bar = Progress(console=console, transient=True)
+    started, done, started_bar = time.monotonic(), 0, False
+    task = bar.add_task(label, total=total)
+
+    def advance() -> None:
+        nonlocal wanted, done, started_bar
+        done += 1
+        bar.update(task, completed=done)
+        if wanted and time.monotonic() - started > _BAR_AFTER:
+            wanted = False
+            with suppress(LiveError):  # before rich 14.1 there is one live display at a time
+                bar.start()
+                started_bar = True
+
+    try:
+        yield advance
+    finally:
+        if started_bar:  # stopping one that never began prints an empty line
+            bar.stop()

@@ -1,0 +1,1 @@
+"""What a run tells: console, progress bar, report."""

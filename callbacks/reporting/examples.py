@@ -1,0 +1,33 @@
+"""What the original and the modulated model answer to a few held-out definitions, for the report."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from callbacks.measures.representations import evaluating
+
+EXAMPLES = 12
+_MOST_TOKENS = 16  # of an answer
+
+
+@torch.no_grad()
+def side_by_side(trainer: pl.Trainer, module: pl.LightningModule) -> list[dict[str, str]]:
+    """Rows ``prompt``, ``lemma``, ``original``, ``modulated``; none of a task, or a model, that has no answers.
+
+    Greedy, so that nothing random is used up. Every rank works out the same: a strategy may gather weights in it.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    answer, handle = getattr(module, "_answer", None), getattr(module, "handle", None)
+    if answer is None or handle is None or not hasattr(data, "examples"):
+        return []
+    examples = data.examples(EXAMPLES)
+    batch = {key: value.to(module.device) if torch.is_tensor(value) else value for key, value in examples.items()}
+    answers = []
+    with evaluating(module), trainer.precision_plugin.forward_context():
+        for context in (handle.disabled(), nullcontext()):
+            with context:
+                answers.append(data.tokenizer.batch_decode(answer(batch, _MOST_TOKENS), skip_special_tokens=True))
+    rows = zip(batch["prompts"], batch["lemmas"], *answers, strict=True)
+    return [dict(zip(("prompt", "lemma", "original", "modulated"), row, strict=True)) for row in rows]

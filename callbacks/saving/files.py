@@ -1,0 +1,128 @@
+"""Checkpoint files that are either whole or not there, and that prove it.
+
+Lightning writes a checkpoint to the system's temporary folder and moves it; across devices that is a copy, and a kill
+in it leaves an empty file. Here the temporary file is a sibling, flushed to disk before it is renamed, and its SHA-256
+lies beside it: bit flips in tensor data load silently otherwise.
+"""
+
+import contextlib
+import hashlib
+import re
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from modulant.storage import replace_durably, storing, write_beside, write_whole
+
+FOLDER = "checkpoints"
+SUFFIX = ".ckpt"
+STEP_IN_NAME = re.compile(r"step_(\d+)")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be trusted, or must not be written; the message is one line."""
+
+
+def digest_path(path: Path) -> Path:
+    """Where the SHA-256 of a checkpoint lies."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint and its SHA-256 so that a kill at any moment leaves the old pair or the new one, verifiable.
+
+    Two files cannot be renamed at once. So the digest file first lists the old and the new digest, then the checkpoint
+    is replaced, then the digest file keeps the new one alone; a checkpoint verifies when any listed digest is its own.
+
+    Raises:
+        StorageError: the disk will not take it; the old pair is whole, and nothing else is left. The folder itself is
+            made, but not the one that it lies in: that is the run's, and if it is gone, so is the run.
+    """
+    with storing(path):
+        path.parent.mkdir(exist_ok=True)
+    digests = digest_path(path)
+    temporary = write_beside(path, lambda file: torch.save(checkpoint, file))
+    try:
+        line = f"{sha256_of(temporary)}  {path.name}\n"
+        old = digests.read_text() if path.is_file() and digests.is_file() else ""
+        write_whole(digests, old + line)
+        replace_durably(temporary, path)
+        if old:
+            write_whole(digests, line)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Load a checkpoint after its SHA-256 was found right; never unpickles anything but tensors and plain values.
+
+    Raises:
+        CheckpointError: the file or its digest is missing, they differ, or it does not load.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    digests = digest_path(path)
+    if not digests.is_file():
+        raise CheckpointError(f"{path}: no {digests.name} beside it, so it cannot be verified")
+    listed = [line.split()[0] for line in digests.read_text(errors="replace").splitlines() if line.strip()]
+    if sha256_of(path) not in listed:
+        raise CheckpointError(f"{path}: damaged, its SHA-256 is not the one in {digests.name}")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: does not load with weights_only=True: it holds more than tensors and plain values, and is not "
+            "loaded, as that would run its code"
+        ) from error
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path}: does not load with weights_only=True: {reason[0]}") from error
+    if not isinstance(checkpoint, dict) or "global_step" not in checkpoint:
+        raise CheckpointError(f"{path}: no training checkpoint, it has no 'global_step'")
+    return checkpoint
+
+
+def newest_checkpoint(folder: str | Path) -> Path:
+    """The checkpoint with the most steps in `folder/checkpoints` that verifies, told in one line for each passed over.
+
+    Steps are read from the name (`step_00000015`), else from inside the file; equal steps go by time of writing.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = Path(folder) / FOLDER
+    candidates = [path for path in found.glob(f"*{SUFFIX}") if path.is_file()] if found.is_dir() else []
+    ranked = sorted(candidates, key=lambda path: (step_of(path), path.stat().st_mtime), reverse=True)
+    for path in ranked:
+        try:
+            load_verified(path)
+        except CheckpointError as error:
+            tell(f"passed over {error}")
+        else:
+            return path
+    what = f"none of the {len(ranked)} checkpoints in {found} verifies" if ranked else f"no checkpoint in {found}"
+    raise FileNotFoundError(f"{what}: nothing to resume from")
+
+
+def step_of(path: Path) -> int:
+    if match := STEP_IN_NAME.search(path.name):
+        return int(match[1])
+    try:
+        return int(load_verified(path)["global_step"])
+    except CheckpointError:
+        return -1
+
+
+@rank_zero_only
+def tell(line: str) -> None:
+    print(line, file=sys.stderr)

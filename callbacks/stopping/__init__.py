@@ -1,0 +1,1 @@
+"""How a run ends before its time: signals, interruptions, divergence."""

@@ -1,0 +1,155 @@
+"""A training that has broken down ends at once, and says where; nothing of it is saved."""
+
+import sys
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from callbacks.arguments import check_divergence
+from callbacks.interfaces import layer_alphas, modulated
+from callbacks.saving.checkpoints import DivergenceError, not_finite
+
+
+class Divergence(L.Callback):
+    """Looks at the norm of the whole gradient before each optimizer step; where it is not finite, the run ends.
+
+    A loss that is not finite leaves no finite gradient (`FrozenT5` sees to that), and the gradient is the same on all
+    ranks, so all end at the same step. On a CUDA device the norm is looked at one step later, when it has reached the
+    host by itself: waiting for it would cost more than the step that is lost.
+
+    Args:
+        skip: how many bad batches in a row to leave out, without an optimizer step, before the run ends.
+    """
+
+    def __init__(self, skip: int = 0) -> None:
+        check_divergence(skip)
+        self.skip = skip
+        self.skipped = 0
+        self._in_a_row = 0
+        self._batch: Any = None
+        self._pending: tuple[int, Tensor, torch.cuda.Event | None] | None = None
+
+    @property
+    def state_key(self) -> str:
+        return "Divergence"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped, self._in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+
+    def summary(self) -> dict[str, int]:
+        """For the report."""
+        return {"skip": self.skip, "skipped": self.skipped}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._batch = batch
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if trainer.scaler is not None:
+            return  # fp16's loss scaling expects infinities, and skips them itself
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if norm.is_cuda and not self.skip:
+            previous, self._pending = self._pending, _on_its_way(trainer.global_step, norm)
+            if previous is not None:
+                step, norm, event = previous
+                if event is not None:
+                    event.synchronize()
+                self._judge(trainer, pl_module, step, norm)
+            return
+        self._judge(trainer, pl_module, trainer.global_step, norm)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._batch = None
+
+    def _judge(self, trainer: L.Trainer, module: L.LightningModule, step: int, norm: Tensor) -> None:
+        if bool(norm.isfinite()):
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        if self._in_a_row > self.skip:
+            raise DivergenceError(self._told(trainer, module, step, float(norm)))
+        self.skipped += 1
+        for parameter in module.parameters():
+            parameter.grad = None  # which an optimizer takes for no part of its step
+        if trainer.is_global_zero:
+            line = f"step {step}: the gradient is {float(norm)}; the batch is left out ({self.skipped} so far)"
+            print(line, file=sys.stderr, flush=True)
+
+    def _told(self, trainer: L.Trainer, module: L.LightningModule, step: int, norm: float) -> str:
+        loss = trainer.callback_metrics.get("train/loss")
+        said = [f"step {step}: the gradient's norm is {norm}"]
+        said += [f"the loss was {float(loss):.4g}"] if loss is not None else []
+        said.append(self._where(module))
+        if modulated(module).modulator is not None:
+            said.append(largest_alpha(module))
+        saved = [
+            path for path in (getattr(callback, "best_model_path", "") for callback in _callbacks(trainer)) if path
+        ]
+        name = saved[0].rpartition("/")[2] if saved else ""
+        said.append(
+            f"nothing of this is saved, {name} is the run before it: resume with a smaller model.lr"
+            if name
+            else "nothing was saved yet: begin with a smaller model.lr"
+        )
+        return "; ".join(said)
+
+    def _where(self, module: L.LightningModule) -> str:
+        """The first place where the batch is not finite, found by passing it through once more."""
+        if weight := not_finite(module):
+            return f"{weight} is not finite"
+        blocks = getattr(getattr(getattr(module, "model", None), "encoder", None), "block", None)
+        if blocks is None or self._batch is None:
+            return "no layer is known to be at fault"
+        bad: list[int] = []
+
+        def look(layer: int) -> Any:
+            def hook(block: nn.Module, inputs: Any, output: Any) -> None:
+                hidden = output[0] if isinstance(output, tuple) else output
+                if not bool(hidden.isfinite().all()):
+                    bad.append(layer)
+
+            return hook
+
+        hooks = [block.register_forward_hook(look(layer)) for layer, block in enumerate(blocks)]
+        try:
+            with torch.no_grad():
+                module(self._batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return (
+            f"first not finite in encoder layer {bad[0]}"
+            if bad
+            else "the encoder's layers are finite, what follows is not"
+        )
+
+
+def _on_its_way(step: int, norm: Tensor) -> tuple[int, Tensor, torch.cuda.Event]:
+    """A copy to the host that nobody waits for."""
+    copy = torch.empty((), dtype=norm.dtype, pin_memory=True).copy_(norm.detach(), non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return step, copy, event
+
+
+def largest_alpha(module: L.LightningModule) -> str:
+    """The largest α, with its layer and expert."""
+    alphas = layer_alphas(module)
+    at = int(alphas.nan_to_num(nan=torch.inf).argmax())
+    layer = list(modulated(module).layers)[at // alphas.shape[1]]
+    names = getattr(modulated(module).modulator, "expert_names", ())
+    expert = f", {names[at % alphas.shape[1]]}" if len(names) > 1 else ""
+    return f"the largest alpha is {float(alphas.flatten()[at]):.4f} (layer {layer}{expert})"
+
+
+def _callbacks(trainer: L.Trainer) -> list[Any]:
+    return list(trainer.callbacks)  # type: ignore[attr-defined]

@@ -1,0 +1,136 @@
+"""What the models answered: shown side by side, and kept as `predictions.jsonl` in the run folder."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
+
+from callbacks.arguments import check_talk
+from callbacks.logs import announce
+from callbacks.stopping.signals import current
+from datamodules.arguments import STANDARD_INPUT, piped_prompts
+from modulant.storage import write_whole
+from modulators.comparison.conversation import Conversation
+from modulators.comparison.generation import Asked, Asking
+from modulators.comparison.page import console, show
+
+SHOWN = 40  # prompts on the screen; the file holds all
+FILE = "predictions.jsonl"
+
+
+class Talk(pl.Callback):
+    """Asks the original and the modulated model, shows the answers, and writes them down; nothing else in the run
+    folder is touched.
+
+    Args:
+        alpha_scales: a row of answers for each: α is used times this. 0 is the original model, 1 what was trained.
+        temperature: 0 is greedy; above, answers are drawn, from a flatter distribution the higher it is.
+        top_p: of the drawn tokens, the smallest set whose probability reaches this.
+        max_new_tokens: of an answer at most.
+        samples: answers to each prompt, where they are drawn.
+        seed: of what is drawn: both models draw with the same random numbers.
+        next_tokens: show so many of the likeliest first tokens with their probabilities.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    def __init__(
+        self,
+        alpha_scales: list[float] = [1.0],  # noqa: B006  # a literal, which the command line reads; never changed
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        max_new_tokens: int = 16,
+        samples: int = 1,
+        seed: int = 42,
+        next_tokens: int = 0,
+    ) -> None:
+        check_talk(alpha_scales, temperature, top_p, max_new_tokens, samples, seed, next_tokens)
+        scales = tuple(map(float, alpha_scales))
+        self.asking = Asking(scales, temperature, top_p, max_new_tokens, samples, seed, next_tokens)
+        self._conversation = False
+        self._rows: list[dict[str, Any]] = []
+        self._same = self._prompts = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if trainer.state.fn != TrainerFn.PREDICTING:
+            return
+        data: Any = getattr(trainer, "datamodule", None)
+        self._conversation = getattr(data, "prompts", None) == STANDARD_INPUT and piped_prompts() is None
+        if self._conversation:
+            if trainer.world_size > 1:
+                raise ValueError("data.prompts: one process alone can talk at a terminal; give --trainer.devices 1")
+            data.prompts = Conversation(_impatient)
+        pl_module.asking = self.asking  # type: ignore[assignment]
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._rows, self._same, self._prompts = [], 0, 0
+        self._checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not isinstance(outputs, Sequence) or not trainer.is_global_zero:
+            return
+        self._rows += [self._row(asked) for asked in outputs]
+        self._same += sum(asked.original.text == asked.modulated.text for asked in outputs)
+        a_prompt = len(self.asking.alpha_scales) * self.asking.samples
+        shown = outputs if self._conversation else outputs[: max(0, SHOWN - self._prompts) * a_prompt]
+        show(shown, console(), heading=not self._conversation)
+        self._prompts += len(outputs) // a_prompt
+        if self._conversation:  # whatever ends it, what was said is kept
+            self._write(trainer)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self._rows:
+            return
+        self._write(trainer)
+        if not self._conversation and self._prompts > SHOWN:
+            announce(trainer, f"… and {self._prompts - SHOWN} prompts more")
+        file = Path(trainer.default_root_dir) / FILE
+        announce(
+            trainer, f"{len(self._rows)} answers, {self._same} of them the same with and without modulation: {file}"
+        )
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
+        write_whole(Path(trainer.default_root_dir) / FILE, "".join(lines))
+
+    def _row(self, asked: Asked) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "prompt": asked.prompt,
+            "original": asked.original.text,
+            "modulated": asked.modulated.text,
+            "alpha_scale": asked.alpha_scale,
+            "sample": asked.sample,
+            "checkpoint": self._checkpoint,
+            "settings": {key: value for key, value in asdict(self.asking).items() if key != "alpha_scales"},
+        }
+        for name, answer in (("original", asked.original), ("modulated", asked.modulated)):
+            row[f"{name}_tokens"] = answer.tokens
+            row[f"{name}_logprobs"] = [round(value, 6) for value in answer.logprobs]
+            if answer.next:
+                row[f"{name}_next"] = [[token, round(chance, 6)] for token, chance in answer.next]
+        return row
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """While a person is waited for, a signal ends the wait: there is nothing that it could leave half done."""
+    signals = current()
+    if signals is None:
+        yield
+        return
+    with signals.impatient():
+        yield

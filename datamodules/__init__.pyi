@@ -1,0 +1,7 @@
+from .glosses import GlossDataModule
+from .wordnet import WordNetDataModule
+
+__all__ = [
+    "GlossDataModule",
+    "WordNetDataModule",
+]

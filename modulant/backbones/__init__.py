@@ -1,0 +1,1 @@
+"""Frozen backbones: found, loaded, frozen, split at a block, and sharded over processes."""

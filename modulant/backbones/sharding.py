@@ -1,0 +1,173 @@
+"""A frozen backbone dealt out over processes (FSDP2), for one that does not fit on each.
+
+Each process holds its rows of every block's weights. A block is whole only while it is computed: its weights are
+gathered before its forward pass, and again before its backward pass, and dropped afterwards. Frozen weights have no
+gradients, so nothing else goes over the wire for them. Embeddings and the output head are looked up and shared between
+encoder and decoder, and stay whole on every process, and so does what learns.
+
+**Order of hooks.** FSDP puts its own forward pre-hook before all others of a block, whenever it is registered. So a
+modulator's hook finds the block's weights gathered, reads the stream as it is (no mixed precision policy is set, which
+would cast it first), and its backward pass comes before FSDP drops the weights: nothing of a modulator passes through
+FSDP. A test holds that.
+
+**Loading.** The model is made on no device and sharded there; then each process reads from the files, which are mapped
+and not read whole, the rows that it holds. No process ever holds more than its shard, the embeddings (for a moment once
+for each place that they are used in), and a tensor.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+from transformers.utils.hub import cached_file
+
+from modulant.assets import resolve_backbone
+from modulant.backbones.t5 import freeze, reading
+
+# rows start … stop of a tensor by its name
+Rows = Callable[[int, int], Tensor]
+_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMesh, device: torch.device) -> Any:
+    """A T5 whose blocks are dealt out over a mesh of one dimension, frozen and in eval mode. A collective.
+
+    Raises:
+        ValueError: the weights cannot be read, or some of the model's are not among them, or have another shape.
+    """
+    with torch.device("meta"):
+        model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=dtype))
+    shard(model, mesh)
+    model.to_empty(device=device)
+    model.tie_weights()
+    with reading(backbone):
+        stored = dict(_stored(resolve_backbone(backbone)))
+        _untie(model, stored)
+        _fill(model, stored, backbone)
+        model.generation_config = _generation_config(resolve_backbone(backbone), config)
+    return model
+
+
+def shard(model: Any, mesh: DeviceMesh) -> None:
+    """Deal out encoder and decoder, block by block. Their forward passes are collectives from then on."""
+    heads = [model.get_input_embeddings(), model.get_output_embeddings()]
+    whole = {parameter for head in heads for parameter in head.parameters()}
+    for stack in (model.encoder, model.decoder):
+        for block in stack.block:
+            fully_shard(block, mesh=mesh)
+        # The stack itself, and not the model: its encoder is called by itself too.
+        fully_shard(stack, mesh=mesh, ignored_params=whole)
+    # Asked by generate(): nobody stops before all have ended, as each token takes all processes.
+    model._is_fsdp_managed_module = True
+
+
+def is_sharded(model: nn.Module | None) -> bool:
+    """Whether forward passes of a model are collectives."""
+    return getattr(model, "_is_fsdp_managed_module", False)
+
+
+def held_bytes(module: nn.Module) -> int:
+    """Of parameters and buffers, what this process holds."""
+    return sum(local(t).numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor: all of it where it is not dealt out."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _untie(model: Any, stored: Mapping[str, Rows]) -> None:
+    """Give the model an output head of its own where the files hold one, as those of T5 v1.1 do: in transformers 5
+    every T5 begins with its embeddings as head."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head.weight is not embedding.weight or not {"shared.weight", "lm_head.weight"} <= stored.keys():
+        return
+    n = len(head.weight)
+    if not torch.equal(stored["shared.weight"](0, n), stored["lm_head.weight"](0, n)):
+        head.weight = nn.Parameter(torch.empty_like(embedding.weight), requires_grad=False)
+
+
+def _fill(model: nn.Module, stored: Mapping[str, Rows], backbone: str) -> None:
+    names: dict[nn.Parameter, list[str]] = {}  # tied weights are stored under one of theirs
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    lacking = [own[0] for own in names.values() if not any(name in stored for name in own)]
+    if lacking:
+        some = ", ".join(sorted(lacking)[:3])
+        raise ValueError(f"model.backbone: {backbone!r} lacks {len(lacking)} tensors ({some} …)")
+    with torch.no_grad():
+        for parameter, own in names.items():
+            name = next(name for name in own if name in stored)
+            part = local(parameter)
+            start, stop = _rows_of(parameter)
+            rows = stored[name](start, stop)
+            if rows.shape != part.shape:
+                shape = "×".join(map(str, parameter.shape))
+                raise ValueError(
+                    f"model.backbone: {name} of {backbone!r} is no {shape}, which its config.json asks for"
+                )
+            part.copy_(rows)
+
+
+def _rows_of(parameter: Tensor) -> tuple[int, int]:
+    """Which rows of a parameter this process holds: FSDP deals them as `torch.chunk` does."""
+    n = len(parameter)
+    if not isinstance(parameter, DTensor):
+        return 0, n
+    size = -(-n // parameter.device_mesh.size())
+    start = min(parameter.device_mesh.get_local_rank() * size, n)
+    return start, min(start + size, n)
+
+
+def _stored(name: str) -> Iterator[tuple[str, Rows]]:
+    """The tensors of a folder or hub id; of each, its rows are read when they are asked for.
+
+    Raises:
+        OSError: it has no weights that are known here.
+    """
+    found = next((path for file in _FILES if (path := _file(name, file)) is not None), None)
+    if found is None:
+        raise OSError(f"none of {', '.join(_FILES)} is there")
+    parts = {found}
+    if found.suffix == ".json":
+        index = json.loads(found.read_text(encoding="utf-8"))["weight_map"]
+        parts = {Path(str(_file(name, part))) for part in index.values()}
+    for path in sorted(parts):
+        yield from (_safetensors(path) if path.suffix == ".safetensors" else _pickled(path))
+
+
+def _file(name: str, file: str) -> Path | None:
+    path = cached_file(
+        name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    return None if path is None else Path(path)
+
+
+def _safetensors(path: Path) -> Iterator[tuple[str, Rows]]:
+    file: Any = safe_open(path, framework="pt")
+    for name in file.keys():  # noqa: SIM118
+        yield name, partial(_rows_in, file.get_slice(name))
+
+
+def _pickled(path: Path) -> Iterator[tuple[str, Rows]]:
+    for name, tensor in torch.load(path, map_location="cpu", mmap=True, weights_only=True).items():
+        yield name, partial(_rows_in, tensor)
+
+
+def _rows_in(whole: Any, start: int, stop: int) -> Tensor:
+    return whole[start:stop]
+
+
+def _generation_config(name: str, config: Any) -> Any:
+    if _file(name, "generation_config.json") is None:
+        return GenerationConfig.from_model_config(config)
+    return GenerationConfig.from_pretrained(name)

@@ -1,0 +1,1 @@
+"""WordNet as one tokenizer sees it: tokenised entries, the population of synsets, batches. No Lightning."""

@@ -1,0 +1,75 @@
+"""Which examples go into which batch: similar lengths together, so that little of a batch is padding.
+
+An epoch's batches are a pure function of (seed, epoch, batch size): any process can compute them again, which is what
+makes a resumed run see exactly what an unbroken one would have seen. Several processes share each batch, so the size
+here is that of all of them together, and what is learned does not depend on their number.
+"""
+
+import numpy as np
+
+from modulant.corpus.ragged import IntArray
+
+MEGA = 64  # batches that are sorted by length together: enough for little padding, few enough to stay random
+MEGA_OF_PAIRS = 320  # the same where targets have lengths too: alike in two lengths are fewer
+BAND = 3  # source lengths that go together where batches are of similar targets as well
+
+
+def epoch_batches(
+    lengths: IntArray, batch_size: int, seed: int, epoch: int, targets: IntArray | None = None
+) -> list[IntArray]:
+    """Every example once, in batches of ``batch_size`` examples of similar length, in random order.
+
+    A random permutation is cut into mega-batches, each is sorted by length and cut into batches, and the order of all
+    batches is drawn again; only one batch is shorter. Both draws depend on ``(seed, epoch)`` alone.
+
+    Args:
+        lengths: of the sources.
+        targets: lengths of the targets, where they are padded too. Where all are equal nothing depends on them.
+
+    >>> [batch.tolist() for batch in epoch_batches(np.array([3, 9, 3, 9]), 2, seed=0, epoch=0)]
+    [[1, 3], [2, 0]]
+    """
+    if targets is not None and (targets == targets[:1]).all():
+        targets = None
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(len(lengths))
+    mega = batch_size * (MEGA if targets is None else MEGA_OF_PAIRS)
+    batches: list[IntArray] = []
+    for start in range(0, len(order), mega):
+        part = order[start : start + mega]
+        part = part[_side_by_side(lengths[part], None if targets is None else targets[part])]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _side_by_side(lengths: IntArray, targets: IntArray | None) -> IntArray:
+    """An order in which neighbours are of similar length, in their targets too where these are given.
+
+    Sources go up in bands of a few lengths. Within a band targets go up, and in the next one down: so neighbours across
+    two bands are alike too. A source of one token more is a small loss beside a target of eight instead of two.
+    """
+    if targets is None:
+        return np.argsort(lengths, kind="stable")
+    band = lengths // BAND
+    return np.lexsort((lengths, np.where(band % 2, -targets, targets), band))
+
+
+def batches_per_epoch(n: int, batch_size: int) -> int:
+    """How many batches `epoch_batches` makes of ``n`` examples."""
+    return -(-n // batch_size)
+
+
+def sorted_batches(lengths: IntArray, batch_size: int) -> list[IntArray]:
+    """Every example once, sorted by length: for evaluation, where order does not matter but must not change."""
+    order = _side_by_side(lengths, None)
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def real_token_share(lengths: IntArray, batches: list[IntArray], multiple: int = 1) -> float:
+    """Share of the tokens in padded batches that are no padding, in (0, 1].
+
+    Args:
+        multiple: what the length of a batch is rounded up to.
+    """
+    padded = sum(len(batch) * (-(-int(lengths[batch].max()) // multiple) * multiple) for batch in batches)
+    return float(sum(int(lengths[batch].sum()) for batch in batches) / padded)

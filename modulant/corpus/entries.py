@@ -1,0 +1,120 @@
+"""WordNet's entries for one tokenizer: tokenised, split, and ready to be measured.
+
+Both DataModules (the task's and pre-training's) begin here, so that both mean the same words by "held out".
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from modulant.corpus import cache
+from modulant.corpus.population import MAX_SOURCE, MAX_TARGET, PREFIX, EvaluationBatch, Population, held_out_entries
+from modulant.corpus.ragged import Ragged
+from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
+from modulant.lexicon.entries import MIN_DEFINITION, Matching
+
+EVALUATION_BATCH = 128  # sources without gradients; a constant, so figures do not depend on data.batch_size
+Tokenizer = Any  # transformers' tokenizers share no public base class across versions
+
+
+_ARRAYS = ("lemma", "synset", "token", "source_tokens", "source_starts", "target_tokens", "target_starts")
+
+
+def encode_batch(tokenizer: Tokenizer, texts: list[str], max_length: int | None = None) -> list[list[int]]:
+    """Token ids without special tokens, or with the end token and cut to ``max_length`` where that is given."""
+    if not texts:  # transformers looks at the first
+        return []
+    if max_length is None:
+        return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """WordNet's entries for a tokenizer, tokenised, and which of them are held out."""
+
+    lexicon: Lexicon
+    tokenizer: Tokenizer
+    entries: Entries
+    sources: Ragged  # "summarize: definition", with the end token
+    targets: Ragged  # the lemma, with the end token
+    held_out: npt.NDArray[np.int64]  # rows of entries
+
+    @classmethod
+    def build(
+        cls, lexicon: Lexicon, tokenizer: Tokenizer, val_fraction: float, seed: int, matching: Matching
+    ) -> "Corpus":
+        """Match WordNet against a tokenizer.
+
+        Args:
+            matching: ``single_token`` keeps lemmas of one token, each token once; ``all`` keeps every lemma–definition
+                pair.
+
+        Raises:
+            ValueError: no such matching, or too few entries to train on some and hold some out.
+        """
+        if matching not in get_args(Matching):
+            raise ValueError(f"data.matching is {matching!r}; it must be one of {', '.join(get_args(Matching))}")
+
+        entries, sources, targets = _tokenised(lexicon, tokenizer, matching)
+        if len(entries) < 2:
+            raise ValueError(
+                f"{tokenizer.name_or_path or type(tokenizer).__name__}: {len(entries)} lemmas of WordNet are one token "
+                "of this tokenizer; it does not fit English words (or use data.matching: all)"
+            )
+        held_out = held_out_entries(len(entries), val_fraction, seed)
+        if len(held_out) == len(entries):
+            raise ValueError(f"data.val_fraction: {val_fraction} leaves none of {len(entries)} entries to train on")
+        return cls(lexicon, tokenizer, entries, sources, targets, held_out)
+
+    @cached_property
+    def trained(self) -> npt.NDArray[np.int64]:
+        """Rows of the entries that are not held out."""
+        return np.setdiff1d(np.arange(len(self.entries)), self.held_out)
+
+    @cached_property
+    def population(self) -> Population:
+        """The distinct synsets of the entries."""
+        return Population.of(self.entries.synset, self.sources, self.held_out)
+
+    def evaluation_batches(self) -> list[EvaluationBatch]:
+        """The population as (rows, input ids, attention mask), sorted by length; the same on every process."""
+        return self.population.batches(EVALUATION_BATCH, int(self.tokenizer.pad_token_id))
+
+    @cached_property
+    def path_distances(self) -> npt.NDArray[np.uint8]:
+        """WordNet path distances between all synsets of the population, (P, P) bytes."""
+        return self.lexicon.taxonomy.path_distances(self.population.synsets)
+
+
+def _tokenised(lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching) -> tuple[Entries, Ragged, Ragged]:
+    """Entries, and the tokens of their sources and targets; from the cache if they are there."""
+    settings = matching, PREFIX, MAX_SOURCE, MAX_TARGET, MIN_DEFINITION
+    file = cache.file_for(lexicon, tokenizer, settings)
+    if file is not None and (found := cache.read(file, _ARRAYS)) is not None:
+        lemma, synset, token, *ragged = (found[name] for name in _ARRAYS)
+        return Entries(lexicon, lemma, synset, token), Ragged(*ragged[:2]), Ragged(*ragged[2:])
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return encode_batch(tokenizer, texts)
+
+    entries = kept_entries(lexicon, encode) if matching == "single_token" else matched_pairs(lexicon, encode)
+    synsets, of_entry = np.unique(entries.synset, return_inverse=True)
+    texts = encode_batch(tokenizer, [PREFIX + lexicon.definitions[int(i)] for i in synsets], MAX_SOURCE)
+    sources = Ragged.of(texts).take(of_entry)
+    targets = Ragged.of(encode_batch(tokenizer, entries.lemmas, MAX_TARGET))
+    if file is not None and len(entries):
+        values = (
+            entries.lemma,
+            entries.synset,
+            entries.token,
+            sources.tokens,
+            sources.starts,
+            targets.tokens,
+            targets.starts,
+        )
+        cache.publish(file, dict(zip(_ARRAYS, values, strict=True)))
+    return entries, sources, targets

@@ -1,0 +1,197 @@
+"""WordNet, compiled once into arrays.
+
+Reading WordNet through NLTK takes about a quarter of a minute and half a gigabyte. It is done once per archive: the
+arrays go into the user's cache folder under the archive's checksum, and later loads take a small part of a second.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modulant.lexicon.archive import Archive, LexiconError, cache_folder
+from modulant.lexicon.strings import Strings
+from modulant.lexicon.taxonomy import Taxonomy
+
+_ARCHIVE = "archive.sha256"  # the key in a cache file that says what it was made from
+_FORMAT = 2  # of the cache file; one more whenever the arrays change
+
+
+@dataclass(frozen=True, eq=False)
+class Lexicon:
+    """All of WordNet, a row a synset, in the order of NLTK's ``all_synsets()``.
+
+    Ragged columns (lemmas, examples, hypernyms) are flat with ``*_starts``: row ``i`` owns ``starts[i]:starts[i + 1]``.
+    """
+
+    version: str
+    names: Strings  # "dog.n.01"
+    pos: npt.NDArray[np.str_]  # one of n, v, a, s, r
+    lexnames: Strings  # the lexicographer files' names
+    lexname: npt.NDArray[np.uint8]  # index into lexnames
+    definitions: Strings
+    lemmas: Strings  # with "_" written as a space
+    lemma_starts: npt.NDArray[np.int64]
+    examples: Strings
+    example_starts: npt.NDArray[np.int64]
+    hypernyms: npt.NDArray[np.int32]  # hypernyms and instance hypernyms, as rows, in NLTK's order
+    hypernym_starts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def load(cls, nltk_data: str | Path | None = None) -> "Lexicon":
+        """WordNet 3.0 as bundled, or the WordNet of a user's own ``nltk_data`` folder; from the cache if it is there.
+
+        Raises:
+            LexiconError: the archive is missing, damaged, or no WordNet.
+        """
+        archive = Archive.find(nltk_data)
+        file = cache_folder() / f"wordnet-{archive.sha256[:16]}-v{_FORMAT}.npz"
+        if (found := _read(file, archive.sha256)) is not None:
+            return found
+        print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", flush=True)
+        lexicon = _compile(archive)
+        _publish(lexicon, file, archive.sha256)
+        return lexicon
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The hypernym graph and the similarities on it."""
+        return Taxonomy(self.names, self.pos, self.hypernyms, self.hypernym_starts)
+
+    def lemmas_of(self, synset: int) -> list[str]:
+        return self.lemmas[int(self.lemma_starts[synset]) : int(self.lemma_starts[synset + 1])]
+
+    def examples_of(self, synset: int) -> list[str]:
+        return self.examples[int(self.example_starts[synset]) : int(self.example_starts[synset + 1])]
+
+
+def _compile(archive: Archive) -> Lexicon:
+    """Walk NLTK's reader once."""
+    reader = archive.reader()
+    try:
+        lexicon = _walk(reader)
+    except Exception as error:  # a damaged database surfaces as any exception inside NLTK
+        raise archive.unreadable(error) from error
+    finally:
+        for stream in reader._data_file_map.values():  # NLTK would leave them open
+            stream.close()
+    if not len(lexicon):
+        raise LexiconError(f"{archive.path}: this WordNet has no synsets")
+    return lexicon
+
+
+def _walk(reader: Any) -> Lexicon:
+    synsets = list(reader.all_synsets())
+    row = {synset.name(): i for i, synset in enumerate(synsets)}
+    if len(row) < len(synsets):
+        raise ValueError("two of its synsets have one name")
+    lexnames = sorted({synset.lexname() for synset in synsets})
+    number = {name: i for i, name in enumerate(lexnames)}
+    lemmas = [[lemma.replace("_", " ") for lemma in synset.lemma_names()] for synset in synsets]
+    examples = [synset.examples() for synset in synsets]
+    above = [[row[up.name()] for up in synset.hypernyms() + synset.instance_hypernyms()] for synset in synsets]
+    return Lexicon(
+        version=str(reader.get_version()),
+        names=Strings.of(row),
+        pos=np.array([synset.pos() for synset in synsets], dtype="U1"),
+        lexnames=Strings.of(lexnames),
+        lexname=np.array([number[synset.lexname()] for synset in synsets], dtype=np.uint8),
+        definitions=Strings.of(synset.definition() for synset in synsets),
+        lemmas=Strings.of(lemma for some in lemmas for lemma in some),
+        lemma_starts=_starts(lemmas),
+        examples=Strings.of(example for some in examples for example in some),
+        example_starts=_starts(examples),
+        hypernyms=np.array([up for some in above for up in some], dtype=np.int32),
+        hypernym_starts=_starts(above),
+    )
+
+
+def _starts(ragged: list[Any]) -> npt.NDArray[np.int64]:
+    starts = np.zeros(len(ragged) + 1, dtype=np.int64)
+    np.cumsum([len(some) for some in ragged], out=starts[1:])
+    return starts
+
+
+def _publish(lexicon: Lexicon, file: Path, sha256: str) -> None:
+    """Write the arrays beside their place and rename: a reader sees the whole file or none.
+
+    A cache that cannot be written costs a compilation at each start, not the run.
+    """
+    arrays: dict[str, Any] = {_ARCHIVE: np.asarray(sha256)}
+    for field in fields(lexicon):
+        value = getattr(lexicon, field.name)
+        if isinstance(value, Strings):
+            arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"] = value.buffer, value.offsets
+        else:
+            arrays[field.name] = np.asarray(value)
+    temporary = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
+            temporary = stream.name
+            np.savez(stream, **arrays)
+        os.replace(temporary, file)
+    except OSError as error:
+        print(f"{file}: WordNet's arrays cannot be cached ({error.strerror}); going on without", file=sys.stderr)
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _read(file: Path, sha256: str) -> Lexicon | None:
+    """The cached lexicon; None if there is none of this archive that can be read whole, or its arrays do not fit."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            if str(arrays[_ARCHIVE]) != sha256:
+                return None
+            values: dict[str, Any] = {}
+            for field in fields(Lexicon):
+                if field.type is Strings:
+                    values[field.name] = Strings(arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"])
+                else:
+                    values[field.name] = arrays[field.name]
+            values["version"] = str(values["version"])
+            found = Lexicon(**values)
+            return found if _fits_together(found) else None
+    except Exception:  # whatever a damaged file makes of NumPy and zipfile: it is compiled again
+        return None
+
+
+def _fits_together(lexicon: Lexicon) -> bool:
+    """Whether every row of a lexicon that was read can be followed: offsets rise and end where their data do."""
+
+    def rises(starts: npt.NDArray[np.int64], rows: int, end: int) -> bool:
+        whole = starts.dtype == np.int64 and starts.shape == (rows + 1,) and starts[0] == 0 and starts[-1] == end
+        return bool(whole and (np.diff(starts) >= 0).all())
+
+    n = len(lexicon)
+    texts = (lexicon.names, lexicon.lexnames, lexicon.definitions, lexicon.lemmas, lexicon.examples)
+    ragged = (
+        (lexicon.lemma_starts, len(lexicon.lemmas)),
+        (lexicon.example_starts, len(lexicon.examples)),
+        (lexicon.hypernym_starts, len(lexicon.hypernyms)),
+    )
+    above = lexicon.hypernyms
+    return bool(
+        n > 0
+        and len(lexicon.definitions) == n
+        and all(text.buffer.dtype == np.uint8 and rises(text.offsets, len(text), len(text.buffer)) for text in texts)
+        and all(rises(starts, n, end) for starts, end in ragged)
+        and lexicon.pos.shape == (n,)
+        and set(np.unique(lexicon.pos)) <= set("nvasr")
+        and lexicon.lexname.dtype == np.uint8
+        and lexicon.lexname.shape == (n,)
+        and int(lexicon.lexname.max()) < len(lexicon.lexnames)
+        and above.dtype == np.int32
+        and (not len(above) or (int(above.min()) >= 0 and int(above.max()) < n))
+    )

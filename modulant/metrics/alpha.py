@@ -1,0 +1,45 @@
+"""Whether the injection strengths have come to rest: the range of each over the last few checks."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+
+from modulant.metrics.arguments import check_window
+
+
+class AlphaWindow(Metric):
+    """The last `window` snapshots of α. Every rank has the same α, so nothing is synchronised.
+
+    Args:
+        window: number of snapshots that must agree.
+        tolerance: largest range of any α over the window that still counts as rest.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    snapshots: list[Tensor]
+
+    def __init__(self, window: int, tolerance: float, **kwargs: Any) -> None:
+        super().__init__(sync_on_compute=False, **kwargs)
+        check_window(window, tolerance)
+        self.window, self.tolerance = window, tolerance
+        self.add_state("snapshots", [], dist_reduce_fx=None)
+
+    @torch.no_grad()
+    def update(self, alphas: Float[Tensor, "layers experts"]) -> None:
+        """Adds a snapshot and forgets the oldest beyond the window."""
+        self.snapshots.append(alphas.detach().float().cpu().clone())
+        del self.snapshots[: -self.window]
+
+    def compute(self) -> Float[Tensor, ""]:
+        """Largest max − min of any one α over the snapshots held."""
+        held = torch.stack(self.snapshots)
+        return (held.amax(0) - held.amin(0)).max()
+
+    @property
+    def converged(self) -> bool:
+        """Whether the window is full and no α moved more than the tolerance."""
+        return len(self.snapshots) == self.window and bool(self.compute() <= self.tolerance)

@@ -1,0 +1,166 @@
+"""How sure is a correlation over pairs? A bootstrap over synsets: pairs share them, so pairs cannot be resampled.
+
+A replicate draws as many synsets as there are, with replacement, and w_i is how often synset i came; a pair of distinct
+synsets i < j then counts w_i w_j times. (A synset beside its own copy is no pair: its similarity of 1 would be an
+artefact of the resampling.) Training and held-out synsets are drawn apart, each from its own kind: the split is fixed
+by design, not something that another sample would deal anew, so every replicate has its sizes.
+
+Every cloud sees the same weights, which depend on nothing but seed, number of synsets and split. So the difference of
+two clouds within a replicate is a replicate of the lift, free of the noise that both share.
+
+All replicates are worked at once. With M the pairs' matrix of a term (1, s, s², c, c², s·c of path similarity s and
+cosine c, zero at and below the diagonal), Σ w_i w_j M_ij is the dot product of a column of W with that of M W: one
+matrix product for a block of rows and all replicates. The products are in fp32, of values that are centred first and
+weights that are small integers; blocks add up in fp64.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from modulant.metrics.streaming import full_precision, row_blocks
+
+_NO_PATH = 255
+_PAIRS_PER_BLOCK = 2**21
+# fp32 leaves no more of a variance than this, of the cosines themselves and beside the centred mean square.
+_FLAT_COSINES = 1e-12
+_FLAT = 1e-6
+
+
+@torch.no_grad()
+def bootstrap_pearson(
+    clouds: Sequence[Float[Tensor, "_ _"]],
+    distances: UInt8[np.ndarray, "_ _"] | UInt8[Tensor, "_ _"],
+    held_out: Bool[np.ndarray, "points"] | Bool[Tensor, "points"],
+    replicates: int = 1000,
+    seed: int = 42,
+    advance: Callable[[], None] | None = None,
+) -> Float[Tensor, "clouds replicates 4"]:
+    """Replicates of Pearson's r between cosine and path similarity 1 / (1 + d), in fp64, on the CPU.
+
+    Args:
+        clouds: representations of the same synsets, one row each; a row of zeros has cosine 0 with all.
+        distances: path lengths d of all pairs, 255 where there is no path (such pairs are left out).
+        held_out: which synsets a training never saw.
+        replicates: number of resamplings, the same for every cloud.
+        seed: seed of the resampling.
+        advance: called after each of `bootstrap_steps(held_out)` blocks.
+
+    Returns:
+        r by cloud, replicate and population: all pairs, train × train, train × held-out, held-out × held-out. NaN where
+        nothing varies, as among fewer than three synsets.
+
+    Raises:
+        ValueError: no cloud, clouds of another length than `held_out`, or fewer than 2 replicates.
+    """
+    d, out = torch.as_tensor(distances).cpu(), torch.as_tensor(held_out).cpu()
+    lengths = [len(cloud) for cloud in clouds]
+    if not clouds or set(lengths) != {len(out)}:
+        raise ValueError(f"bootstrap_pearson: clouds of {lengths} points; one or more clouds of {len(out)} are needed")
+    if d.shape != (len(out), len(out)):
+        raise ValueError(f"bootstrap_pearson: distances of shape {tuple(d.shape)} for {len(out)} synsets")
+    device = clouds[0].device if clouds[0].device.type != "mps" else torch.device("cpu")  # Apple's GPU has no fp64
+    order = out.int().argsort(stable=True)  # training rows first
+    weights = synset_weights(out, replicates, seed)[:, order].float().mT.contiguous().to(device)  # (P, R)
+    d = d[order][:, order].to(device)
+    order = order.to(device)
+    with full_precision(device):
+        units = [torch.nn.functional.normalize(cloud.to(device)[order].float(), dim=-1) for cloud in clouds]
+        sums = _weighted_sums(units, d, int((~out).sum()), weights, advance)
+        sums = torch.cat([sums.sum(0, keepdim=True), sums]).cpu()  # (4, 3 + 3 C, R), all pairs first
+    shared, own = sums[:, :3].unbind(1), sums[:, 3:].unflatten(1, (-1, 3)).unbind(2)
+    return _pearson(*(term.unsqueeze(1) for term in shared), *own).permute(1, 2, 0).contiguous()
+
+
+def synset_weights(
+    held_out: Bool[Tensor, "points"] | Bool[np.ndarray, "points"], replicates: int, seed: int
+) -> Int[Tensor, "replicates points"]:
+    """How often each synset comes in each replicate: as many draws with replacement as there are of its kind.
+
+    Raises:
+        ValueError: fewer than 2 replicates.
+    """
+    if replicates < 2:
+        raise ValueError(f"bootstrap_pearson: replicates is {replicates}; an interval needs at least 2")
+    out = torch.as_tensor(held_out).cpu()
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.zeros(replicates, len(out), dtype=torch.int32)
+    for kind in ((~out).nonzero().squeeze(1), out.nonzero().squeeze(1)):
+        for row in weights if len(kind) > 0 else ():
+            drawn = torch.randint(len(kind), (len(kind),), generator=generator)
+            row[kind] = torch.bincount(drawn, minlength=len(kind)).int()
+    return weights
+
+
+def bootstrap_steps(held_out: Bool[np.ndarray, "points"] | Bool[Tensor, "points"]) -> int:
+    """Number of blocks that `bootstrap_pearson` reports to `advance`."""
+    out = torch.as_tensor(held_out)
+    return sum(1 for _ in row_blocks(len(out), int((~out).sum()), _PAIRS_PER_BLOCK))
+
+
+def percentile_interval(replicates: Float[Tensor, "replicates *rest"], level: float = 0.95) -> Float[Tensor, "2 *rest"]:
+    """Lowest and highest of the middle `level` of replicates, linear between order statistics; NaN ones are left out.
+
+    Raises:
+        ValueError: a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"percentile_interval: level is {level}; it must lie between 0 and 1")
+    tail = (1 - level) / 2
+    return torch.nanquantile(replicates.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+
+
+def _weighted_sums(
+    units: list[Tensor], d: Tensor, n_train: int, weights: Tensor, advance: Callable[[], None] | None
+) -> Tensor:
+    """Σ w_i w_j M_ij by population, term and replicate; terms 1, s, s², then c, c², s·c of each cloud, all centred."""
+    n, replicates = weights.shape
+    similarity = _centred_similarity(d)
+    centres = [_mean_cosine(unit) for unit in units]
+    sums = weights.new_zeros(3, 3 + 3 * len(units), replicates, dtype=torch.float64)
+    for first, last in row_blocks(n, n_train, _PAIRS_PER_BLOCK):
+        classes = d[first:last, first:]
+        pair = (classes != _NO_PATH).float().triu_(1)
+        s = similarity[classes.int()].mul_(pair)
+        terms = [pair, s, s.square()]
+        for unit, centre in zip(units, centres, strict=True):
+            c = (unit[first:last] @ unit[first:].mT).sub_(centre).mul_(pair)
+            terms += [c, c.square(), s * c]
+        own = weights[first:last].double()
+        # Training rows meet training columns, then held-out ones; held-out rows only their own kind.
+        held = max(n_train, first)
+        parts = [(2, first, n)] if first >= n_train else [(0, first, n_train), (1, held, n)]
+        for population, start, stop in parts:
+            for t, term in enumerate(terms):
+                product = term[:, start - first : stop - first] @ weights[start:stop]
+                sums[population, t] += product.double().mul_(own).sum(0)
+        if advance is not None:
+            advance()
+    return sums
+
+
+def _centred_similarity(d: Tensor) -> Tensor:
+    """Path similarity of each class minus about its mean, which keeps fp32 sums small; any constant would do."""
+    similarity = 1.0 / torch.arange(1, 257, dtype=torch.float64, device=d.device)
+    some = d[:: max(1, len(d) // 64)]
+    counts = torch.bincount(some.flatten().int(), minlength=256).double()
+    counts[[0, _NO_PATH]] = 0
+    return (similarity - (counts @ similarity) / counts.sum().clamp_min(1)).float()
+
+
+def _mean_cosine(unit: Tensor) -> float:
+    """Mean cosine of distinct rows, from |Σ u|²."""
+    n = len(unit)
+    total = unit.double().sum(0).square().sum() - unit.double().square().sum()
+    return float(total / max(n * (n - 1), 1))
+
+
+def _pearson(n: Tensor, s: Tensor, ss: Tensor, c: Tensor, cc: Tensor, sc: Tensor) -> Tensor:
+    s, ss, c, cc, sc = (term / n for term in (s, ss, c, cc, sc))
+    spread_s, spread_c = ss - s.square(), cc - c.square()
+    flat = (spread_s <= _FLAT * ss) | (spread_c <= _FLAT * cc) | (spread_c <= _FLAT_COSINES)
+    r = (sc - s * c) / (spread_s.clamp_min(0) * spread_c.clamp_min(0)).sqrt()
+    return torch.where(flat | (n == 0), torch.nan, r)

@@ -1,0 +1,147 @@
+"""Pairs counted on the CPU in one pass: class and cosine → a histogram and fixed-point sums, four nanoseconds a pair.
+
+Array operations read a block of cosines from memory a dozen times; here some hundred pairs at a time are prepared by
+vector instructions, then dealt out while they are in the first cache. Threads take whole blocks, product and count, and
+count each for itself: a product on all of torch's threads would leave them spinning while the count wants the cores.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Lock
+from typing import NamedTuple, no_type_check
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modulant.lexicon.compiled import compiled
+
+_CHUNK = 512
+
+
+class Bins(NamedTuple):
+    """How cosines fall into a histogram: a cosine c into bin ⌊(1 + x / (width + |x|)) n / 2⌋, x = c − centre, fp32."""
+
+    n: int
+    centre: float
+    width: float
+
+
+def count_blocks(
+    unit: Tensor,
+    distances: NDArray[np.uint8],
+    classes: int,
+    n_train: int,
+    blocks: Iterator[tuple[int, int]],
+    bins: Bins,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Counts the pairs of some blocks of rows, each with all later rows, on as many threads as torch has.
+
+    Args:
+        unit: (P, D) unit vectors in fp32, training rows first.
+        distances: (P, P) classes of all pairs.
+        classes: their number.
+        n_train: how many rows are training ones.
+        blocks: rows [first, last) of one kind.
+        bins: of the histograms.
+
+    Returns:
+        Histograms (3 populations, classes, bins), then sums of cosines in steps of 2⁻²⁴ and of their squares in steps
+        of 2⁻³⁰ (3, classes). Sums of integers: the same bits on any number of threads.
+    """
+    count = np.int32 if len(unit) ** 2 < 2**32 else np.int64  # of one bin, at most all pairs
+    lock = Lock()
+
+    def work() -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+        histograms = np.zeros((3, classes, bins.n), count)
+        sums = np.zeros((3, classes, 2), np.int64)
+        buffer = unit.new_empty(0)
+        while True:
+            with lock:
+                block = next(blocks, None)
+            if block is None:
+                return histograms, sums
+            first, last = block
+            shape = last - first, len(unit) - first
+            if len(buffer) < shape[0] * shape[1]:
+                buffer = unit.new_empty(shape[0] * shape[1])
+            cosines = torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
+            # Training rows: train pairs up to column n_train, mixed ones beyond. Held-out rows: held-out throughout.
+            of = slice(0, 2) if first < n_train else slice(1, 3)
+            count_pairs(cosines.numpy(), distances, first, first, n_train, *bins[1:], histograms[of], sums[of])
+
+    threads = torch.get_num_threads()
+    if threads == 1:
+        found = [work()]
+    else:
+        with _one_thread_each(threads), ThreadPoolExecutor(threads) as pool:
+            found = [job.result() for job in [pool.submit(work) for _ in range(threads)]]
+    histograms = np.zeros((3, classes, bins.n), np.int64)
+    sums = np.zeros((3, classes, 2), np.int64)
+    for some, some_sums in found:
+        histograms += some
+        sums += some_sums
+    return histograms, sums[..., 0], sums[..., 1]
+
+
+@contextmanager
+def _one_thread_each(threads: int) -> Iterator[None]:
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@compiled
+@no_type_check  # numba reads the code: jaxtyping must not wrap it
+def count_pairs(
+    cosines: NDArray[np.float32],
+    distances: NDArray[np.uint8],
+    row: int,
+    column: int,
+    split: int,
+    centre: float,
+    width: float,
+    histograms: NDArray[np.int32],
+    sums: NDArray[np.int64],
+) -> None:
+    """Adds the pairs of some rows, each with all later points, to counts that no other thread writes to.
+
+    Args:
+        cosines: (rows, columns), finite.
+        distances: (P, P), classes.
+        row, column: where in the matrix of all pairs the cosines begin.
+        split: columns of that matrix from here on belong to the second population.
+        centre, width: a cosine c falls into bin ⌊(1 + x / (width + |x|)) bins / 2⌋, x = c − centre, in fp32.
+        histograms: (2 populations, classes, bins).
+        sums: (2 populations, classes, 2): cosines in steps of 2⁻²⁴, and their squares in steps of 2⁻³⁰.
+    """
+    bins = np.uint32(histograms.shape[2])
+    middle, scale = np.float32(centre), np.float32(width)
+    half, one, steps = np.float32(histograms.shape[2] / 2), np.float32(1), np.float32(2.0**24)
+    keys = np.empty(_CHUNK, np.uint32)
+    fixed = np.empty(_CHUNK, np.int32)
+    squares = np.empty(_CHUNK, np.int32)
+    for r in range(cosines.shape[0]):
+        start = row + r + 1
+        for population in range(2):
+            histogram, total = histograms[population].reshape(-1), sums[population]
+            end = min(split, distances.shape[1]) if population == 0 else distances.shape[1]
+            while start < end:
+                n = min(_CHUNK, end - start)
+                c, kind = cosines[r, start - column : start - column + n], distances[row + r, start : start + n]
+                for k in range(n):
+                    x = c[k] - middle
+                    keys[k] = np.uint32(kind[k]) * bins + np.uint32(np.int32((x / (scale + abs(x)) + one) * half))
+                for k in range(n):
+                    f = np.int32(np.rint(c[k] * steps))
+                    fixed[k] = f
+                    squares[k] = (np.int64(f) * np.int64(f) + 2**17) >> 18
+                for k in range(n):
+                    histogram[keys[k]] += 1
+                    total[kind[k], 0] += fixed[k]
+                    total[kind[k], 1] += squares[k]
+                start += n

@@ -1,0 +1,265 @@
+"""What a report says, section by section, as rows and sentences from the dictionary of report.json, nothing else.
+
+Sentences may hold Markdown's `code` and **bold**; pages of either kind are made of these.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modulant.reports.wording import duration, number
+
+Report = Mapping[str, Any]
+Rows = list[list[str]]
+Table = tuple[list[str], Rows]  # header, rows
+
+POPULATIONS = {
+    "train": "training × training",
+    "mixed": "training × held-out",
+    "held_out": "held-out × held-out",
+}
+_FOLLOWED = {
+    "pearson": "Pearson with path similarity",
+    "spearman": "Spearman",
+    "gradient": "gradient",
+    "chain/depth_1": "mean cosine one hypernym up",
+    "chain/depth_4": "four hypernyms up",
+    "category/gap": "mean cosine within a category, minus overall",
+}
+
+
+def title(report: Report) -> str:
+    model, stage = report["model"], report["run"]["stage"]
+    what = model.get("learns") or model.get("module") or "model"
+    verb = {"fit": "Training", "validate": "Validation", "test": "Test"}.get(stage, stage.capitalize())
+    return f"{verb} of {what}"
+
+
+def ending(report: Report) -> str:
+    """How a run ended, as a sentence; nothing where that goes without saying."""
+    run, stop = report["run"], report["stop"]
+    if run["stage"] == "fit":
+        epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
+        how = {"finished": "Ended", "interrupted": "**Interrupted**", "failed": "**Failed**"}[run["outcome"]]
+        spent = duration(report["time"]["total_s"])
+        return f"{how} after {run['steps']} steps, {epochs}, {spent}: {stop['reason']}."
+    if run["outcome"] != "finished":
+        return f"**{run['outcome'].capitalize()}**: {stop['reason']}."
+    return ""
+
+
+def _row(name: str, before: Any, after: Any, percent: bool = False, digits: int = 4) -> list[str]:
+    known = isinstance(before, int | float) and isinstance(after, int | float)
+    change = number(after - before, digits, signed=True) if known else "–"
+    if known and percent and before:
+        change += f" ({number(100 * (after - before) / abs(before), 1, signed=True)} %)"
+    return [name, number(before, digits), number(after, digits), change]
+
+
+def headline(report: Report) -> Rows:
+    """What is followed, before, after, and the change."""
+    rows: Rows = []
+    validation = report["loss"].get("validation")
+    if validation:
+        rows.append(_row("validation loss (nats per token)", _first(validation), validation.get("last")))
+    for key, name in (("val/token_accuracy", "token accuracy"), ("val/exact_match", "exact match")):
+        if measured := report["run"]["metrics"].get(key):
+            rows.append(_row(f"{name}, validation", _first(measured), measured.get("last")))
+    relational = report["relational"]
+    before, after = before_and_after(relational)
+    for key, name in _FOLLOWED.items():
+        if key in after:
+            rows.append(_row(name, before.get(key), after[key], percent=True))
+    if "held_out/pearson" in after:
+        rows.append(
+            _row(
+                "Pearson, held-out × held-out", before.get("held_out/pearson"), after["held_out/pearson"], percent=True
+            )
+        )
+    if "preservation" in after:
+        rows.append(["preservation (mean cosine to the original)", "1.0000", number(after["preservation"]), "–"])
+    before, after = before_and_after(report["pentachoron"])
+    if "cv" in after:
+        rows.append(_row("CV of pentachoron volumes", before.get("cv"), after["cv"], percent=True))
+    if "z" in after:
+        rows.append(_row("its z-score against Gaussian points", before.get("z"), after["z"], digits=1))
+    alpha = report["alpha"]
+    if alpha.get("final"):
+        rows.append(_row("mean α", mean(alpha.get("initial")), mean(alpha["final"])))
+    return rows
+
+
+def _first(measured: Mapping[str, Any]) -> Any:
+    """The first value, unless it is the last as well."""
+    return measured.get("first") if measured.get("first_step") != measured.get("last_step") else None
+
+
+def before_and_after(summary: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Figures of the frozen base, or else the first that were measured, and the last."""
+    base = summary.get("base") or (summary.get("baseline") or {}).get("original") or summary.get("first") or {}
+    return base, summary.get("last") or {}
+
+
+def mean(values: Any) -> float | None:
+    flat = [value for row in values or [] for value in row if value is not None]  # None is what was no finite number
+    return sum(flat) / len(flat) if flat else None
+
+
+def baselines(relational: Mapping[str, Any]) -> str:
+    """What any encoder has without training, in a sentence."""
+    named = {"static": "static embeddings", "random": "a randomly initialised encoder"}
+    parts = [
+        f"{name} {number(relational['baseline'][key].get('pearson'))}"
+        for key, name in named.items()
+        if key in (relational.get("baseline") or {})
+    ]
+    return f"For comparison, Pearson of {' and of '.join(parts)}." if parts else ""
+
+
+def alphas(alpha: Mapping[str, Any]) -> Table | None:
+    """α of each layer at the start and at the end, and by expert where there are several."""
+    if not alpha.get("final"):
+        return None
+    experts = alpha["experts"]
+    several = len(experts) > 1
+    header = ["layer", "start", *(experts if several else []), "mean" if several else "final"]
+    initial = alpha.get("initial") or [[None]] * len(alpha["final"])
+    rows = []
+    for layer, start, row in zip(alpha["layers"], initial, alpha["final"], strict=True):
+        cells = [number(value) for value in row] if several else []
+        rows.append([str(layer), number(mean([start]) if None not in start else None), *cells, number(mean([row]))])
+    return header, rows
+
+
+def convergence(alpha: Mapping[str, Any]) -> str:
+    """Whether α came to rest, as a sentence."""
+    found = alpha.get("convergence")
+    if not alpha.get("final") or not found:
+        return ""
+    at = found.get("converged_at")
+    rest = f"the last {found['window']} checks, {found['every_n_steps']} steps apart"
+    tolerance = f"{found['tolerance']:g}"
+    if at is not None:
+        return f"Converged at step {at}: no α moved more than {tolerance} over {rest}."
+    moved = found.get("moved_in_window")
+    seen = f"; the largest movement was {moved:.2g}" if moved is not None else ""
+    return f"Not converged: that would take no α moving more than {tolerance} over {rest}{seen}."
+
+
+def populations(relational: Mapping[str, Any]) -> Table | None:
+    """Correlation before and after on the three populations of pairs."""
+    before, after = before_and_after(relational)
+    rows = []
+    for key, name in POPULATIONS.items():
+        if f"{key}/pearson" not in after:
+            continue
+        for figure in ("pearson", "spearman"):
+            pairs = after.get(f"{key}/pairs")
+            _, first, last, change = _row("", before.get(f"{key}/{figure}"), after.get(f"{key}/{figure}"), percent=True)
+            shown = f"{int(pairs):,}" if isinstance(pairs, int | float) else "–"
+            rows.append([f"{name}, {figure.capitalize()}", shown, first, last, change])
+    return (["", "pairs", "before", "after", "lift"], rows) if rows else None
+
+
+def intervals(relational: Mapping[str, Any]) -> str:
+    """The lift's intervals and what they mean, in two sentences."""
+    if not (interval := relational.get("interval")):
+        return ""
+    names = {"all": "all pairs", **POPULATIONS}
+    ends = [
+        f"{names[key]} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
+        for key, (low, high) in interval.items()
+    ]
+    return (
+        "95% intervals of the Pearson lift over every pair, by a bootstrap over synsets "
+        f"({relational['replicates']:,} replicates): {', '.join(ends)}. They tell how the lift would vary with "
+        "other synsets, not with another seed."
+    )
+
+
+def caveats(report: Report) -> list[str]:
+    """What a reader might otherwise make too much of."""
+    lines = []
+    run, relational, pentachoron = report["run"], report["relational"], report["pentachoron"]
+    if run["outcome"] != "finished":
+        lines.append("The run did not end by itself: its last figures are those of a training cut short.")
+    if relational.get("last") and relational.get("baseline"):
+        lines.append(
+            "A lift alone shows no knowledge: beside it belong controls with as many parameters (shuffled or random "
+            "geometry, LoRA, IA³; `python probe.py controls` runs them), and the held-out population above, whose "
+            "words no training saw."
+        )
+        if relational.get("pairs") not in (None, "all"):
+            lines.append(
+                f"The relational figures are of a sample of {relational['pairs']:,} pairs; "
+                "its noise may be as large as the lift."
+            )
+    lines.append("This is one run with one seed: without others a small difference means nothing.")
+    if far := report["model"]["describe"].get("far"):
+        lines.append(f"{far}.")
+    validation = report["loss"].get("validation") or {}
+    if validation.get("first_step") and _first(validation) is not None:
+        lines.append(
+            f"The validation loss before is the first that was measured, after {validation['first_step'] + 1} steps."
+        )
+    if pentachoron.get("out_from_the_start"):
+        lines.append(f"{str(pentachoron['out_from_the_start']).rstrip('.')}.")
+    if pentachoron.get("last"):
+        lines.append(
+            "A CV near a reference says little by itself: a randomly initialised encoder can lie there too, so read it "
+            "beside its z-score."
+        )
+    return lines
+
+
+def what_ran(report: Report) -> Rows:
+    """Model, data, machine, versions and command."""
+    run, model, environment = report["run"], report["model"], report["environment"]
+    parameters = model["parameters"]
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    memory = report["memory"]["peak_resident_bytes"]
+    cuda = report["memory"].get("peak_cuda_bytes")
+    time = report["time"]
+    per_epoch = time["per_epoch_s"]
+    spent = report["relational"].get("seconds")
+    rows = [
+        ["model", _plain(model["describe"]) or str(model["module"])],
+        ["parameters", f"{parameters['trainable']:,} trained, {parameters['frozen']:,} frozen"],
+        ["data", _plain(report["data"])],
+        ["seed", str(run["seed"]) if run["seed"] is not None else "not set"],
+        [
+            "time",
+            duration(time["total_s"])
+            + (f", {duration(sum(per_epoch) / len(per_epoch))} an epoch" if per_epoch else "")
+            + (f", {duration(spent)} of it on the relational figures" if spent else ""),
+        ],
+        ["memory", f"{memory / 2**20:,.0f} MiB" + (f", {cuda / 2**20:,.0f} MiB on the accelerator" if cuda else "")],
+        ["device", f"{environment['accelerator']} × {environment['devices']}, precision {environment['precision']}"],
+        ["platform", environment["platform"]],
+        ["versions", versions],
+        ["command", f"`{' '.join(run['command'])}`"],
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _plain(values: Mapping[str, Any]) -> str:
+    """Nested settings in one line.
+
+    >>> _plain({"a": 1, "b": {"c": None, "d": [1, 2]}})
+    'a 1; b: c none, d 1, 2'
+    """
+
+    def text(value: Any) -> str:
+        if isinstance(value, Mapping):
+            return ", ".join(f"{key} {text(inner)}" for key, inner in value.items())
+        if isinstance(value, list | tuple) and len(value) > 10:
+            return f"{', '.join(text(inner) for inner in value[:3])} … {text(value[-1])} ({len(value)} values)"
+        if isinstance(value, list | tuple):
+            return ", ".join(text(inner) for inner in value)
+        if isinstance(value, bool) or value is None:
+            return str(value).lower()
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return "; ".join(
+        f"{key}: {text(value)}" if isinstance(value, Mapping) else f"{key} {text(value)}"
+        for key, value in values.items()
+    )

@@ -1,0 +1,98 @@
+"""What a run found, in a few sentences with their figures: the first thing on its page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modulant.reports.report_rows import POPULATIONS, Report, before_and_after, convergence, ending, mean
+from modulant.reports.wording import number
+
+
+def verdict(report: Report) -> list[tuple[str, str]]:
+    """Of what, and what is to be said of it; what was not measured is left out."""
+    alpha = report["alpha"]
+    found = [
+        *(("Lift, " + name, _lift(report["relational"], key)) for key, name in _LIFTS.items()),
+        ("Task", _task(report)),
+        ("α", " ".join(part for part in (_alpha(alpha), convergence(alpha)) if part)),
+        ("Pentachora", _pentachora(report["pentachoron"])),
+        ("Distance", _preservation(report["relational"])),
+        ("Ending", ending(report)),
+    ]
+    return [(name, sentence) for name, sentence in found if sentence]
+
+
+_LIFTS = {"held_out": "held-out", "all": "all pairs"}
+
+
+def _lift(relational: Mapping[str, Any], population: str) -> str:
+    before, after = before_and_after(relational)
+    prefix = "" if population == "all" else f"{population}/"
+    lift, first, last = (
+        after.get(f"{prefix}pearson_lift"),
+        before.get(f"{prefix}pearson"),
+        after.get(f"{prefix}pearson"),
+    )
+    if lift is None or first is None or last is None:
+        return ""
+    ends = (relational.get("interval") or {}).get(population)
+    interval = f" [{', '.join(number(end, 4, signed=True) for end in ends)}]" if ends else ""
+    if ends and relational.get("pairs") not in (None, "all"):
+        interval += " (of a sample of the pairs; the interval is over all of them)"
+    said = ", not bounded by an interval"
+    if ends:
+        low, high = ends
+        said = ": a lift" if low > 0 else ": a loss" if high < 0 else ": not distinguishable from no lift"
+    pairs = after.get(f"{prefix}pairs")
+    over = f" over {int(pairs):,} pairs" if isinstance(pairs, int | float) else ""
+    where = "" if population == "all" else f", {POPULATIONS[population]}"
+    return (
+        f"**{number(lift, 4, signed=True)}**{interval}{said}. Pearson of encoder cosine with WordNet path similarity "
+        f"went from {number(first)} to {number(last)}{over}{where}."
+    )
+
+
+def _task(report: Report) -> str:
+    def change(name: str, figures: Mapping[str, Any] | None, digits: int) -> str:
+        if not figures or figures.get("last") is None:
+            return ""
+        began = figures.get("first") is not None and figures.get("first_step") != figures.get("last_step")
+        before = f"{number(figures['first'], digits)} → " if began else ""
+        return f"{name} {before}{number(figures['last'], digits)}"
+
+    parts = [
+        change("validation loss", report["loss"].get("validation"), 3),
+        change("exact match", report["run"]["metrics"].get("val/exact_match"), 4),
+        change("test loss", report["loss"].get("test"), 3),
+    ]
+    text = ", ".join(part for part in parts if part)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _alpha(alpha: Mapping[str, Any]) -> str:
+    values = [value for row in alpha.get("final") or [] for value in row if value is not None]
+    if not values:
+        return ""
+    start = mean(alpha.get("initial"))
+    moved = f" (mean {number(mean([values]))}; {number(start)} at the start)" if start is not None else ""
+    return f"From {number(min(values))} to {number(max(values))} over layers and experts{moved}."
+
+
+def _pentachora(pentachoron: Mapping[str, Any]) -> str:
+    before, after = before_and_after(pentachoron)
+    if after.get("cv") is None:
+        return ""
+    text = f"CV of volumes {number(before.get('cv'))} → {number(after['cv'])}"
+    reference, tolerance = after.get("reference"), pentachoron.get("tolerance")
+    if reference is not None and tolerance is not None:
+        inside = abs(after["cv"] - reference) <= tolerance
+        text += f", {'within' if inside else 'out of'} {number(reference)} ± {tolerance:g} ({pentachoron['reference']})"
+    if after.get("z") is not None:
+        text += f"; {number(after['z'], 1, signed=True)} standard deviations from Gaussian points"
+    return text + "."
+
+
+def _preservation(relational: Mapping[str, Any]) -> str:
+    kept = (relational.get("last") or {}).get("preservation")
+    if kept is None:
+        return ""
+    return f"Mean cosine of an entry's representation with its original one: {number(kept)}."

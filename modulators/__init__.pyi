@@ -1,0 +1,37 @@
+from .artifact.pretrained import PretrainedModulator, load_modulated, save_modulator, write_card
+from .backbone import ResidualStream, load_t5, stream_of
+from .base import Modulator
+from .field.modulator import FieldModulator
+from .hooks import ModulatorHandle, attach
+from .initialisation import Geometry
+from .lerp import LerpModulator
+from .lift import relational_lift
+from .merging import merge
+from .registry import register
+from .summary import Summary
+from .training.adapted import AdaptedT5
+from .training.pretraining import PretrainT5
+from .training.seq2seq import ModulatedT5
+
+__all__ = [
+    "AdaptedT5",
+    "FieldModulator",
+    "Geometry",
+    "LerpModulator",
+    "ModulatedT5",
+    "Modulator",
+    "ModulatorHandle",
+    "PretrainT5",
+    "PretrainedModulator",
+    "ResidualStream",
+    "Summary",
+    "attach",
+    "load_modulated",
+    "load_t5",
+    "merge",
+    "register",
+    "relational_lift",
+    "save_modulator",
+    "stream_of",
+    "write_card",
+]

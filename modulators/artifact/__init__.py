@@ -1,0 +1,5 @@
+"""A trained modulator as a folder: saved, loaded, published, with a model card."""
+
+from modulators.artifact.pretrained import PretrainedModulator, load_modulated, save_modulator, write_card
+
+__all__ = ["PretrainedModulator", "load_modulated", "save_modulator", "write_card"]

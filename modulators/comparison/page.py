@@ -1,0 +1,105 @@
+"""Answers side by side as text: what the modulated model left out of the original's, and what it put in.
+
+On a terminal in colour, the one struck out and the other green; where colours are off (a pipe, NO_COLOR, TERM=dumb) as
+[-left out-] and {+put in+}, as `wdiff` writes it.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from modulators.comparison.generation import Answer, Asked
+
+PLAIN_WIDTH = 100  # columns where there is no terminal that says how many it has
+
+
+def console(file: TextIO | None = None) -> Console:
+    """For what is printed: coloured on a terminal that takes colours, else without a single escape code."""
+    probe = Console(file=file or sys.stdout)
+    plain = not probe.is_terminal or probe.is_dumb_terminal or bool(os.environ.get("NO_COLOR"))
+    return Console(
+        file=probe.file,
+        color_system=None if plain else "auto",
+        width=probe.width if probe.is_terminal else int(os.environ.get("COLUMNS") or PLAIN_WIDTH),
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def show(answers: Iterable[Asked], screen: Console, heading: bool = True) -> None:
+    """Print answers, those to one prompt together; its `heading` is for who has not just typed it."""
+    with screen.capture() as captured:
+        _print(answers, screen, heading)
+    lines = captured.get()
+    if screen.color_system is None:  # rich fills lines up with spaces
+        lines = "".join(f"{line.rstrip()}\n" for line in lines.splitlines())
+    screen.file.write(lines)
+    screen.file.flush()
+
+
+def _print(answers: Iterable[Asked], screen: Console, heading: bool) -> None:
+    coloured = screen.color_system is not None
+    before: str | None = None
+    original: tuple[int, Answer] | None = None
+    for asked in answers:
+        rows = Table.grid(padding=(0, 2))
+        rows.add_column(no_wrap=True, min_width=10)
+        rows.add_column(overflow="fold")
+        if asked.prompt != before:
+            if heading:
+                screen.print(Text(asked.prompt, "bold"))
+            before, original = asked.prompt, None
+        if original != (asked.sample, asked.original):  # once for all scales
+            original = (asked.sample, asked.original)
+            _add(rows, "original", Text(asked.original.text), asked.original)
+        scale = "modulated" if asked.alpha_scale == 1 else f"α × {asked.alpha_scale:g}"
+        _add(rows, scale, differences(_pieces(asked.original), _pieces(asked.modulated), coloured), asked.modulated)
+        screen.print(Padding(rows, (0, 0, 0, 2)))
+
+
+def _add(rows: Table, label: str, text: Text, answer: Answer) -> None:
+    rows.add_row(Text(label, "dim"), text)
+    if answer.next:
+        rows.add_row("", Text("  ".join(f"{token or '·'} {chance:.3f}" for token, chance in answer.next), "dim"))
+
+
+def differences(original: Sequence[str], modulated: Sequence[str], coloured: bool) -> Text:
+    """The modulated answer, with what the original has in its place marked, token by token.
+
+    >>> differences(["dog", " dog"], ["dog", " hound"], coloured=False).plain
+    'dog [-dog-] {+hound+}'
+    >>> differences(["dog"], ["dog"], coloured=False).plain, differences([], ["a", " dog"], coloured=False).plain
+    ('dog', '{+a dog+}')
+    """
+    marked = Text()
+    matcher = difflib.SequenceMatcher(None, original, modulated, autojunk=False)
+    for kind, i, j, k, m in matcher.get_opcodes():
+        if kind == "equal":
+            marked.append("".join(modulated[k:m]))
+            continue
+        _mark(marked, "".join(original[i:j]), "red strike", "[-{}-]".format, coloured)
+        _mark(marked, "".join(modulated[k:m]), "bold green", "{{+{}+}}".format, coloured)
+    return marked
+
+
+def _pieces(answer: Answer) -> list[str]:
+    """The text cut into tokens, which put together give it again; into words where the tokenizer's pieces do not."""
+    pieces = [token.replace("▁", " ") for token in answer.tokens if not (token[0] == "<" and token[-1] == ">")]
+    if pieces and "".join(pieces).lstrip(" ") == answer.text:
+        return [pieces[0].lstrip(" "), *pieces[1:]]
+    return [f" {word}" if i else word for i, word in enumerate(answer.text.split(" "))] if answer.text else []
+
+
+def _mark(text: Text, said: str, style: str, in_plain: Callable[[str], str], coloured: bool) -> None:
+    inner = said.lstrip(" ")
+    text.append(said[: len(said) - len(inner)])
+    if inner:
+        text.append(inner if coloured else in_plain(inner), style if coloured else "")

@@ -1,0 +1,280 @@
+r"""The field's arithmetic on the rows of a stream, for all experts at once, with the gradient written out.
+
+    v = W a + b                        vertices of every expert's simplex, templates in b
+    x_e = LayerNorm_e([edges, volume]) features, padded to one length for all experts, a one at their end
+    s_e = α_e · sigmoid(u_e · x_e)     strength: α times validity, one number a token
+    f_e = 1 − α_e + s_e · gate_e       gate_e = sigmoid(G_e x_e), as wide as the active dimensions a
+    a ← a · Π_e f_e
+
+Autograd would walk through a hundred small operations a layer and keep ten times the stream. Here the experts go
+together, and nothing as wide as the stream is kept but the stream itself: the backward pass computes the gates again, a
+product with at most a dozen features and a sigmoid, and goes on in place, some tokens at a time so that the processor's
+cache holds them. With g = ∂L/∂out and r_e = ∂L/∂f_e = g · a · Π_{j ≠ e} f_j, so that nothing is divided by:
+
+    ∂L/∂a = g · Π f_e + Wᵀ ∂L/∂v      ∂L/∂α_e = Σ (validity_e ∂L/∂s_e) − Σ r_e
+    ∂L/∂s_e = Σ_width r_e · gate_e    ∂L/∂(G_e x_e) = s_e · r_e · gate_e (1 − gate_e)
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from modulant.geometry import shape_features
+from modulant.geometry.shapes import LARGEST, features_of, gradient_of_features
+
+_EPS = 1e-5  # of LayerNorm, torch's default
+_AT_ONCE = 1 << 17  # gates that are computed together on a CPU; as many as there are elsewhere
+
+
+class FieldWeights(NamedTuple):
+    """What the arithmetic needs of all layers alike. E experts; P features and the one, padded to one length.
+
+    Attributes:
+        vertices: W (coordinates, active), deformation scale in it.
+        offsets: b (coordinates,).
+        norm: LayerNorm's weights (E, P), 0 for padding and for the one.
+        shift: its biases (E, P), 0 for padding, 1 for the one.
+        validity: u (E, P), the head's bias beside the one; None without such a head.
+        gates: G (E, P, active), 0 for padding, biases beside the one.
+    """
+
+    vertices: Tensor
+    offsets: Tensor
+    norm: Tensor
+    shift: Tensor
+    validity: Tensor | None
+    gates: Tensor
+
+    def cast(self, dtype: torch.dtype) -> "FieldWeights":
+        """All of them in one dtype."""
+        return FieldWeights(
+            self.vertices.to(dtype),
+            self.offsets.to(dtype),
+            self.norm.to(dtype),
+            self.shift.to(dtype),
+            None if self.validity is None else self.validity.to(dtype),
+            self.gates.to(dtype),
+        )
+
+
+def modulated_rows(
+    rows: Float[Tensor, "tokens width"], alpha: Float[Tensor, " experts"], weights: FieldWeights, ks: Sequence[int]
+) -> Float[Tensor, "tokens width"]:
+    """The rows with their active dimensions, the first ones, modulated; the others are copied, to the bit.
+
+    All but `rows` have one dtype, in which is computed; the result has the dtype of `rows`. Differentiable once.
+    """
+    # A compiler fuses the plain formula and its gradient by itself.
+    if max(ks) > LARGEST or torch.compiler.is_compiling():
+        return plainly_modulated_rows(rows, alpha, weights, ks)
+    return cast(Tensor, _Modulated.apply(rows, alpha, tuple(ks), *weights))  # type: ignore[no-untyped-call]
+
+
+def plainly_modulated_rows(
+    rows: Float[Tensor, "tokens width"], alpha: Float[Tensor, " experts"], weights: FieldWeights, ks: Sequence[int]
+) -> Float[Tensor, "tokens width"]:
+    """The same as the formula stands, differentiable as often as one likes."""
+    n_active = weights.vertices.shape[1]
+    active = rows[:, :n_active].to(alpha.dtype)
+    vertices = torch.addmm(weights.offsets[:, None], weights.vertices, active.t())
+    n_vertices = sum(k + 1 for k in ks)
+    shapes = shape_features(vertices.view(n_vertices, len(vertices) // n_vertices, len(rows)), ks)
+    sizes = [k * (k + 1) // 2 + 1 for k in ks]
+    out = active
+    for e, shape in enumerate(torch.split(shapes, sizes)):
+        n = sizes[e]
+        x = F.layer_norm(shape.t(), (n,), weights.norm[e, :n], weights.shift[e, :n], _EPS)
+        gate = torch.addmm(weights.gates[e, -1], x, weights.gates[e, :n]).sigmoid()
+        strength = alpha[e].expand(len(rows))
+        if weights.validity is not None:
+            strength = strength * (x @ weights.validity[e, :n] + weights.validity[e, -1]).sigmoid()
+        out = out * torch.addcmul(1 - alpha[e], strength[:, None], gate)
+    return torch.cat([out.to(rows.dtype), rows[:, n_active:]], dim=-1)
+
+
+class _Modulated(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        alpha: Tensor,
+        ks: tuple[int, ...],
+        to_vertices: Tensor,
+        offsets: Tensor,
+        norm: Tensor,
+        shift: Tensor,
+        to_validity: Tensor | None,
+        gates: Tensor,
+    ) -> Tensor:
+        n_active = to_vertices.shape[1]
+        active = rows[:, :n_active].to(alpha.dtype)
+        vertices = torch.mm(to_vertices, active.t()).add_(offsets[:, None])
+        n_vertices = sum(k + 1 for k in ks)
+        vertices = vertices.view(n_vertices, len(vertices) // n_vertices, len(rows))
+        shapes, differences, gram = features_of(vertices, ks)
+        normed, inverse = _normed(shapes, ks)
+        x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])  # (E, P, N)
+        valid = None if to_validity is None else (x * to_validity[:, :, None]).sum(1).sigmoid_()
+        strength = _strength(alpha, valid, len(rows))
+        out = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        out[:, n_active:] = rows[:, n_active:]
+        kept = (1 - alpha)[:, None, None]
+        for part in _parts(len(rows), gates):
+            factors = _gates(x, gates, part).mul_(strength[:, part, None]).add_(kept)
+            product = factors[0]
+            for other in factors[1:]:
+                product = product.mul_(other)
+            _multiply(active[part], product, out[part, :n_active])
+        ctx.save_for_backward(
+            rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid
+        )
+        ctx.ks = ks
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid) = (
+            ctx.saved_tensors
+        )
+        ks: tuple[int, ...] = ctx.ks
+        n_active, kept = to_vertices.shape[1], (1 - alpha)[:, None, None]
+        active, above = rows[:, :n_active].to(alpha.dtype), grad[:, :n_active].to(alpha.dtype)
+        x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])
+        strength = _strength(alpha, valid, len(rows))
+        by_active = torch.empty_like(active, memory_format=torch.contiguous_format)
+        by_x, by_strength = torch.empty_like(x), torch.empty_like(x[:, 0])
+        by_gates, by_kept = torch.zeros_like(gates), torch.zeros_like(alpha)
+        for part in _parts(len(rows), gates):
+            gate = _gates(x, gates, part)
+            own = strength[:, part]
+            factors = (gate * own[:, :, None]).add_(kept)
+            by_factor = _products_of_others(factors)
+            torch.mul(by_factor[0], factors[0], out=by_active[part]).mul_(above[part])
+            by_factor.mul_(active[part] * above[part])
+            by_kept += by_factor.sum((1, 2))
+            by_factor.mul_(gate)
+            by_strength[:, part] = by_factor.sum(-1)
+            by_gate = by_factor.addcmul_(by_factor, gate, value=-1)  # but for the strength, one number a token
+            scaled = own[:, None]
+            by_gates += torch.bmm(x[:, :, part] * scaled, by_gate)
+            by_x[:, :, part] = torch.bmm(gates, by_gate.transpose(1, 2)).mul_(scaled)
+        by_alpha, by_validity = -by_kept, None
+        if valid is None:
+            by_alpha += by_strength.sum(1)
+        else:
+            by_alpha += (by_strength * valid).sum(1)
+            by_head = by_strength * alpha[:, None] * valid * (1 - valid)
+            by_validity = (x * by_head[:, None]).sum(-1)
+            by_x.addcmul_(to_validity[:, :, None], by_head[:, None])
+        by_norm, by_shift = (by_x * normed).sum(-1), by_x.sum(-1)
+        by_vertices = gradient_of_features(
+            _unnormed(by_x * norm[:, :, None], normed, inverse, ks), differences, gram, ks
+        )
+        by_vertices = by_vertices.view(len(to_vertices), len(rows))
+        by_active.addmm_(by_vertices.t(), to_vertices)
+        by_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        by_rows[:, :n_active], by_rows[:, n_active:] = by_active, grad[:, n_active:]
+        return (
+            by_rows,
+            by_alpha,
+            None,
+            by_vertices @ active,
+            by_vertices.sum(1),
+            by_norm,
+            by_shift,
+            by_validity,
+            by_gates,
+        )
+
+
+class _Rows(NamedTuple):
+    """Where each kind's features stand, when all kinds are padded to the longest and one row more, (kinds, length)."""
+
+    length: int
+    padded: Tensor  # (kinds · length,) the feature of each place; one beyond the last for none
+    place: Tensor  # (features,) the place of each feature
+    sizes: Tensor  # (kinds, 1, 1) how many a kind has
+    is_feature: Tensor  # (kinds, length, 1) 1 or 0
+
+
+@lru_cache(maxsize=32)
+def _rows_of_features(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Rows:
+    """Indices between features as `shape_features` orders them and padded ones."""
+    sizes = [k * (k + 1) // 2 + 1 for k in ks]
+    length, none = max(sizes) + 1, sum(sizes)
+    padded = torch.full((len(ks), length), none)
+    place: list[int] = []
+    for kind, size in enumerate(sizes):
+        first = sum(sizes[:kind])
+        padded[kind, :size] = torch.arange(first, first + size)
+        place += range(kind * length, kind * length + size)
+    return _Rows(
+        length=length,
+        padded=padded.flatten().to(device),
+        place=torch.tensor(place, device=device),
+        sizes=torch.tensor(sizes, device=device, dtype=dtype).view(-1, 1, 1),
+        is_feature=(padded < none).to(device, dtype)[:, :, None],
+    )
+
+
+def _normed(shapes: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """LayerNorm's x̂ of each expert's features, (E, P, N), 0 where there is none; and 1 / standard deviation."""
+    tables = _rows_of_features(ks, shapes.device, shapes.dtype)
+    padded = torch.cat([shapes, shapes.new_zeros(1, shapes.shape[1])])
+    features = padded.index_select(0, tables.padded).view(len(ks), tables.length, shapes.shape[1])
+    centred = (features - features.sum(1, keepdim=True) / tables.sizes).mul_(tables.is_feature)
+    inverse = (centred.square().sum(1, keepdim=True) / tables.sizes).add_(_EPS).rsqrt_()
+    return centred.mul_(inverse), inverse
+
+
+def _unnormed(by_normed: Tensor, normed: Tensor, inverse: Tensor, ks: tuple[int, ...]) -> Tensor:
+    """The gradient with respect to the features, (features, N), from that with respect to x̂."""
+    tables = _rows_of_features(ks, normed.device, normed.dtype)
+    mean = by_normed.sum(1, keepdim=True) / tables.sizes
+    along = (by_normed * normed).sum(1, keepdim=True) / tables.sizes
+    by_features = (by_normed - mean).addcmul_(normed, along, value=-1).mul_(inverse)
+    return by_features.flatten(0, 1).index_select(0, tables.place)
+
+
+def _strength(alpha: Tensor, valid: Tensor | None, tokens: int) -> Tensor:
+    return alpha[:, None].expand(-1, tokens) if valid is None else alpha[:, None] * valid
+
+
+def _gates(x: Tensor, gates: Tensor, part: slice) -> Tensor:
+    """(E, tokens of the part, active)."""
+    return torch.bmm(x[:, :, part].transpose(1, 2), gates).sigmoid_()
+
+
+def _products_of_others(factors: Tensor) -> Tensor:
+    """Π_{j ≠ e} f_j for each e."""
+    if len(factors) == 1:
+        return torch.ones_like(factors)
+    products = torch.empty_like(factors)
+    for e in range(len(factors)):
+        first, *rest = (factors[j] for j in range(len(factors)) if j != e)
+        if not rest:
+            products[e] = first
+            continue
+        torch.mul(first, rest[0], out=products[e])
+        for other in rest[1:]:
+            products[e].mul_(other)
+    return products
+
+
+def _multiply(active: Tensor, product: Tensor, out: Tensor) -> None:
+    if out.dtype == product.dtype:
+        torch.mul(active, product, out=out)
+    else:
+        out.copy_(product.mul_(active))
+
+
+def _parts(tokens: int, gates: Tensor) -> list[slice]:
+    size = max(1, _AT_ONCE // (gates.shape[0] * gates.shape[2])) if gates.device.type == "cpu" else max(1, tokens)
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]

@@ -1,0 +1,1 @@
+"""The LightningModules, and what training over a frozen backbone needs."""

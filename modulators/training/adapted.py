@@ -1,0 +1,290 @@
+"""What a modulator must beat: LoRA or IA³ of peft in the same encoder blocks, with as many parameters as it has.
+
+A lift says little while any few thousand trained numbers in the encoder would bring it. So everything but what learns
+is as in `ModulatedT5`, and the number of its parameters is asked for: targets and rank follow from it.
+"""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
+
+from modulant.storage import storing, write_whole
+from modulators.arguments import Adapter, BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, check_adapted
+from modulators.training.frozen import FrozenT5
+from modulators.training.lower_cache import Caching
+
+_NAMES = {"lora": "LoRA", "ia3": "IA³"}
+_NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
+_FAR = 1.25  # a count that is off by more than this factor is said
+_PREFIX = re.compile(r"\.(lora_A|lora_B|ia3_l)\.default\b")
+
+# LoRA's sets of targets, the largest first: more matrices at a lower rank reach more of the model.
+_LORA_TARGETS = (("q", "k", "v", "o", "wi", "wo"), ("q", "k", "v", "o"), ("q", "v"))
+# IA³'s: what is scaled at its output, and what at its input. (k, v | wo) is its authors' choice. The next ones add
+# what is no product of these: o's output, and q's input, since q's output only meets k's. The last has wi too, whose
+# output a ReLU hands on to wo but for a sign: nothing else is left to scale.
+_IA3_TARGETS = (
+    (("k", "v"), ()),
+    (("k", "v"), ("wo",)),
+    (("k", "v", "o"), ("q", "wo")),
+    (("k", "v", "o", "wi"), ("q", "wo")),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is adapted.
+
+    Attributes:
+        outputs: kinds of matrices; those of IA³ are scaled at their outputs.
+        inputs: those that IA³ scales at their inputs.
+        rank: LoRA's.
+        parameters: how many it has.
+    """
+
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    rank: int | None
+    parameters: int
+
+
+class AdapterHandle:
+    """Switches the adapter off and on. It is never merged into the weights: unmerging would not give the same bits."""
+
+    def __init__(self, model: Any) -> None:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        self._layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        self._active = True
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Inside, the model is the base model, bit for bit. May be nested."""
+        before = self._active
+        self._switch(False)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def _switch(self, active: bool) -> None:
+        self._active = active
+        for layer in self._layers:
+            layer.enable_adapters(active)
+
+
+class AdaptedT5(FrozenT5):
+    """Definition → lemma through a frozen T5 with LoRA or IA³ in its encoder.
+
+    LoRA adds B A x to what a matrix (d_out, d_in) makes of x, which are r (d_in + d_out) parameters at rank r. It is
+    scaled by alpha / r = 1: the rank follows from a count here, and a learning rate should mean the same at each. IA³
+    multiplies inputs or outputs of a matrix by a learned vector. Both begin as the base model, bit for bit; neither
+    has dropout. How A starts follows the global generator as it is when the module is made, which gives one number.
+
+    Args:
+        adapter: ``lora``, Hu et al. 2021, or ``ia3``, Liu et al. 2022.
+        n_parameters: how many it should have: as many as the modulator that it is compared with. The targets and the
+            rank that come nearest are chosen; IA³ comes in few sizes and may remain far from it.
+        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
+        layers: the encoder blocks to adapt.
+        lr: AdamW's learning rate.
+        weight_decay: AdamW's weight decay.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
+        backbone_dtype: precision of the frozen weights. The adapter and its optimizer stay in fp32.
+        gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
+        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
+        seed: of the randomly initialised encoder that figures are compared with.
+        cache: keep what the blocks below `layers` make of each training batch, and compute it once a run: in
+            ``memory``, that of the model's device, or on ``disk``, in a memory-mapped file; null computes it at each
+            step. Batches then keep their members over the run. The layers must not hold 0.
+        cache_dtype: what is kept; null is the stream's own precision. ``bfloat16`` of a stream in fp32 takes half the
+            room and rounds, so that the run is another one.
+        cache_limit_gib: the most that a process may keep.
+        cache_folder: where the file of ``disk`` goes; null is the run folder.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; no peft.
+    """
+
+    modulator: None
+    handle: AdapterHandle | None
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        n_parameters: int,
+        backbone: str = "mini",
+        layers: Literal["all"] | list[int] = "all",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        schedule: Schedule = "cosine",
+        backbone_dtype: BackboneDtype = "float32",
+        gradient_checkpointing: bool = False,
+        compile: Compile = False,
+        seed: int = 42,
+        cache: CachePlace | None = None,
+        cache_dtype: StoredDtype | None = None,
+        cache_limit_gib: float = 4.0,
+        cache_folder: str | None = None,
+    ) -> None:
+        check_adapted(
+            adapter, n_parameters, backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed,
+            cache, cache_dtype, cache_limit_gib, cache_folder,
+        )  # fmt: skip
+        super().__init__(
+            "adapter",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
+            Caching(cache, cache_dtype, cache_limit_gib, cache_folder),
+        )
+        self.modulator = None
+        self.adapter, self.n_parameters = adapter, n_parameters
+        self.plan = plan(adapter, matrices(self._config), len(self.layers), n_parameters)
+        self._start = int(torch.randint(2**62, ()))
+
+    @property
+    def adapter_name(self) -> str:
+        """As its authors write it."""
+        return _NAMES[self.adapter]
+
+    @property
+    def active_dims(self) -> Tensor:
+        """All dimensions of the stream."""
+        return torch.arange(self.stream.d_model, device=self.device)
+
+    @property
+    def far(self) -> str | None:
+        """In one line, that no choice of targets has nearly as many parameters as were asked for; None if one has."""
+        asked, has = self.n_parameters, self.plan.parameters
+        if max(asked, has) <= _FAR * min(asked, has):
+            return None
+        return f"model.n_parameters is {asked:,}: the nearest that {self.adapter_name} has on these layers is {has:,}"
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter as peft's `PeftModel.save_pretrained` does: `PeftModel.from_pretrained` reads it."""
+        with storing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        config = copy.copy(self.model.peft_config["default"])
+        config.inference_mode, config.base_model_name_or_path = True, self.backbone
+        with storing(folder / "adapter_config.json"):
+            config.save_pretrained(str(folder))
+        tensors = {key: value.cpu().contiguous() for key, value in self._learned("base_model.model.", False).items()}
+        write_whole(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
+
+    def _attach(self, model: Any) -> AdapterHandle:
+        from peft import inject_adapter_in_model
+
+        # On the CPU, so that a seed means the same on every device; peft moves the weights to where the model is.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(self._start)
+            inject_adapter_in_model(self._peft_config(), model)
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in learned:
+            parameter.data = parameter.data.float()  # peft makes them of the backbone's precision
+        assert sum(parameter.numel() for parameter in learned) == self.plan.parameters
+        model.eval()
+        return AdapterHandle(model)
+
+    def _peft_config(self) -> Any:
+        from peft import IA3Config, LoraConfig
+
+        blocks = "|".join(map(str, self.layers))
+
+        def regex(kinds: tuple[str, ...]) -> str:
+            return rf"encoder\.block\.({blocks})\..*\.({'|'.join(kinds)})(_\d)?"  # wi_0 and wi_1 of a gated one are wi
+
+        every = self.plan.outputs + self.plan.inputs
+        if (rank := self.plan.rank) is not None:
+            return LoraConfig(
+                r=rank,
+                lora_alpha=rank,
+                lora_dropout=0.0,
+                target_modules=regex(every),
+                task_type="SEQ_2_SEQ_LM",
+            )
+        return IA3Config(
+            target_modules=regex(every),
+            feedforward_modules=regex(self.plan.inputs) if self.plan.inputs else [],
+            task_type="SEQ_2_SEQ_LM",
+        )
+
+    def _learned(self, prefix: str, keep_vars: bool) -> Mapping[str, Any]:
+        tensors = {prefix + _PREFIX.sub(r".\1", name): tensor for name, tensor in self._adapter().items()}
+        return tensors if keep_vars else {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def _load_learned(self, state: Mapping[str, Any], assign: bool) -> Any:
+        full = {name: state[_PREFIX.sub(r".\1", name)] for name in self._adapter()}
+        self.model.load_state_dict(full, strict=False, assign=assign)
+        return _IncompatibleKeys([], [])
+
+    def _adapter(self) -> dict[str, torch.nn.Parameter]:
+        assert self.model is not None, "configure_model makes the adapter"
+        return {name: tensor for name, tensor in self.model.named_parameters() if _PREFIX.search(name)}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        parameters = list(self._adapter().values())
+        return [{"name": "adapter", "params": parameters, "lr": self.lr, "weight_decay": self.weight_decay}]
+
+    def _about(self) -> dict[str, Any]:
+        about: dict[str, Any] = {"adapter": self.adapter, "n_parameters": self.n_parameters}
+        if self.adapter == "lora":
+            about |= {"targets": list(self.plan.outputs), "rank": self.plan.rank, "lora_alpha": self.plan.rank}
+        else:
+            about |= {"targets": [*self.plan.outputs, *self.plan.inputs], "scaled_inputs": list(self.plan.inputs)}
+        return about | ({"far": self.far} if self.far else {})
+
+
+def matrices(config: Any) -> dict[str, list[tuple[int, int]]]:
+    """Kind → (d_in, d_out) of each such matrix in an encoder block of a T5; a gated feed-forward layer has two wi."""
+    width, inner, hidden = config.d_model, config.num_heads * config.d_kv, config.d_ff
+    return {
+        **{kind: [(width, inner)] for kind in ("q", "k", "v")},
+        "o": [(inner, width)],
+        "wi": [(width, hidden)] * (2 if config.is_gated_act else 1),
+        "wo": [(hidden, width)],
+    }
+
+
+def plan(adapter: Adapter, shapes: Mapping[str, list[tuple[int, int]]], n_layers: int, n_parameters: int) -> Plan:
+    """The targets, and LoRA's rank, whose number of parameters is nearest to `n_parameters`.
+
+    A rank is at most the smaller side of the smallest target, beyond which it adds nothing. Among LoRA's sets of
+    targets that are about equally near, the largest is taken.
+
+    Args:
+        adapter: ``lora`` or ``ia3``.
+        shapes: kind → (d_in, d_out) of each such matrix in a block.
+        n_layers: number of blocks.
+        n_parameters: how many are asked for.
+    """
+    plans = []
+    if adapter == "lora":
+        for kinds in _LORA_TARGETS:
+            sides = [shape for kind in kinds for shape in shapes[kind]]
+            each = n_layers * sum(map(sum, sides))
+            rank = min(max(1, round(n_parameters / each)), min(map(min, sides)))
+            plans.append(Plan(kinds, (), rank, rank * each))
+    else:
+        for outputs, inputs in _IA3_TARGETS:
+            scaled = [d_out for kind in outputs for _, d_out in shapes[kind]]
+            scaled += [d_in for kind in inputs for d_in, _ in shapes[kind]]
+            plans.append(Plan(outputs, inputs, None, n_layers * sum(scaled)))
+    off = [abs(choice.parameters - n_parameters) for choice in plans]
+    slack = _NEAR * n_parameters if adapter == "lora" else 0
+    return next(choice for choice, far in zip(plans, off, strict=True) if far <= min(off) + slack)

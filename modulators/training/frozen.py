@@ -1,0 +1,359 @@
+"""What any training over a frozen T5 does: it is loaded once, stays in eval mode, and only what is attached learns.
+
+`ModulatedT5` and `AdaptedT5` say what is attached, which parameters it has and how it is saved; the task, its figures
+and its optimizer are the same for both, so that nothing else differs between a modulator and what it is compared with.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from modulant.backbones.sharding import load_sharded
+from modulant.backbones.sizes import check_layers
+from modulant.backbones.stream import ResidualStream
+from modulant.backbones.t5 import (
+    RandomEncoder,
+    checkpoint_activations,
+    encode,
+    load_backbone,
+    load_config,
+    revision_of,
+    stream_of,
+)
+from modulant.metrics import AnswerQuality
+from modulators.arguments import BackboneDtype, Compile, Schedule, check_frozen, check_steps
+from modulators.base import Modulator
+from modulators.comparison.generation import Asked, Asking, ask
+from modulators.training.compiling import compiled
+from modulators.training.lower_cache import Caching, LowerCache
+from modulators.training.masks import prepared_mask
+from modulators.training.processes import check_same, frozen_tensors
+from modulators.training.schedule import asked_of, factor_at, restate
+
+Batch = dict[str, Any]
+
+
+@runtime_checkable
+class Handle(Protocol):
+    """Holds what is attached to the backbone."""
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Inside, the model is the base model, bit for bit. May be nested."""
+        ...
+
+
+class FrozenT5(pl.LightningModule, ABC):
+    """Definition → lemma through a frozen T5 to which something that learns is attached.
+
+    Trains with AdamW on T5's own loss, the teacher-forced cross-entropy (nats per target token). The backbone is in
+    eval mode always, receives no gradient, and is in no checkpoint.
+
+    Args:
+        learns: what is attached, in one word: its argument, and the prefix of its tensors in a state dict.
+        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
+        layers: the encoder blocks that it is attached to.
+        lr: AdamW's learning rate.
+        weight_decay: AdamW's weight decay.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
+        backbone_dtype: precision of the frozen weights. What learns stays in fp32, and so does its optimizer.
+        gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
+        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
+        seed: of the randomly initialised encoder that figures are compared with.
+        caching: whether, and how, to keep what the blocks below `layers` make of each training batch.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
+    """
+
+    modulator: Modulator | None
+    handle: Handle | None
+
+    def __init__(
+        self,
+        learns: Literal["modulator", "adapter"],
+        backbone: str,
+        layers: Literal["all"] | list[int],
+        lr: float,
+        weight_decay: float,
+        schedule: Schedule,
+        backbone_dtype: BackboneDtype,
+        gradient_checkpointing: bool,
+        compile: Compile,
+        seed: int,
+        caching: Caching,
+    ) -> None:
+        super().__init__()
+        self._learns = learns
+        check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed, *astuple(caching))
+        self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
+        self.backbone_dtype, self.schedule = backbone_dtype, schedule
+        self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
+        self._config = load_config(backbone)
+        self.backbone_revision = revision_of(backbone)
+        chosen = None if isinstance(layers, str) else layers
+        self.layers = check_layers(chosen, self._config.num_layers, "model.layers")
+        self.model: Any = None
+        self.handle = None
+        self._compiled_pass: Callable[..., Any] | None = None
+        self.caching = caching
+        self.cache: LowerCache | None = None
+        self.quality = AnswerQuality()
+        self.asking = Asking()  # how `predict` asks
+
+    @property
+    def stream(self) -> ResidualStream:
+        """What a modulator must know of the backbone."""
+        return stream_of(self._config)
+
+    # What a subclass says
+
+    @property
+    @abstractmethod
+    def active_dims(self) -> Tensor:
+        """The dimensions of the stream that may change, ascending."""
+
+    @abstractmethod
+    def _attach(self, model: Any) -> Handle:
+        """Attach what learns to the backbone, before it is checkpointed or compiled."""
+
+    @abstractmethod
+    def _learned(self, prefix: str, keep_vars: bool) -> Mapping[str, Any]:
+        """The state dict of what learns, each key behind `prefix`."""
+
+    @abstractmethod
+    def _load_learned(self, state: Mapping[str, Any], assign: bool) -> Any:
+        """Load a state dict whose keys and shapes are right; keys without prefix."""
+
+    @abstractmethod
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups, each with a ``name``; every trainable parameter is in exactly one, none is empty."""
+
+    @abstractmethod
+    def _about(self) -> dict[str, Any]:
+        """What the report says of what learns."""
+
+    # How the backbone is treated
+
+    def configure_model(self) -> None:
+        if self.model is not None:
+            return
+        dtype = getattr(torch, self.backbone_dtype)
+        mesh = self._device_mesh
+        if mesh is None:
+            self.take(load_backbone(self.backbone, dtype))
+            return
+        if self.compiled:
+            raise ValueError("model.compile must be false where the backbone is dealt out over processes (fsdp.yaml)")
+        device = self.trainer.strategy.root_device
+        self.take(load_sharded(self.backbone, self._config, dtype, mesh["data_parallel"], device))
+
+    def take(self, model: Any) -> None:
+        """Make `model` the backbone: attach what learns to it, and prepare it for training as was asked."""
+        self.handle = self._attach(model)
+        if self.gradient_checkpointing:
+            checkpoint_activations(model)
+        self._compiled_pass = compiled(model, self.compiled) if self.compiled else None
+        if self.caching.where is not None:
+            tells = self.modulator is not None
+            self.cache = LowerCache(self.caching, model.encoder, self.layers[0], bool(self.compiled), tells)
+        self.model = model
+        self.train(self.training)
+        # Every process has read what is frozen: DistributedDataParallel, however it is asked for, sends none of it, at
+        # the start or before a step.
+        self._ddp_params_and_buffers_to_ignore = list(frozen_tensors(self))
+        check_same(self)
+
+    def train(self, mode: bool = True) -> "FrozenT5":
+        """The backbone stays in eval mode: no dropout in it is ever active."""
+        self.training = mode
+        for child in self.children():
+            if child is not self.model:
+                child.train(mode)
+        if self.model is not None and self.gradient_checkpointing:
+            # The flag of the block itself, which transformers asks whether to checkpoint; a dropout has its own. It
+            # goes off for evaluation: a block that checkpoints drops generate()'s cache, and answers become wrong.
+            for block in [*self.model.encoder.block, *self.model.decoder.block]:
+                block.training = mode
+        return self
+
+    # What is saved
+
+    def state_dict(  # type: ignore[override]
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """What learns alone, under ``modulator.`` or ``adapter.``."""
+        destination = {} if destination is None else destination
+        destination.update(self._learned(f"{prefix}{self._learns}.", keep_vars))
+        return destination
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what learned, its keys and shapes exactly this one's.
+
+        Raises:
+            ValueError: keys are missing or left over, or a tensor has another shape.
+        """
+        own = self.state_dict()
+        missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
+        misshapen = [key for key in own.keys() & state_dict.keys() if own[key].shape != state_dict[key].shape]
+        if missing or extra or misshapen:
+            raise ValueError(
+                f"this checkpoint is of another {self._learns}: missing {missing or 'none'}, "
+                f"not wanted {extra or 'none'}, of another shape {sorted(misshapen) or 'none'}"
+            )
+        local = {key.removeprefix(f"{self._learns}."): value for key, value in state_dict.items()}
+        return self._load_learned(local, assign)
+
+    # What is computed
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The encoder's last hidden state (B, S, D), the base's only inside ``with self.handle.disabled():``."""
+        return encode(self.model, input_ids, attention_mask)
+
+    def static_embed(self, input_ids: Tensor) -> Tensor:
+        """The backbone's input embeddings, (B, S, D)."""
+        return self.model.shared(input_ids)
+
+    def random_encoder(self) -> RandomEncoder:
+        """A freshly initialised encoder of the same configuration."""
+        return RandomEncoder(self._config, self.seed)
+
+    def forward(self, batch: Batch) -> Any:
+        """T5's output for a batch: loss and logits (B, T, V)."""
+        ids = batch["input_ids"]
+        mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
+        if self.cache is not None and "number" in batch:  # a training batch
+            inputs = {"encoder_outputs": (self.cache(batch["number"], ids, mask),)}
+        else:
+            inputs = {"input_ids": ids}
+        run = self._compiled_pass or self.model
+        return run(**inputs, attention_mask=mask, labels=batch["labels"], use_cache=False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean over target tokens; under several processes, this one's part of it.
+
+        Processes share each batch and average their gradients. The weights (see `modulant.corpus.ragged`) make that
+        average the gradient of the whole batch's mean, and the logged loss that mean. A process without a target has a
+        loss of zero, whose gradients are zeros.
+        """
+        output, weight = self(batch), batch.get("weight")
+        if weight is None:
+            loss = output.loss
+        else:
+            scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
+            loss = weight * F.cross_entropy(scores, labels, reduction="sum")
+        # In Lightning's own bar a figure is read from the device at each step; `RunProgress` reads when it draws.
+        self.log("train/loss", loss, sync_dist=weight is not None)
+        # 1, or NaN: of a loss that is infinite the gradient may be finite, and of one process's alone the others' is
+        return loss * (1 + 0 * loss.detach())
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch).logits
+        self.quality.update(logits, batch["labels"], self._answer(batch, batch["labels"].shape[1]))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_quality("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_quality("test")
+
+    def _log_quality(self, stage: str) -> None:
+        figures = self.quality.compute()
+        self.quality.reset()
+        if self.trainer.sanity_checking:
+            return
+        for name, value in figures.items():
+            # Every rank has the sums of all already; sync_dist only tells Lightning so.
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", sync_dist=True, batch_size=1)
+
+    def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
+        """Greedy answers without the start token, (B, at most max_tokens)."""
+        answer: Tensor = self.model.generate(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            max_new_tokens=max_tokens,
+            do_sample=False,
+            num_beams=1,
+        )
+        return answer[:, 1:]
+
+    def answers(self, batch: Batch, tokenizer: Any, asking: Asking) -> list[Asked]:
+        """The original's and the modulated model's answers to a batch of prompts."""
+        assert self.handle is not None
+        return ask(self.model, tokenizer, self.handle, batch["prompts"], batch, asking)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Asked]:
+        """Each prompt with both answers, asked as `asking` says."""
+        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        return self.answers(batch, tokenizer, self.asking)
+
+    def configure_optimizers(self) -> Any:
+        groups = self._parameter_groups()
+        if not groups:
+            raise ValueError(f"model.{self._learns}: it has no trainable parameter; use validate instead of fit")
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        steps = self.trainer.estimated_stepping_batches
+        check_steps(self.schedule, steps)
+        self._asked = asked_of(optimizer)
+        scheduler = LambdaLR(optimizer, lambda step: factor_at(self.schedule, step, max(int(min(steps, 2**62)), 1)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Raises:
+        ValueError: a cache that no such run can have, or a larger one than its limit.
+        StorageError: the disk has no room for it.
+        """
+        if self.cache is None:
+            return
+        trainer = self.trainer
+        data: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "batch_shapes"):
+            raise ValueError("model.cache: it keeps the batches of a WordNetDataModule, and the run has none")
+        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
+            raise ValueError("model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp")
+        told = self.cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
+        if trainer.is_global_zero:
+            each = f", in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
+            print(f"caching {told}{each}; batches keep their members", flush=True)
+
+    def on_fit_end(self) -> None:
+        if self.cache is not None:
+            self.cache.close()
+
+    def on_train_start(self) -> None:
+        """Rates and weight decay of a resumed run are those asked for now, not those of the checkpoint."""
+        restate(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._asked)
+
+    def describe(self) -> dict[str, Any]:
+        """What the report says of the model."""
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        frozen = sum(p.numel() for p in self.parameters()) - trainable if self.model is not None else None
+        return {
+            "class": type(self).__name__,
+            "backbone": self.backbone,
+            "backbone_revision": self.backbone_revision,
+            "backbone_dtype": self.backbone_dtype,
+            "d_model": self.stream.d_model,
+            "n_layers": self.stream.n_layers,
+            "vocab_size": self.stream.vocab_size,
+            **self._about(),
+            "layers": self.layers,
+            **({"cache": self.cache.describe()} if self.cache is not None else {}),
+            "trainable_parameters": trainable,
+            "frozen_parameters": frozen,
+            "lr": self.lr,
+            "weight_decay": self.weight_decay,
+            "schedule": self.schedule,
+        }

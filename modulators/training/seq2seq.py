@@ -1,0 +1,193 @@
+"""A frozen T5 with a modulator attached, as Lightning trains it: only the modulator learns, and only it is saved."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+
+from modulant.backbones.stream import ResidualStream
+from modulant.metrics import EntryRepresentations
+from modulators.arguments import BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, refuse_geometry
+from modulators.base import Modulator
+from modulators.hooks import ModulatorHandle, attach
+from modulators.initialisation import Geometry, Layout, TakesGeometry, lay_out, words_of
+from modulators.training.frozen import FrozenT5
+from modulators.training.lower_cache import Caching
+from modulators.training.processes import dealt
+
+_GEOMETRY = "modulant_geometry"  # its key in a checkpoint
+
+
+class ModulatedT5(FrozenT5):
+    """Definition → lemma through a frozen T5 whose encoder's residual stream is modulated.
+
+    Trains with AdamW on T5's own loss, the teacher-forced cross-entropy (nats per target token). The backbone is in
+    eval mode always, receives no gradient, and is in no checkpoint.
+
+    A modulator with geometric embeddings gets them laid out (`geometry`) before the first step or evaluation, once: a
+    run that is resumed has them from its checkpoint.
+
+    Args:
+        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
+        modulator: what to attach: a class and its arguments, all but the stream, which the backbone gives.
+        layers: the encoder blocks to modulate.
+        lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
+        weight_decay: AdamW's weight decay; alphas get none.
+        backbone_dtype: precision of the frozen weights. The modulator and its optimizer stay in fp32.
+        gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
+        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
+        seed: of the randomly initialised encoder that figures are compared with.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
+        geometry: how its embeddings are laid out; null leaves the modulator's own.
+        cache: keep what the blocks below `layers` make of each training batch, and compute it once a run: in
+            ``memory``, that of the model's device, or on ``disk``, in a memory-mapped file; null computes it at each
+            step. Batches then keep their members over the run. The layers must not hold 0.
+        cache_dtype: what is kept; null is the stream's own precision. ``bfloat16`` of a stream in fp32 takes half the
+            room and rounds, so that the run is another one.
+        cache_limit_gib: the most that a process may keep.
+        cache_folder: where the file of ``disk`` goes; null is the run folder.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a
+            modulator that has none.
+    """
+
+    handle: ModulatorHandle | None
+    modulator: Modulator
+
+    def __init__(
+        self,
+        modulator: Callable[[ResidualStream], Modulator],
+        backbone: str = "mini",
+        layers: Literal["all"] | list[int] = "all",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        backbone_dtype: BackboneDtype = "float32",
+        gradient_checkpointing: bool = False,
+        compile: Compile = False,
+        seed: int = 42,
+        schedule: Schedule = "cosine",
+        geometry: Geometry | None = None,
+        cache: CachePlace | None = None,
+        cache_dtype: StoredDtype | None = None,
+        cache_limit_gib: float = 4.0,
+        cache_folder: str | None = None,
+    ) -> None:
+        super().__init__(
+            "modulator",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
+            Caching(cache, cache_dtype, cache_limit_gib, cache_folder),
+        )
+        try:
+            self.modulator = modulator(self.stream)
+        except ValueError as error:
+            raise ValueError(f"model.modulator: {error}") from error
+        if geometry is not None and not isinstance(self.modulator, TakesGeometry):
+            raise refuse_geometry(type(self.modulator).__name__)
+        self.geometry = geometry
+        self.provenance: dict[str, Any] | None = None  # of the geometry, once it is laid out
+        self._laid_out = geometry is None
+        if geometry is not None and geometry.kind == "none":
+            self._with_geometry.freeze_geometry()
+
+    @property
+    def active_dims(self) -> Tensor:
+        """The dimensions of the stream that the modulator may change."""
+        return self.modulator.active_dims
+
+    def _attach(self, model: Any) -> ModulatorHandle:
+        return attach(model, self.modulator, self.layers)
+
+    def _learned(self, prefix: str, keep_vars: bool) -> Mapping[str, Any]:
+        return self.modulator.state_dict(prefix=prefix, keep_vars=keep_vars)
+
+    def _load_learned(self, state: Mapping[str, Any], assign: bool) -> Any:
+        return self.modulator.load_state_dict(state, strict=True, assign=assign)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        return self.modulator.parameter_groups(self.lr, self.weight_decay)
+
+    # The geometry, before the first step
+
+    @property
+    def _with_geometry(self) -> TakesGeometry:
+        return cast(TakesGeometry, self.modulator)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._lay_out()
+
+    def on_validation_start(self) -> None:
+        self._lay_out()
+
+    def on_test_start(self) -> None:
+        self._lay_out()
+
+    def on_predict_start(self) -> None:
+        self._lay_out()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_GEOMETRY] = self.provenance
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Whatever the configuration says now: the embeddings are those of the run that is gone on with.
+        self.provenance, self._laid_out = checkpoint.get(_GEOMETRY), True
+
+    @torch.no_grad()
+    def _lay_out(self) -> None:
+        """Lay the geometry out, unless that is done or a checkpoint has brought it."""
+        if self._laid_out:
+            return
+        assert self.geometry is not None
+        modulator, stream = self._with_geometry, self.stream
+        if self.geometry.kind == "none":
+            width = modulator.n_geometric_dims
+            layout = Layout(torch.zeros(stream.vocab_size, width), torch.zeros(stream.d_model, width), {"kind": "none"})
+        else:
+            layout = self._layout(self.geometry, modulator.n_geometric_dims)
+        modulator.place_geometry(layout.rows, layout.projection)
+        self.provenance, self._laid_out = layout.provenance, True
+
+    def _layout(self, geometry: Geometry, n_dims: int) -> Layout:
+        """Every process encodes its share of the population; the first one lays out, and tells the others."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "population_batches"):
+            raise ValueError("model.geometry: it is made from a WordNetDataModule's entries, and the run has none")
+        first = self.trainer.is_global_zero
+        if first:
+            print(f"laying out the geometry ({geometry.kind}) …", flush=True)
+        population = data.population
+        representations = EntryRepresentations(len(population), self.stream.d_model).to(self.device)
+        assert self.handle is not None
+        with self.handle.disabled():
+            batches = data.population_batches()
+            for (rows, input_ids, mask), counts in dealt(batches, self.trainer.global_rank, self.trainer.world_size):
+                mask = mask.to(self.device)
+                hidden = self.encode(input_ids.to(self.device), mask)
+                if counts:
+                    representations.update(rows, hidden, mask)
+        encoded = representations.compute().cpu()  # a collective
+        layout: Layout | None = None
+        if first:
+            words = words_of(data.entries, population.synsets, population.held_out, encoded)
+            layout = lay_out(geometry, words, self.model.shared.weight.float().cpu(), n_dims)
+        layout = self.trainer.strategy.broadcast(layout)
+        assert layout is not None
+        return layout
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "geometry": self.provenance,
+            "modulator": type(self.modulator).__name__,
+            "modulator_args": self.modulator.init_args,
+            "expert_names": list(self.modulator.expert_names),
+        }

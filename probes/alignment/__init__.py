@@ -1,0 +1,1 @@
+"""Relational figures of any encoder over the whole population."""

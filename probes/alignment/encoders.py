@@ -1,0 +1,299 @@
+"""Representations of WordNet's definitions by any encoder: a run of ours, a T5, or another encoder of Hugging Face's.
+
+A representation is the mean over unpadded tokens, special tokens among them, of the last hidden state, in fp32. Each
+encoder reads the definitions with its own tokenizer; which synsets are measured, and which of them count as held out,
+another tokenizer says (`probes.alignment.populations`), so that several encoders can be measured on the same words.
+"""
+
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from modulant.assets import resolve_backbone
+from modulant.backbones.t5 import RandomEncoder, freeze
+from modulant.backbones.tokenizers import first_line
+from modulant.corpus.batching import sorted_batches
+from modulant.corpus.entries import EVALUATION_BATCH, encode_batch
+from modulant.corpus.population import MAX_SOURCE, PREFIX
+from modulant.corpus.ragged import Ragged, padded_inputs
+from modulant.metrics import EntryRepresentations
+from modulators import ModulatorHandle, load_modulated
+from modulators.artifact.files import CONFIG
+
+T5S = ("t5", "mt5", "umt5")  # they read the task's prefix unless told otherwise
+RANDOM_SEED = 42
+_RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small), or a run of train.py"
+# An encoder is used without these: heads of another task, and the decoder of a T5 that was saved without one.
+_NOT_NEEDED = ("decoder.", "pooler.")
+
+Hidden = Callable[[Tensor, Tensor], Tensor]  # input ids (B, S), attention mask (B, S) → hidden states (B, S, D)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """A text encoder with its own tokenizer, on the device where it will compute.
+
+    Attributes:
+        name: what it was asked for by.
+        prefix: before every text.
+        model: takes input_ids and attention_mask, returns a last_hidden_state.
+        modulation: the handle of a modulator that is attached.
+    """
+
+    name: str
+    tokenizer: Any
+    prefix: str
+    config: Any
+    model: nn.Module
+    modulation: ModulatorHandle | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def tokens(self, texts: list[str]) -> Ragged:
+        """The texts as this encoder reads them: prefix, special tokens, cut where a source text of the task is.
+
+        Raises:
+            ValueError: the tokenizer has tokens that the model lacks.
+        """
+        longest = (MAX_SOURCE, self.tokenizer.model_max_length, getattr(self.config, "max_position_embeddings", None))
+        limit = min(int(length) for length in longest if length)
+        tokens = Ragged.of(encode_batch(self.tokenizer, [self.prefix + text for text in texts], limit))
+        words = cast(Any, self.model).get_input_embeddings().num_embeddings
+        if tokens.tokens.size and int(tokens.tokens.max()) >= words:
+            raise ValueError(
+                f"--model: the tokenizer of {self.name!r} gives the token {tokens.tokens.max()}, and the model has "
+                f"{words}; it needs the tokenizer that it was trained with"
+            )
+        return tokens
+
+    def hidden(self, cloud: str) -> Hidden:
+        """The function behind a cloud: ``encoder``, ``modulated``, ``original``, ``static`` or ``random``."""
+        if cloud == "static":
+            embeddings = cast(Any, self.model).get_input_embeddings()
+            return lambda ids, mask: embeddings(ids)
+        if cloud == "random":
+            return _random(self.config, self.device)
+        context = self.modulation.disabled if cloud == "original" and self.modulation else nullcontext
+
+        def read(ids: Tensor, mask: Tensor) -> Tensor:
+            with context():
+                return cast(Any, self.model)(input_ids=ids, attention_mask=mask).last_hidden_state
+
+        return read
+
+    def clouds(self, random: bool, static: bool = True) -> list[str]:
+        """The names of what can be measured of it, the one that matters first."""
+        names = ["modulated", "original"] if self.modulation else ["encoder"]
+        return names + ["static"] * static + ["random"] * random
+
+
+def open_encoder(name: str, prefix: str | None = None) -> Encoder:
+    """The encoder of a run or artefact of ours, of `mini`, of a folder in the hub's layout or of a hub id.
+
+    Args:
+        name: no code that comes with a model is ever run.
+        prefix: before every text; None: the task's own for a T5, nothing for others.
+
+    Raises:
+        ValueError: nothing is there, or it is no text encoder, or it lacks weights or a tokenizer.
+    """
+    if (artefact := find_artefact(name)) is not None:
+        model, tokenizer = load_modulated(artefact)
+        device = _device()
+        model.to(device)
+        model.modulator.to(device)
+        chosen = PREFIX if prefix is None else prefix
+        return Encoder(name, tokenizer, chosen, model.config, model.encoder, model.modulation)
+    place = _place(name)
+    config = _config(name, place)
+    tokenizer = _tokenizer(name, place)
+    if prefix is None:
+        prefix = PREFIX if config.model_type in T5S else ""
+    encoder = Encoder(name, tokenizer, prefix, config, _model(name, place).to(_device()))
+    _check_reads_both_ways(encoder)
+    return encoder
+
+
+def find_artefact(name: str) -> Path | None:
+    """The folder with the modulator of a run or artefact; None where `name` is neither.
+
+    Raises:
+        ValueError: a run whose modulator was never saved.
+    """
+    folder = Path(name).expanduser()
+    if (folder / CONFIG).is_file():
+        return folder
+    if (folder / "modulator" / CONFIG).is_file():
+        return folder / "modulator"
+    if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"--model: {folder} is a run without modulator/{CONFIG}, which the end of a fit leaves; "
+            f"go on with it: python train.py fit --resume {folder}"
+        )
+    return None
+
+
+def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
+    """One vector a text, (N, D) fp32 on the CPU; shows a bar on a terminal and says at the end how long it took."""
+    hidden, device, metric = encoder.hidden(cloud), encoder.device, None
+    started = time.monotonic()
+    batches = sorted_batches(tokens.lengths, EVALUATION_BATCH)
+    with torch.inference_mode(), _bar(f"{cloud} of {encoder.name}", len(batches)) as advance:
+        for rows in batches:
+            inputs = padded_inputs(tokens.rows(rows), int(encoder.tokenizer.pad_token_id or 0))
+            mask = inputs["attention_mask"].to(device)
+            states = hidden(inputs["input_ids"].to(device), mask)
+            if metric is None:
+                metric = EntryRepresentations(len(tokens), states.shape[-1]).to(device)
+            metric.update(torch.from_numpy(rows), states, mask)
+            advance()
+        assert metric is not None, "no texts"
+        points = metric.compute().cpu()
+    seconds = time.monotonic() - started
+    print(f"{encoder.name}: {len(tokens):,} definitions, {cloud}, {seconds:.1f} s", file=sys.stderr, flush=True)
+    return points.clone()  # outside of inference mode
+
+
+def _random(config: Any, device: torch.device) -> Hidden:
+    """A freshly initialised encoder of the same configuration: what the architecture alone achieves."""
+    if config.model_type in T5S:
+        return RandomEncoder(config, RANDOM_SEED).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        fresh = _encoder_of(AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32))
+    freeze(fresh).to(device)
+    return lambda ids, mask: cast(Any, fresh)(input_ids=ids, attention_mask=mask).last_hidden_state
+
+
+def _place(name: str) -> str:
+    place = resolve_backbone(name)
+    folder = Path(place)
+    if folder.is_file():
+        raise ValueError(f"--model: {name} is a file; {_RIGHT}")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"--model: {name} holds no model (config.json) and no modulator ({CONFIG}); {_RIGHT}")
+    if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise ValueError(f"--model: there is no folder {name}; {_RIGHT}")
+    return place
+
+
+def _config(name: str, place: str) -> Any:
+    try:
+        with _quietly():
+            return AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"--model: {name!r} is no folder, nor a model at hand ({first_line(error)}); {_RIGHT}"
+        ) from error
+
+
+def _tokenizer(name: str, place: str) -> Any:
+    try:
+        with _quietly():
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        # Where there are no files transformers builds a tokenizer of special tokens alone, and says nothing.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError(f"it would know {len(tokenizer)} special tokens and no word")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--model: {name!r} has no tokenizer that can be read ({first_line(error)}); its folder needs a "
+            "tokenizer.json, vocab.txt or spiece.model"
+        ) from error
+    return tokenizer
+
+
+def _model(name: str, place: str) -> nn.Module:
+    try:
+        with _quietly():
+            model, report = AutoModel.from_pretrained(
+                place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+            )
+    except Exception as error:  # torch, safetensors and transformers each have their own for a damaged file
+        raise ValueError(f"--model: the weights of {name!r} cannot be read ({first_line(error)})") from error
+    lacking = sorted(key for key in report["missing_keys"] if not key.startswith(_NOT_NEEDED))
+    if lacking:
+        raise ValueError(f"--model: {name!r} lacks {len(lacking)} tensors ({', '.join(lacking[:3])} …)")
+    return freeze(_encoder_of(model))
+
+
+def _encoder_of(model: nn.Module) -> nn.Module:
+    """The encoder of an encoder–decoder, or the whole. A BERT has a part of that name too, but no decoder."""
+    return cast(nn.Module, model.encoder) if hasattr(model, "decoder") and hasattr(model, "encoder") else model
+
+
+def _check_reads_both_ways(encoder: Encoder) -> None:
+    """Run it once: an encoder takes token ids, and its first token sees the last one.
+
+    Raises:
+        ValueError: it does not.
+    """
+    why = ""
+    if "input_ids" not in inspect.signature(encoder.model.forward).parameters:
+        why = "does not read text"
+    else:
+        ids = torch.tensor([encoder.tokens(["a small domesticated animal"])[0].tolist()], device=encoder.device)
+        changed = ids.clone()
+        changed[0, -1] = ids[0, -2]
+        read = encoder.hidden("encoder")
+        try:
+            with torch.inference_mode():
+                first, other = (read(x, torch.ones_like(x))[0, 0] for x in (ids, changed))
+            if torch.equal(first, other):
+                why = "reads from left to right only"
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            why = f"has no last hidden state for a text ({first_line(error)})"
+    if why:
+        raise ValueError(
+            f"--model: {encoder.name!r}, a {encoder.config.model_type}, {why}: it is no text encoder; name one such as "
+            "BERT, RoBERTa or T5"
+        )
+
+
+def _device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """What transformers says while it loads (heads that are not used, bars over tensors) is checked here instead."""
+    level, bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[], None]]:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,1 @@
+"""A modulator and its controls over several seeds: planned, run, compared."""

@@ -1,0 +1,159 @@
+"""The figures of a folder: a forest plot of every control's lift, and lift and loss against α where α was swept.
+
+A title says what is seen, in numbers. Nothing here touches pyplot or any other global state.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress
+from modulant.reports.wording import number
+from probes.controls.table import POPULATION_NAMES
+
+PANELS = ("train", "mixed", "held_out")
+_COLOURS = {"train": BLUE, "mixed": ORANGE, "held_out": VERMILION}
+
+Summary = Mapping[str, Any]
+
+
+def forest(summary: Summary) -> Figure | None:
+    """One row a control, one panel a population: mean with its interval, seeds as dots; None without any lift."""
+    controls = {n: c["pearson_lift"] for n, c in summary["controls"].items() if c["pearson_lift"]["all"]}
+    if not controls:
+        return None
+    rows = {name: -i for i, name in enumerate(controls)}
+    figure = Figure(figsize=(11.0, 1.75 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(PANELS), sharey=True, sharex=True)
+    for axis, population in zip(axes, PANELS, strict=True):
+        for name, lifts in controls.items():
+            if lifts[population] is not None:
+                _row(axis, rows[name], lifts[population], INK if name != summary["treatment"] else BLUE)
+        axis.axvline(0, color=INK, linewidth=1.0, zorder=0)
+        treated = controls.get(summary["treatment"], {}).get(population)
+        if treated is not None:
+            axis.axvline(treated["mean"], color=BLUE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        dress(axis, POPULATION_NAMES[population], x="lift of Pearson", grid="x")
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=5))
+    axes[0].set_yticks(list(rows.values()), list(rows))
+    axes[0].set_ylim(-len(rows) + 0.4, 0.6)
+    for label in axes[0].get_yticklabels():
+        if label.get_text() == summary["treatment"]:
+            label.set(color=BLUE, fontweight="bold")
+    figure.suptitle(_title(summary, controls), x=0.01, ha="left", fontsize=12)
+    figure.supxlabel(
+        f"line: {summary['level']}% interval over synsets of the mean over seeds;  small dots: seeds;  "
+        f"dashed: {summary['treatment']}",
+        fontsize=9,
+        color=GREY,
+    )
+    return figure
+
+
+def _row(axis: Axes, y: float, lift: Mapping[str, Any], colour: str) -> None:
+    if lift["interval"]:
+        axis.plot(lift["interval"], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
+    axis.plot([lift["mean"]], [y], color=colour, marker="o", markersize=6.5)
+    seeds = list(lift["seeds"].values())
+    if len(seeds) > 1:
+        below = [y - 0.26] * len(seeds)
+        axis.plot(seeds, below, linestyle="", marker="o", markersize=3.2, color=colour, alpha=0.55, markeredgewidth=0)
+
+
+def _title(summary: Summary, controls: Mapping[str, Any]) -> str:
+    name = summary["treatment"]
+    means = {n: lifts["held_out"]["mean"] for n, lifts in controls.items() if lifts["held_out"]}
+    own = means.pop(name, None)
+    said = [f"{name} {number(own, 4, True)}"] if own is not None else []
+    if means:
+        least, most = (number(value, 4, True) for value in (min(means.values()), max(means.values())))
+        said.append(f"its controls {least} to {most}" if len(means) > 1 else f"{next(iter(means))} {most}")
+    return f"Lift on held-out × held-out: {', '.join(said)}" if said else "Lift of Pearson with path similarity"
+
+
+def sweep(summary: Summary) -> Figure | None:
+    """Lift and validation loss against α, of the runs in which it was fixed; None for fewer than two such α.
+
+    The treatment, whose α was learned, stands at the α where it ended, as a star.
+    """
+    fixed = {n: c for n, c in summary["controls"].items() if n == "fixed_alpha" or n.startswith("alpha_")}
+    fixed = {n: c for n, c in fixed.items() if c["alpha"] is not None}
+    if len(fixed) < 2:
+        return None
+    ordered = sorted(fixed.values(), key=lambda control: control["alpha"]["mean"])
+    alphas = [control["alpha"]["mean"] for control in ordered]
+    treated = summary["controls"].get(summary["treatment"])
+    figure = Figure(figsize=(10.0, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for population in PANELS:
+        _curve(left, alphas, [c["pearson_lift"][population] for c in ordered], _COLOURS[population], population)
+        _star(left, treated, (treated or {"pearson_lift": {}})["pearson_lift"].get(population), _COLOURS[population])
+    left.axhline(0, color=GREY, linewidth=0.9, zorder=0)
+    _curve(right, alphas, [c["validation_loss"] for c in ordered], INK, None)
+    _star(right, treated, (treated or {}).get("validation_loss"), INK)
+    for axis, y in ((left, "lift of Pearson"), (right, "validation loss (nats per token)")):
+        dress(axis, x="injection strength α", y=y)
+        axis.ticklabel_format(axis="y", useOffset=False)
+        if alphas[-1] > 8 * alphas[0] > 0:
+            axis.set_xscale("log")
+            axis.set_xticks(alphas, [f"{alpha:.3g}" for alpha in alphas])
+            axis.minorticks_off()
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=4)
+    figure.suptitle(_sweep_title(summary["treatment"], ordered, alphas), x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def _curve(axis: Axes, alphas: Sequence[float], spreads: Sequence[Any], colour: str, population: str | None) -> None:
+    points = [(alpha, spread) for alpha, spread in zip(alphas, spreads, strict=True) if spread is not None]
+    if not points:
+        return
+    x = [alpha for alpha, _ in points]
+    axis.plot(
+        x,
+        [spread["mean"] for _, spread in points],
+        color=colour,
+        marker="o",
+        markersize=5,
+        linewidth=1.5,
+        label=POPULATION_NAMES[population] if population else "validation loss",
+    )
+    for alpha, spread in points:
+        ends = spread.get("interval") or (spread["min"], spread["max"])
+        axis.plot([alpha, alpha], ends, color=colour, linewidth=1.2)
+
+
+def _star(axis: Axes, treated: Mapping[str, Any] | None, spread: Mapping[str, Any] | None, colour: str) -> None:
+    if treated is not None and treated["alpha"] is not None and spread is not None:
+        axis.plot(
+            [treated["alpha"]["mean"]], [spread["mean"]], linestyle="", marker="*", markersize=13, color=colour,
+            markeredgecolor="white",
+        )  # fmt: skip
+
+
+def _sweep_title(name: str, ordered: Sequence[Mapping[str, Any]], alphas: Sequence[float]) -> str:
+    lifts = [(c["pearson_lift"]["held_out"] or c["pearson_lift"]["all"] or {}).get("mean") for c in ordered]
+    known = [(lift, alpha) for lift, alpha in zip(lifts, alphas, strict=True) if lift is not None]
+    if not known:
+        return f"{name} at fixed α"
+    lift, alpha = max(known)
+    return f"{name} at fixed α: the largest held-out lift, {number(lift, 4, True)}, is at {alpha:.3g} (★: α learned)"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG and SVG beside each other, each complete or not at all."""
+    for target in (path.with_suffix(".png"), path.with_suffix(".svg")):
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with matplotlib.rc_context({"svg.hashsalt": "modulant", "svg.fonttype": "none"}):
+                metadata = {"Date": None} if target.suffix == ".svg" else None
+                figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata=metadata)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,211 @@
+r"""What the runs of a folder say together: means over seeds, and intervals from bootstraps that all runs share.
+
+Every run resamples the synsets in the same way, `b = 1 … B`, and leaves the Pearson correlation of the original and of
+the modulated encoder on each resample. So with `lift_s,b = modulated_s,b − original_s,b` of seed `s`
+
+    interval of the mean lift    = percentiles over b of mean_s lift_s,b
+    interval of a difference     = percentiles over b of mean_s (lift_s,b − lift'_s,b)
+
+the latter over the seeds that both have. What the resamples share cancels in it. Seeds are not resampled: three say
+too little of a distribution, and are shown as they are.
+"""
+
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from probes.controls.plan import Run, State, report_of, state_of
+
+POPULATIONS = ("all", "train", "mixed", "held_out")  # the last axis of relational_bootstrap.npz
+LEVEL = 95  # per cent
+# How far the original encoder's figures may lie apart between runs: the order of fp32 sums, no more.
+SAME_RESAMPLES = 1e-4
+
+Replicates = NDArray[np.float64]
+Interval = tuple[float, float]
+
+# Figure → its key among the run's metrics.
+FIGURES = {
+    "validation_loss": "val/loss",
+    "token_accuracy": "val/token_accuracy",
+    "spearman_lift": "relational/spearman_lift",
+    "gradient": "relational/gradient",
+    "preservation": "relational/preservation",
+    "pentachoron_cv": "pentachoron/cv",
+    "pentachoron_z": "pentachoron/z",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run.
+
+    Attributes:
+        figures: those that it has, of `FIGURES`, ``pearson_lift/<population>`` and ``alpha``.
+        original: (replicates, 4) Pearson of the frozen encoder, or None.
+        modulated: the same of the modulated one.
+    """
+
+    control: str
+    seed: int
+    parameters: int
+    figures: Mapping[str, float]
+    original: Replicates | None
+    modulated: Replicates | None
+
+    @property
+    def lift(self) -> Replicates | None:
+        """(replicates, 4)"""
+        return None if self.original is None or self.modulated is None else self.modulated - self.original
+
+
+def percentiles(replicates: Replicates) -> Interval | None:
+    """The middle `LEVEL` per cent of the finite replicates; None where fewer than half are finite."""
+    finite = replicates[np.isfinite(replicates)]
+    if 2 * len(finite) < len(replicates) or not len(finite):
+        return None
+    low, high = np.percentile(finite, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def measure(run: Run) -> Measured | None:
+    """A run that is whole; None else."""
+    report = report_of(run) if state_of(run) is State.WHOLE else None
+    return None if report is None else measured(report, run.folder, run.control.name, run.seed)
+
+
+def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> Measured:
+    """What a run folder and its report say."""
+    metrics = report["run"]["metrics"]
+    keys = dict(FIGURES)
+    for population in POPULATIONS:
+        prefix = "" if population == "all" else f"{population}/"
+        keys[f"pearson_lift/{population}"] = f"relational/{prefix}pearson_lift"
+    figures = {figure: value for figure, key in keys.items() if _finite(value := metrics.get(key, {}).get("last"))}
+    alphas = [value for row in report["alpha"].get("final") or [] for value in row if _finite(value)]
+    if alphas:
+        figures["alpha"] = sum(alphas) / len(alphas)
+    original, modulated = _bootstrap(folder)
+    parameters = int(report["model"]["parameters"]["trainable"])
+    return Measured(name, seed, parameters, figures, original, modulated)
+
+
+def _bootstrap(folder: Path) -> tuple[Replicates | None, Replicates | None]:
+    try:
+        # numpy leaves a damaged file open that it has opened itself
+        with (folder / "relational_bootstrap.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            original, modulated = (np.asarray(arrays[name], np.float64) for name in ("original", "modulated"))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None, None
+    right = original.shape == modulated.shape and original.ndim == 2 and original.shape[1] == len(POPULATIONS)
+    return (original, modulated) if right and len(original) else (None, None)
+
+
+def original_figures(runs: Sequence[Run]) -> dict[str, float]:
+    """The frozen encoder's own, from the first run that has measured them."""
+    for run in runs:
+        report = report_of(run)
+        if report is not None and state_of(run) is State.WHOLE:
+            metrics = report["run"]["metrics"]
+            names = {"pearson": "pearson", "gradient": "gradient", "held_out/pearson": "pearson_held_out"}
+            found = {new: metrics.get(f"relational/original/{old}", {}).get("last") for old, new in names.items()}
+            found["pentachoron_cv"] = (report["pentachoron"].get("base") or {}).get("cv")
+            return {name: value for name, value in found.items() if _finite(value)}
+    return {}
+
+
+def paired(runs: Sequence[Measured]) -> bool:
+    """Whether all bootstraps are of the same resamples: the frozen encoder's figures on them are equal."""
+    originals = [run.original for run in runs if run.original is not None]
+    return all(
+        one.shape == originals[0].shape and np.allclose(one, originals[0], rtol=0, atol=SAME_RESAMPLES, equal_nan=True)
+        for one in originals[1:]
+    )
+
+
+def summarise(runs: Sequence[Measured], treatment: str, original: Mapping[str, float]) -> dict[str, Any]:
+    """All figures of a folder, as figures.json holds them; controls in the order of their first run."""
+    by_control: dict[str, list[Measured]] = {}
+    for run in runs:
+        by_control.setdefault(run.control, []).append(run)
+    treated = by_control.get(treatment, [])
+    are_paired = paired(runs)
+    controls = {}
+    for name, own in by_control.items():
+        controls[name] = {
+            "parameters": own[0].parameters,
+            "seeds": [run.seed for run in own],
+            **{key: _over_seeds(own, key) for key in (*FIGURES, "alpha")},
+            "pearson_lift": {p: _lift(own, i) for i, p in enumerate(POPULATIONS)},
+        }
+        if name != treatment and treated:
+            controls[name]["difference"] = {
+                p: difference(treated, own, i, are_paired) for i, p in enumerate(POPULATIONS)
+            }
+    counts = {len(run.original) for run in runs if run.original is not None}
+    return {
+        "treatment": treatment,
+        "level": LEVEL,
+        "replicates": counts.pop() if len(counts) == 1 else None,
+        "paired": are_paired,
+        "original": dict(original),
+        "controls": controls,
+    }
+
+
+def _over_seeds(runs: Sequence[Measured], key: str) -> dict[str, Any] | None:
+    values = {run.seed: run.figures[key] for run in runs if key in run.figures}
+    return spread(values) if values else None
+
+
+def spread(values: Mapping[int, float]) -> dict[str, Any]:
+    """Mean, extremes and the values themselves, by seed."""
+    held = list(values.values())
+    return {"mean": sum(held) / len(held), "min": min(held), "max": max(held), "seeds": dict(values)}
+
+
+def _lift(runs: Sequence[Measured], population: int) -> dict[str, Any] | None:
+    found = _over_seeds(runs, f"pearson_lift/{POPULATIONS[population]}")
+    if found is None:
+        return None
+    lifts = [run.lift for run in runs if run.figures.keys() & {f"pearson_lift/{POPULATIONS[population]}"}]
+    return found | {"interval": _mean_interval(lifts, population)}
+
+
+def _mean_interval(lifts: Sequence[Replicates | None], population: int) -> Interval | None:
+    known = [lift[:, population] for lift in lifts if lift is not None]
+    if not known or len(known) < len(lifts) or len({len(one) for one in known}) > 1:
+        return None
+    return percentiles(np.mean(known, axis=0))
+
+
+def difference(
+    treated: Sequence[Measured], control: Sequence[Measured], population: int, are_paired: bool = True
+) -> dict[str, Any] | None:
+    """Treatment − control, over the seeds that both have; None where there are none.
+
+    Args:
+        population: index in `POPULATIONS`.
+        are_paired: whether the bootstraps are of the same resamples; without that there is no interval.
+    """
+    key = f"pearson_lift/{POPULATIONS[population]}"
+    ours, theirs = ({run.seed: run for run in runs if key in run.figures} for runs in (treated, control))
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    found = spread({seed: ours[seed].figures[key] - theirs[seed].figures[key] for seed in seeds})
+    replicates: list[Replicates | None] = []
+    for seed in seeds:
+        a, b = ours[seed].lift, theirs[seed].lift
+        replicates.append(a - b if a is not None and b is not None and a.shape == b.shape else None)
+    return found | {"interval": _mean_interval(replicates, population) if are_paired else None}
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,267 @@
+"""What the command of the controls was asked for: configurations, options, seeds, and which controls apply to them.
+
+YAML alone is read here, so a mistake is told at once. A setting's name is that of the command line with `init_args`
+and `class_path` left out: ``model.modulator.initial_alpha``.
+"""
+
+import argparse
+import difflib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "configs"
+OVERLAYS = CONFIGS / "controls"
+ADAPTERS = ("lora", "ia3")  # no modulator at all, but as many parameters
+# Modulator → the controls that mean something for it. IA³ has too few parameters to stand beside LERP.
+APPLICABLE = {
+    "LerpModulator": (
+        "shuffled", "random", "part_of_speech", "no_geometry", "training_anchors", "fixed_alpha", "lora",
+    ),
+    "FieldModulator": ("fixed_alpha", "lora", "ia3"),
+}  # fmt: skip
+_SET_BY_SEEDS = ("seed_everything", "data.order_seed", "model.seed", "model.modulator.seed", "model.geometry.seed")
+_SET_HERE = {
+    **dict.fromkeys(_SET_BY_SEEDS, "--seeds says it for every run"),
+    "pentachoron.stop": "it is false here, so that all runs have the same budget",
+    "resume": "the same command goes on by itself",
+    "ckpt_path": "the same command goes on by itself",
+}
+
+Options = tuple[tuple[str, str], ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Control:
+    """One row of the table.
+
+    Attributes:
+        name: of its folder and its row.
+        configs: after the treatment's, which they win over.
+        options: those that it is defined by; they win over what a user has typed.
+        decides: settings that are its own.
+    """
+
+    name: str
+    configs: tuple[Path, ...] = ()
+    options: Options = ()
+    decides: Mapping[str, Any] | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.name in ADAPTERS
+
+    def lets_through(self, option: str) -> bool:
+        """Whether a user's option concerns this control: not what it decides itself, nor a modulator it has not got."""
+        name = setting(option)
+        if name in (self.decides or {}):
+            return False
+        return not (self.is_adapter and name.startswith(("model.modulator", "model.geometry")))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A command line that makes sense; the treatment is the first of the controls.
+
+    Attributes:
+        settings: of the treatment, by name: all configurations, then the options.
+    """
+
+    configs: tuple[Path, ...]
+    options: Options
+    settings: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    controls: tuple[Control, ...]
+    left_out: tuple[str, ...]
+
+
+def read(args: argparse.Namespace) -> Asked:
+    """Make sense of the parsed command line.
+
+    Raises:
+        ValueError: something a user can mend, in one line.
+    """
+    if not args.config:
+        raise ValueError("--config is missing; name the configuration to run with controls, such as --config lerp.yaml")
+    seeds = read_seeds(args.seeds)
+    alphas = read_alphas(args.alphas)
+    options = read_options(args.options, ("config", "seeds", "controls", "alphas", "jobs", "output"))
+    configs = tuple(find_config(name) for name in args.config)
+    settings: dict[str, Any] = {}
+    for path in configs:
+        settings |= leaves(read_yaml(path))
+    settings.pop("output", None)
+    settings |= {setting(name): yaml.safe_load(value) for name, value in options}
+    modulator = str(settings.get("model.modulator", "")).rpartition(".")[2]
+    if modulator not in APPLICABLE:
+        said = f"model.modulator is {modulator}" if modulator else f"{configs[-1]} configures no model.modulator"
+        raise ValueError(f"--config: {said}; there are controls for {' and '.join(APPLICABLE)}")
+    names, left_out = choose(args.controls, modulator)
+    stem = configs[0].stem
+    treatment = Control("treatment" if stem in {*_all(), "controls"} or stem.startswith("alpha_") else stem)
+    fixed = [fixed_alpha(text, modulator, settings) for text in alphas]
+    return Asked(configs, options, settings, seeds, (treatment, *map(overlay, names), *fixed), left_out)
+
+
+def read_seeds(text: str) -> tuple[int, ...]:
+    """
+    >>> read_seeds("0,1, 2")
+    (0, 1, 2)
+    """
+    words = [word.strip() for word in text.split(",")]
+    wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) < 2**32)]
+    if wrong:
+        raise ValueError(f"--seeds: {wrong[0]!r} is no seed; they are integers from 0 to 2³² − 1, as in --seeds 0,1,2")
+    return _distinct("--seeds", [int(word) for word in words])
+
+
+def read_alphas(text: str) -> tuple[str, ...]:
+    """
+    >>> read_alphas("0.05,0.10"), read_alphas("")
+    (('0.05', '0.1'), ())
+    """
+    found = []
+    for word in (word.strip() for word in text.split(",") if text.strip()):
+        try:
+            value = float(word)
+        except ValueError:
+            value = -1.0
+        if not 0 < value < 1:
+            raise ValueError(
+                f"--alphas: {word!r} is no injection strength; each lies between 0 and 1, as in 0.01,0.29154"
+            )
+        found.append(f"{value:g}")
+    return _distinct("--alphas", found)
+
+
+def read_options(words: Sequence[str], own: Sequence[str]) -> Options:
+    """Options that go to every run, as (name without dashes, value).
+
+    >>> read_options(["--trainer.max_epochs", "3", "--data.batch_size=8"], [])
+    (('trainer.max_epochs', '3'), ('data.batch_size', '8'))
+    """
+    found: list[tuple[str, str]] = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            raise ValueError(f"{word!r} belongs to no option; options are given as --name value")
+        if reason := _SET_HERE.get(setting(name)):
+            raise ValueError(f"--{name} cannot be given here: {reason}")
+        if "." not in name:
+            raise ValueError(f"--{name} is no option{near(name, own, '--')}")
+        if not equals:
+            if not left or left[0].startswith("--"):
+                raise ValueError(f"--{name}: a value is missing")
+            value = left.pop(0)
+        found.append((name, value))
+    return tuple(found)
+
+
+def choose(text: str | None, modulator: str) -> tuple[list[str], tuple[str, ...]]:
+    """Names of the controls, and what could not be among them by default, with the reason."""
+    applicable = APPLICABLE[modulator]
+    peft = importlib.util.find_spec("peft") is not None
+    if text is None:
+        names = [name for name in applicable if peft or name not in ADAPTERS]
+        missing = [name for name in applicable if name not in names]
+        hint = f"{' and '.join(missing)} left out: peft is not installed (pip install -e '.[peft]')"
+        return names, (hint,) if missing else ()
+    names = [name.strip() for name in text.split(",")] if text.strip() else []
+    for name in names:
+        if name not in _all():
+            raise ValueError(f"--controls: {name!r} is no control{near(name, _all())}; there are {', '.join(_all())}")
+        if name not in applicable:
+            why = "has no geometric embedding" if modulator == "FieldModulator" else "has many more parameters"
+            raise ValueError(
+                f"--controls: {name} does not apply to {modulator}, which {why}; these do: {', '.join(applicable)}"
+            )
+        if name in ADAPTERS and not peft:
+            raise ValueError(f"--controls: {name} needs peft; pip install -e '.[peft]'")
+    return list(_distinct("--controls", names)), ()
+
+
+def overlay(name: str) -> Control:
+    """A control from configs/controls/."""
+    path = OVERLAYS / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"--controls: {name}: there is no {path}")
+    return Control(name, (path,), (), leaves(read_yaml(path)))
+
+
+def fixed_alpha(text: str, modulator: str, settings: Mapping[str, Any]) -> Control:
+    """The treatment at a frozen α."""
+    if float(text) <= float(settings.get("model.modulator.alpha_min", 0.0)):
+        raise ValueError(
+            f"--alphas: {text} is not above model.modulator.alpha_min, {settings['model.modulator.alpha_min']}"
+        )
+    base = overlay("fixed_alpha")
+    options = [("model.modulator.init_args.initial_alpha", text)]
+    if modulator == "FieldModulator":
+        options.append(("model.modulator.init_args.alpha_max", "1.0"))
+    decides = {**(base.decides or {}), **{setting(name): float(value) for name, value in options}}
+    return Control(f"alpha_{text}", base.configs, tuple(options), decides)
+
+
+def find_config(name: str) -> Path:
+    """A configuration by its path, or by a bare name in configs/, as train.py finds it."""
+    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+    hint = near(name, known) or f"; there are {', '.join(known)}"
+    raise ValueError(f"--config: no file {name} here or in configs/{hint}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a configuration is a mapping of keys to values")
+    return content
+
+
+def leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """
+    >>> leaves({"model": {"class_path": "A", "init_args": {"lr": 1}}})
+    {'model': 'A', 'model.lr': 1}
+    """
+    if not isinstance(node, dict):
+        return {path: node}
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        found |= leaves(value, setting(f"{path}.{key}".lstrip(".")))
+    return found
+
+
+def setting(option: str) -> str:
+    """
+    >>> setting("model.modulator.init_args.seed"), setting("model.class_path")
+    ('model.modulator.seed', 'model')
+    """
+    return ".".join(part for part in option.split(".") if part not in ("init_args", "class_path"))
+
+
+def near(name: str, known: Sequence[str], prefix: str = "") -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{found[0]}?" if found else ""
+
+
+def _all() -> list[str]:
+    return list(dict.fromkeys(name for names in APPLICABLE.values() for name in names))
+
+
+def _distinct(option: str, values: Sequence[T]) -> tuple[T, ...]:
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    if twice:
+        raise ValueError(f"{option}: {twice[0]} is named twice")
+    return tuple(values)

@@ -1,0 +1,1 @@
+"""What training takes on each device, without weights or network."""

@@ -1,0 +1,1 @@
+"""How much sampled figures move between seeds."""

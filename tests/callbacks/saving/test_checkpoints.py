@@ -1,0 +1,290 @@
+"""Checkpoints: whole or not there, verified before loading, the newest kept; with a real Trainer and real kills."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint
+from callbacks.saving.files import (
+    CheckpointError,
+    digest_path,
+    load_verified,
+    newest_checkpoint,
+    save_atomically,
+    sha256_of,
+)
+
+MakeTrainer = Callable[..., pl.Trainer]
+
+
+def content(step: int) -> dict[str, Any]:
+    return {"global_step": step, "state_dict": {"w": torch.full((50,), float(step))}}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def save_and_die(path: Path, step: int, dies_at: int) -> None:
+    """Saves in a process that is gone, without any clean-up, at its `dies_at`-th rename."""
+    renames = 0
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        nonlocal renames
+        if renames == dies_at:
+            os._exit(9)
+        renames += 1
+        real(source, target)
+
+    os.replace = replace  # type: ignore[assignment]
+    save_atomically(content(step), path)
+    os._exit(0)
+
+
+def test_saved_checkpoint_loads_equal_and_leaves_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "step_00000007.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content(7), path)
+    loaded = AtomicCheckpointIO().load_checkpoint(path)
+    assert loaded["global_step"] == 7
+    assert torch.equal(loaded["state_dict"]["w"], torch.full((50,), 7.0))
+    assert names(path.parent) == ["step_00000007.ckpt", "step_00000007.ckpt.sha256"]
+    # the digest file is what `sha256sum -c` reads
+    assert digest_path(path).read_text() == f"{sha256_of(path)}  {path.name}\n"
+
+
+@pytest.mark.parametrize("dies_at", [0, 1, 2])
+def test_kill_at_any_rename_leaves_a_whole_checkpoint(tmp_path: Path, dies_at: int) -> None:
+    path = tmp_path / "step_00000001.ckpt"
+    save_atomically(content(1), path)
+    process = multiprocessing.get_context("fork").Process(target=save_and_die, args=(path, 2, dies_at))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    # renames: the digests of both, the checkpoint, its own digest
+    assert load_verified(path)["global_step"] == (1 if dies_at < 2 else 2)
+    save_atomically(content(3), path)
+    assert load_verified(path)["global_step"] == 3
+    assert len(digest_path(path).read_text().splitlines()) == 1
+
+
+def test_failed_write_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "step_00000001.ckpt"
+    save_atomically(content(1), path)
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        save_atomically({"global_step": lambda: 0, "generator": (x for x in ())}, path)
+    assert load_verified(path)["global_step"] == 1
+    assert names(tmp_path) == ["step_00000001.ckpt", "step_00000001.ckpt.sha256"]
+
+
+def test_flipped_bit_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "step_00000001.ckpt"
+    save_atomically(content(1), path)
+    data = bytearray(path.read_bytes())
+    # inside the tensor's data, where torch.load itself notices nothing
+    data[data.index(torch.full((50,), 1.0).numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(bytes(data))
+    torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match="damaged, its SHA-256") as caught:
+        AtomicCheckpointIO().load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.unlink(), "no such checkpoint"),
+        (lambda path: digest_path(path).unlink(), "cannot be verified"),
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: digest_path(path).write_text(""), "damaged"),
+    ],
+)
+def test_what_cannot_be_verified_is_refused(tmp_path: Path, spoil: Callable[[Path], Any], says: str) -> None:
+    path = tmp_path / "step_00000001.ckpt"
+    save_atomically(content(1), path)
+    spoil(path)
+    with pytest.raises(CheckpointError, match=says):
+        load_verified(path)
+
+
+class Payload:
+    """Pickles to a call of os.system."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch pwned",)
+
+
+def test_code_in_a_checkpoint_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "step_00000001.ckpt"
+    save_atomically({"global_step": 1, "evil": Payload()}, path)
+    with pytest.raises(CheckpointError, match="weights_only=True"):
+        AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_plugin_refuses_remote_paths_and_removes_both_files(tmp_path: Path) -> None:
+    plugin = AtomicCheckpointIO()
+    with pytest.raises(CheckpointError, match="local folders only"):
+        plugin.load_checkpoint("https://example.org/x.ckpt")
+    path = tmp_path / "step_00000001.ckpt"
+    plugin.save_checkpoint(content(1), path)
+    plugin.remove_checkpoint(path)
+    plugin.remove_checkpoint(path)
+    assert names(tmp_path) == []
+
+
+def test_newest_passes_over_what_does_not_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "checkpoints"
+    for step in (5, 10, 15, 20):
+        save_atomically(content(step), folder / f"step_{step:08d}.ckpt")
+    whole = (folder / "step_00000020.ckpt").read_bytes()
+    (folder / "step_00000020.ckpt").write_bytes(whole[: len(whole) // 2])
+    digest_path(folder / "step_00000015.ckpt").unlink()
+    os.utime(folder / "step_00000005.ckpt")  # the most recently touched is not the newest
+    assert newest_checkpoint(tmp_path).name == "step_00000010.ckpt"
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert "step_00000020.ckpt: damaged" in told[0]
+    assert "step_00000015.ckpt: no step_00000015.ckpt.sha256" in told[1]
+
+
+def test_newest_reads_the_step_inside_when_the_name_has_none(tmp_path: Path) -> None:
+    save_atomically(content(30), tmp_path / "checkpoints" / "kept by hand.ckpt")
+    save_atomically(content(20), tmp_path / "checkpoints" / "step_00000020.ckpt")
+    assert newest_checkpoint(str(tmp_path)).name == "kept by hand.ckpt"
+
+
+def test_newest_of_none_is_a_one_line_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*nothing to resume from"):
+        newest_checkpoint(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_00000001.ckpt").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="none of the 1 checkpoints"):
+        newest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"every_n_train_steps": -1}, "every_n_train_steps"),
+        ({"every_n_epochs": 0}, "every_n_epochs"),
+        ({"save_top_k": 0}, "save_top_k"),
+        ({"save_top_k": -2}, "save_top_k"),
+    ],
+)
+def test_bad_settings_name_the_argument(arguments: dict[str, int], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        RunCheckpoint(**arguments)
+
+
+def fit(make_trainer: MakeTrainer, module: Any, data: Any, checkpoint: RunCheckpoint, **more: Any) -> pl.Trainer:
+    ckpt_path = more.pop("ckpt_path", None)
+    callbacks = [*more.pop("callbacks", []), checkpoint]
+    trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, plugins=[AtomicCheckpointIO()], **more)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return trainer
+
+
+def kept(folder: Path) -> list[str]:
+    return [name for name in names(folder / "checkpoints") if name.endswith(".ckpt")]
+
+
+def test_keeps_the_newest_two_and_one_where_training_ends(
+    tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any
+) -> None:
+    trainer = fit(make_trainer, tiny_module, tiny_data, RunCheckpoint(every_n_train_steps=15))
+    # 40 steps: saved at 15, 30 and at the end
+    assert kept(tmp_path / "run") == ["step_00000030.ckpt", "step_00000040.ckpt"]
+    assert trainer.checkpoint_callback is not None
+    assert newest_checkpoint(tmp_path / "run").name == "step_00000040.ckpt"
+
+
+def test_saves_at_the_end_of_epochs_by_default(
+    tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any
+) -> None:
+    fit(make_trainer, tiny_module, tiny_data, RunCheckpoint(save_top_k=-1), max_epochs=3)
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000040.ckpt", "step_00000060.ckpt"]
+
+
+def test_resumed_run_goes_on_and_keeps_two(
+    tmp_path: Path, make_trainer: MakeTrainer, make_module: Any, tiny_data: Any, explode: Any
+) -> None:
+    def same_start() -> Any:
+        torch.manual_seed(0)
+        return make_module()
+
+    whole = same_start()
+    fit(make_trainer, whole, tiny_data, RunCheckpoint(), max_epochs=3, default_root_dir=str(tmp_path / "whole"))
+
+    often = RunCheckpoint(every_n_train_steps=10, save_on_exception=False)
+    boom = explode(35, RuntimeError("boom"))
+    with pytest.raises(RuntimeError, match="boom"):
+        fit(make_trainer, same_start(), tiny_data, often, max_epochs=3, callbacks=[boom])
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000030.ckpt"]
+    # the newest was cut short, and a kill left a temporary file
+    newest = tmp_path / "run" / "checkpoints" / "step_00000030.ckpt"
+    newest.write_bytes(newest.read_bytes()[:100])
+    (newest.parent / ".step_00000040.ckpt.123.tmp").write_bytes(b"half")
+
+    found = newest_checkpoint(tmp_path / "run")
+    assert found.name == "step_00000020.ckpt"
+    # another interval than before, and the folder is not empty: neither may warn
+    resumed = same_start()
+    trainer = fit(make_trainer, resumed, tiny_data, RunCheckpoint(), max_epochs=3, ckpt_path=str(found))
+    assert trainer.global_step == 60
+    assert torch.equal(resumed.modulator.alphas, whole.modulator.alphas)
+    assert kept(tmp_path / "run") == ["step_00000040.ckpt", "step_00000060.ckpt"]
+    assert "step_00000030.ckpt.superseded" in names(newest.parent)
+    assert not list(newest.parent.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_saves_on_exception(
+    tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any, explode: Any, error: BaseException
+) -> None:
+    with pytest.raises((RuntimeError, SystemExit)):
+        fit(make_trainer, tiny_module, tiny_data, RunCheckpoint(), callbacks=[explode(33, error)])
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000033.ckpt"]
+    assert load_verified(newest_checkpoint(tmp_path / "run"))["global_step"] == 33
+
+
+def test_exception_saves_nothing_when_told_so(
+    tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any, explode: Any
+) -> None:
+    with pytest.raises(RuntimeError):
+        fit(
+            make_trainer, tiny_module, tiny_data, RunCheckpoint(save_on_exception=False),
+            callbacks=[explode(33, RuntimeError("boom"))],
+        )  # fmt: skip
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt"]
+
+
+class Poison(pl.Callback):
+    """Makes a parameter NaN, as a diverged run does."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step == 25:
+            pl_module.modulator.alpha_logits.data[0, 0] = float("nan")
+
+
+def test_never_saves_nan(tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"step 40: modulator\.alpha_logits is not finite"):
+        fit(make_trainer, tiny_module, tiny_data, RunCheckpoint(), callbacks=[Poison()])
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt"]
+
+
+def test_refuses_a_folder_that_holds_another_run(
+    tmp_path: Path, make_trainer: MakeTrainer, make_module: Any, tiny_data: Any
+) -> None:
+    fit(make_trainer, make_module(), tiny_data, RunCheckpoint(), max_epochs=1)
+    with pytest.raises(CheckpointError, match="already holds checkpoints"):
+        fit(make_trainer, make_module(), tiny_data, RunCheckpoint(), max_epochs=1)

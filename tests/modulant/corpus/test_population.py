@@ -1,0 +1,49 @@
+"""The population: distinct synsets in the entries' order; held out only where no training entry uses a synset."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modulant.corpus import population
+from modulant.corpus.population import Population, held_out_entries
+from modulant.corpus.ragged import Ragged
+
+
+def test_ninety_to_ten_by_a_seeded_permutation() -> None:
+    held_out = held_out_entries(9362, 0.1, 42)
+    assert len(held_out) == 936
+    assert (np.diff(held_out) > 0).all()
+    assert set(held_out.tolist()) <= set(range(9362))
+    np.testing.assert_array_equal(held_out, held_out_entries(9362, 0.1, 42))
+    assert len(np.intersect1d(held_out, held_out_entries(9362, 0.1, 43))) < 200  # 94 by chance
+    assert len(held_out_entries(3, 0.001, 0)) == 1, "at least one"
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=30), st.data())
+def test_distinct_and_held_out(synsets: list[int], data: st.DataObject) -> None:
+    held_out = np.array(sorted(data.draw(st.sets(st.integers(0, len(synsets) - 1)))), dtype=np.int64)
+    sources = Ragged.of([[synset] * (synset + 1) for synset in synsets])
+    found = Population.of(np.array(synsets), sources, held_out)
+    assert found.synsets.tolist() == list(dict.fromkeys(synsets))
+    trained = {synset for i, synset in enumerate(synsets) if i not in held_out}
+    assert found.held_out.tolist() == [synset not in trained for synset in found.synsets.tolist()]
+    assert [found.sources[i][0] for i in range(len(found))] == found.synsets.tolist()
+    rows = []
+    for batch_rows, ids, mask in found.batches(4, pad_id=77):
+        rows += batch_rows.tolist()
+        for row, row_ids, row_mask in zip(batch_rows.tolist(), ids, mask, strict=True):
+            assert row_ids[row_mask.bool()].tolist() == found.sources[row].tolist()
+            assert (row_ids[~row_mask.bool()] == 77).all()
+    assert sorted(rows) == list(range(len(found)))
+
+
+def test_a_sample_stands_for_very_many() -> None:
+    synsets = np.random.default_rng(0).permutation(population.MAX_POPULATION + 500)
+    sources = Ragged.of([[int(synset)] for synset in synsets])
+    found = Population.of(synsets, sources, np.arange(100))
+    assert len(found) == len(set(found.synsets.tolist())) == population.MAX_POPULATION
+    position = np.argsort(synsets)[found.synsets]
+    assert (np.diff(position) > 0).all(), "in the entries' order"
+    np.testing.assert_array_equal(found.held_out, position < 100)
+    assert [int(found.sources[i][0]) for i in range(50)] == found.synsets[:50].tolist()
+    np.testing.assert_array_equal(found.synsets, Population.of(synsets, sources, np.arange(100)).synsets)

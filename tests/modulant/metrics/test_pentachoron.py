@@ -1,0 +1,55 @@
+"""PentachoronCV against the functions that it wraps."""
+
+import pytest
+import torch
+
+from modulant.geometry import BIN_WIDTH, BINS, gaussian_null_cv, pentachoron_cv, pentachoron_volumes
+from modulant.metrics import PentachoronCV
+
+
+def test_figures_are_those_of_the_functions() -> None:
+    points = torch.randn(300, 12) ** 3
+    metric = PentachoronCV(n=500, seed=7, null_repeats=10)
+    metric.update(points)
+    got = metric.compute()
+    null = gaussian_null_cv(points, 500, 7, 10).double()
+    assert got["cv"].item() == pytest.approx(pentachoron_cv(points, 500, 7).item(), rel=1e-5)
+    assert got["mean_volume"].item() == pytest.approx(pentachoron_volumes(points, 500, 7).mean().item(), rel=1e-5)
+    assert got["null_mean"].item() == pytest.approx(null.mean().item(), rel=1e-9)
+    assert got["null_sd"].item() == pytest.approx(null.std().item(), rel=1e-9)
+    assert got["z"].item() == pytest.approx(((got["cv"] - null.mean()) / null.std()).item(), rel=1e-9)
+    assert got["z"] > 5, "heavy tails must show against the null"
+
+
+def test_the_histogram_is_of_what_the_cv_is_the_spread_of() -> None:
+    points = torch.randn(300, 12)
+    metric = PentachoronCV(n=2000, seed=7, null_repeats=10)
+    metric.update(points)
+    got = metric.compute()
+    middles = (torch.arange(BINS, dtype=torch.float64) + 0.5) * BIN_WIDTH
+    for name, cv in (("histogram", got["cv"]), ("null_histogram", got["null_mean"])):
+        shares = got[name]
+        assert shares.sum().item() == pytest.approx(1, abs=1e-12)
+        mean = (shares * middles).sum()
+        assert mean.item() == pytest.approx(1, abs=BIN_WIDTH / 4)
+        assert (shares * (middles - mean).square()).sum().sqrt().item() == pytest.approx(cv.item(), rel=0.02)
+    metric.reset()
+    metric.update(torch.zeros(300, 12))
+    assert metric.compute()["histogram"].sum() == 0, "flat pentachora have no relative volume"
+
+
+def test_the_same_cloud_twice_as_from_two_ranks_leaves_the_figures() -> None:
+    points = torch.randn(100, 6)
+    once, twice = PentachoronCV(), PentachoronCV()
+    once.update(points)
+    twice.update(points)
+    twice.update(points)
+    for key, value in once.compute().items():
+        torch.testing.assert_close(twice.compute()[key], value, rtol=1e-12, atol=0)
+
+
+def test_numbers_below_two_are_errors() -> None:
+    with pytest.raises(ValueError, match="n is 1"):
+        PentachoronCV(n=1)
+    with pytest.raises(ValueError, match="null_repeats 0"):
+        PentachoronCV(null_repeats=0)

@@ -1,0 +1,180 @@
+"""report.html of a real run: opened in a browser without a network, with hostile text in it, and read without one."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modulant.reports.html import page
+from modulant.reports.report_charts import charts
+from modulant.reports.report_page import of_folder, report_page
+from modulant.reports.run_folder import metrics_of, report_of
+
+HOSTILE = "</script></pre><img src=x onerror=document.title='owned'><script>document.title='owned'</script>`&amp;"
+# what Chromium asks for itself, whatever the page
+BROWSERS_OWN = re.compile(r"https?://[\w.-]+\.(google|googleapis)\.com[/:]")
+FIELD = ["alpha", "alpha_final", "loss", "correlation", "lift", "bands", "cv", "volumes"]
+
+
+def opened(chrome: str, file: Path, folder: Path) -> tuple[str, list[str], set[str]]:
+    """The page's DOM once it is drawn, what the console said, and every address that was asked for."""
+    log = folder / "net.json"
+    command = [
+        chrome, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+        "--disable-component-update", "--no-first-run", f"--user-data-dir={folder / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", f"--log-net-log={log}",
+        "--window-size=1200,900", "--virtual-time-budget=20000", "--dump-dom", file.absolute().as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    asked = set(re.findall(r'"url":"((?:https?|wss?|ftp)://[^"]*)', log.read_text()))
+    return done.stdout, console, {url for url in asked if not BROWSERS_OWN.match(url)}
+
+
+class Elements(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def hostile(run: Path, tmp_path: Path) -> Path:
+    """A copy of a run in which whatever comes from data would like to be markup."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints", "tensorboard*", "modulator"))
+    report = report_of(copy)
+    report["texts"][0] |= {"prompt": HOSTILE, "modulated": HOSTILE}
+    report["run"]["folder"] = report["stop"]["reason"] = report["model"]["describe"]["backbone"] = HOSTILE
+    report["alpha"]["experts"][0] = HOSTILE
+    (copy / "report.json").write_text(json.dumps(report))
+    (copy / "config.yaml").write_text(f"# {HOSTILE}\n")
+    row = {"prompt": HOSTILE, "original": "a", "modulated": HOSTILE}
+    (copy / "predictions.jsonl").write_text(json.dumps(row) + "\nno json\n[1]\n")
+    (copy / "report.html").write_text(of_folder(copy, report, metrics_of(copy, report)))
+    return copy / "report.html"
+
+
+def test_a_browser_draws_every_chart_runs_nothing_else_and_asks_nobody(
+    field_run: Path, chrome: str, tmp_path: Path
+) -> None:
+    dom, console, asked = opened(chrome, hostile(field_run, tmp_path), tmp_path)
+    assert console == []
+    assert asked == set()
+    assert f'data-drawn="{len(FIELD)}"' in dom
+    drawn = {match[1]: part for part in dom.split("<figure>")[1:] if (match := re.search(r'id="chart-(\w+)"', part))}
+    assert list(drawn) == FIELD
+    for name, part in drawn.items():
+        assert 'class="main-svg"' in part, name
+    assert drawn["alpha"].count('class="trace scatter') == len(report_of(field_run)["alpha"]["layers"])
+    assert drawn["alpha_final"].count("<image") == 1
+    assert "<title>owned" not in dom
+    assert Elements(dom).all("img") == []
+
+
+def test_the_file_names_no_address_and_holds_what_it_needs(field_run: Path) -> None:
+    text = (field_run / "report.html").read_text()
+    assert len(text) < 2.5e6
+    elements = Elements(text)
+    for _, attributes in elements.found:
+        assert not attributes.keys() & {"src", "href", "srcset", "action", "data"}
+    assert elements.all("link") == []
+    (policy,) = (meta["content"] for meta in elements.all("meta") if "http-equiv" in meta)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe-eval" not in policy
+    assert "script-src 'sha256-" in policy
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_it_reads_without_javascript(field_run: Path) -> None:
+    """Summary, every table, each chart's numbers and what it shows in words, and the configuration."""
+    text, report = (field_run / "report.html").read_text(), report_of(field_run)
+    head = text[: text.index("<script")]
+    for heading in ("Before → after", "α per layer", "Loss", "Correlation with WordNet", "Pentachora", "Side by side",
+                    "Read with care", "What ran", "Configuration"):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in head
+    assert "Lift, held-out" in head
+    assert report["stop"]["reason"] in head
+    labels = [element["aria-label"] for element in Elements(head).all("div") if element.get("role") == "img"]
+    assert len(labels) == len(FIELD)
+    assert all(label and len(label) > 30 for label in labels)
+    assert head.count("<summary>Numbers</summary>") == len(FIELD)
+    assert "class_path: modulators.FieldModulator" in head
+    for row in report["texts"]:
+        assert set(row) == {"prompt", "lemma", "original", "modulated"}
+    assert len(report["texts"]) == 12
+    assert "None" not in head.replace("none", "")
+    assert ">nan<" not in head
+
+
+def test_charts_are_what_plotly_knows(field_run: Path) -> None:
+    """Its own classes check every key and value."""
+    import plotly.graph_objects as go
+
+    report = report_of(field_run)
+    found = charts(report, metrics_of(field_run, report))
+    assert list(found) == FIELD
+    for chart in found.values():
+        for view in chart.views.values():
+            text = re.sub(r'"@[a-z]+(\d+_\d+)?"', '"#123456"', json.dumps([view, chart.layout]))
+            traces, layout = json.loads(text)
+            go.Figure(data=traces, layout=layout)
+    lines = found["alpha"].views
+    assert list(lines) == ["mean over experts", "expert k1", "expert k2", "expert k4"]
+    final = report["alpha"]["final"]
+    for column, name in enumerate(("k1", "k2", "k4")):
+        for layer, trace in enumerate(lines[f"expert {name}"]):
+            assert trace["y"][-1] == pytest.approx(final[layer][column], rel=1e-5)
+    (heat,) = found["alpha_final"].views[""]
+    assert heat["z"] == final
+    volumes = report["pentachoron"]["volumes"]
+    assert [trace["name"] for trace in found["volumes"].views[""]] == [
+        "original encoder",
+        "modulated encoder",
+        "Gaussian null",
+    ]
+    for name in ("original", "modulated", "null"):
+        assert sum(volumes[name]) == pytest.approx(1)
+
+
+def test_sections_of_what_was_not_measured_are_left_out(field_run: Path) -> None:
+    report: dict[str, Any] = report_of(field_run)
+    bare = report | {"relational": {}, "pentachoron": {}, "loss": {}, "texts": []}
+    bare["alpha"] = {"layers": [], "experts": [], "initial": None, "final": None, "convergence": None}
+    text = report_page(bare, {})
+    assert "<h2>Pentachora" not in text
+    assert "<h2>α per layer" not in text
+    assert "<script" not in text, "no charts, no library"
+    assert "<h2>What ran" in text
+    old = report_page({key: value for key, value in report.items() if key != "texts"}, {})
+    assert "Side by side" not in old, "reports from before there were answers"
+
+
+def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(field_run: Path, tmp_path: Path) -> None:
+    report = report_of(field_run)
+    row = {"prompt": "a large dog", "original": "cat", "modulated": "hound"}
+    shown = report_page(report, {}, predictions=[row])
+    assert "<td>a large dog</td><td>cat</td><td>hound</td>" in shown
+    assert "α times" not in shown
+    swept = report_page(report, {}, predictions=[row | {"alpha_scale": 0.0}, row | {"alpha_scale": 2.5}])
+    assert "<td>a large dog</td><td>2.5</td><td>cat</td>" in swept
+    (tmp_path / "predictions.jsonl").write_text('{"prompt": "x"}\n[1]\nno json\n{"alpha_scale": "y"}\n')
+    assert "<h2>Asked" not in of_folder(tmp_path, report, {})
+
+
+def test_an_empty_page_is_a_page() -> None:
+    text = page("a < b", "", [], [])
+    assert "<title>a &lt; b</title>" in text

@@ -1,0 +1,92 @@
+"""The written-out gradient of the field's arithmetic, against autograd's of the formula as it stands."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from modulators.field import arithmetic as field_arithmetic
+from modulators.field.arithmetic import FieldWeights, modulated_rows, plainly_modulated_rows
+
+WIDTH = 9
+
+
+def arguments(ks: tuple[int, ...], n_active: int, alpha: float, validity: bool = True) -> list[Any]:
+    """Rows, α, then the weights of `FieldWeights`, as leaves in fp64."""
+    torch.manual_seed(len(ks))
+    n, length = len(ks), max(k * (k + 1) // 2 + 1 for k in ks) + 1
+    coordinates = 5 * sum(k + 1 for k in ks)
+    shapes = [(7, WIDTH), (n,), (coordinates, n_active), (coordinates,), (n, length), (n, length), (n, length)]
+    rows, alphas, *weights, to_validity = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    gates = torch.randn(n, length, n_active, dtype=torch.float64)
+    norm, shift = weights[2:]
+    for e, k in enumerate(ks):
+        size = k * (k + 1) // 2 + 1
+        norm[e, size:], shift[e, size:], shift[e, -1] = 0, 0, 1
+        to_validity[e, size:-1], gates[e, size:-1] = 0, 0
+    leaves = [rows, alphas.fill_(alpha), *weights, to_validity if validity else None, gates]
+    return [None if leaf is None else leaf.requires_grad_() for leaf in leaves]
+
+
+def run(function: Any, leaves: list[Any], ks: tuple[int, ...]) -> list[Tensor]:
+    """The result and the gradients; of padding and of the constant one there is none to compare."""
+    rows, alpha, *weights = leaves
+    out = function(rows, alpha, FieldWeights(*weights), ks)
+    given = [leaf for leaf in leaves if leaf is not None]
+    gradients = torch.autograd.grad(out.square().sum(), given, allow_unused=True)
+    for n, leaf in enumerate(leaves[4:], start=4):  # those that are padded
+        gradient = None if leaf is None else gradients[n if leaves[6] is not None or n < 6 else n - 1]
+        for e, k in enumerate(ks):
+            size = k * (k + 1) // 2 + 1
+            if gradient is not None:
+                gradient[e, size : -1 if n > 5 else None] = 0
+    return [out.detach(), *gradients]
+
+
+@pytest.mark.parametrize("ks", [(1,), (1, 2, 4), (3, 1), (4, 3, 2, 1)], ids=str)
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 2.0])
+@pytest.mark.parametrize("validity", [True, False], ids=["validity", "none"])
+@pytest.mark.parametrize("at_once", [1, 1 << 18])
+def test_value_and_gradients(
+    ks: tuple[int, ...], alpha: float, validity: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond α = 1 too, where a factor may vanish; token by token, and all together."""
+    monkeypatch.setattr(field_arithmetic, "_AT_ONCE", at_once)
+    leaves = arguments(ks, 6, alpha, validity)
+    ours, plain = (run(function, leaves, ks) for function in (modulated_rows, plainly_modulated_rows))
+    for one, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
+
+
+def test_gates_that_are_shut_where_nothing_is_kept() -> None:
+    leaves = arguments((1, 2, 4), 6, 1.0)
+    with torch.no_grad():
+        leaves[-1][0, -1] = -1e4  # the first expert's biases: a factor of exactly 0
+    out, *gradients = run(modulated_rows, leaves, (1, 2, 4))
+    assert not out[:, :6].any()
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("n_active", [6, WIDTH])
+def test_bf16_rows_are_computed_in_the_weights_precision_and_keep_little(n_active: int) -> None:
+    rows, *others = (leaf.detach().float().requires_grad_() for leaf in arguments((1, 2, 4), n_active, 0.2))
+    half = rows.detach().bfloat16().requires_grad_()
+    alpha, *weights = others
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = modulated_rows(half, alpha, FieldWeights(*weights), (1, 2, 4))
+    assert out.dtype == torch.bfloat16
+    exact = modulated_rows(half.detach().float(), alpha, FieldWeights(*weights), (1, 2, 4))
+    assert torch.equal(out, exact.bfloat16())
+    assert torch.equal(out[:, n_active:], half[:, n_active:])
+    wide = [tensor for tensor in kept if tensor.shape[:1] == (7,)]  # a row a token: the stream, as it came
+    assert [tensor.dtype for tensor in wide] == [torch.bfloat16]
+    out.sum().backward()
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16

@@ -1,0 +1,222 @@
+"""The field against its formula in NumPy float64 (Cayley–Menger determinants), its numbers, and what it refuses."""
+
+from itertools import combinations
+from math import factorial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modulant.geometry import shape_features
+from modulators import FieldModulator, ResidualStream
+from modulators.field.arithmetic import _normed
+
+STREAM = ResidualStream(d_model=16, n_layers=2, vocab_size=20)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def cayley_menger(squared: np.ndarray, k: int) -> np.ndarray:
+    """Squared volume from the squared edges (..., k(k+1)/2)."""
+    bordered = np.ones((*squared.shape[:-1], k + 2, k + 2))
+    for i in range(k + 2):
+        bordered[..., i, i] = 0
+    for column, (i, j) in enumerate(combinations(range(1, k + 2), 2)):
+        bordered[..., i, j] = bordered[..., j, i] = squared[..., column]
+    return (-1) ** (k + 1) / (2**k * factorial(k) ** 2) * np.linalg.det(bordered)
+
+
+def reference(modulator: FieldModulator, h: np.ndarray, alphas: np.ndarray, validity_gate: bool) -> np.ndarray:
+    """The specification's formula, with the weights as they are in the state dict."""
+    state = {name: t.double().numpy() for name, t in modulator.state_dict().items()}
+    active = modulator.active_dims.numpy()
+    a, factor = h[..., active], 1.0
+    for column, name in enumerate(modulator.expert_names):
+        k = int(name[1:])
+        template = dict(modulator.named_buffers())[f"experts.{name}.template"].double().numpy()
+        deform = a @ state[f"experts.{name}.to_deform.weight"].T + state[f"experts.{name}.to_deform.bias"]
+        vertices = template + 0.05 * deform.reshape(*a.shape[:-1], k + 1, -1)
+        squared = np.stack(
+            [((vertices[..., i, :] - vertices[..., j, :]) ** 2).sum(-1) for i, j in combinations(range(k + 1), 2)], -1
+        )
+        features = np.concatenate([squared, cayley_menger(squared, k)[..., None]], -1)
+        centred = features - features.mean(-1, keepdims=True)
+        features = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        features = features * state[f"experts.{name}.norm.weight"] + state[f"experts.{name}.norm.bias"]
+        gate = sigmoid(features @ state[f"gate_projs.{name}.weight"].T + state[f"gate_projs.{name}.bias"])
+        if validity_gate:
+            head = f"experts.{name}.validity_proj"
+            gate = gate * sigmoid(features @ state[f"{head}.weight"].T + state[f"{head}.bias"])
+        factor = factor * ((1 - alphas[column]) + alphas[column] * gate)
+    out = h.copy()
+    out[..., active] = a * factor
+    return out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"validity_gate": False},
+        {"alpha_bound": "clamp"},
+        {"null_space_position": "scattered"},
+        {"null_space_fraction": 0.0},
+        {"expert_ks": (2, 3, 5)},
+    ],
+    ids=str,
+)
+def test_it_is_the_formula(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    modulator = FieldModulator(STREAM, **options)
+    with torch.no_grad():
+        for p in modulator.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    theta = modulator.alpha_logits.detach().double().numpy()
+    alphas = sigmoid(theta).clip(0.001, 0.35) if "alpha_bound" in options else 0.001 + 0.349 * sigmoid(theta)
+    np.testing.assert_allclose(modulator.alphas.detach().numpy(), alphas, rtol=1e-6)
+    h = 3 * torch.randn(2, 70, 16)
+    for layer in (0, 1):
+        expected = reference(modulator, h.double().numpy(), alphas[layer], options.get("validity_gate", True))
+        np.testing.assert_allclose(modulator(h, layer).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+        double = FieldModulator(STREAM, **options).double()
+        double.load_state_dict(modulator.state_dict())
+        for (_, ours), (_, theirs) in zip(double.named_buffers(), modulator.named_buffers(), strict=True):
+            ours.copy_(theirs)  # templates of the same rounding
+        np.testing.assert_allclose(double(h.double(), layer).detach().numpy(), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_t5_small_has_the_specified_number_of_parameters() -> None:
+    stream = ResidualStream(512, 6, 32128)
+    modulator = FieldModulator(stream)
+    assert sum(p.numel() for p in modulator.parameters()) == 38_552
+    assert sum(p.numel() for p in FieldModulator(stream, validity_gate=False).parameters()) == 38_532
+    parts = [
+        "to_deform.weight",
+        "to_deform.bias",
+        "norm.weight",
+        "norm.bias",
+        "validity_proj.weight",
+        "validity_proj.bias",
+    ]
+    expected = {f"experts.k{k}.{part}" for k in (1, 2, 4) for part in parts}
+    expected |= {f"gate_projs.k{k}.{part}" for k in (1, 2, 4) for part in ("weight", "bias")} | {"alpha_logits"}
+    assert set(modulator.state_dict()) == expected
+    assert modulator.expert_names == ("k1", "k2", "k4")
+    templates = {name: tuple(t.shape) for name, t in modulator.named_buffers()}
+    assert templates == {f"experts.k{k}.template": (k + 1, 8) for k in (1, 2, 4)}
+
+
+def test_gradcheck() -> None:
+    torch.manual_seed(0)
+    modulator = FieldModulator(ResidualStream(4, 1, 5), expert_edim=4, initial_alpha=0.2).double()
+    h = torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda h, *_: modulator(h, 0), (h, *modulator.parameters()))
+
+
+def test_the_edge_expert_is_a_constant() -> None:
+    """Both features of k = 1 are the squared edge: LayerNorm makes them 0, so the gate ignores the stream."""
+    torch.manual_seed(0)
+    modulator = FieldModulator(STREAM, expert_ks=(1,), initial_alpha=0.3)
+    normed, _ = _normed(shape_features(torch.randn(2, 8, 70), (1,)), (1,))
+    assert torch.equal(normed, torch.zeros(1, 3, 70))
+    h = torch.randn(2, 70, 16)
+    gain = modulator(h, 0)[..., :12] / h[..., :12]
+    torch.testing.assert_close(gain, gain[:1, :1].expand_as(gain), rtol=1e-5, atol=0)
+
+    both = FieldModulator(STREAM, expert_ks=(1, 2), initial_alpha=0.3)
+    both(h, 0).square().sum().backward()
+    dead, alive = (both.experts[name].to_deform.weight.grad for name in ("k1", "k2"))
+    assert dead is not None
+    # Zero but for the rounding of g₁ − mean(g) and g₂ − mean(g), which LayerNorm's 1/√eps = 316 enlarges.
+    assert dead.abs().max() < 1e-3 * alive.abs().max()
+    assert both.gate_projs["k1"].bias.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("position", ["tail", "scattered"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_null_space_is_bit_identical(position: Any, dtype: torch.dtype) -> None:
+    """Numbers that a product by one would not all survive: NaN with a payload, infinities, −0, subnormals."""
+    modulator = FieldModulator(ResidualStream(30, 1, 5), null_space_position=position)
+    assert modulator.n_active == 30 - 7
+    bits = torch.randint(
+        0, 256, (4, 70, 30 * dtype.itemsize), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    h = bits.view(dtype)
+    untouched = torch.ones(30, dtype=torch.bool)
+    untouched[modulator.active_dims] = False
+    assert untouched.sum() == 7
+    as_int = torch.int32 if dtype == torch.float32 else torch.int16
+    out = modulator(h, 0)
+    assert torch.equal(out.view(as_int)[..., untouched], h.view(as_int)[..., untouched])
+
+
+def test_null_space_position() -> None:
+    tail = FieldModulator(STREAM)
+    assert tail.active_dims.tolist() == list(range(12))
+    first, again, other = (
+        FieldModulator(STREAM, null_space_position="scattered", null_space_seed=seed).active_dims for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.tolist() == sorted(set(first.tolist()))
+    assert FieldModulator(STREAM, null_space_fraction=0.0, null_space_position="scattered").active_dims.numel() == 16
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    low=st.floats(0.0, 0.4),
+    width=st.floats(0.05, 0.5),
+    part=st.floats(0.01, 0.99),
+    bound=st.sampled_from(["smooth", "clamp"]),
+)
+def test_alpha_starts_where_asked_and_stays_within(low: float, width: float, part: float, bound: Any) -> None:
+    high = low + width
+    start = low + part * width
+    modulator = FieldModulator(STREAM, initial_alpha=start, alpha_min=low, alpha_max=high, alpha_bound=bound)
+    assert (modulator.alphas - start).abs().max() < 1e-6
+    for theta in (-50.0, 50.0):
+        modulator.alpha_logits.data.fill_(theta)
+        assert ((modulator.alphas >= low - 1e-6) & (modulator.alphas <= high + 1e-6)).all()
+
+
+@pytest.mark.parametrize(("bound", "stuck"), [("smooth", False), ("clamp", True)])
+def test_only_a_clamped_alpha_is_stuck_beyond_its_bound(bound: Any, stuck: bool) -> None:
+    modulator = FieldModulator(STREAM, alpha_bound=bound)
+    modulator.alpha_logits.data.fill_(2.0)
+    modulator.alphas.sum().backward()
+    assert (modulator.alpha_logits.grad == 0).all() == stuck
+
+
+def test_parameter_groups() -> None:
+    modulator = FieldModulator(STREAM)
+    rates = {g["name"]: (g["lr"], g["weight_decay"]) for g in modulator.parameter_groups(lr=1.0, weight_decay=0.01)}
+    assert rates == {"experts": (0.1, 0.01), "gates": (1.0, 0.01), "alphas": (0.5, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"expert_ks": ()}, "expert_ks is empty; the field needs one expert at least"),
+        ({"expert_ks": (1, 0)}, "expert_ks is 0; it must be a positive integer"),
+        ({"expert_ks": (2, 2)}, r"expert_ks is \(2, 2\); its members must be distinct"),
+        ({"expert_edim": 0}, "expert_edim is 0; it must be a positive integer"),
+        ({"expert_edim": 3}, "expert_edim is 3; a simplex of k = 4 needs as many dimensions"),
+        ({"deform_scale": 0.0}, "deform_scale is 0.0; it must be positive and finite"),
+        ({"deform_scale": float("nan")}, "deform_scale is nan; it must be positive and finite"),
+        ({"alpha_min": -0.1}, "alpha_min is -0.1; it must be at least 0 and below 1"),
+        ({"alpha_max": 1.5}, r"alpha_max is 1.5; it must lie above alpha_min \(0.001\) and not above 1"),
+        ({"alpha_max": 0.0005}, r"alpha_max is 0.0005; it must lie above alpha_min"),
+        ({"initial_alpha": 0.001}, "initial_alpha is 0.001; it must lie between alpha_min"),
+        ({"initial_alpha": 0.4}, "initial_alpha is 0.4; it must lie between alpha_min"),
+        ({"null_space_fraction": 1.0}, "null_space_fraction is 1.0; it must be at least 0 and below 1"),
+        ({"null_space_fraction": -0.1}, "null_space_fraction is -0.1; it must be at least 0 and below 1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        FieldModulator(STREAM, **arguments)

@@ -1,0 +1,269 @@
+"""The command of the controls before anything runs: what it was asked for, which runs that makes, what it remembers."""
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import probe
+from probes.controls import command as controls
+from probes.controls.plan import Memory, Run, State, command, lock, runs_of, state_of
+from probes.controls.progress import position, remaining
+from probes.controls.runner import share
+from probes.controls.settings import APPLICABLE, OVERLAYS, Asked, Control, leaves, read
+
+ROOT = Path(__file__).parents[3]
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = probe.Parser(allow_abbrev=False)
+    controls.add_arguments(parser)
+    args, args.options = parser.parse_known_args(words)
+    return args
+
+
+def asked(*words: str) -> Asked:
+    return read(parsed(*words))
+
+
+def words_of(one: Asked, control: str, seed: int = 0, seeded: tuple[str, ...] = ("seed_everything",)) -> list[str]:
+    run = next(run for run in runs_of(one, Path("out")) if (run.control.name, run.seed) == (control, seed))
+    return command(one, run, seeded, 1234)
+
+
+@pytest.mark.parametrize(("config", "modulator"), [("lerp.yaml", "LerpModulator"), ("field.yaml", "FieldModulator")])
+def test_by_default_all_controls_that_apply(config: str, modulator: str) -> None:
+    one = asked("--config", config)
+    assert [control.name for control in one.controls] == [config[:-5], *APPLICABLE[modulator]]
+    assert one.seeds == (0, 1, 2)
+    assert one.controls[0].configs == ()
+
+
+def test_every_overlay_is_some_modulators_control() -> None:
+    assert {path.stem for path in OVERLAYS.glob("*.yaml")} == {name for names in APPLICABLE.values() for name in names}
+
+
+def test_runs_go_seed_by_seed_the_treatment_first() -> None:
+    one = asked("--config", "lerp.yaml", "--seeds", "3,1", "--controls", "shuffled", "--alphas", "0.05")
+    assert [run.name for run in runs_of(one, Path("out"))] == [
+        "lerp seed 3", "shuffled seed 3", "alpha_0.05 seed 3", "lerp seed 1", "shuffled seed 1", "alpha_0.05 seed 1",
+    ]  # fmt: skip
+
+
+def test_a_command_line_of_a_control() -> None:
+    one = asked(
+        "--config", "lerp.yaml", "--config", "debug.yaml", "--controls", "shuffled", "--trainer.max_epochs", "3"
+    )
+    words = words_of(one, "shuffled", 2, ("seed_everything", "model.geometry.seed"))
+    assert words[1:3] == [str(ROOT / "train.py"), "fit"]
+    configs = [words[i + 1] for i, word in enumerate(words) if word == "--config"]
+    assert [Path(name).name for name in configs] == ["lerp.yaml", "debug.yaml", "shuffled.yaml"]
+    assert "--trainer.max_epochs=3" in words
+    assert words[words.index("--pentachoron.stop") + 1] == "false"
+    assert words[-4:] == ["--seed_everything=2", "--model.geometry.seed=2", "--output", "out/shuffled/seed_2"]
+
+
+def test_what_defines_a_control_wins_over_an_option() -> None:
+    option = ("--model.modulator.init_args.initial_alpha", "0.1")
+    one = asked("--config", "field.yaml", "--controls", "fixed_alpha,lora", "--alphas", "0.5", *option)
+    given = "--model.modulator.init_args.initial_alpha=0.1"
+    assert given in words_of(one, "field")
+    assert given not in words_of(one, "fixed_alpha")  # whose own is 0.29154
+    fixed = words_of(one, "alpha_0.5")
+    assert given not in fixed
+    assert "--model.modulator.init_args.initial_alpha=0.5" in fixed
+    assert "--model.modulator.init_args.alpha_max=1.0" in fixed
+    adapted = words_of(one, "lora")  # which has no modulator to give it to
+    assert not any("modulator" in word for word in adapted)
+    assert "--model.n_parameters=1234" in adapted
+
+
+def test_lerp_has_no_bounds_of_alpha() -> None:
+    one = asked("--config", "lerp.yaml", "--controls", "", "--alphas", "0.5")
+    assert not any("alpha_max" in word for word in words_of(one, "alpha_0.5"))
+
+
+WRONG = [
+    ([], "--config is missing"),
+    (["--config", "lrep.yaml"], "--config: no file lrep.yaml here or in configs/; did you mean lerp.yaml?"),
+    (["--config", "pretrain_mini.yaml"], "configures no model.modulator; there are controls for LerpModulator"),
+    (["--config", "lerp.yaml", "--controls", "shufled"], "'shufled' is no control; did you mean shuffled?"),
+    (["--config", "lerp.yaml", "--controls", "lora,lora"], "--controls: lora is named twice"),
+    (
+        ["--config", "field.yaml", "--controls", "shuffled"],
+        "shuffled does not apply to FieldModulator, which has no geometric embedding; these do: fixed_alpha, lora, ia3",
+    ),
+    (["--config", "lerp.yaml", "--seeds", "0,one"], "--seeds: 'one' is no seed"),
+    (["--config", "lerp.yaml", "--seeds", "0,-1"], "--seeds: '-1' is no seed"),
+    (["--config", "lerp.yaml", "--seeds", "1,1"], "--seeds: 1 is named twice"),
+    (["--config", "lerp.yaml", "--alphas", "0.1,0.10"], "--alphas: 0.1 is named twice"),
+    (["--config", "lerp.yaml", "--alphas", "1.5"], "--alphas: '1.5' is no injection strength"),
+    (["--config", "lerp.yaml", "--alphas", "nan"], "--alphas: 'nan' is no injection strength"),
+    (
+        ["--config", "field.yaml", "--alphas", "0.0005"],
+        "--alphas: 0.0005 is not above model.modulator.alpha_min, 0.001",
+    ),
+    (["--config", "lerp.yaml", "--seed_everything", "3"], "--seed_everything cannot be given here: --seeds says it"),
+    (["--config", "lerp.yaml", "--data.order_seed=3"], "--data.order_seed cannot be given here"),
+    (["--config", "lerp.yaml", "--model.modulator.init_args.seed=3"], "seed cannot be given here: --seeds says it"),
+    (["--config", "lerp.yaml", "--seed", "3"], "--seed is no option; did you mean --seeds?"),
+    (["--config", "lerp.yaml", "--trainer.max_epochs"], "--trainer.max_epochs: a value is missing"),
+    (["--config", "lerp.yaml", "shuffled"], "'shuffled' belongs to no option"),
+    (["--config", "lerp.yaml", "--jobs", "0"], "--jobs is 0; it must be an integer of at least 1"),
+    (["--config", "lerp.yaml", "--jobs", "many"], "--jobs is many; it must be an integer of at least 1"),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), WRONG)
+def test_what_is_wrong_is_one_line(
+    words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert probe.main(["controls", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert line in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for name, line in (("file", "as " + str(tmp_path / "file") + " is a file"), ("", "holds other files")):
+        assert probe.main(["controls", "--config", "lerp.yaml", "--output", str(tmp_path / name)]) == 2
+        assert line in capsys.readouterr().err
+
+
+def test_probes_are_known_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert probe.main(["control"]) == 2
+    assert "did you mean controls?" in capsys.readouterr().err
+    assert probe.main([]) == 2
+    assert "a probe is missing" in capsys.readouterr().err
+
+
+def test_help_and_mistakes_need_no_torch() -> None:
+    """As processes, and none of them may read torch or matplotlib; seconds are what that would cost."""
+    code = (
+        "import sys, probe\n"
+        "try:\n    code = probe.main(sys.argv[1:])\nexcept SystemExit as e:\n    code = e.code\n"
+        "assert not {'torch', 'matplotlib', 'numpy'} & sys.modules.keys()\nsys.exit(code)"
+    )
+    began = time.monotonic()
+    for words, expected in ((["--help"], 0), (["controls", "--help"], 0), (["controls", "--config", "x.yaml"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == expected, done.stderr
+        if expected == 0:
+            assert "python probe.py controls --config lerp.yaml" in done.stdout
+    assert time.monotonic() - began < 10
+
+
+def test_a_folder_remembers_its_settings(tmp_path: Path) -> None:
+    first = asked("--config", "lerp.yaml", "--controls", "shuffled", "--seeds", "0,1", "--trainer.max_epochs", "3")
+    memory = Memory(tmp_path)
+    memory.check(first)
+    memory.write(first, {"lerp": {"seeded": []}})
+    more = ["--config", "lerp.yaml", "--controls", "random", "--seeds", "2", "--alphas", "0.05"]
+    memory = Memory(tmp_path)
+    memory.check(asked(*more, "--trainer.max_epochs=3"))
+    memory.write(asked(*more, "--trainer.max_epochs=3"), {})
+    assert [run.control.name for run in Memory(tmp_path).runs()][::3] == ["lerp", "shuffled", "random", "alpha_0.05"]
+    assert [run.seed for run in memory.runs()][:3] == [0, 1, 2]
+    with pytest.raises(ValueError, match=r"have trainer\.max_epochs 3, not 4; name another --output"):
+        memory.check(asked(*more, "--trainer.max_epochs=4"))
+    with pytest.raises(ValueError, match=r"have model\.lr 0\.001, not 1e-4, trainer\.max_epochs 3, not 10; name"):
+        memory.check(asked(*more, "--model.lr=1e-4"))
+    with pytest.raises(ValueError, match="is about lerp, not field"):
+        memory.check(asked("--config", "field.yaml", "--trainer.max_epochs=3"))
+
+
+def test_numbers_may_be_written_in_two_ways(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.write(asked("--config", "lerp.yaml", "--model.lr", "0.0005"), {})
+    memory.check(asked("--config", "lerp.yaml", "--model.init_args.lr", "5e-4"))
+
+
+def test_two_commands_keep_out_of_each_others_way(tmp_path: Path) -> None:
+    with lock(tmp_path / "out"), pytest.raises(ValueError, match="another command"):
+        lock(tmp_path / "out")
+    lock(tmp_path / "out").close()
+
+
+def make_report(folder: Path, outcome: str, **more: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps({"run": {"stage": "fit", "outcome": outcome}} | more))
+
+
+def test_the_state_of_a_run(tmp_path: Path) -> None:
+    run = Run(Control("lerp"), 0, tmp_path / "lerp" / "seed_0")
+    assert state_of(run) is State.FRESH
+    make_report(run.folder, "interrupted")
+    assert state_of(run) is State.FRESH  # there is nothing to go on from
+    checkpoint = run.folder / "checkpoints" / "step_00000003.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"weights")
+    (run.folder / "config.yaml").touch()
+    assert state_of(run) is State.FRESH  # no digest
+    digest = checkpoint.with_name(checkpoint.name + ".sha256")
+    digest.write_text(f"{hashlib.sha256(b'weights').hexdigest()}  {checkpoint.name}\n")
+    assert state_of(run) is State.BEGUN
+    checkpoint.write_bytes(b"weighty")
+    assert state_of(run) is State.FRESH  # damaged
+    make_report(run.folder, "finished")
+    assert state_of(run) is State.WHOLE
+    (run.folder / "report.json").write_text('{"run": {')
+    assert state_of(run) is State.FRESH
+
+
+def test_where_a_run_is(tmp_path: Path) -> None:
+    assert position(tmp_path) is None
+    file = tmp_path / "metrics.csv"
+    file.write_text("step,epoch,a\n0,,1\n9,0,1\n")
+    assert position(tmp_path) == (0, 10)
+    with file.open("a") as stream:
+        stream.writelines(f"{step},{step // 100},{'1' * 500}\n" for step in range(1000))
+        stream.write("1000,,1\n")
+    assert position(tmp_path) == (9, 1001)
+
+
+def test_what_remains() -> None:
+    assert remaining([], [(5.0, 0.0)], 3, 1) is None
+    assert remaining([60.0], [], 4, 2) == pytest.approx(120.0)
+    assert remaining([], [(30.0, 0.5)], 1, 1) == pytest.approx(30.0 + 60.0)
+
+
+def test_cores_and_devices_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    cpu = {"accelerator": "auto", "devices": 1}
+
+    def dealt(jobs: int | None, runs: int, trainer: dict[str, Any]) -> tuple[int, str]:
+        machine = share(jobs, runs, trainer)
+        return machine.jobs, machine.slots[0]["OMP_NUM_THREADS"]
+
+    assert dealt(None, 20, cpu) == (8, "1")
+    assert dealt(None, 3, cpu) == (3, "2")
+    assert dealt(2, 20, cpu) == (2, "4")
+    assert dealt(None, 20, {"accelerator": "cpu", "devices": 2}) == (4, "1")  # two processes a run
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert dealt(1, 20, cpu) == (1, "1")  # whoever sets it knows of other work
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,3")
+    machine = share(None, 20, cpu)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.slots] == ["0", "1", "3"]
+    assert "CUDA_VISIBLE_DEVICES" not in share(1, 1, {"accelerator": "cpu", "devices": 1}).slots[0]
+    machine = share(None, 20, {"accelerator": "cuda", "devices": 2})
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.slots] == ["0,1"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in share(6, 6, cpu).slots] == ["0", "1", "3"] * 2
+
+
+def test_leaves_are_named_as_on_the_command_line() -> None:
+    tree = {"model": {"class_path": "A", "init_args": {"modulator": {"class_path": "B", "init_args": {"seed": 1}}}}}
+    assert leaves(tree) == {"model": "A", "model.modulator": "B", "model.modulator.seed": 1}
