@@ -1,4 +1,4 @@
-"""What the pages show as Python runs as it stands there, offline, on `mini`; files and functions that they name exist."""
+"""Python on the pages runs as it stands there, offline, on `mini`; files and functions that they name exist."""
 
 import re
 from pathlib import Path
