@@ -1,5 +1,7 @@
-"""How a probe writes what it found: JSON for programs, Markdown for people."""
+"""How a probe writes what it found: JSON and CSV for programs, Markdown for people."""
 
+import csv
+import io
 import json
 import math
 import re
@@ -8,29 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modulant.reports.table import Table
 from modulant.storage import write_whole
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, aligned so that it also reads as plain text: words on the left, numbers on the right.
+    """A Markdown table that also reads as plain text."""
+    return Table(head, rows).markdown(aligned=True)
 
-    >>> print(table(["", "cv"], [["encoder", "0.31"], ["a random one", "0.2"]]))
-    |              |   cv |
-    |:-------------|-----:|
-    | encoder      | 0.31 |
-    | a random one |  0.2 |
-    """
-    cells = [list(head), *(list(row) for row in rows)]
-    widths = [max(3, *(len(row[c]) for row in cells)) for c in range(len(head))]
-    lines = []
-    for i, row in enumerate(cells):
-        first, *others = zip(row, widths, strict=True)
-        texts = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
-        lines.append("| " + " | ".join(texts) + " |")
-        if i == 0:
-            marks = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-            lines.append("|" + "|".join(marks) + "|")
-    return "\n".join(lines)
+
+def as_csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A CSV with every key of the rows as a column, empty where a row lacks it."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -31,9 +31,8 @@ from callbacks.reporting.values import (
     stop_reason,
     what_happened,
 )
-from modulant.reports.report_figures import draw
-from modulant.reports.report_page import of_folder
-from modulant.reports.report_text import markdown
+from modulant.reports.charts import draw
+from modulant.reports.page import markdown, of_folder
 from modulant.reports.series import read_metrics
 from modulant.storage import StorageError, write_whole
 

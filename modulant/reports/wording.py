@@ -1,6 +1,7 @@
 """Numbers as a reader meets them, in pages and on figures alike: rounded, with a true minus sign."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -14,6 +15,23 @@ def number(value: Any, digits: int = 4, signed: bool = False) -> str:
         return "–"
     rounded = round(value, digits) + 0.0  # −0.0 + 0.0 is 0.0
     return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
+
+
+def with_interval(value: Any, ends: Sequence[float] | None, digits: int = 4, signed: bool = True) -> str:
+    """A number and its interval, if there is one.
+
+    >>> with_interval(0.02, (0.01, 0.03)), with_interval(None, None)
+    ('+0.0200 [+0.0100, +0.0300]', '–')
+    """
+    return number(value, digits, signed) + (f" {interval(ends, digits, signed)}" if ends else "")
+
+
+def interval(ends: Sequence[float], digits: int = 4, signed: bool = True) -> str:
+    """
+    >>> interval((-0.01, 0.03), 2)
+    '[−0.01, +0.03]'
+    """
+    return f"[{', '.join(number(end, digits, signed) for end in ends)}]"
 
 
 def short(count: int) -> str:
@@ -37,3 +55,14 @@ def duration(seconds: float, digits: int = 1) -> str:
         return f"{seconds:.{digits}f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def change(what: str, before: float | None, after: float, digits: int) -> str:
+    """
+    >>> change("loss", 5.25, 4.5, 2), change("loss", None, 4.5, 2)
+    ('Loss: 5.25 → 4.50', 'Loss: 4.50')
+    """
+    first = what[0].upper() + what[1:]
+    if before is None or not math.isfinite(before):
+        return f"{first}: {number(after, digits)}"
+    return f"{first}: {number(before, digits)} → {number(after, digits)}"

@@ -1,8 +1,8 @@
 """The model card of an artefact: Markdown behind a YAML front matter, as the hub reads it.
 
-A pure function of what is known: the artefact's configuration, the run's report (`report.json`) and what
-`probe.py controls` found (`figures.json`). What was not measured is left out, but for controls: that none were run is
-said, since a lift without them is no result. No path of the machine it was trained on gets into a card.
+A pure function of the artefact's configuration, the run's report (`report.json`) and the figures of `probe.py controls`
+(`figures.json`). What was not measured is left out, except for controls: the card says that none were run, since a lift
+without them is no result. No path of the machine it was trained on gets into a card.
 """
 
 import re
@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from modulant.assets import WORDNET_SHA256
-from modulators.artifact.sections import alpha, changed, number, task
-from modulators.artifact.sections import controls as controls_section
+from modulant.reports import render
+from modulant.reports.wording import number
+from modulators.artifact import sections
 
 _GEOMETRY = {
     "anchors": "anchors from",
@@ -43,23 +44,34 @@ def model_card(
         name: by which `load_modulated` finds the artefact: its folder's name, or a hub id.
     """
     report = report or {}
-    kind, backbone = config["modulator"], _backbone(config)
-    counted = f"{config['parameters']:,} parameters, attached" if "parameters" in config else "Attached"
-    sections = [
-        f"# {kind} for {backbone}",
-        f"A geometric modulator of the residual stream of a frozen T5 encoder, trained by modulant on definition → "
-        f"lemma over WordNet. {counted} to the encoder's layers {_listed(config['layers'])}. The backbone's "
-        "weights are not in here and were not changed.",
-        _section("How to load", _loading(name)),
-        _section("What it changed", changed(report)),
-        _section("Task and geometry", task(report)),
-        _section("α per layer", alpha(report.get("alpha") or {})),
-        _section("Controls", controls_section(controls)),
-        _section("Where it comes from", _provenance(config, report)),
-        _section("Limits", _limits(kind, report)),
-        _section("Licence", _licence(config)),
-    ]
-    return f"---\n{_front_matter(config, report, name)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    run, data = report.get("run") or {}, report.get("data") or {}
+    relational = report.get("relational") or {}
+    versions = (report.get("environment") or {}).get("versions") or {}
+    return render.markdown(
+        "card",
+        front_matter=_front_matter(config, report, name),
+        kind=config["modulator"],
+        backbone=_backbone(config),
+        parameters=config.get("parameters"),
+        layers=_listed(config["layers"]),
+        name=name,
+        correlations=sections.correlations(relational),
+        others=sections.others(relational),
+        intervals=bool(relational.get("interval")),
+        sampled=relational.get("pairs") not in (None, "all"),
+        task=sections.task(report),
+        reference=sections.reference(report),
+        **sections.alpha(report.get("alpha") or {}),
+        controls=sections.controls((controls or {}).get("controls") or {}),
+        verdicts=(controls or {}).get("verdicts") or [],
+        revision=_revision(config),
+        data=data,
+        bundled=WORDNET_SHA256[:16] if data.get("nltk_data", "") is None else "",  # older reports do not say
+        geometry=_geometry(config.get("geometry") or {}),
+        run=run,
+        command=" ".join(_without_paths(run.get("command") or [])),
+        versions=", ".join(f"{package} {version}" for package, version in versions.items() if version),
+    )
 
 
 def published(card: str, repo_id: str, local: str, backbone: str | None = None) -> str:
@@ -136,66 +148,9 @@ def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: st
     return data.to_yaml()
 
 
-def _loading(name: str) -> str:
-    return (
-        "```python\nfrom modulators import load_modulated\n\n"
-        f'model, tokenizer = load_modulated("{name}")\n'
-        'ids = tokenizer("summarize: a domesticated carnivorous mammal", return_tensors="pt").input_ids\n'
-        "print(tokenizer.decode(model.generate(ids, max_new_tokens=8)[0], skip_special_tokens=True))\n```\n\n"
-        "Inside `with model.modulation.disabled():` the model is the backbone, bit for bit; "
-        "`model.modulation.summary()` says what is attached."
-    )
-
-
-def _provenance(config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    run, data = report.get("run") or {}, report.get("data") or {}
-    lines = [f"- Backbone: {_backbone(config)}{_revision(config)}"]
-    wordnet = data.get("wordnet")
-    if wordnet:
-        own = data.get("nltk_data", "") is not None  # older reports do not say
-        bundled = "" if own else f" (the archive that modulant ships, SHA-256 {WORDNET_SHA256[:16]}…)"
-        lines.append(
-            f"- WordNet {wordnet}{bundled}: {data['entries']:,} entries, {data['held_out_entries']:,} of them held "
-            f"out; {data['synsets']:,} synsets"
-        )
-    if geometry := config.get("geometry"):
-        told = [f"{title} {_short(geometry[key])}" for key, title in _GEOMETRY.items() if geometry.get(key) is not None]
-        lines.append(f"- Geometry before training: {geometry.get('kind')}" + "".join(f"; {item}" for item in told))
-    if run:
-        epochs = f"{run['epochs']} epoch{'s' if run['epochs'] != 1 else ''}"
-        lines.append(f"- Training: {run['steps']:,} steps, {epochs}, seed {run['seed']}, {run['outcome']}")
-        command = " ".join(_without_paths(run.get("command") or []))
-        lines.append(f"- Command: `{command}`")
-    versions = (report.get("environment") or {}).get("versions") or {}
-    if versions:
-        lines.append("- Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version))
-    return "\n".join(lines)
-
-
-def _limits(kind: str, report: Mapping[str, Any]) -> str:
-    lines = [
-        "- One run, one seed: another one would give other figures.",
-        "- Measured on WordNet's English definitions alone; nothing is known of other text or other tasks.",
-        "- A lift of a correlation is no claim that the model knows more.",
-    ]
-    if kind == "LerpModulator":
-        lines.append(
-            "- Where its points were made from WordNet, a lift over the synsets they were made from is partly "
-            "circular: look at held-out pairs, and at the controls."
-        )
-    if (report.get("run") or {}).get("outcome") not in (None, "finished"):
-        lines.append("- The training did not end by itself.")
-    return "\n".join(lines)
-
-
-def _licence(config: Mapping[str, Any]) -> str:
-    backbone = _backbone(config)
-    return (
-        f"The modulator's weights: Apache 2.0. The backbone ({backbone}) has a licence of its own. Trained on "
-        'WordNet 3.0: "WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. THIS SOFTWARE AND '
-        'DATABASE IS PROVIDED "AS IS" AND PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS OR WARRANTIES, EXPRESS OR '
-        'IMPLIED."'
-    )
+def _geometry(geometry: Mapping[str, Any]) -> list[str]:
+    said = [f"{title} {_short(geometry[key])}" for key, title in _GEOMETRY.items() if geometry.get(key) is not None]
+    return [str(geometry.get("kind")), *said] if geometry else []
 
 
 def _backbone(config: Mapping[str, Any]) -> str:
@@ -239,10 +194,6 @@ def _listed(layers: Sequence[int]) -> str:
     """
     whole = len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1))
     return f"{layers[0]} … {layers[-1]}" if whole else ", ".join(map(str, layers))
-
-
-def _section(title: str, body: str) -> str:
-    return f"## {title}\n\n{body}" if body else ""
 
 
 def _short(value: Any) -> str:
