@@ -3,13 +3,13 @@
 import csv
 import io
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modulant.reports.run_folder import finite
 from modulant.reports.table import Table
 from modulant.storage import write_whole
 
@@ -30,15 +30,15 @@ def as_csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a file complete or not at all; folders are made.
+    """Write a file complete or not at all; missing folders are created.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: the disk refuses it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
-    except OSError as error:  # a StorageError says it all in its message
+    except OSError as error:  # a StorageError has the whole message already
         said = f"{path} cannot be written ({error.strerror}); name a folder that can" if error.strerror else str(error)
         raise ValueError(f"--output: {said}") from error
     return path
@@ -46,17 +46,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, content: Any) -> Path:
     """The same for JSON, which has no NaN: null stands for it."""
-    return write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def folder_name(name: str) -> str:
@@ -80,15 +70,15 @@ def leave(
     """Measure, then write <probe>.json, .md and .png and print the page.
 
     Args:
-        probe: its name.
-        model: what it looks at.
-        output: where to; without it runs/probes/<probe>_<model>.
-        measure: everything that the JSON holds.
-        page: that as Markdown.
-        draw: that as a figure.
+        probe: name of the probe.
+        model: name of what is measured.
+        output: folder; without it runs/probes/<probe>_<model>.
+        measure: returns what the JSON holds.
+        page: makes Markdown of it.
+        draw: makes a figure of it.
 
     Returns:
-        The exit status: 1, after one line, where something was wrong that a user can mend.
+        The exit status: 1, after a message of one line, for an error that the user can correct.
     """
     try:
         found = measure()

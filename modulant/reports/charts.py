@@ -1,4 +1,4 @@
-"""The charts of a run: finds the series in what was logged and measured, and says how they are shown."""
+"""The charts of a run, from what it logged and measured."""
 
 import math
 import re
@@ -53,7 +53,7 @@ def draw(report: Report, metrics: Metrics, folder: Path, suffix: str = "") -> di
 
 
 def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
-    """Those that there is something to show in, by name."""
+    """The charts for which there are figures, by name."""
     over_time = metrics if report["run"]["stage"] == "fit" else {}
     found = [
         alpha_over_steps(report["alpha"], over_time),

@@ -14,7 +14,7 @@ Series = list[tuple[int, float]]  # (step, value), by step
 
 
 def read_rows(path: Path) -> tuple[list[str], list[Row]]:
-    """Columns and rows of a metrics file, cells as text; a last line that a kill cut short is left out."""
+    """Columns and rows of a metrics file, cells as text; an incomplete last line is left out."""
     if not path.is_file():
         return [], []
     text = path.read_text(encoding="utf-8")
@@ -47,24 +47,25 @@ def read_metrics(path: Path) -> dict[str, Series]:
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Rewrite a metrics file as a whole; on a full disk the old one stays."""
+    """Replace a metrics file; on a full disk the old one stays."""
     header = {column: column for column in columns}
     write_whole(path, "".join(row_line(columns, row) for row in (header, *rows)))
 
 
 def row_line(columns: Sequence[str], row: Mapping[str, str]) -> str:
-    """A row as the file holds it, its end included."""
+    """A row as a line of the file, line end included."""
     buffer = io.StringIO()
     csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n").writerow(row)
     return buffer.getvalue()
 
 
 def known(value: Any) -> bool:
-    """Whether it is a number that can be drawn."""
+    """Whether a value is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def finite_points(series: Sequence[tuple[int, float]]) -> Series:
+    """The points of a series that can be drawn."""
     return [(step, value) for step, value in series if known(value)]
 
 

@@ -52,7 +52,11 @@ class Table:
         return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rules, *lines[1:]))
 
     def __html__(self) -> Markup:
-        """HTML. In a narrow cell, a number and its interval part before either breaks."""
+        """HTML. In a narrow cell, the line breaks between a number and its interval.
+
+        >>> print(Table(["", ""], [["a<b", "0.1 [0.0, 0.2]"]]).__html__())
+        <div class=scroll><table><tbody><tr><td>a&lt;b</td><td class=n>0.1 [0.0,\xa00.2]</td></tr></tbody></table></div>
+        """
         if not self:
             return Markup()
 

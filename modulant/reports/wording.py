@@ -1,4 +1,4 @@
-"""Numbers as a reader meets them, in pages and on figures alike: rounded, with a true minus sign."""
+"""Numbers as text, the same in pages and on figures: rounded, with a true minus sign."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,8 @@ def with_interval(value: Any, ends: Sequence[float] | None, digits: int = 4, sig
 
 
 def interval(ends: Sequence[float], digits: int = 4, signed: bool = True) -> str:
-    """
+    """The two ends in brackets.
+
     >>> interval((-0.01, 0.03), 2)
     '[−0.01, +0.03]'
     """
@@ -35,7 +36,8 @@ def interval(ends: Sequence[float], digits: int = 4, signed: bool = True) -> str
 
 
 def short(count: int) -> str:
-    """
+    """A count in three digits.
+
     >>> short(120), short(41_000), short(25_300_000)
     ('120', '41 k', '25.3 M')
     """
@@ -46,7 +48,7 @@ def short(count: int) -> str:
 
 
 def duration(seconds: float, digits: int = 1) -> str:
-    """Below a minute with `digits` decimals.
+    """A time; below a minute with `digits` decimals.
 
     >>> duration(7.3), duration(7.3, digits=0), duration(185), duration(8000)
     ('7.3 s', '7 s', '3 min 5 s', '2 h 13 min')
@@ -58,7 +60,8 @@ def duration(seconds: float, digits: int = 1) -> str:
 
 
 def change(what: str, before: float | None, after: float, digits: int) -> str:
-    """
+    """A title that says how a figure changed.
+
     >>> change("loss", 5.25, 4.5, 2), change("loss", None, 4.5, 2)
     ('Loss: 5.25 → 4.50', 'Loss: 4.50')
     """

@@ -27,6 +27,14 @@ _GEOMETRY = {
     "reconstruction_correlation": "correlation of the points' cosines with Wu–Palmer similarity",
     "alignment_cosine": "mean cosine of the aligned points with the encoder's",
 }
+# Name of a result on the hub → its title there, and its key in the report.
+_RESULTS = {
+    "pearson": ("Pearson of cosine with WordNet path similarity, all pairs", "relational/pearson"),
+    "pearson_lift": ("Pearson lift over the frozen backbone, all pairs", "relational/pearson_lift"),
+    "pearson_lift_held_out": ("Pearson lift, held-out × held-out", "relational/held_out/pearson_lift"),
+    "loss": ("validation loss", "val/loss"),
+    "exact_match": ("exact match", "val/exact_match"),
+}
 
 
 def model_card(
@@ -38,10 +46,10 @@ def model_card(
     """The card.
 
     Args:
-        config: what `modulator_config.json` holds.
-        report: what the run's `report.json` holds; without it there are no figures.
-        controls: what a folder of `probe.py controls` holds in `figures.json`.
-        name: by which `load_modulated` finds the artefact: its folder's name, or a hub id.
+        config: content of `modulator_config.json`.
+        report: content of the run's `report.json`; without it there are no figures.
+        controls: content of `figures.json` in a folder of `probe.py controls`.
+        name: what `load_modulated` is called with: the artefact's folder, or a hub id.
     """
     report = report or {}
     run, data = report.get("run") or {}, report.get("data") or {}
@@ -75,13 +83,13 @@ def model_card(
 
 
 def published(card: str, repo_id: str, local: str, backbone: str | None = None) -> str:
-    """A card with the names that hold on the hub.
+    """A card with the names that are valid on the hub.
 
     Args:
-        card: as `model_card` has written it, and perhaps somebody after it.
-        repo_id: where it is going to be.
-        local: what the artefact called its backbone.
-        backbone: what others call it, if another name.
+        card: as `model_card` wrote it, perhaps edited since.
+        repo_id: the repository that it goes to.
+        local: the artefact's name of its backbone.
+        backbone: the backbone's name on the hub, if that is another.
     """
     from huggingface_hub import ModelCard
 
@@ -104,24 +112,15 @@ def published(card: str, repo_id: str, local: str, backbone: str | None = None) 
 
 
 def of_the_hub(config: Mapping[str, Any]) -> bool:
-    """Whether the backbone is one that anybody finds by its name on the hub."""
+    """Whether the backbone is on the hub under its name."""
     return config["backbone"] != "mini" and not config.get("backbone_sha256")
 
 
 def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    figures = _metrics(report)
-    found = {
-        "pearson": ("Pearson of cosine with WordNet path similarity, all pairs", figures.get("relational/pearson")),
-        "pearson_lift": ("Pearson lift over the frozen backbone, all pairs", figures.get("relational/pearson_lift")),
-        "pearson_lift_held_out": (
-            "Pearson lift, held-out × held-out",
-            figures.get("relational/held_out/pearson_lift"),
-        ),
-        "loss": ("validation loss", figures.get("val/loss")),
-        "exact_match": ("exact match", figures.get("val/exact_match")),
-    }
+    metrics = (report.get("run") or {}).get("metrics") or {}
+    found = {kind: (title, (metrics.get(key) or {}).get("last")) for kind, (title, key) in _RESULTS.items()}
     results = [
         EvalResult(
             task_type="text2text-generation",
@@ -154,7 +153,7 @@ def _geometry(geometry: Mapping[str, Any]) -> list[str]:
 
 
 def _backbone(config: Mapping[str, Any]) -> str:
-    """The backbone's name; of a folder its last part."""
+    """The backbone's name; for a folder, its last part."""
     name = str(config["backbone"])
     return name if of_the_hub(config) else PurePath(name).name
 
@@ -182,13 +181,9 @@ def _without_paths(command: Sequence[str]) -> list[str]:
     return shown
 
 
-def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    metrics = (report.get("run") or {}).get("metrics") or {}
-    return {key: value["last"] for key, value in metrics.items() if value.get("last") is not None}
-
-
 def _listed(layers: Sequence[int]) -> str:
-    """
+    """Layers in few words.
+
     >>> _listed([0, 1, 2, 3]), _listed([1, 3])
     ('0 … 3', '1, 3')
     """

@@ -1,4 +1,4 @@
-"""The figures of a folder: a forest plot of every control's lift, and lift and loss against α where α was swept.
+"""The figures of a folder of controls: a forest plot of their lifts, and lift and loss against α where α was swept.
 
 A title says what is seen, in numbers. Nothing here touches pyplot or any other global state.
 """

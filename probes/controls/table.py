@@ -1,4 +1,4 @@
-"""A folder's figures as a page, a CSV, and sentences that say what they mean; nothing is measured here."""
+"""The figures of a folder of controls as a page, a CSV, and verdicts in words; nothing is measured here."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -104,7 +104,7 @@ def _others(summary: Summary) -> Table:
 
 
 def verdicts(summary: Summary) -> list[str]:
-    """What the figures say, in a sentence each: the treatment against nothing, then against each control."""
+    """A sentence for each comparison: the treatment with the original encoder, then with each control."""
     treatment = summary["treatment"]
     treated = summary["controls"].get(treatment)
     if treated is None:
@@ -156,7 +156,7 @@ def _side(spread: Mapping[str, Any], above: str, below: str, neither: str) -> st
 
 
 def _seeds(spread: Mapping[str, Any]) -> str:
-    """A sign that not all seeds share is no finding yet, whatever the synsets say."""
+    """A qualifier where there is one seed, or where seeds differ in sign: then the interval alone proves nothing."""
     if len(spread["seeds"]) == 1:
         return " (one seed)"
     decided = spread.get("interval") and not spread["interval"][0] <= 0 <= spread["interval"][1]

@@ -45,7 +45,7 @@ def html(runs: Sequence[Run], found: Found) -> str:
 
 
 def charts(runs: Sequence[Run], found: Found) -> list[Chart]:
-    """Those that there is something to show in."""
+    """The charts for which there are figures."""
     trained, styles = [run for run in runs if run.report["run"]["stage"] == "fit"], style_of([run.name for run in runs])
 
     def overlaid(series: Callable[[Run], Series]) -> Overlay:

@@ -1,4 +1,4 @@
-"""Several runs as tables: rows for Markdown and HTML, and one CSV."""
+"""Several runs as tables for Markdown and HTML, and as one CSV."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ FIGURES = {
     "alpha": ("mean α", 4, False),
 }
 NOTE = (
-    "Intervals are 95%, by a bootstrap over synsets: they say how a figure would vary with other synsets, not with "
+    "Intervals are 95%, by a bootstrap over synsets: they show how a figure would vary with other synsets, not with "
     "another seed. A difference is paired: both runs are taken on the same resamples, and what these share cancels."
 )
 
@@ -33,7 +33,7 @@ def markdown(found: Found, figure: str = "") -> str:
 
 
 def content(found: Found) -> dict[str, Any]:
-    """What the Markdown page and the HTML page say."""
+    """The content of the Markdown page and of the HTML page."""
     return {
         "count": len(found["runs"]),
         "first": found["first"],
@@ -82,7 +82,7 @@ def figures(found: Found) -> Table:
 
 
 def _by_population(found: Found, key: str) -> Table:
-    rows = [[run["name"], *(told(run[key].get(one)) for one in POPULATIONS)] for run in found["runs"] if run[key]]
+    rows = [[run["name"], *(lift_text(run[key].get(one)) for one in POPULATIONS)] for run in found["runs"] if run[key]]
     return Table(["", *POPULATIONS.values()], rows)
 
 
@@ -91,19 +91,20 @@ def verdicts(found: Found) -> list[str]:
     lines = []
     for run in found["runs"]:
         if lift := run["lift"].get("held_out"):
-            lines.append(f"{run['name']}, held-out: {told(lift)}: {against_zero(_one_seed(lift))}")
+            lines.append(f"{run['name']}, held-out: {lift_text(lift)}: {against_zero(_one_seed(lift))}")
         if against := run["difference"].get("held_out"):
             said = against_control(_one_seed(against)).replace("this control", found["first"])
-            lines.append(f"{run['name']} − {found['first']}, held-out: {told(against)}: {said}")
+            lines.append(f"{run['name']} − {found['first']}, held-out: {lift_text(against)}: {said}")
     sampled = [run["name"] for run in found["runs"] if run["pairs"] not in (None, "all")]
     if sampled:
         lines.append(f"{', '.join(sampled)}: lifts over a sample of the pairs, their intervals over all of them")
     return lines
 
 
-def told(figure: Mapping[str, Any] | None) -> str:
-    """
-    >>> told({"value": 0.02, "interval": (0.01, 0.03)}), told(None)
+def lift_text(figure: Mapping[str, Any] | None) -> str:
+    """A lift and its interval.
+
+    >>> lift_text({"value": 0.02, "interval": (0.01, 0.03)}), lift_text(None)
     ('+0.0200 [+0.0100, +0.0300]', '–')
     """
     return with_interval(figure["value"], figure["interval"]) if figure else "–"

@@ -19,7 +19,7 @@ _ENOUGH = 8  # trials, for importances to be more than noise
 
 
 def write(sweep: Sweep, study: Any, output: Path, command: Callable[[Mapping[str, Any]], list[str]]) -> None:
-    """Write search.json, .md and .png from all trials that there are, and say where."""
+    """Write search.json, .md and .png from all trials so far, and print where."""
     found = summary(sweep, study, command)
     write_json(output / "search.json", found)
     write_text(output / "search.md", markdown(found))
