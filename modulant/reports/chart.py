@@ -1,7 +1,7 @@
 """What a chart shows: marks over two axes, in one or several views.
 
-`figures` draws it with matplotlib, all views beside each other; `interactive` with plotly, where a reader picks one. A
-colour is a token, since a dark page needs others than a light one; ``@depth12_3`` is layer 3 of 12.
+`figures` draws a chart with matplotlib, its views side by side; `interactive` with plotly, where the reader picks one.
+A colour is a token, since a dark page needs other colours than a light one; ``@depth12_3`` is layer 3 of 12.
 """
 
 import math
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from matplotlib.colors import to_hex
 
-from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, depth_colours
+from modulant.reports.plotting import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION, depth_colours
 from modulant.reports.table import Table
 from modulant.reports.wording import number
 
-FEW = 25  # points of a line, that are marked: a line through one of them would be invisible
+FEW = 25  # points of a line that are marked as well: a line through a single point is invisible
 COLOURS = ("@blue", "@vermilion", "@green", "@orange", "@purple", "@sky", "@grey", "@ink")  # of kinds and of runs
 SKY = "#56B4E9"
 _BOTH = {"@orange": ORANGE, "@vermilion": VERMILION, "@purple": PURPLE, "@green": GREEN, "@sky": SKY}
 SKINS: Mapping[str, Mapping[str, str]] = {
-    "light": _BOTH | {"@blue": BLUE, "@ink": INK, "@grey": GREY, "@rule": "#e4e4e4", "@paper": "#ffffff"},
+    "light": _BOTH | {"@blue": BLUE, "@ink": INK, "@grey": "#767676", "@rule": "#e4e4e4", "@paper": "#ffffff"},
     "dark": _BOTH | {"@blue": SKY, "@ink": "#dddddd", "@grey": "#9a9a9a", "@rule": "#33363c", "@paper": "#15171a"},
 }
 DEPTH = re.compile(r"@depth(\d+)_(\d+)")
@@ -32,13 +32,13 @@ class Line:
 
     Attributes:
         points: (x, y); a y of NaN is a gap. On an axis with names, x is a place in them.
-        name: in the legend, which leaves out what has none.
-        width: of the line; 0 for points alone.
-        marker: size of the points; without it, they are marked where they are few.
-        hollow: points as rings.
-        steps: a histogram's outline, each point in the middle of its bin.
-        fill: the area below, too.
-        interval: around the last point.
+        name: its entry in the legend; empty for none.
+        width: width of the line; 0 for points alone.
+        marker: size of the points; 0 for none, None to mark them where they are few.
+        hollow: draw points as rings.
+        steps: draw the outline of a histogram, each point in the middle of its bin.
+        fill: fill the area below.
+        interval: interval around the last point.
     """
 
     points: Sequence[tuple[float, float]]
@@ -109,8 +109,8 @@ class Interval:
     """A value along x with its interval, in the row of the y axis that has its name.
 
     Attributes:
-        dots: what the value is the mean of, below it.
-        guide: a dashed line through the value and all rows.
+        dots: the values that it is the mean of, drawn below it.
+        guide: draw a dashed line from the value through all rows.
     """
 
     value: float
@@ -129,12 +129,12 @@ Mark = Line | Level | Bars | Heat | Interval
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis.
+    """An axis of numbers, or of names.
 
     Attributes:
-        title: what it measures, in which unit.
-        names: its places, if it is not of numbers; on y, from the top.
-        least: the smallest span it shows: values closer than that are drawn as a constant, not as noise.
+        title: quantity and unit.
+        names: the names of its places; on y, from the top.
+        least: smallest span that is shown, so that a constant is not drawn as magnified noise.
     """
 
     title: str = ""
@@ -150,11 +150,11 @@ class Chart:
     """One chart.
 
     Attributes:
-        name: of its element; unique on its page.
-        title: what is seen, in numbers.
+        name: name of its element, unique on its page.
+        title: the finding, in numbers.
         views: label → marks.
-        x, y: the axes of every view.
-        note: a sentence under it, on a page.
+        y, x: the axes of all views.
+        note: a sentence below it on a page.
     """
 
     name: str
@@ -170,12 +170,12 @@ class Chart:
 
     @property
     def kind(self) -> type[Mark]:
-        """What it mainly shows."""
+        """The mark that it is laid out for."""
         return type(next(iter(self.views.values()))[-1])
 
     @property
     def alt(self) -> str:
-        """What it shows, for a reader who sees no picture."""
+        """A description for readers who do not see the picture."""
         if self.kind is Interval:
             return f"{self.x.title} with its interval, one row for each of {', '.join(self.y.names)}. {self.title}."
         what = f"Heatmap by {self.y.title}" if self.kind is Heat else f"Chart of {self.y.title}"
@@ -183,7 +183,7 @@ class Chart:
 
     @property
     def table(self) -> Table:
-        """The numbers behind it: of lines over steps the ends, of other marks all of the first view."""
+        """Its numbers: the ends of lines over steps; of other charts, everything in the first view."""
         if self.x is STEPS:
             lines = [
                 (f"{mark.name}, {view}".removesuffix(", "), (mark.points[0], mark.points[-1]))
@@ -210,8 +210,18 @@ class Chart:
         return Table(header, rows)
 
 
+def spread_out(values: Sequence[float], least: float) -> tuple[float, float]:
+    """Ends of the values, at least so far apart.
+
+    >>> spread_out([1.0, 1.0], 0.5)
+    (0.75, 1.25)
+    """
+    missing = max(0.0, least - (max(values) - min(values))) / 2
+    return min(values) - missing, max(values) + missing
+
+
 def colour(token: str, skin: str = "light") -> str:
-    """What a token stands for."""
+    """The colour that a token stands for."""
     if match := DEPTH.fullmatch(token):
         dark = (0.3, 1.0) if skin == "dark" else ()
         return to_hex(depth_colours(int(match[1]), *dark)[int(match[2])])

@@ -16,14 +16,14 @@ from modulant.reports.wording import change, number
 
 Metrics = Mapping[str, Series]
 
-# Figure in figures/ → the charts it holds.
+# Figure in figures/ → its title, and the charts in it.
 FIGURES = {
-    "loss": ("loss",),
-    "alpha": ("alpha",),
-    "alpha_final": ("alpha_final",),
-    "relational": ("correlation", "lift"),
-    "bands": ("bands",),
-    "pentachoron": ("cv", "volumes"),
+    "loss": ("Loss", ["loss"]),
+    "alpha": ("α per layer over steps", ["alpha"]),
+    "alpha_final": ("Final α by layer and expert", ["alpha_final"]),
+    "relational": ("Correlation with WordNet, and its lift", ["correlation", "lift"]),
+    "bands": ("Mean cosine by similarity band", ["bands"]),
+    "pentachoron": ("CV of pentachoron volumes", ["cv", "volumes"]),
 }
 _KINDS = {"pearson": "Pearson", "spearman": "Spearman"}
 _COLOURS = {"train": "@blue", "mixed": "@orange", "held_out": "@vermilion"}
@@ -45,7 +45,7 @@ def draw(report: Report, metrics: Metrics, folder: Path, suffix: str = "") -> di
     """Draw the charts into `folder/figures`; figure → path as seen from `folder`."""
     found = charts(report, metrics)
     paths = {}
-    for name, parts in FIGURES.items():
+    for name, (_, parts) in FIGURES.items():
         if shown := [found[part] for part in parts if part in found]:
             path = save(draw_figure(shown), folder / "figures" / f"{name}{suffix}.png")
             paths[name] = path.relative_to(folder).as_posix()
@@ -228,7 +228,9 @@ def pentachoron_cv(pentachoron: Mapping[str, Any]) -> Chart | None:
         label = f"Gaussian null {number(null, 3)}" + " ± 2 sd" * (deviation > 0)
         marks.append(Level(null, label, "@purple", "dot", spread=2 * deviation))
     marks.append(Line(cv, "modulated encoder", "@blue", 2.5))
-    return Chart("cv", title, {"": marks}, Axis("CV of volumes (sd / mean)", least=0.02))
+    z = history_of(pentachoron, "z")
+    note = change("z-score against Gaussian points", z[0][1], z[-1][1], 1) + "." if z else ""
+    return Chart("cv", title, {"": marks}, Axis("CV of volumes (sd / mean)", least=0.02), note=note)
 
 
 def volumes(pentachoron: Mapping[str, Any]) -> Chart | None:

@@ -10,9 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 
-from modulant.reports.chart import DEPTH, STEPS, Bars, Chart, Heat, Interval, Level, Line, Mark, colour
-from modulant.reports.interactive import spread_out
-from modulant.reports.plotting import INK, depth_colours, dress, room
+from modulant.reports.chart import DEPTH, STEPS, Bars, Chart, Heat, Interval, Level, Line, Mark, colour, spread_out
+from modulant.reports.plotting import INK, depth_colours, dress
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _LEGEND_AT_MOST = 8  # more layers than that are told apart by a colour bar
@@ -78,8 +77,8 @@ def _panels(part: Any, chart: Chart, views: Any) -> list[Axes]:
         steps = {x for mark in marks if isinstance(mark, Line) for x, _ in mark.points}
         if chart.x is STEPS and len(steps) == 1:  # when everything was measured at one step, that is the only tick
             axis.set_xticks(sorted(steps))
-    if not chart.y.names:
-        room(panels[0], chart.y.least)  # once all is drawn: panels may share their axes, and one fixes all
+    if not chart.y.names and max(chart.values) - min(chart.values) < chart.y.least:
+        panels[0].set_ylim(spread_out(chart.values, chart.y.least))
     for axis in panels[len(views) :]:
         axis.set_axis_off()
     for axis in panels if alike else []:

@@ -6,7 +6,21 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from modulant.reports.chart import DEPTH, SKINS, STEPS, Axis, Bars, Chart, Heat, Interval, Level, Line, Mark, colour
+from modulant.reports.chart import (
+    DEPTH,
+    SKINS,
+    STEPS,
+    Axis,
+    Bars,
+    Chart,
+    Heat,
+    Interval,
+    Level,
+    Line,
+    Mark,
+    colour,
+    spread_out,
+)
 
 Trace = dict[str, Any]
 
@@ -147,16 +161,6 @@ def _layout(chart: Chart) -> dict[str, Any]:
         x |= {"zeroline": True, "zerolinecolor": "@ink", "showgrid": True}
         layout["height"] = 150 + 34 * len(chart.y.names)
     return layout
-
-
-def spread_out(values: Sequence[float], least: float) -> tuple[float, float]:
-    """Ends of the values, at least so far apart.
-
-    >>> spread_out([1.0, 1.0], 0.5)
-    (0.75, 1.25)
-    """
-    missing = max(0.0, least - (max(values) - min(values))) / 2
-    return min(values) - missing, max(values) + missing
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

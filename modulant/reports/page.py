@@ -6,20 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from modulant.reports import render, rows
-from modulant.reports.charts import Metrics, charts
+from modulant.reports.charts import FIGURES, Metrics, charts
 from modulant.reports.rows import POPULATIONS, Report
 from modulant.reports.table import Table
 from modulant.reports.verdict import verdict
 from modulant.reports.wording import with_interval
 
-FIGURE_TITLES = {
-    "alpha": "α per layer over steps",
-    "alpha_final": "Final α by layer and expert",
-    "loss": "Loss",
-    "relational": "Correlation with WordNet, and its lift",
-    "bands": "Mean cosine by similarity band",
-    "pentachoron": "CV of pentachoron volumes",
-}
 _SHOWN = 40  # rows of predictions.jsonl
 _SPREAD = {"validation_loss": "validation loss", "preservation": "preservation", "alpha": "final α"}
 
@@ -33,8 +25,7 @@ def markdown(report: Report) -> str:
         **_content(report),
         ending=rows.ending(report),
         run=report["run"],
-        run_figures=report["figures"],
-        figure_titles=FIGURE_TITLES,
+        figures=[(FIGURES[name][0], path) for name, path in report["figures"].items()],
     )
 
 

@@ -44,13 +44,6 @@ def dress(axis: Axes, title: str = "", x: str = "training step", y: str = "", gr
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
-def room(axis: Axes, least: float) -> None:
-    """Widen the y axis to at least this span: a constant is drawn as one, not as noise under a magnifier."""
-    low, high = axis.get_ylim()
-    if (missing := least - (high - low)) > 0:
-        axis.set_ylim(low - missing / 2, high + missing / 2)
-
-
 def depth_colours(n: int, low: float = 0.0, high: float = 0.88) -> list[tuple[float, float, float, float]]:
     """Viridis between two places; its last tenth is too light on white, its first third too dark on black."""
     return [tuple(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(low, high, max(n, 1)))[:n]]

@@ -27,11 +27,8 @@ _LIFTS = {"held_out": "held-out", "all": "all pairs"}
 def _lift(relational: Mapping[str, Any], population: str) -> str:
     before, after = before_and_after(relational)
     prefix = "" if population == "all" else f"{population}/"
-    lift, first, last = (
-        after.get(f"{prefix}pearson_lift"),
-        before.get(f"{prefix}pearson"),
-        after.get(f"{prefix}pearson"),
-    )
+    key = f"{prefix}pearson"
+    lift, first, last = after.get(f"{key}_lift"), before.get(key), after.get(key)
     if lift is None or first is None or last is None:
         return ""
     ends = (relational.get("interval") or {}).get(population)
@@ -93,6 +90,4 @@ def _pentachora(pentachoron: Mapping[str, Any]) -> str:
 
 def _preservation(relational: Mapping[str, Any]) -> str:
     kept = (relational.get("last") or {}).get("preservation")
-    if kept is None:
-        return ""
-    return f"Mean cosine of an entry's representation with its original one: {number(kept)}."
+    return "" if kept is None else f"Mean cosine of an entry's representation with its original one: {number(kept)}."
