@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -15,8 +14,6 @@ from modulant.corpus.entries import Corpus
 from modulant.lexicon import Lexicon
 from modulant.metrics import EntryRepresentations
 from modulators.hooks import ModulatorHandle
-
-_NAMES = ("all", *metrics.POPULATIONS)
 
 
 def relational_lift(
@@ -74,7 +71,7 @@ def relational_lift(
             replicates = metrics.bootstrap_pearson(
                 [original, modulated], distances, held_out, bootstrap, advance=advance
             )
-            found |= _interval(replicates[1] - replicates[0])
+            found |= metrics.interval_figures(metrics.lift_intervals(*replicates))
     return found
 
 
@@ -114,14 +111,3 @@ def _figures(alignment: metrics.RelationalAlignment, points: Tensor) -> dict[str
     alignment.update(points)
     values = {key: float(value) for key, value in alignment.compute().items()}
     return {key: value for key, value in values.items() if math.isfinite(value)}
-
-
-def _interval(lifts: Tensor) -> dict[str, float]:
-    """Of (replicates, populations)."""
-    found: dict[str, float] = {}
-    for name, replicates in zip(_NAMES, lifts.T.numpy(), strict=True):
-        if np.isfinite(replicates).all():
-            prefix = "" if name == "all" else f"{name}/"
-            low, high = np.percentile(replicates, (2.5, 97.5))
-            found |= {f"{prefix}pearson_lift_low": float(low), f"{prefix}pearson_lift_high": float(high)}
-    return found

@@ -95,18 +95,6 @@ def pentachoron_cv(points: Float[Tensor, "points dim"], n: int = 1000, seed: int
     return coefficient_of_variation(pentachoron_volumes(points, n, seed))
 
 
-def gaussian_null_cv(
-    points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42, repeats: int = 20
-) -> Float[Tensor, "repeats"]:
-    """CVs of `gaussian_null_volumes`: what a CV is worth is seen against these, as z = (cv − mean) / sd.
-
-    Raises:
-        ValueError: fewer than 5 points, or fewer than 2 repeats.
-    """
-    clouds = gaussian_null_volumes(points, n, seed, repeats)
-    return torch.stack([coefficient_of_variation(volumes) for volumes in clouds])
-
-
 def gaussian_null_volumes(
     points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42, repeats: int = 20
 ) -> Float[Tensor, "repeats draws"]:

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from modulant.geometry.correlation import pearson_from_sums
+
 _ROWS_PER_BLOCK = 1024
 
 
@@ -43,9 +45,7 @@ def reproduction(similarity: Float[Tensor, "points points"], points: Float[Tenso
         x, y = wanted[later], cosines[later]
         parts = (torch.ones_like(x).sum(), x.sum(), y.sum(), x @ x, y @ y, x @ y)
         sums += torch.stack(parts).cpu()
-    n, x1, y1, xx, yy, xy = sums
-    spread = ((xx - x1 * x1 / n) * (yy - y1 * y1 / n)).clamp_min(0).sqrt()
-    return (xy - x1 * y1 / n) / spread
+    return pearson_from_sums(*sums)
 
 
 def mean_of_nearest(
