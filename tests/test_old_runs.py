@@ -2,8 +2,8 @@
 
 `data/run-0f5a915.zip` was made at commit 0f5a915, before the packages moved under `modulant`, by
 `train.py fit --config field.yaml --trainer.max_epochs 1 --trainer.limit_train_batches 4
---checkpoint.every_n_train_steps 2 --relational.bootstrap 40 --relational.baselines false`; figures, pages, TensorBoard's
-files and all checkpoints but the last are left out.
+--checkpoint.every_n_train_steps 2 --relational.bootstrap 40 --relational.baselines false`; figures, pages, the files of
+TensorBoard and all checkpoints but the last are left out.
 """
 
 import csv
@@ -53,9 +53,7 @@ def test_its_checkpoint_answers_as_it_did(old: Path) -> None:
     text = report_of(old)["texts"][0]
     main()(["predict", "--resume", str(old), "--prompt", text["prompt"]])
     (answer,) = (json.loads(line) for line in (old / "predictions.jsonl").read_text().splitlines())
-    assert {key: answer[key] for key in ("original", "modulated")} == {
-        key: text[key] for key in ("original", "modulated")
-    }
+    assert (answer["original"], answer["modulated"]) == (text["original"], text["modulated"])
 
 
 def test_its_configuration_is_read(old: Path, capsys: pytest.CaptureFixture[str]) -> None:

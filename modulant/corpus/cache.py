@@ -5,9 +5,7 @@ the limits, the versions of the libraries. So nothing is ever out of date, and n
 """
 
 import hashlib
-import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modulant.lexicon import Lexicon, cache_folder
-from modulant.storage import StorageError, write_whole
+from modulant.lexicon import Lexicon
+from modulant.storage import cache_folder
 
 _FORMAT = 1  # one more whenever the arrays, or the way they are made, change
 
@@ -51,15 +49,3 @@ def read(file: Path, names: Sequence[str]) -> Arrays | None:
             return {name: arrays[name] for name in names}
     except Exception:  # whatever a damaged file makes of NumPy and zipfile: it is tokenised again
         return None
-
-
-def publish(file: Path, arrays: Arrays) -> None:
-    """All of it or nothing. A cache that cannot be written costs seconds at each start, not the run."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, buffer.getvalue())
-    except (OSError, StorageError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        print(f"{file}: the tokenised texts cannot be cached ({reason}); going on without", file=sys.stderr)

@@ -15,6 +15,7 @@ from modulant.corpus.population import MAX_SOURCE, MAX_TARGET, PREFIX, Evaluatio
 from modulant.corpus.ragged import Ragged
 from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
 from modulant.lexicon.entries import MIN_DEFINITION, Matching
+from modulant.storage import cache_arrays
 
 EVALUATION_BATCH = 128  # sources without gradients; a constant, so figures do not depend on data.batch_size
 Tokenizer = Any  # transformers' tokenizers share no public base class across versions
@@ -116,5 +117,5 @@ def _tokenised(lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching) -> tu
             targets.tokens,
             targets.starts,
         )
-        cache.publish(file, dict(zip(_ARRAYS, values, strict=True)))
+        cache_arrays(file, dict(zip(_ARRAYS, values, strict=True)), "the tokenised texts")
     return entries, sources, targets

@@ -5,7 +5,6 @@ is ever unpacked and NLTK's downloader is never called.
 """
 
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,6 @@ _LARGEST = 512 << 20  # bytes; WordNet 3.0 unpacks to 40 MB
 
 class LexiconError(ValueError):
     """WordNet is missing, damaged, or not a WordNet."""
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for this project: ``$MODULANT_CACHE``, or ``modulant`` under the XDG cache folder."""
-    if own := os.environ.get("MODULANT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modulant"
 
 
 @dataclass(frozen=True)

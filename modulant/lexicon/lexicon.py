@@ -4,10 +4,6 @@ Reading WordNet through NLTK takes about a quarter of a minute and half a gigaby
 arrays go into the user's cache folder under the archive's checksum, and later loads take a small part of a second.
 """
 
-import contextlib
-import os
-import sys
-import tempfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modulant.lexicon.archive import Archive, LexiconError, cache_folder
+from modulant.lexicon.archive import Archive, LexiconError
 from modulant.lexicon.strings import Strings
 from modulant.lexicon.taxonomy import Taxonomy
+from modulant.storage import cache_arrays, cache_folder
 
 _ARCHIVE = "archive.sha256"  # the key in a cache file that says what it was made from
 _FORMAT = 2  # of the cache file; one more whenever the arrays change
@@ -60,7 +57,7 @@ class Lexicon:
             return found
         print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", flush=True)
         lexicon = _compile(archive)
-        _publish(lexicon, file, archive.sha256)
+        cache_arrays(file, _arrays(lexicon, archive.sha256), "WordNet's arrays")
         return lexicon
 
     @cached_property
@@ -122,30 +119,16 @@ def _starts(ragged: list[Any]) -> npt.NDArray[np.int64]:
     return starts
 
 
-def _publish(lexicon: Lexicon, file: Path, sha256: str) -> None:
-    """Write the arrays beside their place and rename: a reader sees the whole file or none.
-
-    A cache that cannot be written costs a compilation at each start, not the run.
-    """
-    arrays: dict[str, Any] = {_ARCHIVE: np.asarray(sha256)}
+def _arrays(lexicon: Lexicon, sha256: str) -> dict[str, npt.NDArray[Any]]:
+    """What a cache file holds: name → array."""
+    arrays = {_ARCHIVE: np.asarray(sha256)}
     for field in fields(lexicon):
         value = getattr(lexicon, field.name)
         if isinstance(value, Strings):
             arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"] = value.buffer, value.offsets
         else:
             arrays[field.name] = np.asarray(value)
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
-            temporary = stream.name
-            np.savez(stream, **arrays)
-        os.replace(temporary, file)
-    except OSError as error:
-        print(f"{file}: WordNet's arrays cannot be cached ({error.strerror}); going on without", file=sys.stderr)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    return arrays
 
 
 def _read(file: Path, sha256: str) -> Lexicon | None:

@@ -13,8 +13,9 @@ import pytest
 
 import modulant.lexicon.archive
 from modulant.assets import WORDNET_SHA256, WORDNET_ZIP
-from modulant.lexicon import Lexicon, LexiconError, cache_folder
+from modulant.lexicon import Lexicon, LexiconError
 from modulant.lexicon.archive import Archive
+from modulant.storage import cache_folder
 from tests.wordnets import Synset, members, write_folder, write_zip
 
 
