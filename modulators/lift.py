@@ -1,4 +1,4 @@
-"""The lift of a model that is at hand, in one call: what `train.py validate` measures, without Lightning's trainer."""
+"""The lift of a loaded model in one call: the figures of `train.py validate`, without Lightning's trainer."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,23 +26,23 @@ def relational_lift(
     seed: int = 42,
     nltk_data: str | None = None,
 ) -> dict[str, float]:
-    """How a modulator changes the agreement of the encoder's cosines with WordNet, over all pairs of synsets.
+    """How much a modulator changes the agreement of the encoder's cosines with WordNet, over all pairs of synsets.
 
     Shows a progress bar on a terminal. On `mini` it takes a minute on two CPU cores, most of it the bootstrap.
 
     Args:
         model: a T5 in eval mode, with a modulator attached.
-        tokenizer: its own, loaded from a folder or a hub id: its single-token lemmas are the population.
-        handle: the modulator's; None: `model.modulation`, which `load_modulated` sets.
+        tokenizer: the model's, loaded from a folder or a hub id: its single-token lemmas are the population.
+        handle: what `attach` returned; None: `model.modulation`, which `load_modulated` sets.
         bootstrap: replicates behind the 95% interval of the Pearson lift; 0 leaves it out.
-        val_fraction: of the entries, counted as held out; with `seed` as in training, those that were.
-        seed: of the split.
+        val_fraction: share of the entries that is held out; with the `seed` of the training, the same ones as then.
+        seed: seed of the split.
         nltk_data: a folder with a WordNet other than the bundled one.
 
     Returns:
         ``pearson``, ``pearson_lift``, ``pearson_lift_low`` and ``_high``, ``spearman``, ``gradient``, … of all pairs;
         the same behind ``train/``, ``mixed/`` and ``held_out/``; the original encoder's behind ``original/``; and
-        ``preservation``. These are the names behind ``relational/`` in a run's metrics. What cannot be computed, as a
+        ``preservation``. A run's metrics have the same names behind ``relational/``. What cannot be computed, as a
         correlation of too few pairs, is left out.
 
     Raises:

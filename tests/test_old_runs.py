@@ -35,6 +35,10 @@ def report_of(run: Path, name: str = "report.json") -> dict[str, Any]:
     return dict(json.loads((run / name).read_text()))
 
 
+def rows_of(run: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+
+
 def test_its_artefact_holds_the_weights_of_its_checkpoint(old: Path) -> None:
     model, tokenizer = load_modulated(old)
     checkpoint = torch.load(old / "checkpoints" / "step_00000004.ckpt", weights_only=True)
@@ -81,7 +85,7 @@ def test_the_probes_read_it(old: Path) -> None:
 @pytest.mark.slow
 def test_it_is_evaluated_again_and_then_trained_further(old: Path) -> None:
     before = report_of(old)
-    rows = list(csv.DictReader((old / "metrics.csv").open()))
+    rows = rows_of(old)
     main()(["validate", "--resume", str(old), "--relational.bootstrap", "40"])
     again = report_of(old, "report_validate.json")
     for key in ("pearson", "held_out/pearson", "spearman", "gradient", "pearson_lift", "preservation"):
@@ -96,5 +100,5 @@ def test_it_is_evaluated_again_and_then_trained_further(old: Path) -> None:
         8,
     ]
     assert after["relational"]["history"][:-1] == before["relational"]["history"]
-    assert list(csv.DictReader((old / "metrics.csv").open()))[: len(rows)] == rows
+    assert rows_of(old)[: len(rows)] == rows
     assert (old / "checkpoints" / "step_00000008.ckpt").is_file()

@@ -1,7 +1,7 @@
-"""WordNet as one tokenizer sees it, kept on disk: to tokenise it takes seconds, and a run begins with it.
+"""Cache of the tokenised WordNet: tokenising takes seconds at the start of every run.
 
-A file's name is a digest of everything that its arrays follow from: WordNet's texts, the tokenizer's own description,
-the limits, the versions of the libraries. So nothing is ever out of date, and nothing has to be cleared.
+A file's name is a digest of everything that its arrays depend on: WordNet's texts, the tokenizer's description, the
+limits, the versions of the libraries. So no file is ever out of date, and none has to be deleted.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def file_for(lexicon: Lexicon, tokenizer: Any, settings: Sequence[object]) -> Path | None:
-    """Where the arrays of this tokenizer belong; None for one that cannot tell what it does (no fast tokenizer)."""
+    """The cache file of this tokenizer; None for one without a complete description (no fast tokenizer)."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
@@ -32,8 +32,8 @@ def file_for(lexicon: Lexicon, tokenizer: Any, settings: Sequence[object]) -> Pa
     for state in ("truncation", "padding"):  # of the last call
         described.pop(state, None)
     digest = hashlib.blake2b(digest_size=16)
-    told = [_FORMAT, tokenizers.__version__, type(tokenizer).__name__, *settings, described]
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    settled = [_FORMAT, tokenizers.__version__, type(tokenizer).__name__, *settings, described]
+    digest.update(json.dumps(settled, sort_keys=True, default=str).encode())
     for array in (
         lexicon.definitions.buffer, lexicon.definitions.offsets, lexicon.lemmas.buffer, lexicon.lemmas.offsets,
         lexicon.lemma_starts,
@@ -43,9 +43,9 @@ def file_for(lexicon: Lexicon, tokenizer: Any, settings: Sequence[object]) -> Pa
 
 
 def read(file: Path, names: Sequence[str]) -> Arrays | None:
-    """The arrays of these names; None if there are none that can be read whole (each has a checksum)."""
+    """The arrays of these names; None if the file is missing or damaged (each array has a checksum)."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except Exception:  # whatever a damaged file makes of NumPy and zipfile: it is tokenised again
+    except Exception:  # a damaged file can raise anything in NumPy and zipfile; it is tokenised again
         return None

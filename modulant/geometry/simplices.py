@@ -2,8 +2,8 @@
 
 A k-simplex is k+1 points: an edge, a triangle, a tetrahedron, a pentachoron. Its squared volume is a polynomial in the
 Gram matrix of its edge vectors, so up to k = 4 it is written out: no factorisation, no division, and therefore a finite
-gradient on a flat simplex too. Sixteen-bit input is raised to fp32, under autocast as well: a determinant of four
-nearly dependent edges is gone after the first rounding to 8 bits.
+gradient on a flat simplex too. Sixteen-bit input is converted to fp32, under autocast as well: with 8 bits of mantissa
+the determinant of four nearly dependent edges is lost.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 def regular_simplex(k: int, dim: int) -> Float[Tensor, "vertices dim"]:
     r"""The k+1 vertices of a regular k-simplex, edges 1, centred at the origin, in the first k of `dim` dimensions.
 
-    Columns of the Helmert matrix over √2: the unit vectors of k+1 dimensions, seen from the plane they span. Squared
+    Columns of the Helmert matrix over √2: the k+1 unit vectors in coordinates of the hyperplane through them. Squared
     volume (k+1) / (2^k (k!)²).
 
     Raises:

@@ -1,4 +1,4 @@
-"""From similarities to points: an embedding out of eigenvectors, how much of the similarities it keeps, and neighbours.
+"""From similarities to points: an embedding from eigenvectors, how well it reproduces them, and nearest neighbours.
 
 The leading eigenvectors of a similarity matrix, each times the root of its eigenvalue, are the points whose inner
 products come nearest to it (classical multidimensional scaling without centring; Eckart and Young's theorem).

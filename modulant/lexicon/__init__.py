@@ -1,4 +1,4 @@
-"""WordNet as arrays: entries, definitions, and the taxonomy. The only package that knows nltk."""
+"""WordNet as arrays: entries, definitions, and the taxonomy. The only package that imports nltk."""
 
 from modulant.lexicon.archive import LexiconError
 from modulant.lexicon.entries import Entries, kept_entries, matched_pairs

@@ -1,7 +1,7 @@
 """WordNet, compiled once into arrays.
 
-Reading WordNet through NLTK takes about a quarter of a minute and half a gigabyte. It is done once per archive: the
-arrays go into the user's cache folder under the archive's checksum, and later loads take a small part of a second.
+Reading WordNet through NLTK takes about 15 s and half a gigabyte. It is done once per archive: the arrays go into the
+user's cache folder under the archive's checksum, and later loads take a small part of a second.
 """
 
 from dataclasses import dataclass, fields
@@ -17,13 +17,13 @@ from modulant.lexicon.strings import Strings
 from modulant.lexicon.taxonomy import Taxonomy
 from modulant.storage import cache_arrays, cache_folder
 
-_ARCHIVE = "archive.sha256"  # the key in a cache file that says what it was made from
+_ARCHIVE = "archive.sha256"  # the key in a cache file that holds the archive's checksum
 _FORMAT = 2  # of the cache file; one more whenever the arrays change
 
 
 @dataclass(frozen=True, eq=False)
 class Lexicon:
-    """All of WordNet, a row a synset, in the order of NLTK's ``all_synsets()``.
+    """All of WordNet, one row per synset, in the order of NLTK's ``all_synsets()``.
 
     Ragged columns (lemmas, examples, hypernyms) are flat with ``*_starts``: row ``i`` owns ``starts[i]:starts[i + 1]``.
     """
@@ -46,7 +46,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, nltk_data: str | Path | None = None) -> "Lexicon":
-        """WordNet 3.0 as bundled, or the WordNet of a user's own ``nltk_data`` folder; from the cache if it is there.
+        """The bundled WordNet 3.0, or that of a user-supplied ``nltk_data`` folder; from the cache if it is there.
 
         Raises:
             LexiconError: the archive is missing, damaged, or no WordNet.
@@ -73,7 +73,7 @@ class Lexicon:
 
 
 def _compile(archive: Archive) -> Lexicon:
-    """Walk NLTK's reader once."""
+    """Reads everything through NLTK once."""
     reader = archive.reader()
     try:
         lexicon = _walk(reader)
@@ -132,7 +132,7 @@ def _arrays(lexicon: Lexicon, sha256: str) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read(file: Path, sha256: str) -> Lexicon | None:
-    """The cached lexicon; None if there is none of this archive that can be read whole, or its arrays do not fit."""
+    """The cached lexicon of this archive; None if there is no intact one."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if str(arrays[_ARCHIVE]) != sha256:
@@ -146,12 +146,12 @@ def _read(file: Path, sha256: str) -> Lexicon | None:
             values["version"] = str(values["version"])
             found = Lexicon(**values)
             return found if _fits_together(found) else None
-    except Exception:  # whatever a damaged file makes of NumPy and zipfile: it is compiled again
+    except Exception:  # a damaged file can raise anything in NumPy and zipfile; it is compiled again
         return None
 
 
 def _fits_together(lexicon: Lexicon) -> bool:
-    """Whether every row of a lexicon that was read can be followed: offsets rise and end where their data do."""
+    """Whether the arrays are consistent: offsets ascend and end where their data do, indices are in range."""
 
     def rises(starts: npt.NDArray[np.int64], rows: int, end: int) -> bool:
         whole = starts.dtype == np.int64 and starts.shape == (rows + 1,) and starts[0] == 0 and starts[-1] == end

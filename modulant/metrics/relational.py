@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torchmetrics import Metric
 
+from modulant.lexicon.taxonomy import UNREACHABLE
 from modulant.metrics.functional.alignment import alignment_figures, constant_cosines
 from modulant.metrics.functional.counts import Bins, Counts, block_parts, count_parts, place_bins, sample_parts
-from modulant.metrics.functional.pairs import NO_PATH, POPULATIONS, full_precision, row_blocks, sampled_pairs
+from modulant.metrics.functional.pairs import POPULATIONS, full_precision, row_blocks, sampled_pairs
 
 # Of few pairs each weighs more, and so does what shares a bin; of many the histograms should stay in a core's cache.
 _BINS, _BINS_OF_FEW, _FEW = 2**13, 2**15, 2**21
@@ -67,9 +68,9 @@ class RelationalAlignment(Metric):
             raise ValueError(f"RelationalAlignment: pairs is {pairs!r}; it must be 'all' or an integer of at least 2")
         order = np.argsort(out, kind="stable")  # training rows first
         d = d[np.ix_(order, order)]
-        self.n_classes = int(d[d != NO_PATH].max(initial=0)) + 1
+        self.n_classes = int(d[d != UNREACHABLE].max(initial=0)) + 1
         # One class more, counted and dropped: no path, and the pairs i >= j of a block.
-        d[d == NO_PATH] = self.n_classes
+        d[d == UNREACHABLE] = self.n_classes
         self.n_train = int((~out).sum())
         self.pairs, self.seed = pairs, seed
         self.n_bins = _BINS_OF_FEW if len(out) ** 2 < 2 * _FEW else _BINS

@@ -1,7 +1,7 @@
 """One vector per entry, gathered from all ranks: the mean over unpadded tokens of the encoder's last hidden state.
 
-Each rank writes the rows of its own batches into zeros; the sum over ranks then is a gather, exact to the bit, and no
-padding of the sampler can count an entry twice without an error.
+Each rank writes the rows of its own batches into zeros, so the sum over ranks is a gather, exact to the bit. An entry
+that is counted twice, as by a sampler that pads, is an error.
 """
 
 from typing import Any
@@ -47,7 +47,11 @@ class EntryRepresentations(Metric):
         self.writes.index_add_(0, rows, torch.ones_like(rows))
 
     def compute(self) -> Float[Tensor, "entries dim"]:
-        """Raises ValueError if a row was never written, or more than once, over all ranks."""
+        """The representations of all entries.
+
+        Raises:
+            ValueError: a row was never written, or more than once, over all ranks.
+        """
         if (self.writes != 1).any():
             missing, twice = int((self.writes == 0).sum()), int((self.writes > 1).sum())
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, the user's cache, and one line where a disk will not take a file."""
+"""Files that are whole or not there, the user's cache, and one line where a disk cannot store a file."""
 
 from modulant.storage.cache import cache_arrays, cache_folder
 from modulant.storage.files import (

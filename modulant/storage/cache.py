@@ -17,9 +17,9 @@ def cache_folder() -> Path:
 
 
 def cache_arrays(file: Path, arrays: Mapping[str, Any], what: str) -> None:
-    """Write arrays to a file of the cache, whole or not at all.
+    """Writes arrays to a file of the cache, whole or not at all.
 
-    A cache that cannot be written costs time at each start, not the run: then one line on standard error says so.
+    If that fails, one line on standard error says so, and the arrays are computed again at each start.
 
     Args:
         what: what the arrays hold, for that line.

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from modulant.metrics.functional.pairs import NO_PATH, sampled_pairs
+from modulant.lexicon.taxonomy import UNREACHABLE
+from modulant.metrics.functional.pairs import sampled_pairs
 
 _BLOCK = 2**23  # cosines held at once
 _SAMPLED = 2**24  # pairs of a group of seeds, held at once for each cloud
@@ -31,10 +32,10 @@ def sample_figures(
     for start in range(0, len(seeds), at_once):
         drawn = [sampled_pairs(len(distances), pairs, seed) for seed in seeds[start : start + at_once]]
         steps = [distances[i, j] for i, j in drawn]
-        classes = [_Classes(step[step != NO_PATH]) for step in steps]
+        classes = [_Classes(step[step != UNREACHABLE]) for step in steps]
         for cloud, some in unit.items():
             for step, known, cosines in zip(steps, classes, _cosines(some, drawn), strict=True):
-                found[cloud].append(known.figures(cosines[step != NO_PATH]))
+                found[cloud].append(known.figures(cosines[step != UNREACHABLE]))
     return {cloud: np.array(rows) for cloud, rows in found.items()}
 
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 
 POPULATIONS = ("train", "mixed", "held_out")  # of pairs: both ends, one or none of them in the training set
-NO_PATH = 255  # the byte that stands for no path between two synsets
 PAIRS_PER_BLOCK = 2**21
 
 
