@@ -44,14 +44,6 @@ def population(n: int, dim: int = 8) -> tuple[Tensor, npt.NDArray[np.uint8]]:
     return points, d + d.T
 
 
-@pytest.mark.parametrize(("n", "pairs"), [(2, 1), (2, 5), (300, 2000), (60, 10_000)])
-def test_pairs_are_distinct(n: int, pairs: int) -> None:
-    i, j = sampled_pairs(n, pairs, seed=3)
-    assert len(i) == min(pairs, n * (n - 1) // 2)
-    assert ((j >= 0) & (j < i) & (i < n)).all()
-    assert len({*zip(i.tolist(), j.tolist(), strict=True)}) == len(i)
-
-
 def test_each_seed_is_what_the_metric_gives_for_it() -> None:
     points, d = population(400)
     clouds = {"one": points, "other": points.roll(1, 0)}
