@@ -74,6 +74,9 @@ def real_token_share(lengths: IntArray, batches: list[IntArray], multiple: int =
 
     Args:
         multiple: what the length of a batch is rounded up to.
+
+    >>> real_token_share(np.array([4, 2]), [np.array([0, 1])])
+    0.75
     """
     padded = sum(len(batch) * (-(-int(lengths[batch].max()) // multiple) * multiple) for batch in batches)
     return float(sum(int(lengths[batch].sum()) for batch in batches) / padded)

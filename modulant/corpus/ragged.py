@@ -59,6 +59,10 @@ def pad(sequences: Sequence[IntArray], value: int, multiple: int = 1) -> Tensor:
 
     Args:
         multiple: the longest is rounded up to a multiple of this.
+
+    >>> pad([np.array([5, 1]), np.array([1])], value=0)
+    tensor([[5, 1],
+            [1, 0]])
     """
     lengths = np.array([len(row) for row in sequences], dtype=np.int64)
     longest = -(-int(lengths.max(initial=0)) // multiple) * multiple

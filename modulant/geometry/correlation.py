@@ -74,6 +74,9 @@ def spearman_from_histograms(histograms: Num[Tensor, "classes bins"]) -> Float[T
 
     Pearson's r of mid-ranks: ties share the mean of their ranks, and whatever falls into one bin is tied. For M bins
     about equally full that changes ρ by the order of ρ / M². NaN where x or y does not vary.
+
+    >>> spearman_from_histograms(torch.tensor([[2, 1], [1, 2]]))
+    tensor(0.3333, dtype=torch.float64)
     """
     table = histograms.double()
     by_class, by_bin = table.sum(1), table.sum(0)

@@ -40,7 +40,11 @@ def regular_simplex(k: int, dim: int) -> Float[Tensor, "vertices dim"]:
 
 
 def squared_edge_lengths(points: Float[Tensor, "*batch vertices dim"]) -> Float[Tensor, "*batch edges"]:
-    """‖p_i − p_j‖² for i < j, in the order of ``itertools.combinations(range(vertices), 2)``."""
+    """‖p_i − p_j‖² for i < j, in the order of ``itertools.combinations(range(vertices), 2)``.
+
+    >>> squared_edge_lengths(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]))
+    tensor([4., 4., 8.])
+    """
     vertices = _at_least_fp32(points).unbind(-2)
     if len(vertices) < 2:
         raise ValueError(f"squared_edge_lengths: got {len(vertices)} points; an edge needs 2")
@@ -54,6 +58,9 @@ def squared_simplex_volume(points: Float[Tensor, "*batch vertices dim"]) -> Floa
 
     Raises:
         ValueError: with fewer than two points there is no volume.
+
+    >>> squared_simplex_volume(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]))
+    tensor(4.)
     """
     first, *others = _at_least_fp32(points).unbind(-2)
     if not others:

@@ -16,6 +16,12 @@ class AlphaWindow(Metric):
     Args:
         window: number of snapshots that must agree.
         tolerance: largest range of any α over the window that counts as converged.
+
+    >>> window = AlphaWindow(window=2, tolerance=0.01)
+    >>> for alpha in (0.100, 0.105):
+    ...     window.update(torch.full((6, 1), alpha))
+    >>> window.converged
+    True
     """
 
     full_state_update = False

@@ -18,6 +18,12 @@ class EntryRepresentations(Metric):
     Args:
         n_entries: number of rows that must be written once each.
         dim: width of a hidden state.
+
+    >>> metric = EntryRepresentations(n_entries=1, dim=2)
+    >>> hidden = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
+    >>> metric.update(torch.tensor([0]), hidden, torch.tensor([[1, 1, 0]]))
+    >>> metric.compute()
+    tensor([[2., 3.]])
     """
 
     full_state_update = False

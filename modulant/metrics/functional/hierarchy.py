@@ -19,7 +19,10 @@ def chain_decay(
         ``cosine``, fp64, NaN at a depth that no chain reaches, and ``count``, the number of links, by depth.
 
     Raises:
-        ValueError: chains of another number of rows than points, or row numbers that are none.
+        ValueError: chains of another number of rows than points, or row numbers out of range.
+
+    >>> chain_decay(torch.eye(2), torch.tensor([[1], [-1]]))
+    {'cosine': tensor([0.], dtype=torch.float64), 'count': tensor([1])}
     """
     if len(chains) != len(points):
         raise ValueError(f"chain_decay: chains of {len(chains)} rows for {len(points)} points")
