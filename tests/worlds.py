@@ -30,7 +30,7 @@ from callbacks import (
 from cli.run import quiet
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
-from modulant.backbones.sharding import held_bytes, load_sharded
+from modulant.backbones.sharding import load_sharded, local
 from modulant.backbones.t5 import stream_of
 from modulators import FieldModulator, ModulatedT5, PretrainT5, attach, load_t5
 from modulators.training.processes import check_same
@@ -231,7 +231,7 @@ def training(
         "losses": watch.losses,
         "validation": [first.figures.get("val/loss", 0.0), float(trainer.callback_metrics["val/loss"])],
         "weights": dict(module.state_dict()),
-        "held": held_bytes(module.model),
+        "held": sum(local(t).numel() * t.element_size() for t in [*module.model.parameters(), *module.model.buffers()]),
     }
 
 

@@ -70,16 +70,6 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
     model._is_fsdp_managed_module = True
 
 
-def is_sharded(model: nn.Module | None) -> bool:
-    """Whether forward passes of a model are collectives."""
-    return getattr(model, "_is_fsdp_managed_module", False)
-
-
-def held_bytes(module: nn.Module) -> int:
-    """Of parameters and buffers, what this process holds."""
-    return sum(local(t).numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
-
-
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor: all of it where it is not dealt out."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""Whether the injection strengths have come to rest: the range of each over the last few checks."""
+"""Whether the injection strengths α have converged: the range of each over the last few checks."""
 
 from typing import Any
 
@@ -15,7 +15,13 @@ class AlphaWindow(Metric):
 
     Args:
         window: number of snapshots that must agree.
-        tolerance: largest range of any α over the window that still counts as rest.
+        tolerance: largest range of any α over the window that counts as converged.
+
+    >>> window = AlphaWindow(window=2, tolerance=0.01)
+    >>> for alpha in (0.100, 0.105):
+    ...     window.update(torch.full((6, 1), alpha))
+    >>> window.converged
+    True
     """
 
     full_state_update = False
@@ -30,12 +36,12 @@ class AlphaWindow(Metric):
 
     @torch.no_grad()
     def update(self, alphas: Float[Tensor, "layers experts"]) -> None:
-        """Adds a snapshot and forgets the oldest beyond the window."""
+        """Adds a snapshot and drops the oldest beyond the window."""
         self.snapshots.append(alphas.detach().float().cpu().clone())
         del self.snapshots[: -self.window]
 
     def compute(self) -> Float[Tensor, ""]:
-        """Largest max − min of any one α over the snapshots held."""
+        """Largest max − min of any one α over the snapshots in the window."""
         held = torch.stack(self.snapshots)
         return (held.amax(0) - held.amin(0)).max()
 

@@ -1,4 +1,4 @@
-"""How unequal the pentachora of a cloud are, beside what a Gaussian cloud of the same shape would show."""
+"""How unequal the pentachora of a cloud are, compared with Gaussian clouds of the same shape."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from modulant.metrics.arguments import check_draws
 class PentachoronCV(Metric):
     """CV of pentachoron volumes over seeded draws, and its z-score against Gaussian clouds.
 
-    Several clouds are pooled. Ranks that hold the same cloud count it once each, which leaves every figure as it is.
+    Several clouds are pooled. Ranks that hold the same cloud count it once each, which changes no figure.
 
     Args:
         n: number of draws of five points.
