@@ -1,13 +1,13 @@
 """Whether the injection strengths α have converged: the range of each over the last few checks."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from modulant.metrics.arguments import check_window
+from modulant.settings import Interval, PositiveFloat, checked
 
 
 class AlphaWindow(Metric):
@@ -28,9 +28,9 @@ class AlphaWindow(Metric):
     is_differentiable = False
     snapshots: list[Tensor]
 
-    def __init__(self, window: int, tolerance: float, **kwargs: Any) -> None:
+    @checked
+    def __init__(self, window: Annotated[int, Interval(minimum=2)], tolerance: PositiveFloat, **kwargs: Any) -> None:
         super().__init__(sync_on_compute=False, **kwargs)
-        check_window(window, tolerance)
         self.window, self.tolerance = window, tolerance
         self.add_state("snapshots", [], dist_reduce_fx=None)
 

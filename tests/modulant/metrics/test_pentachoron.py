@@ -59,5 +59,5 @@ def test_the_same_cloud_twice_as_from_two_ranks_leaves_the_figures() -> None:
 def test_numbers_below_two_are_errors() -> None:
     with pytest.raises(ValueError, match="n is 1"):
         PentachoronCV(n=1)
-    with pytest.raises(ValueError, match="null_repeats 0"):
+    with pytest.raises(ValueError, match="null_repeats is 0"):
         PentachoronCV(null_repeats=0)
