@@ -13,6 +13,7 @@ from typing import Any
 from cli import own
 from cli.command import Command
 from cli.folder import RunFolder
+from cli.saved import SavedConfig, Split
 from cli.schema import Merged, UnlistedClassError
 from datamodules.arguments import STANDARD_INPUT, check_vocabulary, piped_prompts, read_prompts
 from modulant.backbones.sizes import check_layers, read_sizes
@@ -48,13 +49,16 @@ def merge(command: Command) -> Merged:
     """Configurations and options in their order, each key and value checked.
 
     Raises:
-        ValueError: an unknown key, a value that does not fit, a class that may not be named, no model or data, or a
-            required value that is missing.
+        ValueError: an unknown key, a value that does not fit, a class that may not be named, no model or data, a
+            required value that is missing, or what decides the split of a run that is resumed was changed.
     """
     merged = Merged(own.modulators(command.trusted))
+    split = None
     try:
         for config in command.configs:
             merged.add(config.content, f"{config.path}: ")
+            if isinstance(config, SavedConfig):
+                split = Split(merged)
         for name, value in command.options:
             merged.add_option(name, value)
     except UnlistedClassError as error:
@@ -67,6 +71,8 @@ def merge(command: Command) -> Merged:
     for path, schema in merged.missing():
         wanted = "a modulator's class" if path == "model.modulator" else describe(schema)
         raise ValueError(f"{path} is missing; it must be {wanted}")
+    if split is not None:
+        split.check(merged)
     return merged
 
 

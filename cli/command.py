@@ -4,34 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from cli.configs import did_you_mean, find_config, read_yaml
+from cli.configs import Config, did_you_mean
 from cli.own import OwnFile
 from cli.own import read as read_own
+from cli.saved import SavedConfig
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _CONFIG, _RESUME, _OUTPUT, _TRUST = ("--config", "-c"), "--resume", "--output", "--trust"
 _WITHOUT_VALUE, _DRY_RUN, _PROMPT = ("--print_config",), "--dry-run", "--prompt"
-
-
-@dataclass(frozen=True)
-class Config:
-    """A YAML file, as it was named and as it was read."""
-
-    name: str
-    path: Path
-    content: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, name: str) -> "Config":
-        """The file of that path, or of that bare name in configs/.
-
-        Raises:
-            ValueError: there is none, or it is no configuration.
-        """
-        path = find_config(name)
-        return cls(name, path, read_yaml(path))
 
 
 @dataclass(frozen=True)
@@ -40,8 +22,7 @@ class Command:
 
     Attributes:
         subcommand: fit, validate, test or predict.
-        configs: in the order given; a later one wins. Of a run that is resumed the saved one is the first, unless a
-            configuration names a model.
+        configs: in the order given; a later one wins. Of a run that is resumed the saved one is the first.
         options: name without dashes and value; they win over every configuration.
         resume: the run folder to resume.
         output: the run folder, where one was named.
@@ -106,8 +87,10 @@ def read_command(argv: Sequence[str]) -> Command:
     if resume is not None and not resume.is_dir():
         raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
     configs = tuple(Config.read(name) for name in names)
-    if resume is not None and not any(map(_names_a_model, configs)):  # none, or overlays of the saved one
-        configs = (Config.read(_saved_config(resume)), *configs)
+    if (file := next((config.name for config in configs if config.content.get("resume")), None)) is not None:
+        raise ValueError(f"{file}: resume is an option of the command line, --resume DIR")
+    if resume is not None:
+        configs = over_saved(resume, configs)
     output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
     if output is None:
         output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
@@ -122,13 +105,18 @@ def read_command(argv: Sequence[str]) -> Command:
     return Command(subcommand, configs, options, resume, folder, tuple(bare), dry_run, trusted)
 
 
+def over_saved(resume: Path, configs: tuple[Config, ...]) -> tuple[Config, ...]:
+    """Configurations with the one that a run has saved before them; without it where the run has lost its own.
+
+    Raises:
+        ValueError: the run has none, and no other names a model.
+    """
+    if any(map(_names_a_model, configs)) and not (resume / "config.yaml").is_file():
+        return configs
+    return (SavedConfig.of_run(resume), *configs)
+
+
 def _names_a_model(config: Config) -> bool:
-    """Whether a configuration begins anew instead of changing some settings of another."""
+    """Whether a configuration configures a run, and does not only change some of its settings."""
     model = config.content.get("model")
     return isinstance(model, str) or (isinstance(model, Mapping) and "class_path" in model)
-
-
-def _saved_config(resume: Path) -> str:
-    if not (resume / "config.yaml").is_file():
-        raise ValueError(f"--resume: {resume} has no config.yaml; name the run's configuration with --config")
-    return str(resume / "config.yaml")

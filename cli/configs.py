@@ -4,6 +4,7 @@ import difflib
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,25 @@ _MOST_VALUES = 20_000
 # What a pipe held, for the processes that Lightning starts for further devices: they run the command line again, and a
 # pipe can be read once. It begins with the number of the process that set it, and means nothing but to its children.
 _PIPED = "MODULANT_PIPED_CONFIG"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A YAML file, as it was named and as it was read."""
+
+    name: str
+    path: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, name: str) -> "Config":
+        """The file of that path, or of that bare name in configs/.
+
+        Raises:
+            ValueError: there is none, or it is no configuration.
+        """
+        path = find_config(name)
+        return cls(name, path, read_yaml(path))
 
 
 def find_config(name: str) -> Path:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from dataclasses import replace
 
-from cli.command import Command
+from cli.command import Command, over_saved
 
 
 def asks(number: int) -> bool:
@@ -37,4 +37,4 @@ def resumed(command: Command) -> Command:
         return command
     if not any((command.output / "checkpoints").glob("*.ckpt")):
         return command
-    return replace(command, resume=command.output)
+    return replace(command, resume=command.output, configs=over_saved(command.output, command.configs))

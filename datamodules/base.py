@@ -1,5 +1,6 @@
 """What both DataModules are: WordNet matched against a tokenizer, a population to measure, epochs dealt in batches."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,8 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         self.order_seed = seed  # of each epoch's order
         self._corpus: Corpus | None = None
         self._position = Position()
+        self._saved_split: dict[str, Any] = {}  # of the checkpoint that was loaded
+        self._fingerprint: tuple[Corpus, str] | None = None
 
     def _lexicon(self) -> Lexicon:
         try:
@@ -130,7 +133,42 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         trainer = self.trainer
         if trainer is None:  # nobody trains on this yet
             return {}
-        return self._position.state_dict(trainer, self._per_epoch(), self._plan())
+        position = self._position.state_dict(trainer, self._per_epoch(), self._plan())
+        return {**position, "split": self._split()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises:
+        ValueError: the checkpoint's run held out other entries, so that some which it was trained on would be now.
+        """
         self._position.load_state_dict(state_dict)
+        plan = state_dict["plan"]
+        earlier = {key: plan[key] for key in ("data.seed", "training entries") if key in plan}  # without a fingerprint
+        self._saved_split = dict(state_dict.get("split", earlier))
+        if self._corpus is not None:
+            self._check_split()
+
+    def _split(self) -> dict[str, Any]:
+        """What decides which entries are held out, and a fingerprint of these."""
+        corpus = self.corpus
+        if self._fingerprint is None or self._fingerprint[0] is not corpus:
+            entries = corpus.entries
+            texts = (f"{entries[int(row)].lemma}\t{entries[int(row)].definition}\n" for row in corpus.held_out)
+            self._fingerprint = corpus, hashlib.sha256("".join(texts).encode()).hexdigest()
+        return {
+            "data.seed": self.seed,
+            "data.val_fraction": self.val_fraction,
+            "training entries": len(corpus.trained),
+            "held-out entries": self._fingerprint[1],
+        }
+
+    def _check_split(self) -> None:
+        saved, now = self._saved_split, self._split()
+        changed = [key for key in saved if saved[key] != now.get(key)]
+        if not changed or saved.get("held-out entries") == now["held-out entries"]:
+            return
+        shown = [f"{key} {saved[key]} (now {now[key]})" for key in changed if key != "held-out entries" and key in now]
+        raise ValueError(
+            f"the run holds out other entries{': it had ' if shown else ''}{', '.join(shown)}; entries that it was "
+            "trained on must not become held out: resume it with its own data.seed, data.val_fraction, data.matching, "
+            "data.nltk_data and tokenizer"
+        )

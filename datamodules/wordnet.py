@@ -89,6 +89,7 @@ class WordNetDataModule(CorpusDataModule):
     def corpus(self) -> Corpus:
         if self._corpus is None and self._only_asked:
             self._build()
+            self._check_split()
         return super().corpus
 
     @cached_property

@@ -4,7 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+from cli.check import check
 from cli.command import Command, read_command
 from cli.configs import CONFIGS, find_config
 from cli.folder import VARIABLE, RunFolder
@@ -46,7 +48,8 @@ def test_resume_takes_the_runs_own_config() -> None:
     Path("run/config.yaml").write_text("{}")
     assert [config.path for config in command("--resume", "run").configs] == [Path("run/config.yaml")]
     assert [config.path for config in command("--resume", "run", "--config", "field").configs] == [
-        CONFIGS / "field.yaml"
+        Path("run/config.yaml"),
+        CONFIGS / "field.yaml",
     ]
 
 
@@ -116,13 +119,13 @@ def test_a_launchers_processes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job7")
     assert {RunFolder(command("--config", "field")).claim() for _ in range(2)} == {Path("runs/field/version_job7")}
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    with pytest.raises(ValueError, match="--output: torchrun's processes cannot agree"):
+    with pytest.raises(ValueError, match="--output: torchrun's processes need one folder"):
         RunFolder(command("--config", "field")).claim()
     assert RunFolder(command("--config", "field", "--output", "mine")).claim() == Path("mine")
 
 
-def test_an_overlay_lies_over_the_run_that_is_gone_on_with(tmp_path: Path) -> None:
-    """What names a model replaces the run's own configuration; what does not changes it, and is not lost in it."""
+def test_a_configuration_beside_resume_is_merged_over_the_runs_own(tmp_path: Path) -> None:
+    """Whether it names a model or not; one that does can stand alone where the run has lost its own."""
     (tmp_path / "config.yaml").write_text("model: {class_path: modulators.ModulatedT5}\n")
 
     def names(*configs: str) -> list[str]:
@@ -131,9 +134,60 @@ def test_an_overlay_lies_over_the_run_that_is_gone_on_with(tmp_path: Path) -> No
 
     assert names() == ["config.yaml"]
     assert names("debug.yaml", "bf16.yaml") == ["config.yaml", "debug.yaml", "bf16.yaml"]
-    assert names("t5_small.yaml") == ["config.yaml", "t5_small.yaml"]  # another backbone is no other model
-    assert names("lerp.yaml", "debug.yaml") == ["lerp.yaml", "debug.yaml"]
+    assert names("t5_small.yaml") == ["config.yaml", "t5_small.yaml"]
+    assert names("lerp.yaml", "debug.yaml") == ["config.yaml", "lerp.yaml", "debug.yaml"]
     (tmp_path / "config.yaml").unlink()
     with pytest.raises(ValueError, match=r"has no config.yaml; name the run's configuration"):
         names("debug.yaml")
     assert names("lerp.yaml") == ["lerp.yaml"]
+
+
+def test_resume_is_no_key_of_a_file() -> None:
+    Path("a.yaml").write_text("resume: runs/field/version_0\n")
+    with pytest.raises(ValueError, match=r"a.yaml: resume is an option of the command line, --resume DIR"):
+        command("--config", "a.yaml")
+
+
+def saved_run(*words: str) -> Path:
+    """A run folder that could be resumed, as far as is looked before anything is imported."""
+    run = Path("run")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/step_00000006.ckpt").touch()
+    config = check(read_command(["fit", "--config", "field.yaml", *words]))
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    return run
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    ("own", "changed", "line"),
+    [
+        ((), ("--data.seed", "7"), "data.seed is 7, and the run's own is 42"),
+        ((), ("--data.val_fraction", "0.2"), "data.val_fraction is 0.2, and the run's own is 0.1"),
+        ((), ("--data.matching", "all"), "data.matching is all, and the run's own is single_token"),
+        ((), ("--data", "GlossDataModule"), "data is datamodules.GlossDataModule"),
+        # field.yaml says each of these
+        (("--data.seed", "7"), ("--config", "field.yaml"), "data.seed is 42, and the run's own is 7"),
+        (("--data.val_fraction", "0.2"), ("--config", "field.yaml"), "data.val_fraction is 0.1"),
+    ],
+)
+def test_what_decides_the_split_is_the_runs_own(
+    subcommand: str, own: tuple[str, ...], changed: tuple[str, ...], line: str
+) -> None:
+    run = saved_run(*own)
+    with pytest.raises(ValueError, match=r"entries that the run was trained on must not become held out") as caught:
+        check(read_command([subcommand, "--resume", str(run), *changed]))
+    assert str(caught.value).startswith(line)
+
+
+def test_what_the_split_does_not_depend_on_is_merged_over_the_runs_own() -> None:
+    run = saved_run("--data.seed", "7", "--model.lr", "5e-4", "--trainer.max_epochs", "3")
+    Path("mine.yaml").write_text(
+        "model: {class_path: modulators.ModulatedT5, init_args: {weight_decay: 0.5}}\ndata: {init_args: {seed: 7}}\n"
+    )
+    config = check(read_command(["fit", "--resume", str(run), "--config", "mine.yaml", "--data.order_seed", "3"]))
+    assert config["model"]["init_args"]["lr"] == 5e-4
+    assert config["model"]["init_args"]["weight_decay"] == 0.5
+    assert config["model"]["init_args"]["modulator"]["class_path"] == "modulators.FieldModulator"
+    assert (config["data"]["init_args"]["seed"], config["data"]["init_args"]["order_seed"]) == (7, 3)
+    assert config["trainer"]["max_epochs"] == 3

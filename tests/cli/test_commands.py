@@ -90,6 +90,12 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     assert (said.code, said.err) == (0, "")
     assert figures("mine/metrics_test.csv")["test/loss"][0] == pytest.approx(logged["val/loss"][-1], rel=TOLERANCE)
 
+    # what decides the split is the run's own, and nothing of the run changes where it is not
+    kept = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    said = call("fit", "--resume", "mine", "--trainer.max_epochs", "3", "--data.seed", "7")
+    assert said.err.startswith("error: data.seed is 7, and the run's own is 42; it decides which entries are held out")
+    assert {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()} == kept
+
     # overrides win, and are told in one line
     overrides = ["--trainer.max_epochs", "3", "--model.lr", "5e-3", "--model.weight_decay", "0.5"]
     said = call("fit", "--resume", "mine", *overrides)

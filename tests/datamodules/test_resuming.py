@@ -217,6 +217,41 @@ def test_another_plan_in_mid_epoch(start: Any, whole: tuple[Run, Path]) -> None:
     assert len(resumed.seen) in (2 * BATCHES - 1, 2 * BATCHES)
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seed": 7}, r"data.seed 42 \(now 7\)"),
+        ({"val_fraction": 0.6}, r"data.val_fraction 0.775 \(now 0.6\)"),
+        ({"matching": "single_token"}, r"training entries \d+ \(now \d+\)"),
+        ({"nltk_data": "other"}, r"holds out other entries.*it was trained on must not become held out"),
+    ],
+)
+@pytest.mark.parametrize("fingerprint", [True, False])
+def test_another_split_is_refused_at_an_epochs_end_too(
+    start: Any,
+    whole: tuple[Run, Path],
+    lexicon: Lexicon,
+    changed: dict[str, Any],
+    said: str,
+    fingerprint: bool,
+    tmp_path: Path,
+) -> None:
+    """Entries that were trained on would count as held out. An earlier version's checkpoint says less of the split."""
+    checkpoint = torch.load(whole[1] / "epoch_18.ckpt", weights_only=True)
+    if not fingerprint:
+        del checkpoint["WordNetDataModule"]["split"]
+    torch.save(checkpoint, tmp_path / "some.ckpt")
+    if changed.get("nltk_data"):
+        rows = np.random.default_rng(1).choice(len(lexicon), 160, replace=False)
+        changed = {"nltk_data": str(write_zip(excerpt(lexicon, rows.tolist()), tmp_path / "wordnet.zip"))}
+    if not fingerprint:
+        said = "the run holds out other entries: it had "
+        if "val_fraction" in changed:
+            said += "training entries"
+    with pytest.raises(ValueError, match=said):
+        start(resume=tmp_path / "some.ckpt", data=changed)
+
+
 def test_another_number_of_processes_in_mid_epoch() -> None:
     """What counts is the batch of all processes together. An earlier version gave each of them batches of its own."""
     position = Position()

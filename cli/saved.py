@@ -1,0 +1,62 @@
+"""The configuration that a run has saved, as a command that resumes the run reads it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.configs import Config, read_yaml
+from cli.schema import Merged, short
+
+# What decides which entries are held out, as far as the configuration says it. The tokenizer and WordNet's archive
+# decide too, and may have moved: for these the checkpoint's fingerprint is compared, once the entries are known.
+DECIDE_THE_SPLIT = ("seed", "val_fraction", "matching")
+
+
+@dataclass(frozen=True)
+class SavedConfig(Config):
+    """A run's config.yaml: what a command that resumes the run changes is merged over it."""
+
+    @classmethod
+    def of_run(cls, run: Path) -> "SavedConfig":
+        """The configuration in a run folder.
+
+        Raises:
+            ValueError: there is none, or it cannot be read.
+        """
+        path = run / "config.yaml"
+        if not path.is_file():
+            raise ValueError(f"--resume: {run} has no config.yaml; name the run's configuration with --config")
+        return cls(str(path), path, read_yaml(path))
+
+
+class Split:
+    """What decided which entries a run holds out.
+
+    Args:
+        saved: the run's configuration alone, merged.
+    """
+
+    def __init__(self, saved: Merged) -> None:
+        self._before = dict(_decides(saved))
+
+    def check(self, merged: Merged) -> None:
+        """Refuse a change: entries that the run has trained on would count as held out.
+
+        Raises:
+            ValueError: one, by its key.
+        """
+        now = dict(_decides(merged))
+        for key, before in self._before.items():
+            if now[key] != before:
+                raise ValueError(
+                    f"{key} is {short(now[key])}, and the run's own is {short(before)}; it decides which entries are "
+                    "held out, and entries that the run was trained on must not become held out: leave it as it is"
+                )
+
+
+def _decides(merged: Merged) -> Iterator[tuple[str, Any]]:
+    yield "data", merged.class_at("data")
+    values = merged.values_at("data")
+    for key in DECIDE_THE_SPLIT:
+        yield f"data.{key}", values.get(key)
