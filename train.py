@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from callbacks.stopping.signals import Signals, Stopped, exit_code, lost_another, word
+from callbacks.stopping.signals import Signals, Stopped, describe, exit_code, peer_lost
 from cli import slurm
 from cli.arguments import read_command
 from cli.checks import check
@@ -80,7 +80,7 @@ def _end_by_signal(number: int, what: str) -> None:
         sys.exit(0)
     if _is_first():
         requeued = slurm.requeue() if slurm.asks(number) else ""
-        print(f"{word(number)}; {what}{requeued}", file=sys.stderr, flush=True)
+        print(f"{describe(number)}; {what}{requeued}", file=sys.stderr, flush=True)
     sys.exit(exit_code(number))
 
 
@@ -125,7 +125,7 @@ def _leave_it_to_the_first_process() -> None:
 def _told(error: Exception) -> str:
     """An error in one line; one that is no message to users with its kind and its place in the code."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    if lost_another(error):
+    if peer_lost(error):
         notes = getattr(error, "__notes__", [])
         go_on = f"; go on with: {notes[0]}" if notes else ""
         return f"another process of this run is gone, or its machine{go_on} (--debug shows the traceback)"

@@ -20,7 +20,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from modulant.storage import storing, write_whole
 from modulators.arguments import Adapter, BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, check_adapted
 from modulators.training.frozen import FrozenT5
-from modulators.training.lower_cache import Caching
+from modulators.training.lower_cache import CacheSettings
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
 _NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
@@ -151,7 +151,7 @@ class AdaptedT5(FrozenT5):
             gradient_checkpointing,
             compile,
             seed,
-            Caching(cache, cache_dtype, cache_limit_gib, cache_folder),
+            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
         )
         self.modulator = None
         self.adapter, self.n_parameters = adapter, n_parameters

@@ -59,7 +59,7 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--seed_everything", "-3"): ("seed_everything is -3; it must be at least 0",),
     (*FIELD, "--model.lr", "-1"): ("model.lr must be positive, got -1",),
     (*FIELD, "--model.weight_decay", "-1"): ("model.weight_decay must not be negative",),
-    (*FIELD, "--model.layers", "[3,99]"): ("model.layers: layer 99: the encoder has 6",),
+    (*FIELD, "--model.layers", "[3,99]"): ("model.layers: layer 99 does not exist; the encoder has 6 layers",),
     (*FIELD, "--model.layers", "[]"): ("model.layers is []",),
     (*FIELD, "--model.modulator.expert_ks", "[0]"): ("model.modulator: expert_ks",),
     (*FIELD, "--model.modulator.initial_alpha", "0.9"): ("model.modulator: initial_alpha is 0.9", "alpha_max (0.35)"),

@@ -98,7 +98,7 @@ def test_a_backbone_as_a_pickle(tmp_path: Path, layout: str, tally: Tally) -> No
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(ValueError, match=r"model\.backbone") as error:
         load_backbone(str(folder))
-    refused(error, "a pickle that holds more than tensors, and is not loaded", "model.safetensors")
+    refused(error, "a pickle with more than tensors, which is not loaded", "model.safetensors")
     tally.survived(CODE)
 
 

@@ -131,13 +131,16 @@ def test_damaged_tensors(folder: Path) -> None:
         ({"modulator": "Popen"}, "modulator is 'Popen'; it must be one of LerpModulator, FieldModulator"),
         ({"init_args": {"colour": "red"}}, "init_args: .*unexpected keyword argument 'colour'"),
         ({"init_args": {"expert_ks": [0]}}, "init_args: "),
-        ({"layers": [7]}, "layers: layer 7: the encoder has 3"),
+        ({"layers": [7]}, "layers: layer 7 does not exist; the encoder has 3 layers"),
         ({"stream": {"d_model": 64, "n_layers": 3, "vocab_size": 16000}}, "trained for a backbone of .*'d_model': 64"),
-        ({"stream": {"width": 64}}, "no artefact of a modulator"),
-        ({"stream": {"d_model": 10**9, "n_layers": 3, "vocab_size": 9}}, "stream: a size of 1,000,000,000"),
-        ({"layers": "all"}, "no artefact of a modulator .*layers is 'all'"),
-        ({"backbone": 7}, "no artefact of a modulator .*backbone is 7"),
-        ({"backbone_revision": ["main"]}, r"no artefact of a modulator .*backbone_revision is \['main'\]"),
+        ({"stream": {"width": 64}}, "not an artefact of a modulator"),
+        (
+            {"stream": {"d_model": 10**9, "n_layers": 3, "vocab_size": 9}},
+            "stream: a size is 1,000,000,000; it must be at most 1,048,576",
+        ),
+        ({"layers": "all"}, "not an artefact of a modulator .*layers is 'all'"),
+        ({"backbone": 7}, "not an artefact of a modulator .*backbone is 7"),
+        ({"backbone_revision": ["main"]}, r"not an artefact of a modulator .*backbone_revision is \['main'\]"),
     ],
 )
 def test_a_configuration_that_is_wrong(folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -188,15 +191,15 @@ def test_a_modulator_without_its_backbone(folder: Path, backbone: str, tmp_path:
 
 def test_what_is_no_artefact(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "no artefact of a modulator .*No such file")
+    refused(tmp_path / "empty", "not an artefact of a modulator .*No such file")
     (folder / CONFIG).write_text("{not json")
-    refused(folder, "no artefact of a modulator")
+    refused(folder, "not an artefact of a modulator")
     (folder / CONFIG).write_text("{}")
-    refused(folder, "no artefact of a modulator .*no 'modulator'")
-    refused(Path("nobody/has-this-modulator"), "neither a folder nor a hub repository at hand")
+    refused(folder, "not an artefact of a modulator .*missing key 'modulator'")
+    refused(Path("nobody/has-this-modulator"), "neither a folder nor an accessible hub repository")
 
 
-def test_a_class_of_somebody_elses(tmp_path: Path, backbone: str) -> None:
+def test_a_registered_class(tmp_path: Path, backbone: str) -> None:
     class Mine(FieldModulator):
         pass
 

@@ -351,7 +351,7 @@ def test_a_change_shows_in_the_digest(backbone: str) -> None:
         ({"adapter": "dora"}, "model.adapter is 'dora'; it must be lora or ia3"),
         ({"n_parameters": 0}, "model.n_parameters is 0; it must be a positive integer"),
         ({"n_parameters": -5}, "model.n_parameters is -5; it must be a positive integer"),
-        ({"layers": [3]}, "model.layers: layer 3: the encoder has 3"),
+        ({"layers": [3]}, "model.layers: layer 3 does not exist; the encoder has 3 layers"),
         ({"lr": 0.0}, "model.lr must be positive, got 0.0"),
         ({"backbone": "./nowhere"}, "model.backbone: no folder"),
     ],

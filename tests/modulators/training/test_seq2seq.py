@@ -448,7 +448,7 @@ def test_bf16_as_its_overlay_has_it(backbone: str, modulator: Any, tokens: dict[
         ({"lr": float("nan")}, "model.lr must be positive, got nan"),
         ({"lr": float("inf")}, "model.lr must be positive, got inf"),
         ({"weight_decay": -0.1}, "model.weight_decay must not be negative, got -0.1"),
-        ({"layers": [3]}, "model.layers: layer 3: the encoder has 3, 0 … 2"),
+        ({"layers": [3]}, "model.layers: layer 3 does not exist; the encoder has 3 layers, 0 … 2"),
         ({"layers": [0, 0]}, "model.layers is"),
         ({"layers": []}, "model.layers is"),
         ({"modulator": partial(LerpModulator, n_geometric_dims=0)}, "model.modulator: n_geometric_dims is 0"),
