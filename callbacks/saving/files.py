@@ -6,7 +6,6 @@ SHA-256 is stored beside it: without one, bit flips in tensor data load silently
 """
 
 import contextlib
-import hashlib
 import re
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from modulant.storage import replace_durably, storing, write_beside, write_whole
+from modulant.storage import replace_durably, sha256_of, storing, write_beside, write_whole
 
 FOLDER = "checkpoints"
 SUFFIX = ".ckpt"
@@ -30,12 +29,6 @@ class CheckpointError(ValueError):
 def digest_path(path: Path) -> Path:
     """Path of a checkpoint's SHA-256."""
     return path.with_name(f"{path.name}.sha256")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's contents, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:

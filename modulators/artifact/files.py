@@ -1,6 +1,5 @@
 """Read and validate the files of an artefact, which may come from an untrusted source, before building anything."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 from modulant.assets import MINI_SHA256, resolve_backbone
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.tokenizers import first_line
+from modulant.storage import sha256_of
 from modulators.base import Modulator
 from modulators.registry import registered_class
 
@@ -77,7 +77,7 @@ def read_modulator(folder: Path, stored: StoredConfig) -> Modulator:
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
     try:
-        if sha256(folder / WEIGHTS) != stored.values["sha256"]:
+        if sha256_of(folder / WEIGHTS) != stored.values["sha256"]:
             raise ValueError(f"its SHA-256 is not the one in {CONFIG}: it is damaged, or belongs to another modulator")
         tensors = load_file(folder / WEIGHTS)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
@@ -104,7 +104,7 @@ def backbone_digest(backbone: str) -> dict[str, str] | None:
         return {"model.safetensors": MINI_SHA256["model.safetensors"]}
     folder = Path(resolve_backbone(backbone))
     found = next((folder / name for name in _BACKBONE_FILES if (folder / name).is_file()), None)
-    return None if found is None else {found.name: sha256(found)}
+    return None if found is None else {found.name: sha256_of(found)}
 
 
 def check_backbone_weights(folder: Path, stored: StoredConfig) -> None:
@@ -131,12 +131,6 @@ def check_stream(folder: Path, stored: StoredConfig, stream: ResidualStream, bac
         raise ValueError(
             f"{folder}: trained for a backbone of {asdict(stored.stream)}; {backbone!r} has {asdict(stream)}"
         )
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file's contents, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _tensor_error(folder: Path, error: Exception) -> ValueError:

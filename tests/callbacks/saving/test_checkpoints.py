@@ -17,8 +17,8 @@ from callbacks.saving.files import (
     load_verified,
     newest_checkpoint,
     save_atomically,
-    sha256_of,
 )
+from modulant.storage import sha256_of
 
 MakeTrainer = Callable[..., pl.Trainer]
 

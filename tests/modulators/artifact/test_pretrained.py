@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from modulant.backbones.t5 import encode, load_backbone, load_config, stream_of
+from modulant.storage import sha256_of
 from modulators import (
     FieldModulator,
     LerpModulator,
@@ -22,7 +23,6 @@ from modulators import (
     save_modulator,
 )
 from modulators.artifact.files import CONFIG, WEIGHTS
-from modulators.artifact.files import sha256 as _sha256
 from modulators.base import Modulator
 
 
@@ -108,7 +108,7 @@ def test_tensors_that_are_not_the_configurations(folder: Path, case: str) -> Non
     else:
         tensors["alpha_logits"] = torch.zeros(3, 4)
     save_file(tensors, folder / WEIGHTS)
-    rewritten(folder, sha256=_sha256(folder / WEIGHTS))
+    rewritten(folder, sha256=sha256_of(folder / WEIGHTS))
     name = "experts.k1.more" if case == "extra" else "alpha_logits"
     refused(folder, rf"modulator\.safetensors: not the tensors that modulator_config\.json describes .*{name}")
 
@@ -119,7 +119,7 @@ def test_damaged_tensors(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(content)
     refused(folder, "its SHA-256 is not the one in modulator_config.json")
     (folder / WEIGHTS).write_bytes(content[:40])
-    rewritten(folder, sha256=_sha256(folder / WEIGHTS))
+    rewritten(folder, sha256=sha256_of(folder / WEIGHTS))
     refused(folder, "not the tensors that modulator_config.json describes")
     (folder / WEIGHTS).unlink()
     refused(folder, "not the tensors that modulator_config.json describes .*No such file")
