@@ -18,10 +18,10 @@ from pathlib import Path
 
 from callbacks.stopping.signals import Signals, Stopped, describe, exit_code, peer_lost
 from cli import slurm
-from cli.arguments import read_command
-from cli.checks import check
+from cli.check import check
+from cli.command import read_command
 from cli.folder import is_child
-from cli.help import say, wanted
+from cli.help import say, version, wanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = [word for word in typed if word != "--debug"]
     if (page := wanted(words)) is not None:
         say(page)
+        return
+    if words == ["--version"]:
+        say(f"modulant {version()}")
         return
     if words[:1] == ["--completion"]:
         _print_completion(words[1:])
@@ -97,20 +100,20 @@ def _is_first() -> bool:
 def _run(words: list[str]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "--help" in words or "-h" in words:
-        from cli.run import run
+        from cli.run import help_all
 
-        run(None, [words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
+        help_all([words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
         return
     command = slurm.gone_on_with(read_command(words))
-    check(command)
+    config = check(command)
     if command.dry_run and not command.prints_config:
         from cli.look import look
 
-        look(command)
+        look(command, config)
         return
     from cli.run import run
 
-    run(command)
+    run(command, config)
 
 
 def _leave_it_to_the_first_process() -> None:

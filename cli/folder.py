@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cli.arguments import Command
+from cli.command import Command
 
 RUNS = Path("runs")
 # Set for the processes that Lightning starts for further devices: they run the command line again. It holds the number

@@ -8,7 +8,8 @@ import re
 import sys
 from pathlib import Path
 
-from cli.arguments import CONFIGS, SUBCOMMANDS, configurations, find_config
+from cli.command import SUBCOMMANDS
+from cli.configs import CONFIGS, configurations, find_config
 
 _WHAT = {
     "fit": "train a modulator, or go on with a training",
@@ -26,6 +27,7 @@ _OWN = """\
   --dry-run[=json]       check everything, say what would be done (parameters, steps, memory, folder), write nothing
   --print_config         print the whole configuration, which is a configuration again, and end
   --debug                show a traceback where something fails
+  --version              print the version
   --help, --help all     this page; every option there is, Lightning's too"""
 
 _OF_PREDICT = """\
@@ -49,6 +51,17 @@ def say(page: str) -> None:
         print(page, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
+
+
+def version() -> str:
+    """Of this package, as it is installed."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("modulant")
+    except PackageNotFoundError:
+        return "(a checkout, not installed)"
 
 
 def general() -> str:

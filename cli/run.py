@@ -1,9 +1,12 @@
 """LightningCLI with this project's parts: the run folder, its logs, its checkpoints, its callbacks."""
 
+import json
 import logging
 import os
 import re
 import warnings
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +34,17 @@ from callbacks import (
 )
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
 from callbacks.reporting.environment import without_secret_values
-from cli import own, own_code, sections
-from cli.arguments import Command
+from cli import own, own_code, schema
+from cli.command import Command
 from cli.folder import RunFolder
 from cli.own import OwnFile
 from modulant.storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
 SECTIONS: dict[str, type[pl.Callback]] = {
-    key: getattr(callbacks, path.rpartition(".")[2]) for key, path in sections.SECTIONS.items()
+    key: getattr(callbacks, own["$ref"].rpartition(".")[2])
+    for key, own in schema.load()["properties"].items()
+    if "callbacks." in own.get("$ref", "")
 }
 # What belongs to a command and not to the configuration that is saved with the run.
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
@@ -63,35 +68,53 @@ _NOISE = (
 
 
 def prepare(trusted: tuple[OwnFile, ...]) -> None:
-    """What the parser may import is settled, and the user's own files, where they are trusted, are executed."""
+    """Settle what the parser may import, and execute the user-supplied files that are trusted."""
     quiet()
     set_parsing_settings(
         import_path_denylist=["*"],
-        import_path_allowlist=sections.allowlist(own.modulators(trusted)),
+        import_path_allowlist=[*allowlist(), *own.modulators(trusted)],
         instantiate_subclass_spec_in_any=False,
     )
     for file in trusted:
         own_code.load(file)
 
 
-def run(command: Command | None, help_arguments: list[str] | None = None) -> None:
-    """Check a command, build what it configures, run it.
+def allowlist() -> list[str]:
+    """Every name that the parser may import: of each class in the schema, where it is exported and where defined."""
+    names = set(schema.load()["$defs"])
+    for path in tuple(names):
+        package, _, name = path.rpartition(".")
+        kind = getattr(import_module(package), name)
+        names.add(f"{kind.__module__}.{kind.__qualname__}")
+    return sorted(names)
+
+
+def help_all(arguments: list[str]) -> None:
+    """Print the parser's own page, with every option there is."""
+    prepare(())
+    ModulantCLI.build(arguments, None, None)
+
+
+def parser_arguments(command: Command, config: Mapping[str, Any]) -> list[str]:
+    """What the parser is given: one configuration, in which everything is merged."""
+    return [command.subcommand, f"--config={json.dumps(config, ensure_ascii=False)}", *command.prints_config]
+
+
+def run(command: Command, config: Mapping[str, Any]) -> None:
+    """Build what a checked command configures, and run it.
 
     Args:
-        command: None where only the parser's own help is asked for.
-        help_arguments: the command line for that.
+        command: what was typed.
+        config: what `cli.check.check` has merged.
 
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    prepare(command.trusted if command is not None else ())
-    if command is None:
-        ModulantCLI.build(help_arguments or ["--help"], None, None)
-        return
+    prepare(command.trusted)
     folder = RunFolder(command)
     try:
         with quiet_writers(), storing_a_run(folder.path):
-            ModulantCLI.build(command.arguments(), command, folder)
+            ModulantCLI.build(parser_arguments(command, config), command, folder)
     except BaseException as error:
         folder.discard_if_empty()
         if command.subcommand == "fit" and any((folder.path / "checkpoints").glob("*.ckpt")):

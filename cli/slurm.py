@@ -6,7 +6,7 @@ import signal
 import subprocess
 from dataclasses import replace
 
-from cli.arguments import Command
+from cli.command import Command
 
 
 def asks(number: int) -> bool:

@@ -7,7 +7,7 @@ every step and every parameter, and take away one thing: which token has which p
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,10 @@ from modulant.geometry import (
     spectral_embedding,
 )
 from modulant.lexicon import Entries, Lexicon
-from modulators.arguments import MAX_ANCHORS, GeometryKind, check_alignment, check_geometry
+from modulant.settings import Interval, PositiveInt, Seed, checked
+from modulators.arguments import check_alignment
 
+MAX_ANCHORS = 20_000  # their similarities take its square times 4 bytes
 _SHARPNESS = 10.0  # of the softmax over the nearest anchors' cosines
 _SCALE = 0.1  # length of a projected point, relative to the mean length of the anchors' representations
 _WHOLE_BELOW = 512  # anchors up to which a full eigendecomposition is as quick as Lanczos
@@ -36,30 +38,30 @@ class Geometry:
     """How a modulator's geometric embeddings are laid out before training.
 
     Attributes:
-        kind: ``wordnet``; or a control: ``shuffled`` (WordNet's points dealt to the wrong tokens), ``random`` (unit
-            vectors), ``part_of_speech`` (one point for each), ``none`` (zeros, and neither they nor the projection
-            learn).
-        anchors: ``all`` kept synsets, or those of ``training`` entries only: then nothing of the held-out synsets'
-            place in WordNet goes in.
-        n_anchors: a seeded sample of so many; null takes all.
-        n_neighbours: anchors that a kept token without an anchor averages.
-        unmatched: rows of tokens that are no lemma: ``zero``, or ``random``, N(0, 1) a component: √G times as long as
-            the others.
+        kind: ``wordnet``; or a control: ``shuffled``, ``random``, ``part_of_speech``, ``none``. Shuffled gives
+            WordNet's points to the wrong tokens, random takes unit vectors, part of speech one point for each, none
+            zeros, which do not learn.
+        anchors: synsets that it is made from: ``all``, or those of ``training`` entries alone. With the latter nothing
+            of the held-out synsets' place in WordNet goes in.
+        n_anchors: a seeded sample of so many of them; null: all.
+        n_neighbours: anchors that a lemma without an anchor averages.
+        unmatched: rows of tokens that are no lemma: ``zero`` or ``random``. Random is N(0, 1) a component, √G times as
+            long as the others.
         seed: of the sample, the shuffling and the random rows.
 
     Raises:
         ValueError: a value out of its range, by its key.
     """
 
-    kind: GeometryKind = "wordnet"
+    kind: Literal["wordnet", "shuffled", "random", "part_of_speech", "none"] = "wordnet"
     anchors: Literal["all", "training"] = "all"
-    n_anchors: int | None = None
-    n_neighbours: int = 10
+    n_anchors: Annotated[int, Interval(minimum=2, maximum=MAX_ANCHORS)] | None = None
+    n_neighbours: PositiveInt = 10
     unmatched: Literal["zero", "random"] = "zero"
-    seed: int = 42
+    seed: Seed = 42
 
-    def __post_init__(self) -> None:
-        check_geometry(self.kind, self.anchors, self.n_anchors, self.n_neighbours, self.unmatched, self.seed)
+    @checked
+    def __post_init__(self) -> None: ...
 
 
 class Words(NamedTuple):

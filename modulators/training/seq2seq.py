@@ -1,14 +1,15 @@
 """A frozen T5 with a modulator attached, as Lightning trains it: only the modulator learns, and only it is saved."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from modulant.backbones.stream import ResidualStream
 from modulant.metrics import EntryRepresentations
-from modulators.arguments import BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, refuse_geometry
+from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
+from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype, refuse_geometry
 from modulators.base import Modulator
 from modulators.hooks import ModulatorHandle, attach
 from modulators.initialisation import Geometry, Layout, TakesGeometry, lay_out, words_of
@@ -29,24 +30,27 @@ class ModulatedT5(FrozenT5):
     run that is resumed has them from its checkpoint.
 
     Args:
-        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
-        modulator: what to attach: a class and its arguments, all but the stream, which the backbone gives.
-        layers: the encoder blocks to modulate.
+        modulator: the modulator's class and arguments; its stream follows from the backbone.
+        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
+            layout.
+        layers: encoder blocks to modulate: ``all``, or a list such as [3, 4, 5].
         lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
-        weight_decay: AdamW's weight decay; alphas get none.
-        backbone_dtype: precision of the frozen weights. The modulator and its optimizer stay in fp32.
-        gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
-        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
-        seed: of the randomly initialised encoder that figures are compared with.
+        weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        geometry: how its embeddings are laid out; null leaves the modulator's own.
-        cache: keep what the blocks below `layers` make of each training batch, and compute it once a run: in
-            ``memory``, that of the model's device, or on ``disk``, in a memory-mapped file; null computes it at each
-            step. Batches then keep their members over the run. The layers must not hold 0.
-        cache_dtype: what is kept; null is the stream's own precision. ``bfloat16`` of a stream in fp32 takes half the
-            room and rounds, so that the run is another one.
-        cache_limit_gib: the most that a process may keep.
-        cache_folder: where the file of ``disk`` goes; null is the run folder.
+        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
+            in fp32.
+        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
+        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
+            small models.
+        seed: of the randomly initialised encoder that figures are compared with.
+        geometry: initialisation of the embeddings before training; null: the modulator's own.
+        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
+            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
+            layers must not hold 0.
+        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
+            takes half the room and is rounded, so the run is another one.
+        cache_limit_gib: the most that a process may keep, in GiB.
+        cache_folder: where the file of ``disk`` goes; null: the run folder.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a
@@ -56,22 +60,23 @@ class ModulatedT5(FrozenT5):
     handle: ModulatorHandle | None
     modulator: Modulator
 
+    @checked
     def __init__(
         self,
         modulator: Callable[[ResidualStream], Modulator],
         backbone: str = "mini",
-        layers: Literal["all"] | list[int] = "all",
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
+        layers: Layers = "all",
+        lr: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.01,
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
         compile: Compile = False,
-        seed: int = 42,
+        seed: Seed = 42,
         schedule: Schedule = "cosine",
         geometry: Geometry | None = None,
         cache: CachePlace | None = None,
         cache_dtype: StoredDtype | None = None,
-        cache_limit_gib: float = 4.0,
+        cache_limit_gib: PositiveFloat = 4.0,
         cache_folder: str | None = None,
     ) -> None:
         super().__init__(

@@ -48,7 +48,7 @@ def test_a_file_that_nobody_trusts_is_never_executed(call: Call, quick: list[str
     [
         (
             ["--model.modulator.turnn=1"],
-            "error: --model.modulator.turnn is no key; did you mean model.modulator.turn?\n",
+            "error: --model.modulator.turnn is not a key; did you mean model.modulator.turn?\n",
         ),
         (["--model.modulator.turn=much"], "error: model.modulator.turn is much; it must be a number\n"),
         (["--model.modulator=spiral.Spirral"], "did you mean spiral.Spiral?\n"),
@@ -70,7 +70,7 @@ def test_its_constructor_is_read_before_anything_is_executed(
         ("spiral.py", None, "--trust: spiral.py cannot be read (No such file or directory)"),
         ("spiral.txt", SPIRAL, "--trust: spiral.txt must be a Python file whose name is a plain word"),
         ("torch.py", SPIRAL, "--trust: torch.py has the name of a module that is installed; give it another"),
-        ("spiral.py", "class Spiral(\n", "--trust: spiral.py, line 1: no Python ('(' was never closed)"),
+        ("spiral.py", "class Spiral(\n", "--trust: spiral.py, line 1: not Python ('(' was never closed)"),
         ("spiral.py", "x = 1\n", "--trust: spiral.py holds no subclass of modulators.Modulator"),
         ("spiral.py", f"{SPIRAL}\nraise RuntimeError('no')\n", f"line {SPIRAL.count(chr(10)) + 2}: RuntimeError: no"),
         ("spiral.py", SPIRAL.replace("class Spiral", "class FieldModulator"), "is the name of one of this package's"),

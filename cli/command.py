@@ -3,26 +3,19 @@
 Nothing heavy is imported here, so what can be known to be wrong at once is said at once.
 """
 
-import difflib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from cli.configs import did_you_mean, find_config, read_yaml
 from cli.own import OwnFile
 from cli.own import read as read_own
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _CONFIG, _RESUME, _OUTPUT, _TRUST = ("--config", "-c"), "--resume", "--output", "--trust"
 _WITHOUT_VALUE, _DRY_RUN, _PROMPT = ("--print_config",), "--dry-run", "--prompt"
-# A configuration has some hundred values; a list of prompts may be longer.
-_LARGEST = 2**20  # bytes
-_MOST_VALUES = 20_000
 
 
 @dataclass(frozen=True)
@@ -32,6 +25,16 @@ class Config:
     name: str
     path: Path
     content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, name: str) -> "Config":
+        """The file of that path, or of that bare name in configs/.
+
+        Raises:
+            ValueError: there is none, or it is no configuration.
+        """
+        path = find_config(name)
+        return cls(name, path, read_yaml(path))
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,6 @@ class Command:
     prints_config: tuple[str, ...]
     dry_run: Literal["page", "json"] | None = None
     trusted: tuple[OwnFile, ...] = ()
-
-    def arguments(self) -> list[str]:
-        """The command line for the parser, config names resolved; options come last, so they win."""
-        configs = [f"--config={config.path}" for config in self.configs]
-        return [self.subcommand, *configs, *(f"--{name}={value}" for name, value in self.options), *self.prints_config]
 
     def run_name(self) -> str:
         """What a run of this command is called: its first configuration's name; for a saved one, that run's."""
@@ -110,9 +108,9 @@ def read_command(argv: Sequence[str]) -> Command:
     names = [value for name, value in given if name in _CONFIG]
     if resume is not None and not resume.is_dir():
         raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
-    configs = tuple(_read(name) for name in names)
+    configs = tuple(Config.read(name) for name in names)
     if resume is not None and not any(map(_names_a_model, configs)):  # nothing, or overlays: over what the run was
-        configs = (_read(_saved_config(resume)), *configs)
+        configs = (Config.read(_saved_config(resume)), *configs)
     output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
     if output is None:
         output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
@@ -137,94 +135,3 @@ def _saved_config(resume: Path) -> str:
     if not (resume / "config.yaml").is_file():
         raise ValueError(f"--resume: {resume} has no config.yaml; name the run's configuration with --config")
     return str(resume / "config.yaml")
-
-
-def find_config(name: str) -> Path:
-    """A configuration by its path, or by a bare name in configs/.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
-        if os.path.isfile(path):  # which says no of a name that cannot be one
-            return path
-    known = sorted(path.relative_to(CONFIGS).as_posix() for path in configurations())
-    near = did_you_mean(name.removesuffix(".yaml"), [file.removesuffix(".yaml") for file in known])
-    hint = near.replace("?", ".yaml?")
-    raise ValueError(f"--config: no file {name} here or in configs/{hint or '; there are ' + ', '.join(known)}")
-
-
-def configurations() -> list[Path]:
-    """The files in configs/; those that say what to search (sweeps/) configure no run."""
-    return [path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "sweeps"]
-
-
-def _read(name: str) -> Config:
-    path = find_config(name)
-    return Config(name, path, read_yaml(path))
-
-
-def read_yaml(path: Path) -> Mapping[str, Any]:
-    """The mapping in a file. Tags that would build objects are errors in it, as in any safe reading of YAML.
-
-    Raises:
-        ValueError: it cannot be read, is no mapping, or is larger than a configuration can be.
-    """
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError(f"{path}: larger than a configuration can be ({_LARGEST // 2**20} MiB)")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-    try:
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: no YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:  # a number or a date that is none raises ValueError
-        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-    except RecursionError as error:
-        raise ValueError(f"{path}: cannot be read as YAML (nested too deeply)") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a configuration is a mapping of keys to values, got {_kind(content)}")
-    try:
-        check_size(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return content
-
-
-def check_size(content: Any) -> None:
-    """A few aliases of aliases make a value that fills the memory as soon as somebody looks at it.
-
-    Raises:
-        ValueError: more values, aliases written out, than a configuration can have.
-    """
-    left, budget = [content], _MOST_VALUES
-    while left:
-        node = left.pop()
-        budget -= 1
-        if budget < len(left):
-            raise ValueError(f"more than {_MOST_VALUES:,} values, aliases written out")
-        if isinstance(node, dict):
-            left += [*node, *node.values()]
-        elif isinstance(node, list | tuple | set):
-            left += node
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "an empty file"
-    return "a list" if isinstance(value, list) else repr(value)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """
-    >>> did_you_mean("feld.yaml", ["field.yaml", "lerp.yaml"])
-    '; did you mean field.yaml?'
-    >>> did_you_mean("nothing", ["field.yaml"])
-    ''
-    """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
