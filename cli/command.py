@@ -1,7 +1,4 @@
-"""What a user typed: a subcommand, configurations, and options that win over them.
-
-Nothing heavy is imported here, so what can be known to be wrong at once is said at once.
-"""
+"""A command line taken apart: a subcommand, configurations, and options, which win over them. Imports nothing heavy."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -43,14 +40,14 @@ class Command:
 
     Attributes:
         subcommand: fit, validate, test or predict.
-        configs: in the order given; a later one wins. Of a run that is gone on with, its saved one is the first, unless
-            a model is named anew.
+        configs: in the order given; a later one wins. Of a run that is resumed the saved one is the first, unless a
+            configuration names a model.
         options: name without dashes and value; they win over every configuration.
-        resume: the run folder to go on with.
+        resume: the run folder to resume.
         output: the run folder, where one was named.
         dry_run: ``page`` or ``json`` where only what would be done is wanted.
         prints_config: only the resolved configuration is wanted.
-        trusted: files of a user's own whose code may be executed.
+        trusted: user-supplied files whose code may be executed.
     """
 
     subcommand: str
@@ -81,7 +78,7 @@ def read_command(argv: Sequence[str]) -> Command:
     """
     subcommand = argv[0] if argv else ""
     if subcommand not in SUBCOMMANDS:
-        said = f"{subcommand!r} is no subcommand" if subcommand else "a subcommand is missing"
+        said = f"{subcommand!r} is not a subcommand" if subcommand else "a subcommand is missing"
         raise ValueError(f"{said}; it must be one of {', '.join(SUBCOMMANDS)}{did_you_mean(subcommand, SUBCOMMANDS)}")
     given: list[tuple[str, str]] = []
     bare: list[str] = []
@@ -109,7 +106,7 @@ def read_command(argv: Sequence[str]) -> Command:
     if resume is not None and not resume.is_dir():
         raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
     configs = tuple(Config.read(name) for name in names)
-    if resume is not None and not any(map(_names_a_model, configs)):  # nothing, or overlays: over what the run was
+    if resume is not None and not any(map(_names_a_model, configs)):  # none, or overlays of the saved one
         configs = (Config.read(_saved_config(resume)), *configs)
     output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
     if output is None:

@@ -41,7 +41,7 @@ def script(shell: str, probes: Sequence[str]) -> str:
         ValueError: another shell.
     """
     if shell not in SHELLS:
-        raise ValueError(f"--completion: {shell!r} is no shell that is known; it must be one of {', '.join(SHELLS)}")
+        raise ValueError(f"--completion: {shell!r} is not a known shell; it must be one of {', '.join(SHELLS)}")
     if shell == "fish":
         return _fish(probes)
     values = "\n".join(f"      {key}) words='{' '.join(words)}' ;;" for key, words in sorted(_values().items()))

@@ -1,7 +1,4 @@
-"""Help that is quick and says first what a user comes for.
-
-The keys and their meanings are those of configs/*.yaml, comments and all: what is written there once is shown here.
-"""
+"""Help pages that import nothing heavy: our own options first, then the keys of a configuration with their comments."""
 
 import os
 import re
@@ -12,7 +9,7 @@ from cli.command import SUBCOMMANDS
 from cli.configs import CONFIGS, configurations, find_config
 
 _WHAT = {
-    "fit": "train a modulator, or go on with a training",
+    "fit": "train a modulator, or resume a training",
     "validate": "measure an untrained or a trained modulator on the held-out entries",
     "test": "the same under test/ keys",
     "predict": "ask prompts, of the original and of the modulated model",
@@ -21,7 +18,7 @@ _WHAT = {
 _OWN = """\
   --config FILE          a configuration; a bare name is looked up in configs/; of several, later ones win
   --output DIR           run folder; without it runs/<configuration>/version_<n>
-  --resume DIR           go on with the newest checkpoint of that run that verifies; options and overlays beside it win,
+  --resume DIR           resume that run from its newest checkpoint that verifies; options and overlays beside it win,
                          and a configuration that names a model replaces the run's
   --trust FILE           execute a Python file of yours and let configurations name its modulators; may be repeated
   --dry-run[=json]       check everything, say what would be done (parameters, steps, memory, folder), write nothing
@@ -37,8 +34,8 @@ _OF_PREDICT = """\
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    an error, told in one line on standard error
-  75   saved after USR1 (SLURM), to be begun again
+  1    an error, one line on standard error
+  75   saved after USR1 (SLURM), to be resumed
   130  ended by Ctrl-C     143  by SIGTERM; a fit is saved before"""
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.+]+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<comment>.*))?$")
@@ -46,7 +43,7 @@ _TRANSPARENT = {"init_args"}
 
 
 def say(page: str) -> None:
-    """Print a page; whoever reads it through a pipe may have seen enough before its end."""
+    """Print a page; a reader at the other end of a pipe may close it before the end."""
     try:
         print(page, flush=True)
     except BrokenPipeError:

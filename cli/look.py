@@ -1,4 +1,4 @@
-"""``--dry-run``: a command is built as it would be, but for what writes, and said instead of run."""
+"""``--dry-run``: build what a command configures, but nothing that writes, and describe it instead of running it."""
 
 import json
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""Files of a user's own that hold modulators, named by `--trust FILE`: read as text, to know what may be said of them.
+"""User-supplied files that hold modulators, named by `--trust FILE`: their constructors are read as text.
 
-`cli.own_code` executes them, once a command has passed all other checks.
+`cli.own_code` executes the files, once a command has passed all other checks.
 """
 
 import ast
@@ -18,7 +18,7 @@ from modulant.settings import schema_of
 Schema = dict[str, Any]
 OWN = "own"  # the folder in a run that keeps a copy
 SUMS = "SHA256SUMS"
-LOADED: set[str] = set()  # names of modules that are a user's own, and may be made again by the next command
+LOADED: set[str] = set()  # names of user-supplied modules, which the next command may load again
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read(path: Path) -> OwnFile:
     """Read a file, and execute nothing of it.
 
     Raises:
-        ValueError: there is none, its name is none that can be imported, or is that of a module that is installed.
+        ValueError: there is none, its name is none that can be imported, or that of an installed module.
     """
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise ValueError(f"--trust: {path} must be a Python file whose name is a plain word, such as my_modulator.py")
@@ -133,12 +133,13 @@ def kept_sha256(run: Path, name: str) -> str | None:
 
 def changes(files: Iterable[OwnFile], run: Path) -> list[str]:
     """One line for each file that is not what the run was trained with."""
-    told = []
+    changed = []
     for file in files:
         kept = kept_sha256(run, file.path.name)
         if kept is not None and kept != file.sha256:
-            told.append(f"{file.path} has changed since this run was trained (its copy: {run / OWN / file.path.name})")
-    return told
+            copy = run / OWN / file.path.name
+            changed.append(f"{file.path} has changed since this run was trained (its copy: {copy})")
+    return changed
 
 
 def hint(name: str, run: Path | None, trusted: Iterable[OwnFile]) -> str:
@@ -151,7 +152,7 @@ def hint(name: str, run: Path | None, trusted: Iterable[OwnFile]) -> str:
     if kept is not None and run is not None:
         copy = run / OWN / here.name
         same = here.is_file() and hashlib.sha256(here.read_bytes()).hexdigest() == kept
-        state = "which is the same as then" if same else f"changed since: then it was {copy}" if here.is_file() else ""
+        state = "unchanged since then" if same else f"changed since; its copy is {copy}" if here.is_file() else ""
         named = f"--trust {here}, {state}" if state else f"--trust {copy}"
-        return f"; the run was trained with a file of its own, which is executed only if you say so again: {named}"
+        return f"; the run was trained with a file of its own, which is executed only if you name it again: {named}"
     return f"; if you trust {here}, which lies here, add --trust {here}" if here.is_file() else ""

@@ -1,4 +1,4 @@
-"""LightningCLI with this project's parts: the run folder, its logs, its checkpoints, its callbacks."""
+"""LightningCLI with this project's run folder, loggers, checkpoints and callbacks."""
 
 import json
 import logging
@@ -46,13 +46,13 @@ SECTIONS: dict[str, type[pl.Callback]] = {
     for key, own in schema.load()["properties"].items()
     if "callbacks." in own.get("$ref", "")
 }
-# What belongs to a command and not to the configuration that is saved with the run.
+# Keys of one command, which are not saved with the run.
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
 
-# What is asked, and how, is new each time.
+# Prompts, and how they are asked, are new each time.
 _ASKED = ("data.prompts", "talk.")
 
-# Of the libraries' making, and nothing that a user could mend.
+# Warnings of the libraries that a user cannot act on.
 _NOISE = (
     r".*treespec, LeafSpec.*",
     r".*`IterableDataset` has `__len__` defined.*",
@@ -125,7 +125,7 @@ def run(command: Command, config: Mapping[str, Any]) -> None:
 
 
 def quiet() -> None:
-    """Leaves out what the libraries say and a user cannot use: the console says what a run does."""
+    """Silence warnings of the libraries that a user cannot act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -133,7 +133,7 @@ def quiet() -> None:
 
 
 class Parser(LightningArgumentParser):
-    """Raises what is wrong instead of printing it with a page of usage."""
+    """Raises an error instead of printing it with a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         raise ValueError(one_line(message)) from ex
@@ -153,13 +153,13 @@ def one_line(message: str) -> str:
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run folder when the run begins, when all else has proved right."""
+    """Writes the whole configuration into the run folder when the run begins."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Nothing yet: a checkpoint that does not fit must not leave its configuration behind."""
+        """Write nothing yet: a checkpoint that does not fit must leave no configuration behind."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, pl_module, "config.yaml")
@@ -233,20 +233,20 @@ class ModulantCLI(LightningCLI):
             parser_class=Parser,
             trainer_defaults={
                 "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,  # the DataModules deal their batches themselves
-                "enable_model_summary": False,  # the console says what is trained
+                "use_distributed_sampler": False,  # the DataModules shard their batches themselves
+                "enable_model_summary": False,  # the console prints what is trained
             },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--output", type=str | None, default=None, help="Run folder.")
-        parser.add_argument("--resume", type=str | None, default=None, help="Run folder to go on with.")
+        parser.add_argument("--resume", type=str | None, default=None, help="Run folder to resume.")
         for key, callback in SECTIONS.items():
             parser.add_lightning_class_args(callback, key)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Only the one that was typed: a parser for each of the others would take a third of a second."""
+        """Only the one that was typed: each other parser would take a third of a second."""
         known = LightningCLI.subcommands()
         command = ModulantCLI.command
         return known if command is None else {command.subcommand: known[command.subcommand]}
@@ -260,7 +260,7 @@ class ModulantCLI(LightningCLI):
         return parser
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: a checkpoint's hyper-parameters never win over the configuration."""
+        """Do nothing: a checkpoint's hyper-parameters never win over the configuration."""
 
     def before_instantiate_classes(self) -> None:
         assert self.command is not None
@@ -280,10 +280,10 @@ class ModulantCLI(LightningCLI):
             except FileNotFoundError as error:
                 raise ValueError(f"--resume: {error}") from error
             if (resume / "config.yaml").is_file():
-                self._tell_changes(resume / "config.yaml", Path(config.ckpt_path))
+                self._print_changes(resume / "config.yaml", Path(config.ckpt_path))
 
-    def _tell_changes(self, saved: Path, checkpoint: Path) -> None:
-        """One line: where a resumed run goes on, and what is not as it was."""
+    def _print_changes(self, saved: Path, checkpoint: Path) -> None:
+        """One line: the checkpoint that a run resumes from, and the settings that have changed."""
         now = yaml.safe_load(saved_form(self._parser(self.subcommand), self.config[self.subcommand]))
         before = leaves(yaml.safe_load(saved.read_text(encoding="utf-8")))
         before = {key: value for key, value in before.items() if not key.startswith(_ASKED)}
@@ -297,7 +297,7 @@ class ModulantCLI(LightningCLI):
             assert self.command.resume is not None
             for line in own.changes(self.command.trusted, self.command.resume):
                 print(line, flush=True)
-            print(f"going on from {checkpoint}" + (f"; changed: {', '.join(changed)}" if changed else ""), flush=True)
+            print(f"resuming from {checkpoint}" + (f"; changed: {', '.join(changed)}" if changed else ""), flush=True)
 
     def instantiate_classes(self) -> None:
         try:
@@ -371,7 +371,7 @@ def _yaml(value: Any) -> str:
 
 
 def _innermost(error: ValueError) -> BaseException:
-    """What a class said of its arguments: the parser wraps it into what else the value could have been."""
+    """The error of a class's constructor, out of the parser's error about every type that the value is not."""
     inner: BaseException = error
     while str(inner).startswith("Does not validate against any of the") and inner.__cause__ is not None:
         inner = inner.__cause__

@@ -1,6 +1,6 @@
-"""What LERP's embeddings are made of before training: WordNet, or one of the controls that a lift must beat.
+"""Initialisation of LERP's embeddings before training: from WordNet, or from one of the controls that a lift must beat.
 
-WordNet's part goes: Wu–Palmer similarity of the anchors' synsets → leading eigenvectors → a point for each anchor →
+From WordNet: Wu–Palmer similarity of the anchors' synsets → leading eigenvectors → a point for each anchor →
 points for the other kept tokens from their nearest anchors → a rotation into the residual stream. The controls keep
 every step and every parameter, and take away one thing: which token has which point (shuffled), all of the taxonomy
 (random), all but the part of speech, or the points altogether (none).
@@ -35,7 +35,7 @@ _WHOLE_BELOW = 512  # anchors up to which a full eigendecomposition is as quick 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a modulator's geometric embeddings are laid out before training.
+    """How a modulator's geometric embeddings are initialised before training.
 
     Attributes:
         kind: ``wordnet``; or a control: ``shuffled``, ``random``, ``part_of_speech``, ``none``. Shuffled gives
@@ -64,8 +64,8 @@ class Geometry:
     def __post_init__(self) -> None: ...
 
 
-class Words(NamedTuple):
-    """What the layout must know of the data.
+class LexicalData(NamedTuple):
+    """What the initialisation takes from the data.
 
     Attributes:
         lexicon: WordNet.
@@ -84,17 +84,17 @@ class Words(NamedTuple):
     representations: Tensor
 
 
-def words_of(
+def lexical_data(
     entries: Entries, synsets: npt.NDArray[np.int64], held_out: npt.NDArray[np.bool_], representations: Tensor
-) -> Words:
-    """From a DataModule's entries and population; where entries repeat a token, its first one counts."""
+) -> LexicalData:
+    """Lexical data of a DataModule's entries and population; of entries that repeat a token the first one counts."""
     kept = np.flatnonzero(entries.token >= 0)
     tokens, first = np.unique(entries.token[kept], return_index=True)
-    return Words(entries.lexicon, tokens, entries.synset[kept[first]], synsets, held_out, representations)
+    return LexicalData(entries.lexicon, tokens, entries.synset[kept[first]], synsets, held_out, representations)
 
 
-class Layout(NamedTuple):
-    """Rows (V, G) and projection (D, G) for a modulator, and where they come from."""
+class InitialGeometry(NamedTuple):
+    """Embeddings (V, G) and projection (D, G) of a modulator before training, and their provenance."""
 
     rows: Tensor
     projection: Tensor
@@ -111,15 +111,15 @@ class TakesGeometry(Protocol):
     def freeze_geometry(self) -> None: ...
 
 
-def lay_out(geometry: Geometry, words: Words, static: Tensor, n_dims: int) -> Layout:
-    r"""The embeddings and the projection of a modulator, as `geometry` asks.
+def initial_geometry(geometry: Geometry, words: LexicalData, static: Tensor, n_dims: int) -> InitialGeometry:
+    r"""Embeddings and projection of a modulator before training, as `geometry` specifies.
 
     With anchors' points `geo` (A, G), their centred representations' leading axes `PCA` (G, D), and `enc` (A, G) the
     coordinates along those, rows of length 1, both sides centred: R = argmin ‖geo·R − enc‖ over rotations, and
     W = (R·PCA)ᵀ · 0.1 · mean‖representation‖.
 
     Args:
-        geometry: what to lay out.
+        geometry: the specification.
         words: tokens, synsets and their representations.
         static: (V, D), the backbone's input embeddings.
         n_dims: G.
@@ -159,10 +159,10 @@ def lay_out(geometry: Geometry, words: Words, static: Tensor, n_dims: int) -> La
         **made,
         "alignment_cosine": aligned,
     }
-    return Layout(rows, projection, provenance)
+    return InitialGeometry(rows, projection, provenance)
 
 
-def _anchors(geometry: Geometry, words: Words) -> npt.NDArray[np.int64]:
+def _anchors(geometry: Geometry, words: LexicalData) -> npt.NDArray[np.int64]:
     """Rows of the population that have a kept token, ascending."""
     usable = np.isin(words.synsets, words.token_synsets)
     if geometry.anchors == "training":
@@ -176,9 +176,9 @@ def _anchors(geometry: Geometry, words: Words) -> npt.NDArray[np.int64]:
 
 
 def _points(
-    geometry: Geometry, words: Words, anchors: npt.NDArray[np.int64], n_dims: int, generator: torch.Generator
+    geometry: Geometry, words: LexicalData, anchors: npt.NDArray[np.int64], n_dims: int, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Any]]:
-    """(A, G), rows of length 1, and what is to be told of them."""
+    """Points of the anchors, (A, G) with rows of length 1, and their entries in the provenance."""
     synsets = words.synsets[anchors]
     if geometry.kind == "random":
         return F.normalize(torch.randn(len(anchors), n_dims, generator=generator), dim=-1), {}
@@ -225,7 +225,7 @@ def leading_eigenpairs(
 
 
 def _token_points(
-    geometry: Geometry, words: Words, anchors: npt.NDArray[np.int64], points: Tensor, static: Tensor
+    geometry: Geometry, words: LexicalData, anchors: npt.NDArray[np.int64], points: Tensor, static: Tensor
 ) -> Tensor:
     """(T, G): a kept token has its synset's point if that is an anchor, else the mean of its nearest anchors'."""
     place = np.full(len(words.lexicon), -1)

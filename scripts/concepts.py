@@ -26,7 +26,7 @@ from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment  #
 from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
 from modulant.reports.wording import number  # noqa: E402
 from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach  # noqa: E402
-from modulators.initialisation import lay_out, words_of  # noqa: E402
+from modulators.initialisation import initial_geometry, lexical_data  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
 ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35)
@@ -41,9 +41,9 @@ def main() -> None:
     print("encoding the definitions of all kept synsets")
     base = population(data, lambda ids, mask: model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
     lerp = LerpModulator(stream)
-    words = words_of(data.entries, data.population.synsets, data.population.held_out, base)
-    layout = lay_out(Geometry(), words, model.shared.weight, lerp.n_geometric_dims)
-    lerp.place_geometry(layout.rows, layout.projection)
+    words = lexical_data(data.entries, data.population.synsets, data.population.held_out, base)
+    initial = initial_geometry(Geometry(), words, model.shared.weight, lerp.n_geometric_dims)
+    lerp.place_geometry(initial.rows, initial.projection)
     field = FieldModulator(stream)
     print("modulating")
     save(stream_figure(data, model, {"LERP": lerp, "field": field}), FIGURES / "concepts_stream.png")
@@ -68,7 +68,7 @@ def population(data: WordNetDataModule, read: Any) -> Tensor:
 
 def stream_figure(data: WordNetDataModule, model: Any, modulators: dict[str, Modulator]) -> Figure:
     batches = [(ids, mask) for _, ids, mask in data.population_batches()][::5][:SAMPLE]
-    figure = Figure(figsize=(12.5, 3.9), layout="constrained")
+    figure = Figure(figsize=(12.5, 3.9), initial="constrained")
     plane, factors, output = figure.subplots(1, 3)
     _blend(plane)
     _factors(factors, modulators["field"], model, batches[0])
@@ -140,7 +140,7 @@ def _preservation(model: Any, modulator: Modulator, alpha: float, batches: list[
 
 
 def pentachoron_figure(points: Tensor) -> Figure:
-    figure = Figure(figsize=(12.5, 3.9), layout="constrained")
+    figure = Figure(figsize=(12.5, 3.9), initial="constrained")
     drawing, histogram, curve = figure.subplots(1, 3)
     _two_pentachora(drawing, points)
     null = torch.randn(points.shape, generator=torch.Generator().manual_seed(1)) * points.std(0)
@@ -201,7 +201,7 @@ def relational_figure(data: WordNetDataModule, model: Any, base: Tensor) -> Figu
         "untrained encoder": (population(data, random), GREY),
     }
     bands = BANDS[1:]  # no two distinct synsets reach the first
-    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.9), initial="constrained")
     axis = figure.subplots()
     for name, (points, colour) in clouds.items():
         metric = RelationalAlignment(data.path_distances(), data.population.held_out)

@@ -12,7 +12,7 @@ from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype, refuse_geometry
 from modulators.base import Modulator
 from modulators.hooks import ModulatorHandle, attach
-from modulators.initialisation import Geometry, Layout, TakesGeometry, lay_out, words_of
+from modulators.initialisation import Geometry, InitialGeometry, TakesGeometry, initial_geometry, lexical_data
 from modulators.training.frozen import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.processes import shard_batches
@@ -26,13 +26,13 @@ class ModulatedT5(FrozenT5):
     Trains with AdamW on T5's own loss, the teacher-forced cross-entropy (nats per target token). The backbone is in
     eval mode always, receives no gradient, and is in no checkpoint.
 
-    A modulator with geometric embeddings gets them laid out (`geometry`) before the first step or evaluation, once: a
-    run that is resumed has them from its checkpoint.
+    A modulator's embeddings are initialised (`geometry`) once, before the first step or evaluation; a resumed run has
+    them from its checkpoint.
 
     Args:
         modulator: the modulator's class and arguments; its stream follows from the backbone.
         backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
-            layout.
+            initial.
         layers: encoder blocks to modulate: ``all``, or a list such as [3, 4, 5].
         lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
         weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
@@ -99,8 +99,8 @@ class ModulatedT5(FrozenT5):
         if geometry is not None and not isinstance(self.modulator, TakesGeometry):
             raise refuse_geometry(type(self.modulator).__name__)
         self.geometry = geometry
-        self.provenance: dict[str, Any] | None = None  # of the geometry, once it is laid out
-        self._laid_out = geometry is None
+        self.provenance: dict[str, Any] | None = None  # of the initial geometry
+        self._initialised = geometry is None
         if geometry is not None and geometry.kind == "none":
             self._with_geometry.freeze_geometry()
 
@@ -129,47 +129,48 @@ class ModulatedT5(FrozenT5):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._lay_out()
+        self._initialise()
 
     def on_validation_start(self) -> None:
-        self._lay_out()
+        self._initialise()
 
     def on_test_start(self) -> None:
-        self._lay_out()
+        self._initialise()
 
     def on_predict_start(self) -> None:
-        self._lay_out()
+        self._initialise()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_GEOMETRY] = self.provenance
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Whatever the configuration says now: the embeddings are those of the run that is gone on with.
-        self.provenance, self._laid_out = checkpoint.get(_GEOMETRY), True
+        # Whatever the configuration says now: a resumed run keeps its embeddings.
+        self.provenance, self._initialised = checkpoint.get(_GEOMETRY), True
 
     @torch.no_grad()
-    def _lay_out(self) -> None:
-        """Lay the geometry out, unless that is done or a checkpoint has brought it."""
-        if self._laid_out:
+    def _initialise(self) -> None:
+        """Initialise the geometry, unless that is done or a checkpoint has brought it."""
+        if self._initialised:
             return
         assert self.geometry is not None
         modulator, stream = self._with_geometry, self.stream
         if self.geometry.kind == "none":
             width = modulator.n_geometric_dims
-            layout = Layout(torch.zeros(stream.vocab_size, width), torch.zeros(stream.d_model, width), {"kind": "none"})
+            zeros = torch.zeros(stream.vocab_size, width), torch.zeros(stream.d_model, width)
+            initial = InitialGeometry(*zeros, {"kind": "none"})
         else:
-            layout = self._layout(self.geometry, modulator.n_geometric_dims)
-        modulator.place_geometry(layout.rows, layout.projection)
-        self.provenance, self._laid_out = layout.provenance, True
+            initial = self._initial_geometry(self.geometry, modulator.n_geometric_dims)
+        modulator.place_geometry(initial.rows, initial.projection)
+        self.provenance, self._initialised = initial.provenance, True
 
-    def _layout(self, geometry: Geometry, n_dims: int) -> Layout:
-        """Every process encodes its share of the population; the first one lays out, and tells the others."""
+    def _initial_geometry(self, geometry: Geometry, n_dims: int) -> InitialGeometry:
+        """Every rank encodes its share of the population; rank 0 makes the geometry and broadcasts it."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(data, "population_batches"):
             raise ValueError("model.geometry: it is made from a WordNetDataModule's entries, and the run has none")
         first = self.trainer.is_global_zero
         if first:
-            print(f"laying out the geometry ({geometry.kind}) …", flush=True)
+            print(f"initialising the geometry ({geometry.kind}) …", flush=True)
         population = data.population
         representations = EntryRepresentations(len(population), self.stream.d_model).to(self.device)
         assert self.handle is not None
@@ -183,13 +184,13 @@ class ModulatedT5(FrozenT5):
                 if counts:
                     representations.update(rows, hidden, mask)
         encoded = representations.compute().cpu()  # a collective
-        layout: Layout | None = None
+        initial = None
         if first:
-            words = words_of(data.entries, population.synsets, population.held_out, encoded)
-            layout = lay_out(geometry, words, self.model.shared.weight.float().cpu(), n_dims)
-        layout = self.trainer.strategy.broadcast(layout)
-        assert layout is not None
-        return layout
+            words = lexical_data(data.entries, population.synsets, population.held_out, encoded)
+            initial = initial_geometry(geometry, words, self.model.shared.weight.float().cpu(), n_dims)
+        initial = self.trainer.strategy.broadcast(initial)
+        assert initial is not None
+        return initial
 
     def _about(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ PRETRAIN = ("fit", "--config", "pretrain_mini.yaml")
 # Command line → what the line must hold.
 CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (): ("a subcommand is missing", "fit, validate, test, predict"),
-    ("fitt",): ("'fitt' is no subcommand", "did you mean fit?"),
+    ("fitt",): ("'fitt' is not a subcommand", "did you mean fit?"),
     ("fit",): ("model: nothing is configured", "--config field.yaml"),
     ("fit", "--config", "debug.yaml"): ("model: nothing is configured",),
     ("fit", "--config"): ("--config: a value is missing",),
@@ -248,7 +248,7 @@ def test_more_devices_than_there_are(call: Call) -> None:
 
 
 def test_debug_shows_the_traceback(call: Call) -> None:
-    with pytest.raises(ValueError, match="is no subcommand"):
+    with pytest.raises(ValueError, match="is not a subcommand"):
         call("--debug", "fitt")
 
 

@@ -101,7 +101,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     Path("run/own/spiral.py").write_text(before)
     refused = call("fit", "--resume", "run", "--trainer.max_epochs=2")
     assert refused.code == 1
-    assert refused.err.endswith("executed only if you say so again: --trust spiral.py, which is the same as then\n")
+    assert refused.err.endswith("executed only if you name it again: --trust spiral.py, unchanged since then\n")
     Path("spiral.py").unlink()
     assert "again: --trust run/own/spiral.py\n" in call("fit", "--resume", "run").err
     assert not Path("was-imported").exists()
@@ -110,7 +110,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     # … and a file that is no longer the same is told, and both are kept
     changed = SPIRAL.replace("lerp(stream, turned, alpha", "lerp(stream, 1.0 * turned, alpha")
     Path("spiral.py").write_text(changed)
-    assert "changed since: then it was run/own/spiral.py\n" in call("fit", "--resume", "run").err
+    assert "changed since; its copy is run/own/spiral.py\n" in call("fit", "--resume", "run").err
     said = call("fit", "--resume", "run", *trust, "--trainer.max_epochs=2")
     assert (said.code, said.err) == (0, "")
     assert "spiral.py has changed since this run was trained (its copy: run/own/spiral.py)\n" in said.out

@@ -56,7 +56,7 @@ def test_options_over_a_sweep(call: Call, run: str) -> None:
     assert (said.code, said.err) == (0, "")
     assert "\x1b" not in said.out
     lines = said.out.splitlines()
-    assert lines[0] == f"going on from {run}/checkpoints/step_00000002.ckpt"  # how it is asked is no change of the run
+    assert lines[0] == f"resuming from {run}/checkpoints/step_00000002.ckpt"  # how it is asked is no change of the run
     assert [line for line in lines if not line.startswith(" ")][1:3] == ["a: [small] 'dog'", "a cat"]
     assert [line.split("  ")[1] for line in lines if line.startswith("  α")] == ["α × 0", "α × 0.5", "α × 2"] * 2
     found = rows(run)
