@@ -56,9 +56,9 @@ class ModulatorHandle:
         # Blocks outside `layers` need a hook too, to remove the argument before the block sees it.
         blocks = list(cast(nn.ModuleList, encoder.block))
         self._hooks: list[RemovableHandle] = [
-            encoder.register_forward_pre_hook(self._add_pass, with_kwargs=True),
+            encoder.register_forward_pre_hook(self._encoder_hook, with_kwargs=True),
             *(
-                block.register_forward_pre_hook(partial(self._modulate, layer=i), with_kwargs=True)
+                block.register_forward_pre_hook(partial(self._block_hook, layer=i), with_kwargs=True)
                 for i, block in enumerate(blocks)
             ),
         ]
@@ -120,7 +120,7 @@ class ModulatorHandle:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary().line()}>"
 
-    def _add_pass(
+    def _encoder_hook(
         self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         token_ids = kwargs.get("input_ids", args[0] if args else None)
@@ -132,7 +132,7 @@ class ModulatorHandle:
             now = now._replace(prepared=self.modulator.prepare(token_ids, now.alpha_scale))
         return args, {**kwargs, self._argument: now}
 
-    def _modulate(
+    def _block_hook(
         self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kwargs = dict(kwargs)
