@@ -24,6 +24,18 @@ FILES = (WEIGHTS, CONFIG, CARD)
 # Candidates for the file whose SHA-256 identifies a backbone's weights; the first one that exists counts.
 _BACKBONE_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "config.json")
 
+# Types of the configuration's values. Keys of later versions may be missing or null.
+_KINDS: dict[str, type] = {
+    "modulator": str,
+    "init_args": dict,
+    "backbone": str,
+    "sha256": str,
+    "layers": list,
+    "backbone_revision": str,
+    "backbone_sha256": dict,
+}
+_NULLABLE = ("backbone_revision", "backbone_sha256")
+
 
 @dataclass(frozen=True)
 class StoredConfig:
@@ -46,14 +58,10 @@ def read_config(folder: Path) -> StoredConfig:
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        for key, kind in (("modulator", str), ("init_args", object), ("backbone", str), ("sha256", str)):
-            if not isinstance(config[key], kind):
-                raise TypeError(f"{key} is {config[key]!r:.60}")
-        for key, kind in (("backbone_revision", str), ("backbone_sha256", dict)):
-            if not isinstance(config.get(key), kind | None):
-                raise TypeError(f"{key} is {config[key]!r:.60}")
-        if not isinstance(config["layers"], list):
-            raise TypeError(f"layers is {config['layers']!r:.60}")
+        for key, kind in _KINDS.items():
+            value = config.get(key) if key in _NULLABLE else config[key]
+            if not isinstance(value, kind) and not (value is None and key in _NULLABLE):
+                raise TypeError(f"{key} is {value!r:.60}; it must be a {kind.__name__}")
         stream = ResidualStream(**config["stream"])
         for size, most in ((stream.d_model, 2**20), (stream.n_layers, 2**16), (stream.vocab_size, 2**28)):
             if size > most:
@@ -145,8 +153,6 @@ def _check_sizes(kind: str, init_args: Any, tensors: Mapping[str, Tensor], strea
         ValueError: a size that no stored tensor has, or a geometry, which would be read from elsewhere.
         TypeError: a size that is not a number.
     """
-    if not isinstance(init_args, dict):
-        raise TypeError(f"must be a mapping, got {type(init_args).__name__}")
     if init_args.get("geometry") is not None:
         raise ValueError("geometry must be null: the stored tensors contain it")
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
