@@ -22,7 +22,6 @@ from callbacks.reporting.environment import command_line, machine, peak_memory, 
 from callbacks.reporting.examples import side_by_side
 from callbacks.reporting.values import (
     alphas_of,
-    finite,
     first_and_last,
     holds_a_training,
     learns,
@@ -31,9 +30,9 @@ from callbacks.reporting.values import (
     stop_reason,
     what_happened,
 )
-from modulant.reports.report_figures import draw
-from modulant.reports.report_page import of_folder
-from modulant.reports.report_text import markdown
+from modulant.reports.charts import draw
+from modulant.reports.page import markdown, of_folder
+from modulant.reports.run_folder import finite
 from modulant.reports.series import read_metrics
 from modulant.storage import StorageError, write_whole
 

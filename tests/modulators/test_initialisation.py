@@ -175,12 +175,12 @@ def test_unmatched_tokens_can_be_random_as_in_the_source(words: LexicalData, sta
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "euclid"}, "model.geometry.kind is 'euclid'; it must be one of wordnet, shuffled"),
-        ({"anchors": "some"}, "model.geometry.anchors is 'some'"),
-        ({"unmatched": "one"}, "model.geometry.unmatched is 'one'"),
-        ({"n_anchors": 1}, "model.geometry.n_anchors is 1; it must be at least 2"),
-        ({"n_neighbours": 0}, "model.geometry.n_neighbours is 0"),
-        ({"seed": -1}, "model.geometry.seed is -1"),
+        ({"kind": "euclid"}, "kind is 'euclid'; it must be one of wordnet, shuffled"),
+        ({"anchors": "some"}, "anchors is 'some'; it must be all or training"),
+        ({"unmatched": "one"}, "unmatched is 'one'; it must be zero or random"),
+        ({"n_anchors": 1}, "n_anchors is 1; it must be an integer of at least 2"),
+        ({"n_neighbours": 0}, "n_neighbours is 0"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
