@@ -1,9 +1,9 @@
 """Do the representations follow WordNet's taxonomy more closely than the frozen backbone's own did, and how surely?"""
 
-import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -205,17 +205,11 @@ class RelationalAlignment(L.Callback):
         stop_together(trainer)
         if trainer.is_global_zero:
             original, modulated_ = replicates.numpy()
-            _save(Path(trainer.default_root_dir) / BOOTSTRAP_FILE, original=original, modulated=modulated_)
-            for column, name in enumerate(("all", *metrics.POPULATIONS)):
-                lift = modulated_[:, column] - original[:, column]
-                if np.isfinite(lift).all():
-                    interval[name] = [float(end) for end in np.percentile(lift, (2.5, 97.5))]
+            file = Path(trainer.default_root_dir) / BOOTSTRAP_FILE
+            write_whole(file, partial(np.savez_compressed, original=original, modulated=modulated_))
+            interval = {name: list(ends) for name, ends in metrics.lift_intervals(*replicates).items()}
         self._interval = trainer.strategy.broadcast(interval)
-        return {
-            f"relational/{'' if name == 'all' else f'{name}/'}pearson_lift_{end}": value
-            for name, ends in self._interval.items()
-            for end, value in zip(("low", "high"), ends, strict=True)
-        }
+        return {f"relational/{key}": value for key, value in metrics.interval_figures(self._interval).items()}
 
     def _baseline_figures(self) -> dict[str, float]:
         return {
@@ -227,10 +221,3 @@ class RelationalAlignment(L.Callback):
 
 class _CutShortError(Exception):
     """Ends work that nobody will wait for."""
-
-
-def _save(file: Path, original: np.ndarray[Any, Any], modulated: np.ndarray[Any, Any]) -> None:
-    """All of it, or nothing."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, original=original, modulated=modulated)
-    write_whole(file, buffer.getvalue())

@@ -1,5 +1,6 @@
-"""Files that are whole or not there, and one line where a disk will not take them."""
+"""Files that are whole or not there, the user's cache, and one line where a disk cannot store a file."""
 
+from modulant.storage.cache import cache_arrays, cache_folder
 from modulant.storage.files import (
     StorageError,
     append_line,
@@ -15,6 +16,8 @@ from modulant.storage.files import (
 __all__ = [
     "StorageError",
     "append_line",
+    "cache_arrays",
+    "cache_folder",
     "disk_error",
     "replace_durably",
     "sha256_of",

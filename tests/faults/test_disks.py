@@ -153,7 +153,7 @@ def test_a_cache_that_keeps_nothing(disk: Disk, wordnet: str, state: str, tally:
     kind = "cache full, read-only or damaged"
     tally.tried(kind, note="the same answer without it, one line for each cache")
     program = (
-        "import sys; from lexicon import Lexicon; import numpy as np; "
+        "import sys; from modulant.lexicon import Lexicon; import numpy as np; "
         "print(int(Lexicon.load(sys.argv[1]).taxonomy.path_distances(np.arange(20)).sum()))"
     )
     environment = os.environ | {"MODULANT_CACHE": str(disk.path), "NUMBA_CACHE_DIR": str(disk.path), "PYTHONPATH": "."}
