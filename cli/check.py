@@ -19,10 +19,10 @@ from datamodules.arguments import STANDARD_INPUT, check_vocabulary, piped_prompt
 from modulant.backbones.sizes import check_layers, read_sizes
 from modulant.settings import describe
 from modulators.arguments import (
+    GenerationSettings,
     check_alignment,
     check_cache,
     check_field,
-    check_generation,
     check_geometry_file,
     check_peft,
     check_steps,
@@ -160,7 +160,7 @@ def _check_cached_batches(merged: Merged) -> None:
 
 
 def _check_data(merged: Merged, subcommand: str) -> None:
-    data, talk = merged.values_at("data"), merged.values_at("talk")
+    data = merged.values_at("data")
     if "vocab_size" in data:
         check_vocabulary(data["tokenizer"], data["vocab_size"])
     if "prompts" in data:
@@ -168,7 +168,9 @@ def _check_data(merged: Merged, subcommand: str) -> None:
         if subcommand == "predict" and data["prompts"] == STANDARD_INPUT:
             piped_prompts()
     try:
-        check_generation([float(scale) for scale in talk["alpha_scales"]], float(talk["temperature"]), talk["samples"])
+        talk = merged.values_at("talk")
+        talk |= {"alpha_scales": [float(scale) for scale in talk["alpha_scales"]]}
+        GenerationSettings(**talk | {key: float(talk[key]) for key in ("temperature", "top_p")})
     except ValueError as error:
         raise ValueError(f"talk: {error}") from error
     if data.get("nltk_data") is not None:

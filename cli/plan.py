@@ -177,7 +177,7 @@ def _cache(module: FrozenT5, data: WordNetDataModule) -> dict[str, Any]:
     stream = getattr(torch, module.backbone_dtype)
     size = CacheSize.of(module.caching, module.layers[0], data.batch_shapes(), module.stream.d_model, stream)
     where = "on disk" if module.caching.where == "disk" else "in memory"
-    return {"bytes": size.bytes, "exact": size.exact, "told": size.told(where)}
+    return {"bytes": size.bytes, "exact": size.exact, "told": size.describe(where)}
 
 
 def _learned_bytes(module: FrozenT5) -> int:

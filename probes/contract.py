@@ -68,13 +68,14 @@ def _arguments(words: list[str]) -> dict[str, Any]:
 
 def _find(text: str) -> "type[Modulator]":
     from modulators import Modulator
-    from modulators.registry import known, named
+    from modulators.registry import registered_class, registered_names
 
     file, _, name = text.partition(":")
     if not file.endswith(".py"):
-        if text not in known():
-            raise ValueError(f"{text} is neither a Python file nor one of {', '.join(known())}{near(text, known())}")
-        return named(text)
+        if text not in registered_names():
+            names = registered_names()
+            raise ValueError(f"{text} is neither a Python file nor one of {', '.join(names)}{near(text, names)}")
+        return registered_class(text)
     module = _execute(Path(file))
     own = {
         key: kind

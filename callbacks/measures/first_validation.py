@@ -7,7 +7,7 @@ import torch
 
 from callbacks.interfaces import modulated
 from callbacks.logs import log_now
-from callbacks.stopping.interruption import leave_together, leaving
+from callbacks.stopping.interruption import stop_requested, stop_together
 
 
 class FirstValidation(L.Callback):
@@ -47,11 +47,11 @@ class FirstValidation(L.Callback):
         # A loader with workers draws their seed from the global generator; training must not depend on that.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for i, batch in enumerate(cast(Any, trainer.val_dataloaders)):
-                if i >= loop.max_batches[0] or leaving(trainer):
+                if i >= loop.max_batches[0] or stop_requested(trainer):
                     break
                 batch = trainer.precision_plugin.convert_input(batch)
                 trainer.strategy.validation_step(trainer.strategy.batch_to_device(batch), i)
-            leave_together(trainer)
+            stop_together(trainer)
             figures = {f"val/{name}": float(value) for name, value in quality.compute().items()}
         quality.reset()
         pl_module.train(was_training)

@@ -14,9 +14,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from callbacks.interfaces import modulated, population_source
-from callbacks.logs import log_at_validation_end, log_now, plain
+from callbacks.logs import finite_floats, log_at_validation_end, log_now
 from callbacks.measures.representations import encode_population, entry_representations, progress
-from callbacks.stopping.interruption import leave_together, leaving
+from callbacks.stopping.interruption import stop_requested, stop_together
 from modulant import metrics
 from modulant.settings import Interval, Seed, checked
 from modulant.storage import write_whole
@@ -170,7 +170,7 @@ class RelationalAlignment(L.Callback):
         # Reset here: states that were made in a validation's inference mode could not be written to outside of it.
         self._metric.reset()
         self._metric.update(points)
-        return plain(self._metric.compute()) | self._hierarchy(trainer, points)
+        return finite_floats(self._metric.compute()) | self._hierarchy(trainer, points)
 
     def _hierarchy(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:
         """Cosine along first-hypernym chains, and within lexicographer categories against the mean of all pairs."""
@@ -180,7 +180,7 @@ class RelationalAlignment(L.Callback):
         if len(points) > 1:
             clustering = metrics.category_clustering(points, torch.from_numpy(source.categories()[0]))
             figures |= {f"category/{key}": clustering[key] for key in ("within", "gap", "z")}
-        return plain(figures)
+        return finite_floats(figures)
 
     def _bound(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
         """The interval's ends, for the log. Every rank comes here; the first one works, and tells the others."""
@@ -194,7 +194,7 @@ class RelationalAlignment(L.Callback):
             with progress(trainer, metrics.bootstrap_steps(held_out), "bootstrap") as shown:
 
                 def advance() -> None:
-                    if leaving(trainer):
+                    if stop_requested(trainer):
                         raise _CutShortError
                     shown()
 
@@ -202,7 +202,7 @@ class RelationalAlignment(L.Callback):
                     replicates = metrics.bootstrap_pearson(
                         clouds, source.path_distances(), held_out, self.bootstrap, advance=advance
                     )
-        leave_together(trainer)
+        stop_together(trainer)
         if trainer.is_global_zero:
             original, modulated_ = replicates.numpy()
             file = Path(trainer.default_root_dir) / BOOTSTRAP_FILE

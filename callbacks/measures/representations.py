@@ -19,9 +19,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from callbacks.interfaces import Encode, PopulationSource, modulated, population_source
-from callbacks.stopping.interruption import leave_together, leaving
+from callbacks.stopping.interruption import stop_requested, stop_together
 from modulant.metrics import EntryRepresentations
-from modulators.training.processes import dealt
+from modulators.training.processes import shard_batches
 
 _BAR_AFTER = 3.0  # seconds
 
@@ -56,10 +56,10 @@ def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Enc
     source = population_source(trainer)
     device = module.device
     metric = EntryRepresentations(len(source.population), modulated(module).stream.d_model).to(device)
-    batches = dealt(source.population_batches(), trainer.global_rank, trainer.world_size)
+    batches = shard_batches(source.population_batches(), trainer.global_rank, trainer.world_size)
     with torch.no_grad(), evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
         for (rows, input_ids, attention_mask), counts in batches:
-            if leaving(trainer, together=True):
+            if stop_requested(trainer, together=True):
                 break
             attention_mask = attention_mask.to(device)
             with trainer.precision_plugin.forward_context():
@@ -67,7 +67,7 @@ def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Enc
             if counts:
                 metric.update(rows, hidden, attention_mask)
             advance()
-        leave_together(trainer)
+        stop_together(trainer)
         return metric.compute()
 
 

@@ -100,7 +100,7 @@ class RunReport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer, pl_module)
         for logger in _boards(trainer):
-            logger.lay_out(_experts(pl_module))
+            logger.add_layout(_experts(pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch
@@ -201,7 +201,7 @@ class RunReport(Callback):
         if self.figures:
             write_whole(folder / f"report{self._suffix}.html", of_folder(folder, report, metrics))
         for logger in _boards(trainer) if outcome == "finished" else ():  # else it is closed already
-            logger.show(folder, report["figures"], report["run"]["steps"])
+            logger.add_run_files(folder, report["figures"], report["run"]["steps"])
 
     def _report(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> dict[str, Any]:
         folder = Path(trainer.default_root_dir)

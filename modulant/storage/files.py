@@ -7,6 +7,7 @@ during a run must not come back half empty.
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -170,3 +171,9 @@ def append_line(path: Path, line: str) -> None:
             with contextlib.suppress(OSError):
                 os.truncate(path, size)
             raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's contents, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

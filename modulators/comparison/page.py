@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from modulators.comparison.generation import Answer, Asked
+from modulators.comparison.generation import Answer, Comparison
 
 PLAIN_WIDTH = 100  # columns, without a terminal to ask
 
@@ -34,7 +34,7 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
-def show(answers: Iterable[Asked], screen: Console, heading: bool = True) -> None:
+def show(answers: Iterable[Comparison], screen: Console, heading: bool = True) -> None:
     """Print answers, those to one prompt together; below the prompt as a heading, unless the user has just typed it."""
     with screen.capture() as captured:
         _print(answers, screen, heading)
@@ -45,7 +45,7 @@ def show(answers: Iterable[Asked], screen: Console, heading: bool = True) -> Non
     screen.file.flush()
 
 
-def _print(answers: Iterable[Asked], screen: Console, heading: bool) -> None:
+def _print(answers: Iterable[Comparison], screen: Console, heading: bool) -> None:
     coloured = screen.color_system is not None
     before: str | None = None
     original: tuple[int, Answer] | None = None

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSeq2SeqLM
 
-from modulant.backbones.t5 import checkpoint_activations, freeze, stream_of
+from modulant.backbones.t5 import enable_activation_checkpointing, freeze, stream_of
 from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream
 
 Strategy = Literal["single", "ddp", "fsdp"]
@@ -171,7 +171,7 @@ def _of_backbone(config: Any, layers: Sequence[int], setting: Setting, checkpoin
         for layer in layers:
             model.encoder.block[layer].register_forward_pre_hook(lambda _, args: (asks(args[0]), *args[1:]))
         if checkpointed:
-            checkpoint_activations(model)
+            enable_activation_checkpointing(model)
             for block in [*model.encoder.block, *model.decoder.block]:
                 block.training = True
                 # what a block is computed again from is held by its checkpoint, which is no tensor that autograd saves

@@ -198,7 +198,7 @@ def goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
     capfd.readouterr()
     main()(["fit", "--resume", str(run), "--trainer.max_epochs", str(epochs)])
     told = capfd.readouterr().err.splitlines()
-    assert all("will be written again" in line for line in told), told
+    assert all("will be rewritten" in line for line in told), told
     assert json.loads((run / "report.json").read_text())["run"]["outcome"] == "finished"
     assert int(load_verified(newest_checkpoint(run))["global_step"]) == 6 * epochs
 

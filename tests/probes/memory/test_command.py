@@ -124,7 +124,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "t5-smal"], "did you mean t5-small?"),
         (["--model", "nonsense"], "known are mini, google-t5/t5-small, "),
         (["--model", "t5-small", "--devices", "2"], "--devices is 2: several need --strategy ddp or fsdp"),
-        (["--model", "t5-small", "--layers", "7"], "layer 7: the encoder has 6"),
+        (["--model", "t5-small", "--layers", "7"], "layer 7 does not exist; the encoder has 6 layers"),
         (["--model", "t5-small", "--batch-size", "0"], "'0' must be a whole number of at least 1"),
     ],
 )
