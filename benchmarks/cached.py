@@ -8,7 +8,6 @@ and without it, to the bit.
 """
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -20,9 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import Row, backbone, command, interleaved, milliseconds, ratio
+from benchmarks.harness import Row, backbone, interleaved, milliseconds, ratio
 from datamodules import WordNetDataModule
 from modulators import FieldModulator, LerpModulator, attach, stream_of
 from modulators.training.lower_cache import Caching, LowerCache
@@ -176,7 +173,3 @@ def counted(step: Step) -> int:
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

@@ -5,7 +5,6 @@ And of what surrounds a step: WordNet's size, and processes. Writes docs/figures
 
 import math
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import Ratio, Row, command, interleaved, milliseconds, ratio
+from benchmarks.harness import Ratio, Row, interleaved, milliseconds, ratio
 from benchmarks.ways import Way, drawn_batch, gflop, kept_bytes, modulated
 from modulators import FieldModulator, ResidualStream
 
@@ -301,7 +298,3 @@ def draw(curves: Sequence[Curve], path: Path) -> Path:
         axis.legend(frameon=False, fontsize=8, title="slope", title_fontsize=8, alignment="left")
     figure.suptitle("How cost grows (dashed: linear)", x=0.01, ha="left", fontsize=12)
     return save(figure, path)
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

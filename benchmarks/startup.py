@@ -15,9 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import Row, command, ratio
+from benchmarks.harness import Row, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 ASKED, ASKED_HELP = 1.5, 2.0
@@ -107,7 +105,3 @@ def _python(*words: str) -> str:
     if done.returncode:
         raise SystemExit(f"error: {' '.join(words[-6:])}: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

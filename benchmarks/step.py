@@ -4,20 +4,16 @@ Operations are counted beside seconds (`torch.utils.flop_counter`, matrix produc
 turns in one process on the same batch, and ratios are within a turn.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import cycle
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import SHAPES, Ratio, Row, backbone, command, interleaved, milliseconds, ratio
+from benchmarks.harness import SHAPES, Ratio, Row, backbone, interleaved, milliseconds, ratio
 from benchmarks.notebook import Notebook
 from benchmarks.ways import (
     MODULATORS,
@@ -247,7 +243,3 @@ def epoch_row(shape: str, model: Any, data: Any, chosen: set[int], turns: int) -
         "asked": f">= {EPOCHS_FASTER}",
         "parity": f"{'equal' if off <= TOLERANCE else 'differ'}: loss on a batch to {off:.0e}",
     }
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))
