@@ -14,7 +14,7 @@ import pytest
 import probe
 from probes.controls import command as controls
 from probes.controls.plan import Memory, Run, State, command, lock, runs_of, state_of
-from probes.controls.progress import position, remaining
+from probes.controls.progress import Display, position
 from probes.controls.runner import share
 from probes.controls.settings import APPLICABLE, OVERLAYS, Asked, Control, leaves, read
 
@@ -115,8 +115,8 @@ WRONG = [
     (["--config", "lerp.yaml", "--seed", "3"], "--seed is no option; did you mean --seeds?"),
     (["--config", "lerp.yaml", "--trainer.max_epochs"], "--trainer.max_epochs: a value is missing"),
     (["--config", "lerp.yaml", "shuffled"], "'shuffled' belongs to no option"),
-    (["--config", "lerp.yaml", "--jobs", "0"], "--jobs is 0; it must be an integer of at least 1"),
-    (["--config", "lerp.yaml", "--jobs", "many"], "--jobs is many; it must be an integer of at least 1"),
+    (["--config", "lerp.yaml", "--jobs", "0"], "--jobs: '0' must be an integer of at least 1"),
+    (["--config", "lerp.yaml", "--jobs", "many"], "--jobs: 'many' must be an integer of at least 1"),
 ]
 
 
@@ -233,35 +233,51 @@ def test_where_a_run_is(tmp_path: Path) -> None:
     assert position(tmp_path) == (9, 1001)
 
 
-def test_what_remains() -> None:
-    assert remaining([], [(5.0, 0.0)], 3, 1) is None
-    assert remaining([60.0], [], 4, 2) == pytest.approx(120.0)
-    assert remaining([], [(30.0, 0.5)], 1, 1) == pytest.approx(30.0 + 60.0)
+def test_what_remains(tmp_path: Path) -> None:
+    runs = [Run(Control(name), 0, tmp_path / name / "seed_0") for name in ("lerp", "lora", "ia3")]
+    resumed = runs[0].folder / "checkpoints" / "a.ckpt"  # half of its epochs are behind it
+    resumed.parent.mkdir(parents=True)
+    resumed.write_bytes(b"")
+    resumed.with_name("a.ckpt.sha256").write_text(hashlib.sha256(b"").hexdigest())
+    (runs[0].folder / "config.yaml").touch()
+    (runs[0].folder / "metrics.csv").write_text("step,epoch,a\n9,1,1\n")
+    display = Display(runs, 5, {"max_epochs": 2})
+    assert display.remaining(60.0) is None
+    display.started(runs[0])
+    display.ended(runs[0], True, "")
+    assert display.done == 3
+    assert display.remaining(60.0) == pytest.approx(240.0)  # half a run a minute, and two to do
+    display.started(runs[1])
+    runs[1].folder.mkdir(parents=True)
+    (runs[1].folder / "metrics.csv").write_text("step,epoch,a\n9,1,1\n")
+    display.look([runs[1]], False)
+    assert display.remaining(60.0) == pytest.approx(90.0)  # of which half is done, in the same minute
 
 
-def test_cores_and_devices_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_and_devices_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     cpu = {"accelerator": "auto", "devices": 1}
 
-    def dealt(jobs: int | None, runs: int, trainer: dict[str, Any]) -> tuple[int, str]:
-        machine = share(jobs, runs, trainer)
-        return machine.jobs, machine.slots[0]["OMP_NUM_THREADS"]
+    def threads(jobs: int | None, runs: int, trainer: dict[str, Any]) -> tuple[int, str]:
+        slots = share(jobs, runs, trainer)
+        return len(slots), slots[0]["OMP_NUM_THREADS"]
 
-    assert dealt(None, 20, cpu) == (8, "1")
-    assert dealt(None, 3, cpu) == (3, "2")
-    assert dealt(2, 20, cpu) == (2, "4")
-    assert dealt(None, 20, {"accelerator": "cpu", "devices": 2}) == (4, "1")  # two processes a run
+    def devices(jobs: int | None, runs: int, trainer: dict[str, Any]) -> list[str | None]:
+        return [slot.get("CUDA_VISIBLE_DEVICES") for slot in share(jobs, runs, trainer)]
+
+    assert threads(None, 20, cpu) == (8, "1")
+    assert threads(None, 3, cpu) == (3, "2")
+    assert threads(2, 20, cpu) == (2, "4")
+    assert threads(None, 20, {"accelerator": "cpu", "devices": 2}) == (4, "1")  # two processes a run
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert dealt(1, 20, cpu) == (1, "1")  # whoever sets it knows of other work
+    assert threads(1, 20, cpu) == (1, "1")  # whoever sets it knows of other work
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,3")
-    machine = share(None, 20, cpu)
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.slots] == ["0", "1", "3"]
-    assert "CUDA_VISIBLE_DEVICES" not in share(1, 1, {"accelerator": "cpu", "devices": 1}).slots[0]
-    machine = share(None, 20, {"accelerator": "cuda", "devices": 2})
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.slots] == ["0,1"]
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in share(6, 6, cpu).slots] == ["0", "1", "3"] * 2
+    assert devices(None, 20, cpu) == ["0", "1", "3"]
+    assert devices(1, 1, {"accelerator": "cpu", "devices": 1}) == [None]
+    assert devices(None, 20, {"accelerator": "cuda", "devices": 2}) == ["0,1"]
+    assert devices(6, 6, cpu) == ["0", "1", "3"] * 2
 
 
 def test_leaves_are_named_as_on_the_command_line() -> None:

@@ -51,7 +51,7 @@ def test_it_is_stopped_and_goes_on(tmp_path: Path, wordnet: str) -> None:
     assert process.returncode == 130
     assert "field seed 3: saved" in out
     assert err.startswith(
-        "interrupted; 0 of 2 runs are whole; go on with: python probe.py controls --config field.yaml"
+        "interrupted; 0 of 2 runs are done; resume with: python probe.py controls --config field.yaml"
     )
     assert "fixed_alpha" not in os.listdir(tmp_path / "out")
 
@@ -90,8 +90,8 @@ def test_a_run_that_fails_is_told(tmp_path: Path, wordnet: str) -> None:
     said = done(tmp_path, command)
     assert said.returncode == 1
     assert [line.split(" (")[0] for line in said.stderr.splitlines()] == [
-        "field seed 0 failed",
-        "fixed_alpha seed 0 failed",
+        "field seed 0: failed",
+        "fixed_alpha seed 0: failed",
     ]
     assert "layers" in said.stderr.splitlines()[0]
     assert "out/field/seed_0.log" in said.stderr
