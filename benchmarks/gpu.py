@@ -37,13 +37,13 @@ from benchmarks.ways import (
     drawn_batch,
     drawn_lengths,
     fine_tuned,
-    kept_bytes,
     modulated,
     modulated_module,
 )
 from modulant.metrics import RelationalAlignment
 from modulant.storage import write_whole
 from modulators.training.compiling import compiled
+from probes.memory.model import kept_of
 
 BUDGET = 450  # seconds for all of it
 FULL, FLOOR = "full fine-tuning", "nothing at all layers"
@@ -268,7 +268,7 @@ def memory(now: Setting) -> list[Row]:
         learned = sum(p.numel() * p.element_size() for p in way.modulator.parameters())
         weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
         tensors = [*model.parameters(), *model.buffers(), *way.modulator.parameters(), *way.modulator.buffers()]
-        kept = kept_bytes(partial(way.loss, batch), tensors)
+        kept = kept_of(partial(way.loss, batch), tensors).stays
         way.step(batch)
         torch.cuda.reset_peak_memory_stats()
         way.step(batch)

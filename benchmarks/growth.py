@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
 from benchmarks.harness import Ratio, Row, interleaved, milliseconds, ratio
-from benchmarks.ways import Way, drawn_batch, gflop, kept_bytes, modulated
+from benchmarks.ways import Way, drawn_batch, gflop, modulated
 from modulators import FieldModulator, ResidualStream
+from probes.memory.model import kept_of
 
 ABOUT = """\
 One size grows, the others stay: 16 definitions of 32 tokens, width 256, 4 encoder blocks (the decoder keeps 2), the \
@@ -129,7 +130,7 @@ def step_curves(size: str, points: Sequence[int], turns: int) -> list[Curve]:
             ))  # fmt: skip
             calls[str(point)] = partial(way.step, batch)
             gflops = gflop(way, batch)
-            stays = kept_bytes(partial(way.loss, batch), way.model.parameters())
+            stays = kept_of(partial(way.loss, batch), way.model.parameters()).stays
         counted.append(gflops)
         kept.append(float(stays))
     seconds = interleaved(calls, turns)
@@ -167,7 +168,7 @@ def field_alone(n_experts: int) -> tuple[Callable[[], object], float, int]:
 
     with FlopCounterMode(display=False) as counter:
         call()
-    kept = kept_bytes(lambda: modulator(residual, 0), [*modulator.parameters(), *modulator.buffers(), residual])
+    kept = kept_of(lambda: modulator(residual, 0), [*modulator.parameters(), *modulator.buffers(), residual]).stays
     return call, counter.get_total_flops() / 1e9, kept
 
 

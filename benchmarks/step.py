@@ -23,7 +23,6 @@ from benchmarks.ways import (
     fine_tuned,
     forward_only,
     gflop,
-    kept_bytes,
     lora,
     modulated,
     n_trained,
@@ -31,6 +30,7 @@ from benchmarks.ways import (
     wordnet_batches,
 )
 from modulators import FieldModulator, attach, stream_of
+from probes.memory.model import kept_of
 
 ABOUT = """\
 Every way trains the same frozen or free model on the same batches of 32 definitions, dropout off, AdamW included; \
@@ -101,7 +101,7 @@ def step_rows(shape: str, model: Any, batches: list[Batch], turns: int) -> list[
     middle = batches[len(batches) // 2]
     parity = same_base(ways, middle)
     counted = {name: gflop(way, middle) for name, way in ways.items()}
-    kept = {name: kept_bytes(partial(way.loss, middle), way.model.parameters()) for name, way in ways.items()}
+    kept = {name: kept_of(partial(way.loss, middle), way.model.parameters()).stays for name, way in ways.items()}
     alone = {
         f"{name} alone": alone_of(ways[f"{name} at all layers"].model, kind, batches)
         for name, kind in MODULATORS.items()
