@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu_profile import profiled
-from benchmarks.harness import SIZES, Row, backbone, differing, interleaved, milliseconds, ratio, table
+from benchmarks.harness import Row, backbone, differing, interleaved, milliseconds, ratio, table
 from benchmarks.ways import (
     MODULATORS,
     Batch,
@@ -333,7 +333,6 @@ class Part:
         self.name = self.measure.__name__
 
 
-ALL = ("mini", *SIZES)
 PARTS = (
     Part(steps, ("mini", "T5-small", "T5-base"), 45),
     Part(launches, ("mini", "T5-small"), 30),

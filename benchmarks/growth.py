@@ -43,7 +43,6 @@ AXES: dict[str, tuple[int, ...]] = {
     "experts": (1, 2, 3, 4, 6),
 }
 SAYS = {"batch": "examples", "length": "tokens", "layers": "blocks", "width": "dimensions", "experts": "simplices"}
-MEASURES = ("seconds", "GFLOP", "kept memory")
 _NEAR = 0.05  # a slope this near to 1 is called linear
 POPULATION_WIDTH, SAMPLE = 128, 1_000_000
 
