@@ -1,7 +1,7 @@
-# What a person, or a CI, does with this project. `make` alone lists it.
+# The commands of this project, for people and CI. `make` alone lists them.
 #
-# Everything lives in .venv/ of this checkout. The stamp in it is younger than pyproject.toml, constraints.txt and
-# requirements.lock exactly when the environment is up to date, so `make setup` costs nothing when there is nothing to do.
+# Everything is installed into .venv/ of this checkout. Its stamp is newer than pyproject.toml, constraints.txt and
+# requirements.lock exactly when the environment is up to date; then `make setup` does nothing.
 
 PYTHON ?= python3
 CONFIG ?= field.yaml
@@ -10,14 +10,14 @@ ARGS   ?=
 VENV := .venv
 PY   := $(VENV)/bin/python
 PIP  := $(PY) -m pip install --quiet --disable-pip-version-check
-# Every test takes one thread: a process a core, each taking from the others what they have not begun.
+# Every test uses one thread: one process a core, which take over tests that others have not begun.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 8 --dist worksteal
-# First what has hashes to be checked, without asking anybody what it needs; then torch, whose builds have different
-# ones, and the project. The second call moves nothing of the first: both have the versions of constraints.txt. It builds
-# with the setuptools of the first, so that nothing but torch is taken on trust.
+# First the packages with hashes, without resolving their requirements; then torch, whose builds have different hashes,
+# and the project. The second call changes nothing of the first: both use the versions of constraints.txt. It builds with
+# the setuptools of the first, so that only torch is installed unchecked.
 LOCKED  := $(PIP) --require-hashes --no-deps --requirement requirements.lock
 INSTALL := $(PIP) --constraint constraints.txt --no-build-isolation --editable
-# What only maintains the project; never in .venv/.
+# Tools that only maintain the project, outside .venv/.
 TOOLS   := .venv-tools
 
 .DEFAULT_GOAL := help
@@ -52,11 +52,11 @@ test-slow: setup  ## the slow tests alone
 	@echo "== pytest (slow)"
 	@$(PY) -m pytest -m slow $(ARGS)
 
-test-faults: setup  ## the whole fault suite, most of an hour: kills, signals, full disks …; ends with a table
+test-faults: setup  ## the whole fault suite, most of an hour: kills, signals, full disks …; prints a table
 	@echo "== pytest (faults)"
 	@FAULTS=all $(PY) -m pytest tests/faults --timeout 1800 $(ARGS)
 
-bench: setup  ## every benchmark, into docs/benchmarks.md (ARGS=--quick for a look)
+bench: setup  ## every benchmark, into docs/benchmarks.md (ARGS=--quick: small shapes, no page)
 	@$(PY) -m benchmarks $(ARGS)
 
 lint: setup  ## ruff, mypy and the import contracts
@@ -69,17 +69,17 @@ lint: setup  ## ruff, mypy and the import contracts
 	@echo "== lint-imports"
 	@PYTHONPATH=. $(PY) -c 'from importlinter.cli import lint_imports_command as main; main(["--no-logo"])'
 
-format: setup  ## rewrite the code in ruff's format, and mend what ruff can
+format: setup  ## format the code and apply ruff's fixes
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-docs: $(VENV)/.stamp-docs  ## build the pages into site/
+docs: $(VENV)/.stamp-docs  ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 lock: setup $(TOOLS)/.stamp  ## write requirements.lock again, from constraints.txt
 	@$(PY) scripts/lock.py $(TOOLS)/bin/uv
 
-audit: $(TOOLS)/.stamp  ## ask what is known against the pinned packages
+audit: $(TOOLS)/.stamp  ## check the pinned packages for known vulnerabilities
 	@$(TOOLS)/bin/python scripts/audit.py $(TOOLS)/bin/pip-audit
 
 $(TOOLS)/.stamp: Makefile

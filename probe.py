@@ -48,19 +48,19 @@ examples:
 exit codes:
   0    done
   1    a run or a measurement failed
-  2    a command line that is wrong, told in one line on standard error
+  2    an error in the command line, one line on standard error
   130  ended by Ctrl-C"""
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises what is wrong instead of printing it under a page of usage."""
+    """Raises an error instead of printing it under a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 2 for one that is wrong, told in one line, else the probe's own."""
+    """Run a command line and return its exit code: 2 for an error in it, else the probe's own."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:<12} {what}" for name, what in PROBES.items())
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     name = words[0] if words else ""
     if name not in PROBES:
-        said = f"{name!r} is no probe" if name else "a probe is missing"
+        said = f"{name!r} is not a probe" if name else "a probe is missing"
         near = difflib.get_close_matches(name, PROBES, n=1)
         raise ValueError(f"{said}; it must be one of {', '.join(PROBES)}{f'; did you mean {near[0]}?' if near else ''}")
     folder = (Path(__file__).resolve().parent / "probes" / name).is_dir()
@@ -98,7 +98,7 @@ def _run(words: list[str]) -> int:
     elif rest:
         known = [option for action in parser._actions for option in action.option_strings]
         near = difflib.get_close_matches(rest[0].partition("=")[0], known, n=1)
-        raise ValueError(f"{rest[0]!r} is no option{f'; did you mean {near[0]}?' if near else ''}")
+        raise ValueError(f"{rest[0]!r} is not an option{f'; did you mean {near[0]}?' if near else ''}")
     return int(module.main(args))
 
 

@@ -6,7 +6,7 @@
     python train.py fit --resume runs/mine
     python train.py validate --resume runs/mine
 
-Nothing heavy is imported before the command line has been read: what is wrong with it is said at once.
+Nothing heavy is imported before the command line has been checked, so that an error in it is reported at once.
 """
 
 import os
@@ -18,14 +18,14 @@ from pathlib import Path
 
 from callbacks.stopping.signals import Signals, Stopped, exit_code, lost_another, word
 from cli import slurm
-from cli.arguments import read_command
-from cli.checks import check
+from cli.check import check
+from cli.command import read_command
 from cli.folder import is_child
-from cli.help import say, wanted
+from cli.help import say, version, wanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command line; what goes wrong is one line on stderr and a non-zero exit (``--debug``: a traceback).
+    """Run a command line; an error is one line on stderr and a non-zero exit (``--debug``: a traceback).
 
     Raises:
         SystemExit: the command line is wrong, or the run has failed or was interrupted.
@@ -35,11 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if (page := wanted(words)) is not None:
         say(page)
         return
+    if words == ["--version"]:
+        say(f"modulant {version()}")
+        return
     if words[:1] == ["--completion"]:
         _print_completion(words[1:])
         return
     before = sys.argv
-    # What Lightning starts for further devices, and what the report quotes, is this command line.
+    # Lightning runs this command line again for further devices, and the report quotes it.
     sys.argv = [str(Path(__file__).resolve()), *typed]
     try:
         launched = "TORCHELASTIC_RUN_ID" in os.environ
@@ -47,18 +50,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             _run(words)
     except (Stopped, KeyboardInterrupt) as stopped:
         number = stopped.number if isinstance(stopped, Stopped) else 2
-        _end_by_signal(number, "nothing was begun")
+        _end_by_signal(number, "nothing was started")
     except SystemExit as exit_:
         if (signaled := getattr(exit_, "number", None)) is not None:
-            _end_by_signal(signaled, _go_on(exit_))
+            _end_by_signal(signaled, _resume_line(exit_))
         raise
     except Exception as error:
         if len(words) != len(typed):
             raise
         if (rank := int(os.environ.get("LOCAL_RANK", "0"))) > 0:
-            _leave_it_to_the_first_process()
-            _end(f"error in process {rank}: {_told(error)}", 1)
-        _end(f"error: {_told(error)}", 1)
+            _wait_for_the_first_process()
+            _end(f"error in process {rank}: {_message(error)}", 1)
+        _end(f"error: {_message(error)}", 1)
     finally:
         sys.argv = before
 
@@ -76,7 +79,7 @@ def _print_completion(words: list[str]) -> None:
 
 
 def _end_by_signal(number: int, what: str) -> None:
-    if is_child():  # whoever started it watches for other codes, and kills all on one
+    if is_child():  # the launcher kills all processes on any other code
         sys.exit(0)
     if _is_first():
         requeued = slurm.requeue() if slurm.asks(number) else ""
@@ -90,31 +93,31 @@ def _is_alone() -> bool:
 
 
 def _is_first() -> bool:
-    """Whether this is the process that speaks for all."""
+    """Whether this is the process that prints for all."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _run(words: list[str]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "--help" in words or "-h" in words:
-        from cli.run import run
+        from cli.run import help_all
 
-        run(None, [words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
+        help_all([words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
         return
-    command = slurm.gone_on_with(read_command(words))
-    check(command)
+    command = slurm.resumed(read_command(words))
+    config = check(command)
     if command.dry_run and not command.prints_config:
         from cli.look import look
 
-        look(command)
+        look(command, config)
         return
     from cli.run import run
 
-    run(command)
+    run(command, config)
 
 
-def _leave_it_to_the_first_process() -> None:
-    """What is wrong for all processes is said once: the others go when the first has ended, and else speak."""
+def _wait_for_the_first_process() -> None:
+    """Exit when the first process has ended, which has printed what is wrong for all; else return, to print it."""
     first = os.getppid()
     for _ in range(50):
         if os.getppid() != first:
@@ -122,15 +125,15 @@ def _leave_it_to_the_first_process() -> None:
         time.sleep(0.1)
 
 
-def _told(error: Exception) -> str:
-    """An error in one line; one that is no message to users with its kind and its place in the code."""
+def _message(error: Exception) -> str:
+    """An error in one line: its text where that is meant for users, else its type and its place in the code too."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     if lost_another(error):
         notes = getattr(error, "__notes__", [])
-        go_on = f"; go on with: {notes[0]}" if notes else ""
-        return f"another process of this run is gone, or its machine{go_on} (--debug shows the traceback)"
+        resume = f"; resume with: {notes[0]}" if notes else ""
+        return f"another process of this run is gone, or its machine{resume} (--debug shows the traceback)"
     if notes := getattr(error, "__notes__", []) if type(error).__name__ == "StorageError" else []:
-        text += f"; then go on with: {notes[0]}"
+        text += f"; then resume with: {notes[0]}"
     if isinstance(error, ValueError | OSError | ImportError) or type(error).__name__ == "MisconfigurationException":
         return text or type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
@@ -138,9 +141,9 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}{place}: {text or 'no message'} (--debug shows the traceback)"
 
 
-def _go_on(exit_: SystemExit) -> str:
+def _resume_line(exit_: SystemExit) -> str:
     notes = getattr(exit_, "__notes__", [])
-    return f"the run is saved, and goes on with: {notes[0]}" if notes else "nothing was saved"
+    return f"the run is saved; resume with: {notes[0]}" if notes else "nothing was saved"
 
 
 def _end(line: str, code: int) -> None:

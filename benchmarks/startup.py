@@ -29,7 +29,7 @@ _RUN = """
 import os, sys, time
 import train
 words = sys.argv[1:]
-from cli.arguments import read_command
+from cli.command import read_command
 read_command(words)
 import modulators.training.frozen as frozen
 plain = frozen.FrozenT5.forward

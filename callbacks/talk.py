@@ -5,15 +5,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.arguments import check_talk
 from callbacks.logs import announce
 from callbacks.stopping.signals import current
 from datamodules.arguments import STANDARD_INPUT, piped_prompts
+from modulant.settings import Interval, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, checked
 from modulant.storage import write_whole
 from modulators.comparison.conversation import Conversation
 from modulators.comparison.generation import Asked, Asking
@@ -28,29 +28,30 @@ class Talk(pl.Callback):
     folder is touched.
 
     Args:
-        alpha_scales: a row of answers for each: α is used times this. 0 is the original model, 1 what was trained.
-        temperature: 0 is greedy; above, answers are drawn, from a flatter distribution the higher it is.
-        top_p: of the drawn tokens, the smallest set whose probability reaches this.
-        max_new_tokens: of an answer at most.
-        samples: answers to each prompt, where they are drawn.
-        seed: of what is drawn: both models draw with the same random numbers.
-        next_tokens: show so many of the likeliest first tokens with their probabilities.
+        alpha_scales: answer at each of these times the trained alpha; [0, 0.5, 1, 2] is a sweep. 0 is the original
+            model.
+        temperature: 0 is greedy; above, answers are sampled, the more freely the higher.
+        top_p: of the sampled tokens, the smallest set whose probability reaches this.
+        max_new_tokens: longest answer, in tokens.
+        samples: answers to each prompt, where they are sampled.
+        seed: of the samples; both models sample with the same random numbers.
+        next_tokens: likeliest first tokens to show with their probabilities; 0: none.
 
     Raises:
         ValueError: a value out of its range.
     """
 
+    @checked
     def __init__(
         self,
-        alpha_scales: list[float] = [1.0],  # noqa: B006  # a literal, which the command line reads; never changed
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        max_new_tokens: int = 16,
-        samples: int = 1,
-        seed: int = 42,
-        next_tokens: int = 0,
+        alpha_scales: list[NonNegativeFloat] = [1.0],  # noqa: B006  # never changed
+        temperature: NonNegativeFloat = 0.0,
+        top_p: Annotated[float, Interval(exclusiveMinimum=0, maximum=1)] = 1.0,
+        max_new_tokens: PositiveInt = 16,
+        samples: PositiveInt = 1,
+        seed: Seed = 42,
+        next_tokens: NonNegativeInt = 0,
     ) -> None:
-        check_talk(alpha_scales, temperature, top_p, max_new_tokens, samples, seed, next_tokens)
         scales = tuple(map(float, alpha_scales))
         self.asking = Asking(scales, temperature, top_p, max_new_tokens, samples, seed, next_tokens)
         self._conversation = False

@@ -1,4 +1,4 @@
-"""The command line, in the order of its work: read it, help, find the run folder, check it key by key, build and run.
+"""The command line: read, checked and explained before anything heavy is imported, then run by LightningCLI.
 
-Everything here but `run` is read in a blink: whatever is wrong with a command is told before torch is imported.
+Only `run`, `look`, `plan` and `own_code` import torch.
 """

@@ -8,14 +8,12 @@ The words are written into the script, so that a press of Tab starts no Python. 
 and ``python probe.py …`` are completed too, unless Python has a completion already, which then stays.
 """
 
-import typing
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
 
-from cli.arguments import CONFIGS, SUBCOMMANDS
+from cli.command import SUBCOMMANDS
+from cli.configs import CONFIGS
 from cli.help import keys_of
-from cli.sections import SECTIONS, modulator_classes
-from cli.signatures import Signature, signature
+from cli.schema import Schema, load
 
 SHELLS = ("bash", "zsh", "fish")
 _OWN = (
@@ -43,7 +41,7 @@ def script(shell: str, probes: Sequence[str]) -> str:
         ValueError: another shell.
     """
     if shell not in SHELLS:
-        raise ValueError(f"--completion: {shell!r} is no shell that is known; it must be one of {', '.join(SHELLS)}")
+        raise ValueError(f"--completion: {shell!r} is not a known shell; it must be one of {', '.join(SHELLS)}")
     if shell == "fish":
         return _fish(probes)
     values = "\n".join(f"      {key}) words='{' '.join(words)}' ;;" for key, words in sorted(_values().items()))
@@ -70,33 +68,27 @@ def _options() -> list[str]:
 
 def _values() -> Mapping[str, list[str]]:
     """Option → the words that it may be, where these are few."""
+    schema = load()
+    places = {key: [own] for key, own in schema["properties"].items()}
+    model = schema["$defs"]["modulators.ModulatedT5"]["properties"]
+    places |= {f"model.{key}": [model[key]] for key in ("modulator", "geometry")}
     found: dict[str, list[str]] = {}
-    for key, path in {
-        "model": "modulators.ModulatedT5",
-        "model.geometry": "modulators.Geometry",
-        "data": "datamodules.WordNetDataModule",
-        "trainer": "lightning.pytorch.Trainer",
-        **SECTIONS,
-    }.items():
-        found |= _of_class(key, signature(path))
-    for kind in modulator_classes().values():
-        found |= _of_class("model.modulator", kind)
+    for place, options in places.items():
+        for option in (inner for own in options for inner in own.get("anyOf", [own])):
+            pointer = option.get("properties", {}).get("init_args", option).get("$ref", "")
+            arguments = schema["$defs"].get(pointer.rpartition("/")[2], option)
+            for name, own in arguments.get("properties", {}).items():
+                if words := list(dict.fromkeys(_words(own))):
+                    found.setdefault(f"--{place}.{name}", words)
     return found
 
 
-def _of_class(section: str, kind: Signature) -> dict[str, list[str]]:
-    named = {f"--{section}.{name}": list(_words(parameter.kind)) for name, parameter in kind.parameters.items()}
-    return {option: words for option, words in named.items() if words}
-
-
-def _words(kind: Any) -> Iterator[str]:
-    if kind is bool:
+def _words(schema: Schema) -> Iterator[str]:
+    if schema.get("type") == "boolean":
         yield from ("true", "false")
-    elif typing.get_origin(kind) is Literal:
-        yield from (str(value) for value in typing.get_args(kind))
-    elif typing.get_origin(kind) is not list:
-        for part in typing.get_args(kind):
-            yield from _words(part)
+    yield from (str(word) for word in schema.get("enum", ()) if isinstance(word, str))
+    for option in schema.get("anyOf", ()):
+        yield from _words(option)
 
 
 def _fish(probes: Sequence[str]) -> str:

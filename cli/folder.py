@@ -1,14 +1,14 @@
-"""The run folder: chosen early, claimed when the configuration has proved right, taken back when nothing came of it."""
+"""The run folder: chosen early, created once the configuration is valid, removed again if nothing is left in it."""
 
 import os
 import shutil
 from pathlib import Path
 
-from cli.arguments import Command
+from cli.command import Command
 
 RUNS = Path("runs")
-# Set for the processes that Lightning starts for further devices: they run the command line again. It holds the number
-# of the process that set it, so that it means nothing to anybody but its children.
+# Set for the processes that Lightning starts for further devices, which run the command line again. It begins with the
+# number of the process that set it, so that only its children use it.
 VARIABLE = "MODULANT_RUN"
 _LOGGERS = ("tensorboard", "tensorboard_validate", "tensorboard_test", "wandb")  # may be there before the first figure
 
@@ -31,7 +31,7 @@ class RunFolder:
             _check_holds_no_run(self.path)
 
     def claim(self) -> Path:
-        """Make the folder, or the next version of it, and tell processes that will be started from here.
+        """Create the folder, or its next version, and pass its path to the processes that are started from here.
 
         Raises:
             ValueError: it cannot be written.
@@ -43,7 +43,7 @@ class RunFolder:
                 self._make(self._named)
             elif (job := _launchers_job()) is not None:
                 self.path = self._family / f"version_{job}"
-                self.path.mkdir(parents=True, exist_ok=True)  # all of a job's processes come here at once
+                self.path.mkdir(parents=True, exist_ok=True)  # all of a job's processes do this at once
             else:
                 self._make_next_version()
             probe = self.path / f".writable-{os.getpid()}"
@@ -56,12 +56,12 @@ class RunFolder:
         return self.path
 
     def release(self) -> None:
-        """Tell no process any more."""
+        """Stop passing the path to new processes."""
         if os.environ.get(VARIABLE, "").startswith(f"{os.getpid()}:"):
             del os.environ[VARIABLE]
 
     def discard_if_empty(self) -> None:
-        """Remove what `claim` made, if nothing but configuration is in it."""
+        """Remove what `claim` created, if it holds nothing but configuration."""
         if self.path in self._created and self.path.is_dir():
             kept = (e for e in self.path.iterdir() if e.name not in _LOGGERS and not _is_config(e))
             if next(kept, None) is not None:
@@ -76,7 +76,7 @@ class RunFolder:
                 return
 
     def expected(self) -> Path:
-        """What `claim` would make now."""
+        """The folder that `claim` would create now."""
         return self.path if self._named or self._parent else self._next_version()
 
     def _next_version(self) -> Path:
@@ -89,7 +89,7 @@ class RunFolder:
             try:
                 self._make(self.path, must_be_new=True)
                 return
-            except FileExistsError:  # somebody else's, a moment ago
+            except FileExistsError:  # another run created it a moment ago
                 continue
 
     def _make(self, folder: Path, must_be_new: bool = False) -> None:
@@ -107,7 +107,7 @@ def _is_config(path: Path) -> bool:
 
 
 def _check_place(folder: Path) -> None:
-    """What can be said of a folder without making it."""
+    """Refuse a folder that cannot be created, without creating it."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise ValueError(f"--output: {folder} cannot be a folder, as {nearest} is a file; name one that can")
@@ -119,8 +119,8 @@ def _check_holds_no_run(folder: Path) -> None:
     held = sorted((folder / "checkpoints").glob("*.ckpt"))
     if held:
         raise ValueError(
-            f"--output: {folder} already holds checkpoints ({held[-1].name}); name another folder, or go on with it by "
-            f"--resume {folder}"
+            f"--output: {folder} already holds checkpoints ({held[-1].name}); name another folder, or resume that run "
+            f"with --resume {folder}"
         )
 
 
@@ -144,7 +144,7 @@ def _launchers_job() -> str | None:
     environment = os.environ
     if "TORCHELASTIC_RUN_ID" in environment and int(environment.get("WORLD_SIZE", "1")) > 1:
         if environment["TORCHELASTIC_RUN_ID"] == "none":
-            raise ValueError("--output: torchrun's processes cannot agree on a folder; name one, or give --rdzv-id")
+            raise ValueError("--output: torchrun's processes need one folder; name one, or give --rdzv-id")
         return environment["TORCHELASTIC_RUN_ID"]
     if "SLURM_PROCID" in environment and int(environment.get("SLURM_NTASKS", "1")) > 1:
         return f"{environment['SLURM_JOB_ID']}_{environment.get('SLURM_STEP_ID', '0')}"

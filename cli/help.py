@@ -1,17 +1,15 @@
-"""Help that is quick and says first what a user comes for.
-
-The keys and their meanings are those of configs/*.yaml, comments and all: what is written there once is shown here.
-"""
+"""Help pages that import nothing heavy: our own options first, then the keys of a configuration with their comments."""
 
 import os
 import re
 import sys
 from pathlib import Path
 
-from cli.arguments import CONFIGS, SUBCOMMANDS, configurations, find_config
+from cli.command import SUBCOMMANDS
+from cli.configs import CONFIGS, configurations, find_config
 
 _WHAT = {
-    "fit": "train a modulator, or go on with a training",
+    "fit": "train a modulator, or resume a training",
     "validate": "measure an untrained or a trained modulator on the held-out entries",
     "test": "the same under test/ keys",
     "predict": "ask prompts, of the original and of the modulated model",
@@ -20,12 +18,13 @@ _WHAT = {
 _OWN = """\
   --config FILE          a configuration; a bare name is looked up in configs/; of several, later ones win
   --output DIR           run folder; without it runs/<configuration>/version_<n>
-  --resume DIR           go on with the newest checkpoint of that run that verifies; options and overlays beside it win,
+  --resume DIR           resume that run from its newest checkpoint that verifies; options and overlays beside it win,
                          and a configuration that names a model replaces the run's
   --trust FILE           execute a Python file of yours and let configurations name its modulators; may be repeated
   --dry-run[=json]       check everything, say what would be done (parameters, steps, memory, folder), write nothing
   --print_config         print the whole configuration, which is a configuration again, and end
   --debug                show a traceback where something fails
+  --version              print the version
   --help, --help all     this page; every option there is, Lightning's too"""
 
 _OF_PREDICT = """\
@@ -35,8 +34,8 @@ _OF_PREDICT = """\
 EXIT_CODES = """\
 exit codes:
   0    done
-  1    an error, told in one line on standard error
-  75   saved after USR1 (SLURM), to be begun again
+  1    an error, one line on standard error
+  75   saved after USR1 (SLURM), to be resumed
   130  ended by Ctrl-C     143  by SIGTERM; a fit is saved before"""
 
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w.+]+):(?: +(?P<value>[^#\s][^#]*?))?(?: +# (?P<comment>.*))?$")
@@ -44,11 +43,22 @@ _TRANSPARENT = {"init_args"}
 
 
 def say(page: str) -> None:
-    """Print a page; whoever reads it through a pipe may have seen enough before its end."""
+    """Print a page; a reader at the other end of a pipe may close it before the end."""
     try:
         print(page, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
+
+
+def version() -> str:
+    """Of this package, as it is installed."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("modulant")
+    except PackageNotFoundError:
+        return "(a checkout, not installed)"
 
 
 def general() -> str:

@@ -1,18 +1,19 @@
-"""``--dry-run``: a command is built as it would be, but for what writes, and said instead of run."""
+"""``--dry-run``: build what a command configures, but nothing that writes, and describe it instead of running it."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from cli.arguments import Command
+from cli.command import Command
 from cli.folder import RunFolder
 from cli.plan import plan, told
-from cli.run import ModulantCLI, prepare
+from cli.run import ModulantCLI, parser_arguments, prepare
 
 
-def look(command: Command) -> None:
+def look(command: Command, config: Mapping[str, Any]) -> None:
     """Check a command as far as `run` would, and print what it would do; nothing is written.
 
     Raises:
@@ -20,7 +21,7 @@ def look(command: Command) -> None:
     """
     prepare(command.trusted)
     folder = RunFolder(command)
-    DryCLI.build(command.arguments(), command, folder)
+    DryCLI.build(parser_arguments(command, config), command, folder)
 
 
 class DryCLI(ModulantCLI):

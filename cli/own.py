@@ -1,19 +1,24 @@
-"""Files of a user's own that hold modulators, named by `--trust FILE`: read as text, to know what may be said of them.
+"""User-supplied files that hold modulators, named by `--trust FILE`: their constructors are read as text.
 
-`cli.own_code` executes them, once a command has passed all other checks.
+`cli.own_code` executes the files, once a command has passed all other checks.
 """
 
+import ast
 import hashlib
 import importlib.util
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
-from cli.signatures import Signature, concrete, read_also
+from modulant.settings import schema_of
 
+Schema = dict[str, Any]
 OWN = "own"  # the folder in a run that keeps a copy
 SUMS = "SHA256SUMS"
-LOADED: set[str] = set()  # names of modules that are a user's own, and may be made again by the next command
+LOADED: set[str] = set()  # names of user-supplied modules, which the next command may load again
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ def read(path: Path) -> OwnFile:
     """Read a file, and execute nothing of it.
 
     Raises:
-        ValueError: there is none, its name is none that can be imported, or is that of a module that is installed.
+        ValueError: there is none, its name is none that can be imported, or that of an installed module.
     """
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise ValueError(f"--trust: {path} must be a Python file whose name is a plain word, such as my_modulator.py")
@@ -50,24 +55,71 @@ def read(path: Path) -> OwnFile:
     return OwnFile(path, content)
 
 
-def modulators(files: Iterable[OwnFile]) -> dict[str, Signature]:
-    """Name in a configuration → modulator, of what files of a user's own define.
+def modulators(files: Iterable[OwnFile]) -> dict[str, Schema]:
+    """Name in a configuration → schema of the arguments, of modulators that user-supplied files define.
 
     Raises:
         ValueError: a file is no Python, or holds no modulator.
     """
-    found: dict[str, Signature] = {}
+    found: dict[str, Schema] = {}
     for file in files:
         try:
-            read_also(file.module, file.content.decode())
+            tree = ast.parse(file.content.decode())
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-            raise ValueError(f"--trust: {file.path}{line}: no Python ({getattr(error, 'msg', error)})") from error
-        own = concrete(file.module, "Modulator")
+            raise ValueError(f"--trust: {file.path}{line}: not Python ({getattr(error, 'msg', error)})") from error
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+        kinds = {"Modulator", "FieldModulator", "LerpModulator"}
+        own = {}
+        for node in classes:
+            if kinds & {_last_name(base) for base in node.bases}:
+                kinds.add(node.name)
+                own[f"{file.module}.{node.name}"] = _arguments(node)
         if not own:
             raise ValueError(f"--trust: {file.path} holds no subclass of modulators.Modulator")
         found |= own
     return found
+
+
+def _arguments(node: ast.ClassDef) -> Schema:
+    """Of a constructor, as far as it is written down: an annotation that is no plain type accepts anything."""
+    schema: Schema = {"type": "object", "additionalProperties": False, "properties": {}}
+    init = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+    if init is None:  # the arguments of a class that this one extends
+        return schema | {"additionalProperties": True}
+    positional = [*init.args.posonlyargs, *init.args.args]
+    without = [None] * (len(positional) - len(init.args.defaults))
+    pairs = [*zip(positional, [*without, *init.args.defaults], strict=True)][2:]  # without self and the stream
+    for argument, default in (*pairs, *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)):
+        own = _schema(argument.annotation)
+        with suppress(ValueError):
+            own |= {} if default is None else {"default": ast.literal_eval(default)}
+        if default is None:
+            schema.setdefault("x-required", []).append(argument.arg)
+        schema["properties"][argument.arg] = own
+    schema["additionalProperties"] = init.args.kwarg is not None
+    return schema
+
+
+def _schema(annotation: ast.expr | None) -> Schema:
+    match annotation:
+        case ast.Name(id="int" | "float" | "bool" | "str" as name):
+            return schema_of({"int": int, "float": float, "bool": bool, "str": str}[name])
+        case ast.Constant(value=None):
+            return schema_of(NoneType)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            options = [_schema(left), _schema(right)]
+            return {} if {} in options else {"anyOf": options}
+        case ast.Subscript(value=value, slice=inner) if _last_name(value) == "Literal":
+            return {"enum": [ast.literal_eval(part) for part in getattr(inner, "elts", [inner])]}
+        case ast.Subscript(value=value, slice=inner) if _last_name(value) in ("list", "Sequence"):
+            return {"type": "array", "items": _schema(inner)}
+    return {}
+
+
+def _last_name(node: ast.expr) -> str:
+    """``Modulator`` of ``modulators.Modulator``."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def kept_sha256(run: Path, name: str) -> str | None:
@@ -81,12 +133,13 @@ def kept_sha256(run: Path, name: str) -> str | None:
 
 def changes(files: Iterable[OwnFile], run: Path) -> list[str]:
     """One line for each file that is not what the run was trained with."""
-    told = []
+    changed = []
     for file in files:
         kept = kept_sha256(run, file.path.name)
         if kept is not None and kept != file.sha256:
-            told.append(f"{file.path} has changed since this run was trained (its copy: {run / OWN / file.path.name})")
-    return told
+            copy = run / OWN / file.path.name
+            changed.append(f"{file.path} has changed since this run was trained (its copy: {copy})")
+    return changed
 
 
 def hint(name: str, run: Path | None, trusted: Iterable[OwnFile]) -> str:
@@ -99,7 +152,7 @@ def hint(name: str, run: Path | None, trusted: Iterable[OwnFile]) -> str:
     if kept is not None and run is not None:
         copy = run / OWN / here.name
         same = here.is_file() and hashlib.sha256(here.read_bytes()).hexdigest() == kept
-        state = "which is the same as then" if same else f"changed since: then it was {copy}" if here.is_file() else ""
+        state = "unchanged since then" if same else f"changed since; its copy is {copy}" if here.is_file() else ""
         named = f"--trust {here}, {state}" if state else f"--trust {copy}"
-        return f"; the run was trained with a file of its own, which is executed only if you say so again: {named}"
+        return f"; the run was trained with a file of its own, which is executed only if you name it again: {named}"
     return f"; if you trust {here}, which lies here, add --trust {here}" if here.is_file() else ""

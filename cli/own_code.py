@@ -1,6 +1,6 @@
-"""Executes the files that a user trusts, as modules named by their stems, and keeps a copy with the run.
+"""Execute the files that a user trusts, as modules named by their stems, and keep a copy with the run.
 
-The bytes that are hashed, kept and executed are the same, whatever becomes of the file meanwhile.
+The same bytes are hashed, kept and executed, even if the file changes meanwhile.
 """
 
 import sys
@@ -15,10 +15,10 @@ from modulators import Modulator, register
 
 
 def load(file: OwnFile) -> None:
-    """Execute a file as a module, and make its modulators known.
+    """Execute a file as a module, and register its modulators.
 
     Raises:
-        ValueError: it raises something, told with its place.
+        ValueError: it raises an error; the message has its line.
     """
     module = types.ModuleType(file.module)
     module.__file__ = str(file.path.resolve())

@@ -1,9 +1,12 @@
-"""LightningCLI with this project's parts: the run folder, its logs, its checkpoints, its callbacks."""
+"""LightningCLI with this project's run folder, loggers, checkpoints and callbacks."""
 
+import json
 import logging
 import os
 import re
 import warnings
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +34,25 @@ from callbacks import (
 )
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
 from callbacks.reporting.environment import without_secret_values
-from cli import own, own_code, sections
-from cli.arguments import Command
+from cli import own, own_code, schema
+from cli.command import Command
 from cli.folder import RunFolder
 from cli.own import OwnFile
 from modulant.storage import storing_a_run, write_whole
 
 # Key in the configuration, and the callback that it configures.
 SECTIONS: dict[str, type[pl.Callback]] = {
-    key: getattr(callbacks, path.rpartition(".")[2]) for key, path in sections.SECTIONS.items()
+    key: getattr(callbacks, own["$ref"].rpartition(".")[2])
+    for key, own in schema.load()["properties"].items()
+    if "callbacks." in own.get("$ref", "")
 }
-# What belongs to a command and not to the configuration that is saved with the run.
+# Keys of one command, which are not saved with the run.
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
 
-# What is asked, and how, is new each time.
+# Prompts, and how they are asked, are new each time.
 _ASKED = ("data.prompts", "talk.")
 
-# Of the libraries' making, and nothing that a user could mend.
+# Warnings of the libraries that a user cannot act on.
 _NOISE = (
     r".*treespec, LeafSpec.*",
     r".*`IterableDataset` has `__len__` defined.*",
@@ -63,35 +68,53 @@ _NOISE = (
 
 
 def prepare(trusted: tuple[OwnFile, ...]) -> None:
-    """What the parser may import is settled, and the user's own files, where they are trusted, are executed."""
+    """Settle what the parser may import, and execute the user-supplied files that are trusted."""
     quiet()
     set_parsing_settings(
         import_path_denylist=["*"],
-        import_path_allowlist=sections.allowlist(own.modulators(trusted)),
+        import_path_allowlist=[*allowlist(), *own.modulators(trusted)],
         instantiate_subclass_spec_in_any=False,
     )
     for file in trusted:
         own_code.load(file)
 
 
-def run(command: Command | None, help_arguments: list[str] | None = None) -> None:
-    """Check a command, build what it configures, run it.
+def allowlist() -> list[str]:
+    """Every name that the parser may import: of each class in the schema, where it is exported and where defined."""
+    names = set(schema.load()["$defs"])
+    for path in tuple(names):
+        package, _, name = path.rpartition(".")
+        kind = getattr(import_module(package), name)
+        names.add(f"{kind.__module__}.{kind.__qualname__}")
+    return sorted(names)
+
+
+def help_all(arguments: list[str]) -> None:
+    """Print the parser's own page, with every option there is."""
+    prepare(())
+    ModulantCLI.build(arguments, None, None)
+
+
+def parser_arguments(command: Command, config: Mapping[str, Any]) -> list[str]:
+    """What the parser is given: one configuration, in which everything is merged."""
+    return [command.subcommand, f"--config={json.dumps(config, ensure_ascii=False)}", *command.prints_config]
+
+
+def run(command: Command, config: Mapping[str, Any]) -> None:
+    """Build what a checked command configures, and run it.
 
     Args:
-        command: None where only the parser's own help is asked for.
-        help_arguments: the command line for that.
+        command: what was typed.
+        config: what `cli.check.check` has merged.
 
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    prepare(command.trusted if command is not None else ())
-    if command is None:
-        ModulantCLI.build(help_arguments or ["--help"], None, None)
-        return
+    prepare(command.trusted)
     folder = RunFolder(command)
     try:
         with quiet_writers(), storing_a_run(folder.path):
-            ModulantCLI.build(command.arguments(), command, folder)
+            ModulantCLI.build(parser_arguments(command, config), command, folder)
     except BaseException as error:
         folder.discard_if_empty()
         if command.subcommand == "fit" and any((folder.path / "checkpoints").glob("*.ckpt")):
@@ -102,7 +125,7 @@ def run(command: Command | None, help_arguments: list[str] | None = None) -> Non
 
 
 def quiet() -> None:
-    """Leaves out what the libraries say and a user cannot use: the console says what a run does."""
+    """Silence warnings of the libraries that a user cannot act on."""
     for message in _NOISE:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -110,7 +133,7 @@ def quiet() -> None:
 
 
 class Parser(LightningArgumentParser):
-    """Raises what is wrong instead of printing it with a page of usage."""
+    """Raises an error instead of printing it with a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         raise ValueError(one_line(message)) from ex
@@ -130,13 +153,13 @@ def one_line(message: str) -> str:
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run folder when the run begins, when all else has proved right."""
+    """Writes the whole configuration into the run folder when the run begins."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Nothing yet: a checkpoint that does not fit must not leave its configuration behind."""
+        """Write nothing yet: a checkpoint that does not fit must leave no configuration behind."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer, pl_module, "config.yaml")
@@ -210,20 +233,20 @@ class ModulantCLI(LightningCLI):
             parser_class=Parser,
             trainer_defaults={
                 "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,  # the DataModules deal their batches themselves
-                "enable_model_summary": False,  # the console says what is trained
+                "use_distributed_sampler": False,  # the DataModules shard their batches themselves
+                "enable_model_summary": False,  # the console prints what is trained
             },
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--output", type=str | None, default=None, help="Run folder.")
-        parser.add_argument("--resume", type=str | None, default=None, help="Run folder to go on with.")
+        parser.add_argument("--resume", type=str | None, default=None, help="Run folder to resume.")
         for key, callback in SECTIONS.items():
             parser.add_lightning_class_args(callback, key)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Only the one that was typed: a parser for each of the others would take a third of a second."""
+        """Only the one that was typed: each other parser would take a third of a second."""
         known = LightningCLI.subcommands()
         command = ModulantCLI.command
         return known if command is None else {command.subcommand: known[command.subcommand]}
@@ -237,7 +260,7 @@ class ModulantCLI(LightningCLI):
         return parser
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: a checkpoint's hyper-parameters never win over the configuration."""
+        """Do nothing: a checkpoint's hyper-parameters never win over the configuration."""
 
     def before_instantiate_classes(self) -> None:
         assert self.command is not None
@@ -257,10 +280,10 @@ class ModulantCLI(LightningCLI):
             except FileNotFoundError as error:
                 raise ValueError(f"--resume: {error}") from error
             if (resume / "config.yaml").is_file():
-                self._tell_changes(resume / "config.yaml", Path(config.ckpt_path))
+                self._print_changes(resume / "config.yaml", Path(config.ckpt_path))
 
-    def _tell_changes(self, saved: Path, checkpoint: Path) -> None:
-        """One line: where a resumed run goes on, and what is not as it was."""
+    def _print_changes(self, saved: Path, checkpoint: Path) -> None:
+        """One line: the checkpoint that a run resumes from, and the settings that have changed."""
         now = yaml.safe_load(saved_form(self._parser(self.subcommand), self.config[self.subcommand]))
         before = leaves(yaml.safe_load(saved.read_text(encoding="utf-8")))
         before = {key: value for key, value in before.items() if not key.startswith(_ASKED)}
@@ -274,7 +297,7 @@ class ModulantCLI(LightningCLI):
             assert self.command.resume is not None
             for line in own.changes(self.command.trusted, self.command.resume):
                 print(line, flush=True)
-            print(f"going on from {checkpoint}" + (f"; changed: {', '.join(changed)}" if changed else ""), flush=True)
+            print(f"resuming from {checkpoint}" + (f"; changed: {', '.join(changed)}" if changed else ""), flush=True)
 
     def instantiate_classes(self) -> None:
         try:
@@ -348,7 +371,7 @@ def _yaml(value: Any) -> str:
 
 
 def _innermost(error: ValueError) -> BaseException:
-    """What a class said of its arguments: the parser wraps it into what else the value could have been."""
+    """The error of a class's constructor, out of the parser's error about every type that the value is not."""
     inner: BaseException = error
     while str(inner).startswith("Does not validate against any of the") and inner.__cause__ is not None:
         inner = inner.__cause__

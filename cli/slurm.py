@@ -1,4 +1,4 @@
-"""Runs that SLURM ends before they are done: put back into the queue, and gone on with when they come round again."""
+"""Runs that SLURM ends before they are done: requeued, and resumed when SLURM starts them again."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import signal
 import subprocess
 from dataclasses import replace
 
-from cli.arguments import Command
+from cli.command import Command
 
 
 def asks(number: int) -> bool:
@@ -30,8 +30,8 @@ def requeue() -> str:
     return f"; job {job} is back in the queue"
 
 
-def gone_on_with(command: Command) -> Command:
-    """In a job that SLURM has started again, a fit into a folder with checkpoints goes on with it."""
+def resumed(command: Command) -> Command:
+    """In a job that SLURM has restarted, resume a fit whose folder holds checkpoints."""
     again = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
     if not again or command.subcommand != "fit" or command.resume is not None or command.output is None:
         return command

@@ -1,11 +1,6 @@
-"""What the arguments of DataModules may be, known without torch, lightning and transformers.
-
-Each check is called by the constructor of the class that it is named after, and by the command line before anything
-heavy is imported. Its parameters are some of the constructor's, by name.
-"""
+"""The prompts that a user names, and the smallest vocabulary of a T5 tokenizer. Imports no torch."""
 
 import sys
-from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TextIO
@@ -18,46 +13,14 @@ SPECIAL = ("<pad>", "</s>", "<unk>")
 SMALLEST_VOCABULARY = SENTINELS + len(SPECIAL) + 1
 
 
-def check_corpus(batch_size: int, val_fraction: float, seed: int) -> None:
-    """What every DataModule asks."""
-    if batch_size < 1:
-        raise ValueError(f"data.batch_size must be at least 1, got {batch_size}")
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"data.val_fraction must lie between 0 and 1, got {val_fraction}")
-    if seed < 0:
-        raise ValueError(f"data.seed must not be negative, got {seed}")
+def check_vocabulary(tokenizer: str | None, vocab_size: int) -> None:
+    """Refuse a vocabulary that is too small for a T5 tokenizer that is to be trained.
 
-
-def check_wordnet(
-    batch_size: int,
-    val_fraction: float,
-    matching: str,
-    seed: int,
-    order_seed: int | None,
-    num_workers: int,
-    prompts: str | list[str] | None,
-    pad_to_multiple_of: int,
-) -> None:
-    check_corpus(batch_size, val_fraction, seed)
-    if matching not in ("single_token", "all"):
-        raise ValueError(f"data.matching is {matching!r}; it must be single_token or all")
-    if order_seed is not None and order_seed < 0:
-        raise ValueError(f"data.order_seed must not be negative, got {order_seed}")
-    if num_workers < 0:
-        raise ValueError(f"data.num_workers must not be negative, got {num_workers}")
-    if pad_to_multiple_of < 1:
-        raise ValueError(f"data.pad_to_multiple_of must be at least 1, which rounds nothing, got {pad_to_multiple_of}")
-    read_prompts(prompts)
-
-
-def check_gloss(
-    tokenizer: str | None, vocab_size: int, batch_size: int, pair_fraction: float, val_fraction: float, seed: int
-) -> None:
-    check_corpus(batch_size, val_fraction, seed)
-    if not 0 <= pair_fraction < 1:
-        raise ValueError(f"data.pair_fraction must be at least 0 and below 1, got {pair_fraction}")
+    Raises:
+        ValueError: it is.
+    """
     if tokenizer is None and vocab_size < SMALLEST_VOCABULARY:
-        raise ValueError(f"data.vocab_size must be at least {SMALLEST_VOCABULARY}, got {vocab_size}")
+        raise ValueError(f"data.vocab_size is {vocab_size}; it must be at least {SMALLEST_VOCABULARY}")
 
 
 def read_prompts(prompts: str | list[str] | None) -> list[str] | str | None:
@@ -113,7 +76,3 @@ def _piped(stream: TextIO) -> list[str]:
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-# Class → its check, for the command line.
-CHECKS: Mapping[str, Callable[..., None]] = {"GlossDataModule": check_gloss, "WordNetDataModule": check_wordnet}

@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 
-from datamodules.arguments import check_corpus
 from datamodules.position import BATCH_SIZE, EpochSampler, Position
 from modulant.corpus.entries import Corpus, Tokenizer
 from modulant.corpus.population import EvaluationBatch, Population
@@ -16,15 +15,10 @@ from modulant.lexicon import Entries, Lexicon, LexiconError
 
 
 class CorpusDataModule(pl.LightningDataModule, ABC):
-    """Owns the corpus and the position in it: ``state_dict()`` tells the epoch and how many of its batches are done.
-
-    Raises:
-        ValueError: an argument out of its range, by its key.
-    """
+    """Owns the corpus and the position in it: ``state_dict()`` tells the epoch and how many of its batches are done."""
 
     def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None) -> None:
         super().__init__()
-        check_corpus(batch_size, val_fraction, seed)
         self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
         self.order_seed = seed  # of each epoch's order
         self._corpus: Corpus | None = None

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.arguments import check_gloss
+from datamodules.arguments import check_vocabulary
 from datamodules.base import CorpusDataModule
 from datamodules.position import ResumableLoader
 from datamodules.span_corruption import corrupt, noise_mask
@@ -24,6 +24,7 @@ from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
 from modulant.corpus.population import MAX_SOURCE, MAX_TARGET, PREFIX
 from modulant.corpus.ragged import IntArray, Ragged, shared_batch, training_batch
 from modulant.lexicon import Lexicon
+from modulant.settings import HalfOpenUnitInterval, OpenUnitInterval, PositiveInt, Seed, checked
 
 # What a batch is made of: the texts' rows, and for spans the seeds of their masks. Pairs have no mask.
 _Recipe = tuple[IntArray, tuple[int, ...] | None]
@@ -33,29 +34,30 @@ class GlossDataModule(CorpusDataModule):
     """Span corruption of WordNet's glosses, mixed with definition → lemma pairs of synsets outside the task.
 
     Args:
-        tokenizer: folder or hub id of a T5 tokenizer; none trains a unigram one on WordNet's texts.
-        vocab_size: ids of a tokenizer trained here, special tokens and sentinels included.
-        batch_size: examples in a batch, per process: two processes with 128 learn what one with 256 does.
-        pair_fraction: share of the batches that are definition → lemma pairs.
-        val_fraction: share of the task's entries that are held out; their glosses are not trained on.
-        seed: of the split, the order and the masks. Use the same as in the task.
+        tokenizer: ``mini``, a folder or hub id; null trains a unigram tokenizer on WordNet.
+        vocab_size: of that tokenizer, special tokens and sentinels included.
+        batch_size: examples a process: two processes with 128 learn what one with 256 does.
+        pair_fraction: share of the batches that are definition -> lemma pairs, of synsets outside the task.
+        val_fraction: share of the task's entries that is held out; their glosses are not trained on.
+        seed: of the split, the order and the masks; use the task's.
         nltk_data: a folder with a WordNet to read instead of the bundled one.
 
     Raises:
         ValueError: an argument out of its range, by its key.
     """
 
+    @checked
     def __init__(
         self,
         tokenizer: str | None = None,
-        vocab_size: int = 16000,
-        batch_size: int = 256,
-        pair_fraction: float = 0.5,
-        val_fraction: float = 0.1,
-        seed: int = 42,
+        vocab_size: PositiveInt = 16000,
+        batch_size: PositiveInt = 256,
+        pair_fraction: HalfOpenUnitInterval = 0.5,
+        val_fraction: OpenUnitInterval = 0.1,
+        seed: Seed = 42,
         nltk_data: str | None = None,
     ) -> None:
-        check_gloss(tokenizer, vocab_size, batch_size, pair_fraction, val_fraction, seed)
+        check_vocabulary(tokenizer, vocab_size)
         super().__init__(batch_size, val_fraction, seed, nltk_data)
         self.tokenizer_name, self.vocab_size, self.pair_fraction = tokenizer, vocab_size, pair_fraction
 

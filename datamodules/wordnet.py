@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from datamodules.arguments import STANDARD_INPUT, check_wordnet, piped_prompts, read_prompts
+from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.position import ResumableLoader
 from modulant.backbones.tokenizers import load_tokenizer
@@ -17,6 +17,7 @@ from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
 from modulant.corpus.population import MAX_SOURCE, prefixed
 from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
 from modulant.lexicon.entries import Matching
+from modulant.settings import NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, checked
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 _MOST_TYPED = 100_000  # prompts, in one conversation
@@ -31,41 +32,38 @@ class WordNetDataModule(CorpusDataModule):
 
     Args:
         backbone: whose tokenizer to use; the command line fills it in from the model.
-        batch_size: examples in a batch, per process: two processes with 8 learn what one with 16 does.
-        val_fraction: share of the entries that are held out.
-        matching: ``single_token`` keeps lemmas that are one token, each token once; ``all`` every pair of WordNet.
+        batch_size: examples a process: two processes with 8 learn what one with 16 does.
+        val_fraction: share of the entries that is held out.
+        matching: ``single_token`` keeps lemmas of one token, each once; ``all`` keeps every pair of WordNet.
         seed: of the split and of each epoch's order.
-        order_seed: of each epoch's order alone, for runs over several seeds on one split; null takes ``seed``.
         num_workers: processes that assemble batches; assembling is cheap, so none is usually fastest.
-        prompts: what ``predict`` asks: a text file with a prompt a line, a list, or ``-``: the lines of standard input,
-            or what somebody types at a terminal. None asks the held-out definitions. A prompt is a definition; the
-            task's prefix is put before it where it lacks that.
+        prompts: for predict: a text file, a list, or ``-`` for standard input; null: held-out entries. A file has a
+            prompt a line; at a terminal ``-`` is a conversation. A prompt is a definition; the task's prefix is put
+            before it where it lacks that.
         nltk_data: a folder with a WordNet to read instead of the bundled one.
-        pad_to_multiple_of: what the lengths of a batch are rounded up to: fewer shapes, for whatever prepares itself
-            for each one (CUDA graphs, a static compiler), at the price of more padding.
-        regroup: draw which examples share a batch anew each epoch; false draws it once a run, and only the order of
-            the batches anew, which a cache of frozen layers needs. None: true, unless the command line finds that the
-            model asks for a cache.
+        order_seed: of each epoch's order alone, for several seeds on one split; null: seed.
+        pad_to_multiple_of: rounds a batch's lengths up: fewer shapes, for CUDA graphs, and more padding.
+        regroup: draw anew which examples share a batch; null: true, unless the model has a cache. Each epoch does so.
 
     Raises:
         ValueError: an argument out of its range, by its key.
     """
 
+    @checked
     def __init__(
         self,
         backbone: str | None = None,
-        batch_size: int = 32,
-        val_fraction: float = 0.1,
+        batch_size: PositiveInt = 32,
+        val_fraction: OpenUnitInterval = 0.1,
         matching: Matching = "single_token",
-        seed: int = 42,
-        num_workers: int = 0,
+        seed: Seed = 42,
+        num_workers: NonNegativeInt = 0,
         prompts: str | list[str] | None = None,
         nltk_data: str | None = None,
-        order_seed: int | None = None,
-        pad_to_multiple_of: int = 1,
+        order_seed: Seed | None = None,
+        pad_to_multiple_of: PositiveInt = 1,
         regroup: bool | None = None,
     ) -> None:
-        check_wordnet(batch_size, val_fraction, matching, seed, order_seed, num_workers, prompts, pad_to_multiple_of)
         super().__init__(batch_size, val_fraction, seed, nltk_data)
         if order_seed is not None:
             self.order_seed = order_seed

@@ -1,13 +1,13 @@
-"""What LERP's embeddings are made of before training: WordNet, or one of the controls that a lift must beat.
+"""Initialisation of LERP's embeddings before training: from WordNet, or from one of the controls that a lift must beat.
 
-WordNet's part goes: Wu–Palmer similarity of the anchors' synsets → leading eigenvectors → a point for each anchor →
+From WordNet: Wu–Palmer similarity of the anchors' synsets → leading eigenvectors → a point for each anchor →
 points for the other kept tokens from their nearest anchors → a rotation into the residual stream. The controls keep
 every step and every parameter, and take away one thing: which token has which point (shuffled), all of the taxonomy
 (random), all but the part of speech, or the points altogether (none).
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,10 @@ from modulant.geometry import (
     spectral_embedding,
 )
 from modulant.lexicon import Entries, Lexicon
-from modulators.arguments import MAX_ANCHORS, GeometryKind, check_alignment, check_geometry
+from modulant.settings import Interval, PositiveInt, Seed, checked
+from modulators.arguments import check_alignment
 
+MAX_ANCHORS = 20_000  # their similarities take its square times 4 bytes
 _SHARPNESS = 10.0  # of the softmax over the nearest anchors' cosines
 _SCALE = 0.1  # length of a projected point, relative to the mean length of the anchors' representations
 _WHOLE_BELOW = 512  # anchors up to which a full eigendecomposition is as quick as Lanczos
@@ -33,37 +35,37 @@ _WHOLE_BELOW = 512  # anchors up to which a full eigendecomposition is as quick 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a modulator's geometric embeddings are laid out before training.
+    """How a modulator's geometric embeddings are initialised before training.
 
     Attributes:
-        kind: ``wordnet``; or a control: ``shuffled`` (WordNet's points dealt to the wrong tokens), ``random`` (unit
-            vectors), ``part_of_speech`` (one point for each), ``none`` (zeros, and neither they nor the projection
-            learn).
-        anchors: ``all`` kept synsets, or those of ``training`` entries only: then nothing of the held-out synsets'
-            place in WordNet goes in.
-        n_anchors: a seeded sample of so many; null takes all.
-        n_neighbours: anchors that a kept token without an anchor averages.
-        unmatched: rows of tokens that are no lemma: ``zero``, or ``random``, N(0, 1) a component: √G times as long as
-            the others.
+        kind: ``wordnet``; or a control: ``shuffled``, ``random``, ``part_of_speech``, ``none``. Shuffled gives
+            WordNet's points to the wrong tokens, random takes unit vectors, part of speech one point for each, none
+            zeros, which do not learn.
+        anchors: synsets that it is made from: ``all``, or those of ``training`` entries alone. With the latter nothing
+            of the held-out synsets' place in WordNet goes in.
+        n_anchors: a seeded sample of so many of them; null: all.
+        n_neighbours: anchors that a lemma without an anchor averages.
+        unmatched: rows of tokens that are no lemma: ``zero`` or ``random``. Random is N(0, 1) a component, √G times as
+            long as the others.
         seed: of the sample, the shuffling and the random rows.
 
     Raises:
         ValueError: a value out of its range, by its key.
     """
 
-    kind: GeometryKind = "wordnet"
+    kind: Literal["wordnet", "shuffled", "random", "part_of_speech", "none"] = "wordnet"
     anchors: Literal["all", "training"] = "all"
-    n_anchors: int | None = None
-    n_neighbours: int = 10
+    n_anchors: Annotated[int, Interval(minimum=2, maximum=MAX_ANCHORS)] | None = None
+    n_neighbours: PositiveInt = 10
     unmatched: Literal["zero", "random"] = "zero"
-    seed: int = 42
+    seed: Seed = 42
 
-    def __post_init__(self) -> None:
-        check_geometry(self.kind, self.anchors, self.n_anchors, self.n_neighbours, self.unmatched, self.seed)
+    @checked
+    def __post_init__(self) -> None: ...
 
 
-class Words(NamedTuple):
-    """What the layout must know of the data.
+class LexicalData(NamedTuple):
+    """What the initialisation takes from the data.
 
     Attributes:
         lexicon: WordNet.
@@ -82,17 +84,17 @@ class Words(NamedTuple):
     representations: Tensor
 
 
-def words_of(
+def lexical_data(
     entries: Entries, synsets: npt.NDArray[np.int64], held_out: npt.NDArray[np.bool_], representations: Tensor
-) -> Words:
-    """From a DataModule's entries and population; where entries repeat a token, its first one counts."""
+) -> LexicalData:
+    """Lexical data of a DataModule's entries and population; of entries that repeat a token the first one counts."""
     kept = np.flatnonzero(entries.token >= 0)
     tokens, first = np.unique(entries.token[kept], return_index=True)
-    return Words(entries.lexicon, tokens, entries.synset[kept[first]], synsets, held_out, representations)
+    return LexicalData(entries.lexicon, tokens, entries.synset[kept[first]], synsets, held_out, representations)
 
 
-class Layout(NamedTuple):
-    """Rows (V, G) and projection (D, G) for a modulator, and where they come from."""
+class InitialGeometry(NamedTuple):
+    """Embeddings (V, G) and projection (D, G) of a modulator before training, and their provenance."""
 
     rows: Tensor
     projection: Tensor
@@ -109,15 +111,15 @@ class TakesGeometry(Protocol):
     def freeze_geometry(self) -> None: ...
 
 
-def lay_out(geometry: Geometry, words: Words, static: Tensor, n_dims: int) -> Layout:
-    r"""The embeddings and the projection of a modulator, as `geometry` asks.
+def initial_geometry(geometry: Geometry, words: LexicalData, static: Tensor, n_dims: int) -> InitialGeometry:
+    r"""Embeddings and projection of a modulator before training, as `geometry` specifies.
 
     With anchors' points `geo` (A, G), their centred representations' leading axes `PCA` (G, D), and `enc` (A, G) the
     coordinates along those, rows of length 1, both sides centred: R = argmin ‖geo·R − enc‖ over rotations, and
     W = (R·PCA)ᵀ · 0.1 · mean‖representation‖.
 
     Args:
-        geometry: what to lay out.
+        geometry: the specification.
         words: tokens, synsets and their representations.
         static: (V, D), the backbone's input embeddings.
         n_dims: G.
@@ -157,10 +159,10 @@ def lay_out(geometry: Geometry, words: Words, static: Tensor, n_dims: int) -> La
         **made,
         "alignment_cosine": aligned,
     }
-    return Layout(rows, projection, provenance)
+    return InitialGeometry(rows, projection, provenance)
 
 
-def _anchors(geometry: Geometry, words: Words) -> npt.NDArray[np.int64]:
+def _anchors(geometry: Geometry, words: LexicalData) -> npt.NDArray[np.int64]:
     """Rows of the population that have a kept token, ascending."""
     usable = np.isin(words.synsets, words.token_synsets)
     if geometry.anchors == "training":
@@ -174,9 +176,9 @@ def _anchors(geometry: Geometry, words: Words) -> npt.NDArray[np.int64]:
 
 
 def _points(
-    geometry: Geometry, words: Words, anchors: npt.NDArray[np.int64], n_dims: int, generator: torch.Generator
+    geometry: Geometry, words: LexicalData, anchors: npt.NDArray[np.int64], n_dims: int, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Any]]:
-    """(A, G), rows of length 1, and what is to be told of them."""
+    """Points of the anchors, (A, G) with rows of length 1, and their entries in the provenance."""
     synsets = words.synsets[anchors]
     if geometry.kind == "random":
         return F.normalize(torch.randn(len(anchors), n_dims, generator=generator), dim=-1), {}
@@ -223,7 +225,7 @@ def leading_eigenpairs(
 
 
 def _token_points(
-    geometry: Geometry, words: Words, anchors: npt.NDArray[np.int64], points: Tensor, static: Tensor
+    geometry: Geometry, words: LexicalData, anchors: npt.NDArray[np.int64], points: Tensor, static: Tensor
 ) -> Tensor:
     """(T, G): a kept token has its synset's point if that is an anchor, else the mean of its nearest anchors'."""
     place = np.full(len(words.lexicon), -1)

@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modulant.backbones.stream import ResidualStream
-from modulators.arguments import check_geometry_file, check_lerp
+from modulant.settings import OpenUnitInterval, PositiveInt, Seed, checked
+from modulators.arguments import check_geometry_file
 from modulators.base import (
     Modulator,
     at_least_fp32,
@@ -36,29 +37,31 @@ class LerpModulator(Modulator):
 
     Args:
         stream: the backbone's sizes.
-        n_geometric_dims: G.
-        initial_alpha: α of every layer at the start.
-        learnable_alpha: if not, the logits are a buffer.
-        per_layer_alpha: if not, one logit serves all layers.
-        geometry: a (V, G) matrix, or the path of a ``.npy`` or ``.safetensors`` file that holds one and nothing else.
-        seed: of the random rows and of `W`; the global generator is left alone.
+        n_geometric_dims: dimensions G of a token's geometric embedding.
+        initial_alpha: injection strength at the start; LERP shrinks the stream by 1 - alpha at each layer.
+        learnable_alpha: false keeps alpha at its initial value.
+        per_layer_alpha: false: one alpha for all layers.
+        geometry: a matrix (V, G), or a .npy or .safetensors file that holds one; null: random rows.
+        seed: of the random rows and of the projection. The global generator is left alone.
 
     Raises:
         ValueError: a size that is not positive, an alpha outside (0, 1), a geometry of the wrong shape, not finite, or
             a file that cannot be read.
     """
 
+    @checked
     def __init__(
         self,
         stream: ResidualStream,
-        n_geometric_dims: int = 64,
-        initial_alpha: float = 0.01,
+        n_geometric_dims: PositiveInt = 64,
+        initial_alpha: OpenUnitInterval = 0.01,
         learnable_alpha: bool = True,
         per_layer_alpha: bool = True,
         geometry: Tensor | str | None = None,
-        seed: int = 42,
+        seed: Seed = 42,
     ) -> None:
-        check_lerp(n_geometric_dims, initial_alpha, geometry, seed)
+        if isinstance(geometry, str):
+            check_geometry_file(Path(geometry))
         super().__init__(
             stream,
             {

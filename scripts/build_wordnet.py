@@ -1,11 +1,11 @@
-"""Build assets/wordnet-3.0.zip, the WordNet that the project ships, from Debian's packages.
+"""Build modulant/assets/wordnet-3.0.zip, the WordNet that the project ships, from Debian's packages.
 
 Debian's `wordnet-base` and `wordnet-sense-index` hold Princeton's WordNet 3.0 database file for file. NLTK needs one
 more, `lexnames` (the names of the 45 lexicographer files), which is written here from the manual page lexnames(5WN).
 The archive is deterministic: sorted names, one date, so its SHA-256 can be checked by anyone who builds it again:
 
     python scripts/build_wordnet.py                          # apt-get download, then build
-    python scripts/build_wordnet.py --deb A.deb --deb B.deb  # from packages at hand
+    python scripts/build_wordnet.py --deb A.deb --deb B.deb  # from local packages
 """
 
 import argparse
@@ -59,7 +59,7 @@ def licence(data_file: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--deb", action="append", type=Path, help="a package at hand (repeat it); default: apt-get")
+    parser.add_argument("--deb", action="append", type=Path, help="a local package (repeat it); default: apt-get")
     parser.add_argument("--to", type=Path, default=WORDNET_ZIP, help="where the archive goes")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,7 @@ def main() -> None:
     digest = hashlib.sha256(arguments.to.read_bytes()).hexdigest()
     print(f"{arguments.to}: {arguments.to.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
     if digest != WORDNET_SHA256:
-        print("this differs from assets.WORDNET_SHA256: another zlib compresses differently; compare the members")
+        print("differs from modulant.assets.WORDNET_SHA256: another zlib compresses differently; compare the members")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Draws the figures of docs/concepts/ from the bundled backbone: everything in them is measured here, by this file.
+"""Measures and draws the figures of docs/concepts/ on the bundled backbone.
 
     python scripts/concepts.py        # 3 minutes on 2 cores
 
-Nothing is trained. The two modulators are as they are before their first step (LERP with WordNet's geometry laid out),
-so what is seen is what an α of that size does by itself.
+Nothing is trained. The two modulators are in their state before the first step (LERP initialised with WordNet's
+geometry), so the figures show the effect of α alone.
 """
 
 import sys
@@ -26,11 +26,11 @@ from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment  #
 from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
 from modulant.reports.wording import number  # noqa: E402
 from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach  # noqa: E402
-from modulators.initialisation import lay_out, words_of  # noqa: E402
+from modulators.initialisation import initial_geometry, lexical_data  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
 ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35)
-SAMPLE = 8  # batches of definitions for what needs one pass an α
+SAMPLE = 8  # batches of definitions, where each α needs a pass
 
 
 def main() -> None:
@@ -41,9 +41,9 @@ def main() -> None:
     print("encoding the definitions of all kept synsets")
     base = population(data, lambda ids, mask: model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state)
     lerp = LerpModulator(stream)
-    words = words_of(data.entries, data.population.synsets, data.population.held_out, base)
-    layout = lay_out(Geometry(), words, model.shared.weight, lerp.n_geometric_dims)
-    lerp.place_geometry(layout.rows, layout.projection)
+    words = lexical_data(data.entries, data.population.synsets, data.population.held_out, base)
+    initial = initial_geometry(Geometry(), words, model.shared.weight, lerp.n_geometric_dims)
+    lerp.place_geometry(initial.rows, initial.projection)
     field = FieldModulator(stream)
     print("modulating")
     save(stream_figure(data, model, {"LERP": lerp, "field": field}), FIGURES / "concepts_stream.png")
@@ -63,12 +63,12 @@ def population(data: WordNetDataModule, read: Any) -> Tensor:
     return representations.compute()
 
 
-# What a modulator does to the stream
+# docs/concepts/modulators.md
 
 
 def stream_figure(data: WordNetDataModule, model: Any, modulators: dict[str, Modulator]) -> Figure:
     batches = [(ids, mask) for _, ids, mask in data.population_batches()][::5][:SAMPLE]
-    figure = Figure(figsize=(12.5, 3.9), layout="constrained")
+    figure = Figure(figsize=(12.5, 3.9), initial="constrained")
     plane, factors, output = figure.subplots(1, 3)
     _blend(plane)
     _factors(factors, modulators["field"], model, batches[0])
@@ -103,7 +103,7 @@ def _blend(axis: Axes) -> None:
 
 
 def _factors(axis: Axes, field: Any, model: Any, batch: tuple[Tensor, Tensor]) -> None:
-    """By what one token's dimensions are multiplied, for two strengths."""
+    """The factor of each dimension of one token, for two strengths."""
     ids, mask = batch
     with torch.no_grad():
         hidden = model.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[2][0, 3]
@@ -136,11 +136,11 @@ def _preservation(model: Any, modulator: Modulator, alpha: float, batches: list[
     return float(torch.cat(cosines).mean())
 
 
-# What a pentachoron's CV is
+# docs/concepts/pentachora.md
 
 
 def pentachoron_figure(points: Tensor) -> Figure:
-    figure = Figure(figsize=(12.5, 3.9), layout="constrained")
+    figure = Figure(figsize=(12.5, 3.9), initial="constrained")
     drawing, histogram, curve = figure.subplots(1, 3)
     _two_pentachora(drawing, points)
     null = torch.randn(points.shape, generator=torch.Generator().manual_seed(1)) * points.std(0)
@@ -168,7 +168,7 @@ def pentachoron_figure(points: Tensor) -> Figure:
 
 
 def _two_pentachora(axis: Axes, points: Tensor) -> None:
-    """The regular one, seen where its corners form a pentagon, and one of five definitions, along its two main axes."""
+    """The regular one, projected to a pentagon, and one of five definitions, projected on its two main axes."""
     drawn = points[pentachoron_draws(len(points), 1, 5)[0]]
     turns = torch.arange(5) * 2 * torch.pi / 5
     pentagon = torch.stack([turns.sin(), turns.cos()], dim=-1)
@@ -190,7 +190,7 @@ def _two_pentachora(axis: Axes, points: Tensor) -> None:
     axis.set_title("a. Five points, ten edges, one volume in 4-D", loc="left", fontsize=11)
 
 
-# What a relational figure is
+# docs/concepts/relational.md
 
 
 def relational_figure(data: WordNetDataModule, model: Any, base: Tensor) -> Figure:
@@ -201,7 +201,7 @@ def relational_figure(data: WordNetDataModule, model: Any, base: Tensor) -> Figu
         "untrained encoder": (population(data, random), GREY),
     }
     bands = BANDS[1:]  # no two distinct synsets reach the first
-    figure = Figure(figsize=(7.2, 3.9), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.9), initial="constrained")
     axis = figure.subplots()
     for name, (points, colour) in clouds.items():
         metric = RelationalAlignment(data.path_distances(), data.population.held_out)

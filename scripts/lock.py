@@ -1,11 +1,10 @@
-"""Writes requirements.lock: what `make setup` installs but torch, with the SHA-256 of each file it may come as.
+"""Writes requirements.lock: the packages that `make setup` installs, except torch, with the SHA-256 of their files.
 
     make lock
 
-Versions are those of constraints.txt; which of them setup needs, the requirements of what is installed say; the hashes
-are asked for by uv, at the package index that pip is configured with. torch is left out: its builds for a CPU and for
-CUDA go by one version and have different hashes. So are the pages' tools (`make docs`), one of which wants a newer
-Python than the project does.
+Versions come from constraints.txt, the selection from the requirements of the installed packages, hashes from uv at the
+package index that pip is configured with. torch is left out: its builds for a CPU and for CUDA have one version and
+different hashes. So are the tools of `make docs`, one of which needs a newer Python than the project.
 """
 
 import os
@@ -36,10 +35,10 @@ def pins() -> dict[str, str]:
 
 
 def needed(pinned: dict[str, str]) -> set[str]:
-    """What the project and its `dev` extra need, directly or not, on any system: what is pinned for none is left out.
+    """Names that the project and its `dev` extra need, directly or not, on any system, as far as they are pinned.
 
     Raises:
-        SystemExit: a package that is needed is not installed, so nobody knows what it needs itself.
+        SystemExit: a needed package is not installed, so its requirements are unknown.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     texts = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["dev"]]
@@ -59,7 +58,7 @@ def needed(pinned: dict[str, str]) -> set[str]:
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 sys.exit(f"{name} is not installed: run `make setup` first")
             continue
-        # markers of another system are taken as true; those of an extra only if it was asked for
+        # markers of another system count as true; those of an extra only if it is wanted
         waiting += [
             wanted
             for wanted in inner
@@ -74,7 +73,7 @@ def main() -> None:
     """Write the lock.
 
     Raises:
-        SystemExit: uv is not there, or the index does not know a version.
+        SystemExit: uv is missing, or the index does not have a version.
     """
     uv = sys.argv[1] if len(sys.argv) > 1 else "uv"
     pinned = pins()
@@ -85,7 +84,7 @@ def main() -> None:
         words = [uv, "pip", "compile", str(asked), "--quiet", "--no-deps", "--universal", "--generate-hashes"]
         words += ["--python-version", "3.11.0", "--no-header", "--no-annotate", "--output-file", str(answer), *_index()]
         if subprocess.run(words, check=False).returncode:
-            sys.exit("uv could not write the lock; what it said is above")
+            sys.exit("uv could not write the lock; its message is above")
         LOCK.write_text(HEAD + answer.read_text(encoding="utf-8"), encoding="utf-8")
     print(f"{LOCK.name}: {len(names)} packages")
 
@@ -93,7 +92,7 @@ def main() -> None:
 def _index() -> list[str]:
     """The index that pip is configured with, which uv does not read; its address never goes into the lock.
 
-    That one alone: a further one may offer a part of a version's files, and the lock would list no others.
+    Only that one: an extra index may offer a part of a version's files, and the lock would list no others.
     """
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

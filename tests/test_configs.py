@@ -8,8 +8,8 @@ import torch
 import yaml
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from cli.arguments import CONFIGS
-from cli.sections import data_classes, model_classes, modulator_classes
+from cli.configs import CONFIGS
+from cli.schema import load
 from modulant.assets import MINI
 from tests.runs import main, process, small_wordnet
 
@@ -127,12 +127,8 @@ def test_fsdp(name: str, wordnet: str, tmp_path: Path) -> None:
 def test_what_a_user_may_want_to_change_is_there(name: str) -> None:
     """Every argument of the modulator is in its configuration; `null_space_seed` has a comment where it matters."""
     content = yaml.safe_load((CONFIGS / name).read_text())
-    for node, known in (
-        (content["model"]["init_args"]["modulator"], modulator_classes()),
-        (content["model"], model_classes()),
-        (content["data"], data_classes()),
-    ):
-        parameters = known[node["class_path"]].parameters.keys() - {"stream", "backbone"}
+    for node in (content["model"]["init_args"]["modulator"], content["model"], content["data"]):
+        parameters = load()["$defs"][node["class_path"]]["properties"].keys() - {"backbone"}
         without = {"null_space_seed", "seed"} | ({"geometry"} if name == "field.yaml" else set())
         assert parameters - node["init_args"].keys() <= without
 

@@ -64,7 +64,7 @@ def test_import_contracts_hold() -> None:
         ("callbacks/other_name.py", "import pytorch_lightning"),
         ("datamodules/top.py", "import train"),
         ("probes/across.py", "import callbacks"),
-        ("cli/keys.py", "import torch"),
+        ("cli/schema.py", "import torch"),
     ],
 )
 def test_import_contracts_see_a_breach(tmp_path: Path, module: str, line: str) -> None:

@@ -1,4 +1,4 @@
-"""What the pages show as Python is run as it stands there, offline, on the bundled backbone."""
+"""Python on the pages runs as it stands there, offline, on `mini`; files and functions that they name exist."""
 
 import re
 from pathlib import Path
@@ -32,6 +32,22 @@ def test_blocks_of_the_readme(somewhere: None, capsys: pytest.CaptureFixture[str
             continue
         exec(compile(block, f"README.md, block {number}", "exec"), {})
         assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_a_page_names_exist(page: str) -> None:
+    named = re.findall(r"`((?:[\w.]+/)+[\w.]*)`", (ROOT / page).read_text(encoding="utf-8"))
+    missing = [path for path in named if (ROOT / path.split("/")[0]).exists() and not (ROOT / path).exists()]
+    assert named
+    assert not missing
+
+
+def test_functions_that_the_path_of_a_figure_names_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d+ `(\w+)` \| ([\w./]+) \|", page, flags=re.M)
+    gone = [row for row in rows if not re.search(rf"^ *def {row[0]}\(", (ROOT / row[1]).read_text(), flags=re.M)]
+    assert rows
+    assert not gone
 
 
 @pytest.mark.slow

@@ -1,16 +1,16 @@
 """Where do the injection strengths settle, and when? α over steps, and the step at which it came to rest."""
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from callbacks.arguments import check_alpha_convergence
 from callbacks.interfaces import layer_alphas, modulated
 from callbacks.logs import announce, log_at_validation_end, log_now
 from modulant.metrics import AlphaWindow
+from modulant.settings import Interval, PositiveFloat, PositiveInt, checked
 
 # 0.29154 is a number that an earlier notebook calls a binding/separation constant; nothing here assumes that it is one.
 LANDMARKS = ("0.29154", "0.5", "0.70846")
@@ -20,16 +20,20 @@ class AlphaConvergence(L.Callback):
     """Logs α of each modulated layer and expert, and finds the step from which no α moved any more.
 
     Args:
-        every_n_steps: optimizer steps from one check to the next.
-        window: number of checks over which α must rest.
-        tolerance: largest movement of any α, max − min over the window, that still counts as rest.
-        stop: whether to end the training when α rests.
+        every_n_steps: optimizer steps between two checks of alpha.
+        window: checks over which no alpha may have moved more than the tolerance.
+        tolerance: largest movement, max − min over the window, that counts as converged.
+        stop: end the training when alpha has converged.
     """
 
+    @checked
     def __init__(
-        self, every_n_steps: int = 10, window: int = 20, tolerance: float = 0.0005, stop: bool = False
+        self,
+        every_n_steps: PositiveInt = 10,
+        window: Annotated[int, Interval(minimum=2)] = 20,
+        tolerance: PositiveFloat = 0.0005,
+        stop: bool = False,
     ) -> None:
-        check_alpha_convergence(every_n_steps, window, tolerance)
         self.every_n_steps, self.stop = every_n_steps, stop
         self.metric = AlphaWindow(window, tolerance)
         self.converged_at: int | None = None

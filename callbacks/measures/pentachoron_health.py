@@ -1,18 +1,18 @@
 """Does the shape of the cloud hold? The CV of pentachoron volumes against a reference, and a stop when it drifts."""
 
 import sys
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from callbacks.arguments import check_pentachoron_health
 from callbacks.interfaces import modulated
 from callbacks.logs import announce, log_at_validation_end, log_now, plain
 from callbacks.measures.representations import entry_representations
 from modulant.geometry import BIN_WIDTH
 from modulant.metrics import PentachoronCV
+from modulant.settings import Interval, PositiveFloat, PositiveInt, Seed, checked
 
 BAND = 0.21  # the middle of an earlier notebook's "universal band", 0.20 to 0.23
 
@@ -25,27 +25,27 @@ class PentachoronHealth(L.Callback):
     and then nothing is stopped.
 
     Args:
-        reference: "base", the frozen backbone's own CV; "band", 0.21; "null", the mean CV of Gaussian clouds of the
-            same size and per-dimension scale, at each check; or a number.
-        tolerance: largest distance from the reference that is healthy.
-        patience: number of unhealthy checks in a row that end the training.
-        stop: whether to end it, or only to measure.
-        n: number of draws of five entries.
-        seed: seed of the draws, the same at each check.
-        null_repeats: number of Gaussian clouds behind the null and the z-score.
+        reference: ``base`` (the frozen backbone's CV), ``band`` (0.21), ``null`` (Gaussian points), or a number. The
+            Gaussian points have the same number and per-dimension scale, at each check.
+        tolerance: distance from the reference that still counts as healthy.
+        patience: unhealthy checks in a row that end the training.
+        stop: end the training; false only measures.
+        n: draws of five entries.
+        seed: of the draws, the same at each check.
+        null_repeats: Gaussian clouds behind the null and the z-score.
     """
 
+    @checked
     def __init__(
         self,
-        reference: Literal["base", "band", "null"] | float = "base",
-        tolerance: float = 0.05,
-        patience: int = 3,
+        reference: Literal["base", "band", "null"] | PositiveFloat = "base",
+        tolerance: PositiveFloat = 0.05,
+        patience: PositiveInt = 3,
         stop: bool = True,
-        n: int = 1000,
-        seed: int = 42,
-        null_repeats: int = 20,
+        n: Annotated[int, Interval(minimum=2)] = 1000,
+        seed: Seed = 42,
+        null_repeats: Annotated[int, Interval(minimum=2)] = 20,
     ) -> None:
-        check_pentachoron_health(reference, tolerance, patience, n, seed, null_repeats)
         self.reference, self.tolerance, self.patience, self.stop = reference, tolerance, patience, stop
         self.metric = PentachoronCV(n, seed, null_repeats)
         self.stop_reason: str | None = None

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning as L
 import numpy as np
@@ -13,12 +13,12 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from callbacks.arguments import check_relational_alignment
 from callbacks.interfaces import modulated, population_source
 from callbacks.logs import log_at_validation_end, log_now, plain
 from callbacks.measures.representations import encode_population, entry_representations, progress
 from callbacks.stopping.interruption import leave_together, leaving
 from modulant import metrics
+from modulant.settings import Interval, Seed, checked
 from modulant.storage import write_whole
 
 BOOTSTRAP_FILE = "relational_bootstrap.npz"
@@ -37,16 +37,20 @@ class RelationalAlignment(L.Callback):
     mixed, held-out), the same resamples in every run over the same population, so that runs can be compared in pairs.
 
     Args:
-        pairs: "all" pairs of distinct synsets, or the size of a seeded sample of them.
-        seed: seed of the sample; of no effect with all pairs.
-        baselines: whether to measure static embeddings and the randomly initialised encoder too.
-        bootstrap: replicates behind the interval, over all pairs; 0 leaves it out.
+        pairs: ``all`` pairs of synsets, or the size of a seeded sample.
+        seed: of the sample; without effect on all pairs.
+        baselines: measure static embeddings and a randomly initialised encoder too.
+        bootstrap: resamplings of the synsets behind the lift's 95% interval; 0: no interval.
     """
 
+    @checked
     def __init__(
-        self, pairs: int | Literal["all"] = "all", seed: int = 42, baselines: bool = True, bootstrap: int = 1000
+        self,
+        pairs: Annotated[int, Interval(minimum=2)] | Literal["all"] = "all",
+        seed: Seed = 42,
+        baselines: bool = True,
+        bootstrap: Literal[0] | Annotated[int, Interval(minimum=40)] = 1000,  # 40: the ends of a 95% interval
     ) -> None:
-        check_relational_alignment(pairs, seed, bootstrap)
         self.pairs, self.seed, self.baselines, self.bootstrap = pairs, seed, baselines, bootstrap
         self._baseline: dict[str, dict[str, float]] = {}
         self._history: list[dict[str, float]] = []

@@ -44,7 +44,7 @@ class RunReport(Callback):
     """Writes the report when a fit, a validation or a test ends, on rank zero, complete or not at all.
 
     Args:
-        figures: whether to draw figures too, write the page of charts, and ask both models for a few answers.
+        figures: draw figures, write report.html, and ask both models for a few answers.
     """
 
     def __init__(self, figures: bool = True) -> None:

@@ -3,7 +3,7 @@
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -12,7 +12,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from callbacks.arguments import check_run_checkpoint
 from callbacks.saving.files import (
     FOLDER,
     STEP_IN_NAME,
@@ -27,6 +26,7 @@ from callbacks.saving.files import (
 )
 from callbacks.stopping import loops
 from callbacks.stopping.signals import lost_another
+from modulant.settings import NonNegativeInt, PositiveInt, checked
 from modulant.storage import StorageError
 
 __all__ = ["AtomicCheckpointIO", "CheckpointError", "RunCheckpoint", "newest_checkpoint", "not_finite"]
@@ -69,22 +69,22 @@ class RunCheckpoint(ModelCheckpoint):
     It saves between steps or at an epoch's end, never in a step (`callbacks.stopping.loops`).
 
     Args:
-        every_n_train_steps: save each time this many optimiser steps were taken; 0 saves at the end of epochs instead.
-        every_n_epochs: save at the end of every n-th epoch; counts only where `every_n_train_steps` is 0.
-        save_top_k: how many of the newest checkpoints to keep; -1 keeps all.
-        save_on_exception: save also when training ends by an error, a signal or Ctrl-C.
-        dirpath: where to; without one, `checkpoints` in the run folder.
+        every_n_train_steps: optimizer steps between checkpoints; 0: at the end of epochs.
+        every_n_epochs: epochs between checkpoints, where every_n_train_steps is 0.
+        save_top_k: how many of the newest to keep; -1: all.
+        save_on_exception: save when training ends by an error, a signal or Ctrl-C too.
+        dirpath: folder of the checkpoints; null: checkpoints/ in the run folder.
     """
 
+    @checked
     def __init__(
         self,
-        every_n_train_steps: int = 0,
-        every_n_epochs: int = 1,
-        save_top_k: int = 2,
+        every_n_train_steps: NonNegativeInt = 0,
+        every_n_epochs: PositiveInt = 1,
+        save_top_k: Literal[-1] | PositiveInt = 2,
         save_on_exception: bool = True,
         dirpath: str | None = None,
     ) -> None:
-        check_run_checkpoint(every_n_train_steps, every_n_epochs, save_top_k)
         super().__init__(
             dirpath=dirpath,
             filename="step_{step:08d}",

@@ -7,9 +7,9 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from callbacks.arguments import check_divergence
 from callbacks.interfaces import layer_alphas, modulated
 from callbacks.saving.checkpoints import DivergenceError, not_finite
+from modulant.settings import NonNegativeInt, checked
 
 
 class Divergence(L.Callback):
@@ -20,11 +20,11 @@ class Divergence(L.Callback):
     host by itself: waiting for it would cost more than the step that is lost.
 
     Args:
-        skip: how many bad batches in a row to leave out, without an optimizer step, before the run ends.
+        skip: bad batches in a row to leave out, without a step, before a broken training ends.
     """
 
-    def __init__(self, skip: int = 0) -> None:
-        check_divergence(skip)
+    @checked
+    def __init__(self, skip: NonNegativeInt = 0) -> None:
         self.skip = skip
         self.skipped = 0
         self._in_a_row = 0

@@ -1,4 +1,4 @@
-"""A modulator of one's own: before each block the stream is turned in D/2 planes, by angles that are learned.
+"""A user-supplied modulator: before each block, rotates the stream in D/2 planes by learned angles.
 
 h ← (1 − α_l) h + α_l · R(φ_l) h,    R turns each pair (h_i, h_{i + D/2}) by its own angle φ_{l,i}
 
@@ -14,7 +14,7 @@ from modulators.base import at_least_fp32, logit, parameter_group
 
 
 class Spiral(Modulator):
-    """A rotation changes no norm: what is learned is where the stream turns, and α how far it follows."""
+    """Blends the stream with a rotation of it. A rotation keeps the norm; the angles and α are learned."""
 
     def __init__(self, stream: ResidualStream, initial_alpha: float = 0.01, turn: float = 0.5) -> None:
         if stream.d_model % 2:

@@ -11,7 +11,7 @@ shows it.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,15 @@ from torch.nn import functional as F
 
 from modulant.backbones.stream import ResidualStream
 from modulant.geometry import regular_simplex
+from modulant.settings import (
+    HalfOpenUnitInterval,
+    Interval,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    checked,
+)
 from modulators.arguments import check_field
 from modulators.base import (
     Modulator,
@@ -59,18 +68,18 @@ class FieldModulator(Modulator):
 
     Args:
         stream: the backbone's sizes.
-        expert_ks: dimension of each expert's simplex.
-        expert_edim: dimension of the space that the simplices live in.
-        initial_alpha: every α at the start.
-        alpha_min: the lower bound that α stays within.
-        alpha_max: the upper one.
-        alpha_bound: ``smooth``: α = α_min + (α_max − α_min) sigmoid(θ); ``clamp``: α = clamp(sigmoid(θ), …), the
-            source's, which gets no gradient once it is out of bounds.
-        null_space_fraction: this part of D, rounded down, is never touched.
-        null_space_position: ``tail``: the last dimensions; ``scattered``: a draw by `null_space_seed`.
+        expert_ks: one expert a number, the dimension of its simplex: edge, triangle, pentachoron.
+        expert_edim: dimensions of the space that the simplices live in.
+        initial_alpha: injection strength at the start, of every layer and expert.
+        alpha_min: lower bound of alpha.
+        alpha_max: upper bound of alpha.
+        alpha_bound: ``smooth``, or ``clamp``, the source's, which loses its gradient at a bound. Smooth is α = α_min +
+            (α_max − α_min) sigmoid(θ), clamp α = clamp(sigmoid(θ), α_min, α_max).
+        null_space_fraction: share of the dimensions that is never touched, rounded down.
+        null_space_position: ``tail``: the last dimensions; ``scattered``: drawn by null_space_seed.
         deform_scale: how far a unit of the linear map moves a vertex, in edge lengths.
-        validity_gate: whether validity multiplies the gate; without it there is no such head.
-        learnable_alpha: if not, the logits are a buffer.
+        validity_gate: multiply the gate by the validity; false: no such head, the source's arithmetic.
+        learnable_alpha: false keeps alpha at its initial value.
         null_space_seed: of the scattered null space.
 
     Raises:
@@ -79,21 +88,22 @@ class FieldModulator(Modulator):
 
     scattered_dims: Tensor | None
 
+    @checked
     def __init__(
         self,
         stream: ResidualStream,
-        expert_ks: Sequence[int] = (1, 2, 4),
-        expert_edim: int = 8,
-        initial_alpha: float = 0.01,
-        alpha_min: float = 0.001,
-        alpha_max: float = 0.35,
+        expert_ks: Sequence[PositiveInt] = (1, 2, 4),
+        expert_edim: PositiveInt = 8,
+        initial_alpha: OpenUnitInterval = 0.01,
+        alpha_min: HalfOpenUnitInterval = 0.001,
+        alpha_max: Annotated[float, Interval(exclusiveMinimum=0, maximum=1)] = 0.35,
         alpha_bound: Literal["smooth", "clamp"] = "smooth",
-        null_space_fraction: float = 0.25,
+        null_space_fraction: HalfOpenUnitInterval = 0.25,
         null_space_position: Literal["tail", "scattered"] = "tail",
-        deform_scale: float = 0.05,
+        deform_scale: PositiveFloat = 0.05,
         validity_gate: bool = True,
         learnable_alpha: bool = True,
-        null_space_seed: int = 42,
+        null_space_seed: Seed = 42,
     ) -> None:
         init_args = {
             "expert_ks": list(expert_ks),
@@ -109,18 +119,7 @@ class FieldModulator(Modulator):
             "learnable_alpha": learnable_alpha,
             "null_space_seed": null_space_seed,
         }
-        check_field(
-            expert_ks,
-            expert_edim,
-            initial_alpha,
-            alpha_min,
-            alpha_max,
-            alpha_bound,
-            null_space_fraction,
-            null_space_position,
-            deform_scale,
-            null_space_seed,
-        )
+        check_field(expert_ks, expert_edim, initial_alpha, alpha_min, alpha_max)
         super().__init__(stream, init_args)
         self.alpha_min, self.alpha_max, self.smooth = alpha_min, alpha_max, alpha_bound == "smooth"
         self.deform_scale, self.expert_edim = deform_scale, expert_edim

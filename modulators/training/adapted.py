@@ -10,15 +10,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
+from modulant.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
-from modulators.arguments import Adapter, BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, check_adapted
+from modulators.arguments import (
+    Adapter,
+    BackboneDtype,
+    CachePlace,
+    Compile,
+    Layers,
+    Schedule,
+    StoredDtype,
+    check_peft,
+)
 from modulators.training.frozen import FrozenT5
 from modulators.training.lower_cache import Caching
 
@@ -91,25 +101,28 @@ class AdaptedT5(FrozenT5):
     has dropout. How A starts follows the global generator as it is when the module is made, which gives one number.
 
     Args:
-        adapter: ``lora``, Hu et al. 2021, or ``ia3``, Liu et al. 2022.
-        n_parameters: how many it should have: as many as the modulator that it is compared with. The targets and the
-            rank that come nearest are chosen; IA³ comes in few sizes and may remain far from it.
-        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
-        layers: the encoder blocks to adapt.
+        adapter: ``lora`` (Hu et al. 2021) or ``ia3`` (Liu et al. 2022); needs peft.
+        n_parameters: trained parameters: as many as the modulator that it is compared with. The targets and the rank
+            that come nearest are chosen; IA³ comes in few sizes and may remain far from it.
+        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
+            layout.
+        layers: encoder blocks to adapt: ``all``, or a list such as [3, 4, 5].
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        backbone_dtype: precision of the frozen weights. The adapter and its optimizer stay in fp32.
-        gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
-        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
+        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
+            in fp32.
+        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
+        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
+            small models.
         seed: of the randomly initialised encoder that figures are compared with.
-        cache: keep what the blocks below `layers` make of each training batch, and compute it once a run: in
-            ``memory``, that of the model's device, or on ``disk``, in a memory-mapped file; null computes it at each
-            step. Batches then keep their members over the run. The layers must not hold 0.
-        cache_dtype: what is kept; null is the stream's own precision. ``bfloat16`` of a stream in fp32 takes half the
-            room and rounds, so that the run is another one.
-        cache_limit_gib: the most that a process may keep.
-        cache_folder: where the file of ``disk`` goes; null is the run folder.
+        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
+            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
+            layers must not hold 0.
+        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
+            takes half the room and is rounded, so the run is another one.
+        cache_limit_gib: the most that a process may keep, in GiB.
+        cache_folder: where the file of ``disk`` goes; null: the run folder.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; no peft.
@@ -118,28 +131,26 @@ class AdaptedT5(FrozenT5):
     modulator: None
     handle: AdapterHandle | None
 
+    @checked
     def __init__(
         self,
         adapter: Adapter,
-        n_parameters: int,
+        n_parameters: PositiveInt,
         backbone: str = "mini",
-        layers: Literal["all"] | list[int] = "all",
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
+        layers: Layers = "all",
+        lr: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.01,
         schedule: Schedule = "cosine",
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
         compile: Compile = False,
-        seed: int = 42,
+        seed: Seed = 42,
         cache: CachePlace | None = None,
         cache_dtype: StoredDtype | None = None,
-        cache_limit_gib: float = 4.0,
+        cache_limit_gib: PositiveFloat = 4.0,
         cache_folder: str | None = None,
     ) -> None:
-        check_adapted(
-            adapter, n_parameters, backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed,
-            cache, cache_dtype, cache_limit_gib, cache_folder,
-        )  # fmt: skip
+        check_peft()
         super().__init__(
             "adapter",
             backbone,

@@ -7,7 +7,6 @@ and its optimizer are the same for both, so that nothing else differs between a 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -31,7 +30,7 @@ from modulant.backbones.t5 import (
     stream_of,
 )
 from modulant.metrics import AnswerQuality
-from modulators.arguments import BackboneDtype, Compile, Schedule, check_frozen, check_steps
+from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_cache, check_steps
 from modulators.base import Modulator
 from modulators.comparison.generation import Asked, Asking, ask
 from modulators.training.compiling import compiled
@@ -82,7 +81,7 @@ class FrozenT5(pl.LightningModule, ABC):
         self,
         learns: Literal["modulator", "adapter"],
         backbone: str,
-        layers: Literal["all"] | list[int],
+        layers: Layers,
         lr: float,
         weight_decay: float,
         schedule: Schedule,
@@ -94,7 +93,7 @@ class FrozenT5(pl.LightningModule, ABC):
     ) -> None:
         super().__init__()
         self._learns = learns
-        check_frozen(backbone, layers, lr, weight_decay, schedule, backbone_dtype, compile, seed, *astuple(caching))
+        check_cache(layers, caching.where, caching.folder)
         self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
         self.backbone_dtype, self.schedule = backbone_dtype, schedule
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile

@@ -19,8 +19,9 @@ from transformers.optimization import Adafactor
 
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.t5 import RandomEncoder, encode, stream_of
+from modulant.settings import PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
-from modulators.arguments import check_pretraining, check_steps
+from modulators.arguments import check_steps
 from modulators.training.schedule import asked_of, cosine, restate
 
 VALIDATION = ("spans", "pairs")
@@ -34,29 +35,30 @@ class PretrainT5(pl.LightningModule):
         d_kv: width of an attention head.
         d_ff: width of the feed-forward layers.
         num_heads: attention heads.
-        num_layers: encoder blocks.
+        num_layers: encoder blocks: what modulators are attached to.
         num_decoder_layers: decoder blocks.
-        feed_forward: ``relu`` as in T5 v1.0, or ``gated-gelu`` as in v1.1.
-        lr: Adafactor's rate relative to the RMS of each parameter, at its highest.
-        warmup_steps: steps over which the rate rises; then it falls as a cosine to a twentieth.
+        feed_forward: ``relu`` (T5 v1.0) or ``gated-gelu`` (v1.1).
+        lr: Adafactor's highest rate, relative to the RMS of each parameter.
+        warmup_steps: over which the rate rises; then it falls as a cosine. It ends at a twentieth.
         seed: of the initialisation.
     """
 
     modulator = None  # nothing is attached here, and there is no base to compare with
     handle = None
 
+    @checked
     def __init__(
         self,
-        d_model: int = 128,
-        d_kv: int = 32,
-        d_ff: int = 512,
-        num_heads: int = 4,
-        num_layers: int = 6,
-        num_decoder_layers: int = 2,
+        d_model: PositiveInt = 128,
+        d_kv: PositiveInt = 32,
+        d_ff: PositiveInt = 512,
+        num_heads: PositiveInt = 4,
+        num_layers: PositiveInt = 6,
+        num_decoder_layers: PositiveInt = 2,
         feed_forward: Literal["relu", "gated-gelu"] = "relu",
-        lr: float = 1.5e-2,
-        warmup_steps: int = 100,
-        seed: int = 42,
+        lr: PositiveFloat = 1.5e-2,
+        warmup_steps: PositiveInt = 100,
+        seed: Seed = 42,
     ) -> None:
         super().__init__()
         sizes = {
@@ -67,7 +69,6 @@ class PretrainT5(pl.LightningModule):
             "num_layers": num_layers,
             "num_decoder_layers": num_decoder_layers,
         }
-        check_pretraining(**sizes, lr=lr, warmup_steps=warmup_steps, seed=seed)
         self.save_hyperparameters()
         self.sizes, self.feed_forward, self.lr, self.warmup_steps, self.seed = (
             sizes,

@@ -1,17 +1,18 @@
 """A frozen T5 with a modulator attached, as Lightning trains it: only the modulator learns, and only it is saved."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from modulant.backbones.stream import ResidualStream
 from modulant.metrics import EntryRepresentations
-from modulators.arguments import BackboneDtype, CachePlace, Compile, Schedule, StoredDtype, refuse_geometry
+from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
+from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype, refuse_geometry
 from modulators.base import Modulator
 from modulators.hooks import ModulatorHandle, attach
-from modulators.initialisation import Geometry, Layout, TakesGeometry, lay_out, words_of
+from modulators.initialisation import Geometry, InitialGeometry, TakesGeometry, initial_geometry, lexical_data
 from modulators.training.frozen import FrozenT5
 from modulators.training.lower_cache import Caching
 from modulators.training.processes import dealt
@@ -25,28 +26,31 @@ class ModulatedT5(FrozenT5):
     Trains with AdamW on T5's own loss, the teacher-forced cross-entropy (nats per target token). The backbone is in
     eval mode always, receives no gradient, and is in no checkpoint.
 
-    A modulator with geometric embeddings gets them laid out (`geometry`) before the first step or evaluation, once: a
-    run that is resumed has them from its checkpoint.
+    A modulator's embeddings are initialised (`geometry`) once, before the first step or evaluation; a resumed run has
+    them from its checkpoint.
 
     Args:
-        backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
-        modulator: what to attach: a class and its arguments, all but the stream, which the backbone gives.
-        layers: the encoder blocks to modulate.
+        modulator: the modulator's class and arguments; its stream follows from the backbone.
+        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
+            initial.
+        layers: encoder blocks to modulate: ``all``, or a list such as [3, 4, 5].
         lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
-        weight_decay: AdamW's weight decay; alphas get none.
-        backbone_dtype: precision of the frozen weights. The modulator and its optimizer stay in fp32.
-        gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
-        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
-        seed: of the randomly initialised encoder that figures are compared with.
+        weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        geometry: how its embeddings are laid out; null leaves the modulator's own.
-        cache: keep what the blocks below `layers` make of each training batch, and compute it once a run: in
-            ``memory``, that of the model's device, or on ``disk``, in a memory-mapped file; null computes it at each
-            step. Batches then keep their members over the run. The layers must not hold 0.
-        cache_dtype: what is kept; null is the stream's own precision. ``bfloat16`` of a stream in fp32 takes half the
-            room and rounds, so that the run is another one.
-        cache_limit_gib: the most that a process may keep.
-        cache_folder: where the file of ``disk`` goes; null is the run folder.
+        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
+            in fp32.
+        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
+        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
+            small models.
+        seed: of the randomly initialised encoder that figures are compared with.
+        geometry: initialisation of the embeddings before training; null: the modulator's own.
+        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
+            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
+            layers must not hold 0.
+        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
+            takes half the room and is rounded, so the run is another one.
+        cache_limit_gib: the most that a process may keep, in GiB.
+        cache_folder: where the file of ``disk`` goes; null: the run folder.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a
@@ -56,22 +60,23 @@ class ModulatedT5(FrozenT5):
     handle: ModulatorHandle | None
     modulator: Modulator
 
+    @checked
     def __init__(
         self,
         modulator: Callable[[ResidualStream], Modulator],
         backbone: str = "mini",
-        layers: Literal["all"] | list[int] = "all",
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
+        layers: Layers = "all",
+        lr: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.01,
         backbone_dtype: BackboneDtype = "float32",
         gradient_checkpointing: bool = False,
         compile: Compile = False,
-        seed: int = 42,
+        seed: Seed = 42,
         schedule: Schedule = "cosine",
         geometry: Geometry | None = None,
         cache: CachePlace | None = None,
         cache_dtype: StoredDtype | None = None,
-        cache_limit_gib: float = 4.0,
+        cache_limit_gib: PositiveFloat = 4.0,
         cache_folder: str | None = None,
     ) -> None:
         super().__init__(
@@ -94,8 +99,8 @@ class ModulatedT5(FrozenT5):
         if geometry is not None and not isinstance(self.modulator, TakesGeometry):
             raise refuse_geometry(type(self.modulator).__name__)
         self.geometry = geometry
-        self.provenance: dict[str, Any] | None = None  # of the geometry, once it is laid out
-        self._laid_out = geometry is None
+        self.provenance: dict[str, Any] | None = None  # of the initial geometry
+        self._initialised = geometry is None
         if geometry is not None and geometry.kind == "none":
             self._with_geometry.freeze_geometry()
 
@@ -124,47 +129,48 @@ class ModulatedT5(FrozenT5):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        self._lay_out()
+        self._initialise()
 
     def on_validation_start(self) -> None:
-        self._lay_out()
+        self._initialise()
 
     def on_test_start(self) -> None:
-        self._lay_out()
+        self._initialise()
 
     def on_predict_start(self) -> None:
-        self._lay_out()
+        self._initialise()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_GEOMETRY] = self.provenance
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Whatever the configuration says now: the embeddings are those of the run that is gone on with.
-        self.provenance, self._laid_out = checkpoint.get(_GEOMETRY), True
+        # Whatever the configuration says now: a resumed run keeps its embeddings.
+        self.provenance, self._initialised = checkpoint.get(_GEOMETRY), True
 
     @torch.no_grad()
-    def _lay_out(self) -> None:
-        """Lay the geometry out, unless that is done or a checkpoint has brought it."""
-        if self._laid_out:
+    def _initialise(self) -> None:
+        """Initialise the geometry, unless that is done or a checkpoint has brought it."""
+        if self._initialised:
             return
         assert self.geometry is not None
         modulator, stream = self._with_geometry, self.stream
         if self.geometry.kind == "none":
             width = modulator.n_geometric_dims
-            layout = Layout(torch.zeros(stream.vocab_size, width), torch.zeros(stream.d_model, width), {"kind": "none"})
+            zeros = torch.zeros(stream.vocab_size, width), torch.zeros(stream.d_model, width)
+            initial = InitialGeometry(*zeros, {"kind": "none"})
         else:
-            layout = self._layout(self.geometry, modulator.n_geometric_dims)
-        modulator.place_geometry(layout.rows, layout.projection)
-        self.provenance, self._laid_out = layout.provenance, True
+            initial = self._initial_geometry(self.geometry, modulator.n_geometric_dims)
+        modulator.place_geometry(initial.rows, initial.projection)
+        self.provenance, self._initialised = initial.provenance, True
 
-    def _layout(self, geometry: Geometry, n_dims: int) -> Layout:
-        """Every process encodes its share of the population; the first one lays out, and tells the others."""
+    def _initial_geometry(self, geometry: Geometry, n_dims: int) -> InitialGeometry:
+        """Every rank encodes its share of the population; rank 0 makes the geometry and broadcasts it."""
         data: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(data, "population_batches"):
             raise ValueError("model.geometry: it is made from a WordNetDataModule's entries, and the run has none")
         first = self.trainer.is_global_zero
         if first:
-            print(f"laying out the geometry ({geometry.kind}) …", flush=True)
+            print(f"initialising the geometry ({geometry.kind}) …", flush=True)
         population = data.population
         representations = EntryRepresentations(len(population), self.stream.d_model).to(self.device)
         assert self.handle is not None
@@ -176,13 +182,13 @@ class ModulatedT5(FrozenT5):
                 if counts:
                     representations.update(rows, hidden, mask)
         encoded = representations.compute().cpu()  # a collective
-        layout: Layout | None = None
+        initial = None
         if first:
-            words = words_of(data.entries, population.synsets, population.held_out, encoded)
-            layout = lay_out(geometry, words, self.model.shared.weight.float().cpu(), n_dims)
-        layout = self.trainer.strategy.broadcast(layout)
-        assert layout is not None
-        return layout
+            words = lexical_data(data.entries, population.synsets, population.held_out, encoded)
+            initial = initial_geometry(geometry, words, self.model.shared.weight.float().cpu(), n_dims)
+        initial = self.trainer.strategy.broadcast(initial)
+        assert initial is not None
+        return initial
 
     def _about(self) -> dict[str, Any]:
         return {

@@ -13,8 +13,8 @@ from modulant.reports.plotting import line as draw_line
 from modulant.reports.plotting import room as widen
 from modulant.reports.report_figures import finite_points, history_of
 from modulant.reports.series import Series
-from probes.runs import table as tables
 from probes.controls.table import POPULATION_NAMES
+from probes.runs import table as tables
 from probes.runs.measure import Run
 
 _MATPLOTLIB = {"@orange": ORANGE, "@vermilion": VERMILION, "@purple": PURPLE, "@green": GREEN, "@sky": "#56B4E9"}

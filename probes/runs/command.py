@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from modulant.reports.plotting import save
-from probes.pages import write_json, write_text
 from modulant.storage import write_whole
+from probes.pages import write_json, write_text
 
 DESCRIPTION = """\
 Compare run folders: the settings in which they differ, loss, exact match, lift by population with its 95% interval,

@@ -79,7 +79,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     before = Path("mine/report.json").read_bytes(), Path("mine/metrics.csv").read_bytes()
     said = call("validate", "--resume", "mine")
     assert (said.code, said.err) == (0, "")
-    assert said.out.splitlines()[0] == "going on from mine/checkpoints/step_00000012.ckpt"
+    assert said.out.splitlines()[0] == "resuming from mine/checkpoints/step_00000012.ckpt"
     assert said.out.splitlines()[-1] == "report: mine/report_validate.md"
     again = figures("mine/metrics_validate.csv")
     for key in ("val/loss", "val/exact_match", "relational/pearson", "relational/pearson_lift", "pentachoron/cv"):
@@ -96,7 +96,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     assert (said.code, said.err) == (0, "")
     first = said.out.splitlines()[0]
     assert first == (
-        "going on from mine/checkpoints/step_00000012.ckpt; changed: trainer.max_epochs 2 → 3, "
+        "resuming from mine/checkpoints/step_00000012.ckpt; changed: trainer.max_epochs 2 → 3, "
         "model.lr 0.001 → 0.005, model.weight_decay 0.01 → 0.5"
     )
     assert said.out.splitlines()[-1] == "ended after 18 steps: max_epochs (3) reached; mine/report.md"
@@ -120,7 +120,7 @@ def test_a_run_that_is_resumed_in_mid_epoch_ends_as_if_unbroken(call: Call, quic
     end.unlink()  # as if it had been killed between steps 8 and 12, of 6 an epoch
     said = call("fit", "--resume", "run")
     assert said.code == 0
-    assert said.out.splitlines()[0] == "going on from run/checkpoints/step_00000008.ckpt"
+    assert said.out.splitlines()[0] == "resuming from run/checkpoints/step_00000008.ckpt"
     resumed = torch.load(end, weights_only=True)
     for key, value in unbroken["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][key]), key

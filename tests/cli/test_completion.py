@@ -69,4 +69,4 @@ def test_the_command(call: Call) -> None:
     assert "one of bash, zsh, fish" in call("--completion").err
     said = call("--completion", "tcsh")
     assert (said.code, said.out) == (1, "")
-    assert "'tcsh' is no shell that is known" in said.err
+    assert "'tcsh' is not a known shell" in said.err

@@ -56,7 +56,10 @@ def test_every_command(call: Call, wordnet: str, argv: list[str], part: str) -> 
 
 
 def test_what_is_wrong(call: Call) -> None:
-    assert "model.lr must be positive" in call("fit", "--config", "field.yaml", "--model.lr=-1", "--dry-run").err
+    assert (
+        "model.lr is -1; it must be a number above 0"
+        in call("fit", "--config", "field.yaml", "--model.lr=-1", "--dry-run").err
+    )
     said = call("fit", "--config", "field.yaml", "--model.backbone", "nobody/nothing", "--dry-run")
     assert said.code == 1
     assert "needs a network or a filled cache" in said.err

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cli.arguments import read_command
-from cli.checks import check
+from cli.check import check
+from cli.command import read_command
 
 FIELD = ("fit", "--config", "field.yaml")
 NAMES = (
@@ -39,10 +39,19 @@ PLACES: dict[str, Callable[[Any], Any]] = {
 
 
 def late(*argv: str) -> None:
-    """The parser alone, as if nothing had been checked before."""
-    from cli.run import run
+    """The parser alone, as if nothing had been checked before: options go to it as they were typed."""
+    from cli.folder import RunFolder
+    from cli.run import ModulantCLI, prepare
 
-    run(read_command(argv))
+    command = read_command(argv)
+    prepare(())
+    folder = RunFolder(command)
+    typed = [f"--config={config.path}" for config in command.configs]
+    try:
+        ModulantCLI.build(["fit", *typed, *(f"--{name}={value}" for name, value in command.options)], command, folder)
+    except BaseException:
+        folder.discard_if_empty()
+        raise
 
 
 @pytest.fixture(autouse=True)

@@ -48,7 +48,7 @@ def test_a_file_that_nobody_trusts_is_never_executed(call: Call, quick: list[str
     [
         (
             ["--model.modulator.turnn=1"],
-            "error: --model.modulator.turnn is no key; did you mean model.modulator.turn?\n",
+            "error: --model.modulator.turnn is not a key; did you mean model.modulator.turn?\n",
         ),
         (["--model.modulator.turn=much"], "error: model.modulator.turn is much; it must be a number\n"),
         (["--model.modulator=spiral.Spirral"], "did you mean spiral.Spiral?\n"),
@@ -70,7 +70,7 @@ def test_its_constructor_is_read_before_anything_is_executed(
         ("spiral.py", None, "--trust: spiral.py cannot be read (No such file or directory)"),
         ("spiral.txt", SPIRAL, "--trust: spiral.txt must be a Python file whose name is a plain word"),
         ("torch.py", SPIRAL, "--trust: torch.py has the name of a module that is installed; give it another"),
-        ("spiral.py", "class Spiral(\n", "--trust: spiral.py, line 1: no Python ('(' was never closed)"),
+        ("spiral.py", "class Spiral(\n", "--trust: spiral.py, line 1: not Python ('(' was never closed)"),
         ("spiral.py", "x = 1\n", "--trust: spiral.py holds no subclass of modulators.Modulator"),
         ("spiral.py", f"{SPIRAL}\nraise RuntimeError('no')\n", f"line {SPIRAL.count(chr(10)) + 2}: RuntimeError: no"),
         ("spiral.py", SPIRAL.replace("class Spiral", "class FieldModulator"), "is the name of one of this package's"),
@@ -101,7 +101,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     Path("run/own/spiral.py").write_text(before)
     refused = call("fit", "--resume", "run", "--trainer.max_epochs=2")
     assert refused.code == 1
-    assert refused.err.endswith("executed only if you say so again: --trust spiral.py, which is the same as then\n")
+    assert refused.err.endswith("executed only if you name it again: --trust spiral.py, unchanged since then\n")
     Path("spiral.py").unlink()
     assert "again: --trust run/own/spiral.py\n" in call("fit", "--resume", "run").err
     assert not Path("was-imported").exists()
@@ -110,7 +110,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     # … and a file that is no longer the same is told, and both are kept
     changed = SPIRAL.replace("lerp(stream, turned, alpha", "lerp(stream, 1.0 * turned, alpha")
     Path("spiral.py").write_text(changed)
-    assert "changed since: then it was run/own/spiral.py\n" in call("fit", "--resume", "run").err
+    assert "changed since; its copy is run/own/spiral.py\n" in call("fit", "--resume", "run").err
     said = call("fit", "--resume", "run", *trust, "--trainer.max_epochs=2")
     assert (said.code, said.err) == (0, "")
     assert "spiral.py has changed since this run was trained (its copy: run/own/spiral.py)\n" in said.out

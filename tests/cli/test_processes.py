@@ -92,13 +92,13 @@ def test_a_signal_ends_a_run_with_one_line_and_loses_nothing(
         run.kill()
     assert run.returncode == code
     word = "interrupted" if number == signal.SIGINT else "terminated"
-    assert err == f"{word}; the run is saved, and goes on with: python train.py fit --resume run\n"
+    assert err == f"{word}; the run is saved; resume with: python train.py fit --resume run\n"
     assert json.loads((tmp_path / "run" / "report.json").read_text())["run"]["outcome"] == "interrupted"
     steps = max(int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"))
     assert steps >= 6
     said = call("fit", "--resume", "run", "--trainer.max_epochs", str(-(-steps // 6) + 1))
     assert (said.code, said.err) == (0, "")
-    assert said.out.splitlines()[0].startswith(f"going on from run/checkpoints/step_{steps:08d}.ckpt; changed:")
+    assert said.out.splitlines()[0].startswith(f"resuming from run/checkpoints/step_{steps:08d}.ckpt; changed:")
 
 
 @pytest.mark.slow

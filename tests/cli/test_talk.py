@@ -56,7 +56,7 @@ def test_options_over_a_sweep(call: Call, run: str) -> None:
     assert (said.code, said.err) == (0, "")
     assert "\x1b" not in said.out
     lines = said.out.splitlines()
-    assert lines[0] == f"going on from {run}/checkpoints/step_00000002.ckpt"  # how it is asked is no change of the run
+    assert lines[0] == f"resuming from {run}/checkpoints/step_00000002.ckpt"  # how it is asked is no change of the run
     assert [line for line in lines if not line.startswith(" ")][1:3] == ["a: [small] 'dog'", "a cat"]
     assert [line.split("  ")[1] for line in lines if line.startswith("  α")] == ["α × 0", "α × 0.5", "α × 2"] * 2
     found = rows(run)
@@ -94,10 +94,10 @@ def test_what_is_piped(call: Call, run: str, monkeypatch: pytest.MonkeyPatch) ->
     ("argv", "line"),
     [
         ([], "data.prompts: no prompt, and no terminal to type one at; give --prompt TEXT"),
-        (["--talk.temperature", "-1", "--prompt", "x"], "talk: temperature is -1.0; it must be 0"),
+        (["--talk.temperature", "-1", "--prompt", "x"], "talk.temperature is -1; it must be a number of at least 0"),
         (["--talk.alpha_scales", "[]", "--prompt", "x"], "talk: alpha_scales is empty"),
         (["--talk.samples", "2", "--prompt", "x"], "greedy answers are all equal"),
-        (["--talk.top_q", "1"], "--talk.top_q is no key; did you mean talk.top_p?"),
+        (["--talk.top_q", "1"], "--talk.top_q is not a key; did you mean talk.top_p?"),
         (["--prompt"], "--prompt: a value is missing"),
     ],
 )

@@ -238,11 +238,11 @@ def test_prompts_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size must be at least 1, got 0"),
-        ({"val_fraction": 0.0}, "data.val_fraction must lie between 0 and 1, got 0.0"),
-        ({"val_fraction": 1.0}, "data.val_fraction must lie between 0 and 1, got 1.0"),
-        ({"seed": -1}, "data.seed must not be negative, got -1"),
-        ({"num_workers": -1}, "data.num_workers must not be negative, got -1"),
+        ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
+        ({"val_fraction": 0.0}, "val_fraction is 0.0; it must be a number between 0 and 1"),
+        ({"val_fraction": 1.0}, "val_fraction is 1.0; it must be a number between 0 and 1"),
+        ({"seed": -1}, "seed is -1; it must be an integer of at least 0"),
+        ({"num_workers": -1}, "num_workers is -1; it must be an integer of at least 0"),
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
@@ -252,7 +252,7 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 
 def test_what_only_setup_can_know(small_wordnet: str, tmp_path: Path) -> None:
     for arguments, message in (
-        ({"matching": "some"}, "data.matching is 'some'; it must be one of single_token, all"),
+        ({"matching": "some"}, "matching is 'some'; it must be single_token or all"),
         ({"backbone": str(tmp_path)}, "model.backbone: .* has no tokenizer that can be read"),
         ({"val_fraction": 0.9999}, "data.val_fraction: 0.9999 leaves none of .* entries to train on"),
     ):

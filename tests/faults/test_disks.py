@@ -221,7 +221,7 @@ def test_a_run_that_fills_its_disk(
     err = capfd.readouterr().err
     assert err == (
         f"error: {run}/checkpoints/step_00000012.ckpt cannot be written: no space is left on its disk; free some, or "
-        f"name a folder on another disk; then go on with: python train.py fit --resume {run}\n"
+        f"name a folder on another disk; then resume with: python train.py fit --resume {run}\n"
     )
     assert newest_checkpoint(run).name == "step_00000006.ckpt"
     assert not list(disk.path.rglob("*.tmp"))
@@ -277,7 +277,7 @@ def test_a_process_whose_disk_fails(
     assert err.count("\n") == 1, err
     assert FAULTS[fault] in err
     assert not list(disk.path.rglob("*.tmp"))
-    assert err.endswith(f"; then go on with: python train.py fit --resume {run}\n") == (fault != "gone"), err
+    assert err.endswith(f"; then resume with: python train.py fit --resume {run}\n") == (fault != "gone"), err
     if fault == "gone":
         assert not run.exists(), "it was made again"
         assert newest_checkpoint(run.with_name("away")).name.startswith("step_")

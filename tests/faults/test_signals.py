@@ -115,11 +115,11 @@ def test_slurm_takes_a_run_back_into_its_queue(quick: list[str], tmp_path: Path,
             time.sleep(0.02)
         run.kill(signal.SIGUSR1)
         assert run.wait(LIMIT) == [75], run.err
-    assert told(run).endswith("goes on with: python train.py fit --resume run; job 77 is back in the queue")
+    assert told(run).endswith("resume with: python train.py fit --resume run; job 77 is back in the queue")
     assert (tmp_path / "bin" / "asked").read_text() == "requeue 77\n"
     with started(folder, *argv, SLURM_RESTART_COUNT="1", **slurm) as run:
         assert run.wait() == [0], run.err
-    assert run.out.startswith("going on from run/checkpoints/step_")
+    assert run.out.startswith("resuming from run/checkpoints/step_")
     assert list(differences(state_of(tmp_path / "whole" / "run"), state_of(folder / "run"))) == []
     tally.survived(kind)
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from modulant.lexicon import Lexicon
 from modulators import FieldModulator, Geometry, LerpModulator, ModulatedT5
-from modulators.initialisation import Words, lay_out, leading_eigenpairs, wu_palmer
+from modulators.initialisation import LexicalData, initial_geometry, leading_eigenpairs, wu_palmer
 from tests.runs import main, small_wordnet
 
 VOCABULARY, WIDTH, DIMS = 400, 24, 8
@@ -24,13 +24,13 @@ def lexicon() -> Lexicon:
 
 
 @pytest.fixture(scope="module")
-def words(lexicon: Lexicon) -> Words:
+def words(lexicon: Lexicon) -> LexicalData:
     """150 synsets of all parts of speech, 20 of them with a synonym, a fifth held out."""
     rng = np.random.default_rng(1)
     synsets = rng.choice(len(lexicon), 150, replace=False)
     tokens = rng.choice(VOCABULARY, 170, replace=False)
     representations = torch.randn(150, WIDTH, generator=torch.Generator().manual_seed(2)) + 1
-    return Words(
+    return LexicalData(
         lexicon,
         np.sort(tokens),
         np.concatenate([synsets, synsets[:20]]),
@@ -45,7 +45,7 @@ def static() -> torch.Tensor:
     return torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(3))
 
 
-def test_wu_palmer_is_the_elementwise_one_made_symmetric(lexicon: Lexicon, words: Words) -> None:
+def test_wu_palmer_is_the_elementwise_one_made_symmetric(lexicon: Lexicon, words: LexicalData) -> None:
     found = wu_palmer(lexicon, words.synsets)
     a, b = words.synsets[:, None], words.synsets[None, :]
     expected = (lexicon.taxonomy.wup_similarity(a, b) + lexicon.taxonomy.wup_similarity(b, a)) / 2
@@ -66,74 +66,74 @@ def test_leading_eigenpairs_by_lanczos_are_those_of_the_whole_decomposition() ->
     np.testing.assert_array_equal(vectors, again)
 
 
-def test_wordnets_points_go_to_their_tokens(words: Words, static: torch.Tensor) -> None:
-    layout = lay_out(Geometry(), words, static, DIMS)
-    rows = layout.rows[torch.from_numpy(words.tokens)]
+def test_wordnets_points_go_to_their_tokens(words: LexicalData, static: torch.Tensor) -> None:
+    initial = initial_geometry(Geometry(), words, static, DIMS)
+    rows = initial.rows[torch.from_numpy(words.tokens)]
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)))
     torch.testing.assert_close(rows[:20], rows[150:])  # synonyms share their synset's point
     unmatched = np.setdiff1d(np.arange(VOCABULARY), words.tokens)
-    assert not layout.rows[unmatched].any()
+    assert not initial.rows[unmatched].any()
     # Their cosines are the best of eight dimensions: they follow Wu–Palmer similarity, as the provenance says.
     cosines, similarity = (rows[:150] @ rows[:150].mT).numpy(), wu_palmer(words.lexicon, words.synsets)
     upper = np.triu_indices(150, 1)
     r = np.corrcoef(cosines[upper], similarity[upper])[0, 1]
-    assert layout.provenance["reconstruction_correlation"] == pytest.approx(r, abs=1e-4)
+    assert initial.provenance["reconstruction_correlation"] == pytest.approx(r, abs=1e-4)
     assert r > 0.5
-    assert layout.provenance["wordnet"] == "3.0"
-    assert layout.provenance["n_anchors"] == 150
-    assert layout.provenance["tokens_by_neighbours"] == 0
-    assert layout.provenance["eigenvalues"] == sorted(layout.provenance["eigenvalues"], reverse=True)
+    assert initial.provenance["wordnet"] == "3.0"
+    assert initial.provenance["n_anchors"] == 150
+    assert initial.provenance["tokens_by_neighbours"] == 0
+    assert initial.provenance["eigenvalues"] == sorted(initial.provenance["eigenvalues"], reverse=True)
 
 
-def test_the_projection_is_a_scaled_rotation_onto_the_leading_axes(words: Words, static: torch.Tensor) -> None:
-    layout = lay_out(Geometry(), words, static, DIMS)
+def test_the_projection_is_a_scaled_rotation_onto_the_leading_axes(words: LexicalData, static: torch.Tensor) -> None:
+    initial = initial_geometry(Geometry(), words, static, DIMS)
     scale = 0.1 * words.representations.norm(dim=-1).mean()
-    gram = layout.projection.mT @ layout.projection
+    gram = initial.projection.mT @ initial.projection
     torch.testing.assert_close(gram, scale**2 * torch.eye(DIMS), atol=1e-5, rtol=0)
     centred = words.representations - words.representations.mean(0)
     axes = np.linalg.svd(centred.numpy(), full_matrices=False)[2][:DIMS]
-    outside = layout.projection.mT.numpy() - layout.projection.mT.numpy() @ axes.T @ axes
+    outside = initial.projection.mT.numpy() - initial.projection.mT.numpy() @ axes.T @ axes
     np.testing.assert_allclose(outside, 0, atol=1e-5)
 
 
-def test_alignment_finds_a_rotation_that_is_there(words: Words, static: torch.Tensor) -> None:
+def test_alignment_finds_a_rotation_that_is_there(words: LexicalData, static: torch.Tensor) -> None:
     """An encoder whose representations are the points themselves, rotated, aligns better than one of noise."""
-    points = lay_out(Geometry(), words, static, DIMS).rows[torch.from_numpy(words.tokens[:150])]
+    points = initial_geometry(Geometry(), words, static, DIMS).rows[torch.from_numpy(words.tokens[:150])]
     turned = points @ torch.linalg.qr(torch.randn(DIMS, DIMS, generator=torch.Generator().manual_seed(5))).Q
     like = words._replace(representations=F.pad(turned, (0, WIDTH - DIMS)))
-    aligned = lay_out(Geometry(), like, static, DIMS).provenance["alignment_cosine"]
-    noise = lay_out(Geometry(), words, static, DIMS).provenance["alignment_cosine"]
+    aligned = initial_geometry(Geometry(), like, static, DIMS).provenance["alignment_cosine"]
+    noise = initial_geometry(Geometry(), words, static, DIMS).provenance["alignment_cosine"]
     assert aligned > 0.8 > noise
 
 
-def test_shuffled_keeps_every_point_and_the_projection(words: Words, static: torch.Tensor) -> None:
-    wordnet, shuffled = (lay_out(Geometry(kind=kind), words, static, DIMS) for kind in ("wordnet", "shuffled"))
+def test_shuffled_keeps_every_point_and_the_projection(words: LexicalData, static: torch.Tensor) -> None:
+    wordnet, shuffled = (initial_geometry(Geometry(kind=kind), words, static, DIMS) for kind in ("wordnet", "shuffled"))
     kept = torch.from_numpy(words.tokens)
     a, b = wordnet.rows[kept], shuffled.rows[kept]
     assert sorted(map(tuple, a.tolist())) == sorted(map(tuple, b.tolist()))
     assert (a != b).any(-1).float().mean() > 0.9
     torch.testing.assert_close(wordnet.projection, shuffled.projection, rtol=0, atol=0)
-    other = lay_out(Geometry(kind="shuffled", seed=1), words, static, DIMS)
+    other = initial_geometry(Geometry(kind="shuffled", seed=1), words, static, DIMS)
     assert not torch.equal(other.rows, shuffled.rows)
 
 
-def test_part_of_speech_knows_nothing_else(words: Words, static: torch.Tensor) -> None:
-    layout = lay_out(Geometry(kind="part_of_speech"), words, static, DIMS)
-    rows = layout.rows[torch.from_numpy(words.tokens)]
+def test_part_of_speech_knows_nothing_else(words: LexicalData, static: torch.Tensor) -> None:
+    initial = initial_geometry(Geometry(kind="part_of_speech"), words, static, DIMS)
+    rows = initial.rows[torch.from_numpy(words.tokens)]
     pos = words.lexicon.pos[words.token_synsets]
     same = torch.from_numpy(pos[:, None] == pos[None, :]).float()
     torch.testing.assert_close(rows @ rows.mT, same)
 
 
-def test_random_points_are_unit_vectors_without_wordnet(words: Words, static: torch.Tensor) -> None:
-    layout = lay_out(Geometry(kind="random"), words, static, DIMS)
-    rows = layout.rows[torch.from_numpy(words.tokens)]
+def test_random_points_are_unit_vectors_without_wordnet(words: LexicalData, static: torch.Tensor) -> None:
+    initial = initial_geometry(Geometry(kind="random"), words, static, DIMS)
+    rows = initial.rows[torch.from_numpy(words.tokens)]
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)))
-    assert "reconstruction_correlation" not in layout.provenance
-    torch.testing.assert_close(layout.rows, lay_out(Geometry(kind="random"), words, static, DIMS).rows)
+    assert "reconstruction_correlation" not in initial.provenance
+    torch.testing.assert_close(initial.rows, initial_geometry(Geometry(kind="random"), words, static, DIMS).rows)
 
 
-def test_training_anchors_are_blind_to_what_is_held_out(words: Words, static: torch.Tensor) -> None:
+def test_training_anchors_are_blind_to_what_is_held_out(words: LexicalData, static: torch.Tensor) -> None:
     """Other synsets in the held-out places change nothing for anybody."""
     rng = np.random.default_rng(8)
     others = np.setdiff1d(np.arange(len(words.lexicon)), words.synsets)
@@ -141,7 +141,7 @@ def test_training_anchors_are_blind_to_what_is_held_out(words: Words, static: to
     moved[words.held_out] = rng.choice(others, int(words.held_out.sum()), replace=False)
     changed = words._replace(synsets=moved, token_synsets=np.concatenate([moved, moved[:20]]))
     geometry = Geometry(anchors="training")
-    a, b = (lay_out(geometry, known, static, DIMS) for known in (words, changed))
+    a, b = (initial_geometry(geometry, known, static, DIMS) for known in (words, changed))
     torch.testing.assert_close(a.rows, b.rows, rtol=0, atol=0)
     torch.testing.assert_close(a.projection, b.projection, rtol=0, atol=0)
     assert a.provenance["anchors_held_out"] == 0
@@ -150,19 +150,24 @@ def test_training_anchors_are_blind_to_what_is_held_out(words: Words, static: to
     )
 
 
-def test_a_sample_of_anchors_is_seeded_and_leaves_the_rest_to_neighbours(words: Words, static: torch.Tensor) -> None:
-    layout = lay_out(Geometry(n_anchors=100, n_neighbours=3), words, static, DIMS)
-    assert layout.provenance["n_anchors"] == 100
-    assert layout.provenance["tokens_by_neighbours"] >= 50
-    rows = layout.rows[torch.from_numpy(words.tokens)]
+def test_a_sample_of_anchors_is_seeded_and_leaves_the_rest_to_neighbours(
+    words: LexicalData, static: torch.Tensor
+) -> None:
+    initial = initial_geometry(Geometry(n_anchors=100, n_neighbours=3), words, static, DIMS)
+    assert initial.provenance["n_anchors"] == 100
+    assert initial.provenance["tokens_by_neighbours"] >= 50
+    rows = initial.rows[torch.from_numpy(words.tokens)]
     torch.testing.assert_close(rows.norm(dim=-1), torch.ones(len(rows)))
     torch.testing.assert_close(
-        layout.rows, lay_out(Geometry(n_anchors=100, n_neighbours=3), words, static, DIMS).rows, rtol=0, atol=0
+        initial.rows,
+        initial_geometry(Geometry(n_anchors=100, n_neighbours=3), words, static, DIMS).rows,
+        rtol=0,
+        atol=0,
     )
 
 
-def test_unmatched_tokens_can_be_random_as_in_the_source(words: Words, static: torch.Tensor) -> None:
-    rows = lay_out(Geometry(unmatched="random"), words, static, DIMS).rows
+def test_unmatched_tokens_can_be_random_as_in_the_source(words: LexicalData, static: torch.Tensor) -> None:
+    rows = initial_geometry(Geometry(unmatched="random"), words, static, DIMS).rows
     unmatched = np.setdiff1d(np.arange(VOCABULARY), words.tokens)
     assert rows[unmatched].norm(dim=-1).mean() == pytest.approx(DIMS**0.5, rel=0.1)
 
@@ -170,12 +175,12 @@ def test_unmatched_tokens_can_be_random_as_in_the_source(words: Words, static: t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "euclid"}, "model.geometry.kind is 'euclid'; it must be one of wordnet, shuffled"),
-        ({"anchors": "some"}, "model.geometry.anchors is 'some'"),
-        ({"unmatched": "one"}, "model.geometry.unmatched is 'one'"),
-        ({"n_anchors": 1}, "model.geometry.n_anchors is 1; it must be at least 2"),
-        ({"n_neighbours": 0}, "model.geometry.n_neighbours is 0"),
-        ({"seed": -1}, "model.geometry.seed is -1"),
+        ({"kind": "euclid"}, "kind is 'euclid'; it must be one of wordnet, shuffled"),
+        ({"anchors": "some"}, "anchors is 'some'; it must be all or training"),
+        ({"unmatched": "one"}, "unmatched is 'one'; it must be zero or random"),
+        ({"n_anchors": 1}, "n_anchors is 1; it must be an integer of at least 2"),
+        ({"n_neighbours": 0}, "n_neighbours is 0"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,11 +189,11 @@ def test_bad_arguments(arguments: dict[str, Any], message: str, monkeypatch: pyt
         Geometry(**arguments)
 
 
-def test_what_cannot_be_laid_out(words: Words, static: torch.Tensor) -> None:
+def test_what_cannot_be_initialised(words: LexicalData, static: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="n_geometric_dims is 25; to be aligned with a stream of width 24"):
-        lay_out(Geometry(), words, static, WIDTH + 1)
+        initial_geometry(Geometry(), words, static, WIDTH + 1)
     with pytest.raises(ValueError, match="n_anchors is 151; there are 150 to choose from"):
-        lay_out(Geometry(n_anchors=151), words, static, DIMS)
+        initial_geometry(Geometry(n_anchors=151), words, static, DIMS)
 
 
 def test_a_modulator_without_embeddings_is_refused(backbone: str) -> None:
@@ -202,7 +207,7 @@ def test_no_geometry_leaves_only_the_alphas_to_learn(backbone: str) -> None:
 
 
 def test_a_run_lays_out_once_saves_and_resumes(tmp_path: Path, backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fit, resume and validate by the command line: what was laid out comes back, and is not laid out again."""
+    """Fit, resume and validate by the command line: the initial geometry comes back, and is not made again."""
     monkeypatch.chdir(tmp_path)
     wordnet = small_wordnet(tmp_path / "nltk_data")
     common = [
@@ -239,7 +244,7 @@ def test_an_untrained_modulator_is_measured_with_its_geometry(
         "--model.modulator.init_args.n_geometric_dims=8", "--relational.baselines=false",
     ]  # fmt: skip
     main()(["validate", "--config", "lerp.yaml", "--config", "controls/shuffled.yaml", *common, "--output=run"])
-    assert "laying out the geometry (shuffled)" in capsys.readouterr().out
+    assert "initialising the geometry (shuffled)" in capsys.readouterr().out
     report = json.loads(Path("run/report.json").read_text())
     assert report["model"]["describe"]["geometry"]["kind"] == "shuffled"
     assert report["relational"]["interval"].keys() == {"all", "train", "mixed", "held_out"}

@@ -93,8 +93,8 @@ def test_its_state_goes_through_a_checkpoint(tiny: ModuleType, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reference": "bases"}, "reference is 'bases'; it must be base, band, null or a number"),
-        ({"reference": -0.2}, "reference is -0.2; a CV is positive"),
+        ({"reference": "bases"}, "reference is 'bases'; it must be one of base, band, null, a number above 0"),
+        ({"reference": -0.2}, "reference is -0.2; it must be one of base, band, null, a number above 0"),
         ({"tolerance": 0.0}, "tolerance is 0.0"),
         ({"patience": 0}, "patience is 0"),
         ({"n": 1}, "n is 1"),

@@ -103,7 +103,7 @@ def test_without_a_bootstrap_there_is_no_interval(tiny: ModuleType) -> None:
     trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
     assert look.summary()["interval"] == {}
     assert not (Path(trainer.default_root_dir) / BOOTSTRAP_FILE).exists()
-    with pytest.raises(ValueError, match="bootstrap is 39; it must be at least 40"):
+    with pytest.raises(ValueError, match="bootstrap is 39; it must be 0 or an integer of at least 40"):
         RelationalAlignment(bootstrap=39)
 
 

@@ -64,5 +64,5 @@ def test_what_was_skipped_is_remembered() -> None:
     divergence.skipped = 3
     again.load_state_dict(divergence.state_dict())
     assert again.summary()["skipped"] == 3
-    with pytest.raises(ValueError, match="skip is -1; it must not be negative"):
+    with pytest.raises(ValueError, match="skip is -1; it must be an integer of at least 0"):
         Divergence(skip=-1)

@@ -54,7 +54,7 @@ def test_what_it_leaves_is_a_backbone(feed_forward: str, tokens: dict[str, Tenso
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"d_model": 0}, "model.d_model is 0"), ({"warmup_steps": 0}, "model.warmup_steps"), ({"lr": 0.0}, "model.lr")],
+    [({"d_model": 0}, "d_model is 0"), ({"warmup_steps": 0}, "warmup_steps"), ({"lr": 0.0}, "lr is")],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

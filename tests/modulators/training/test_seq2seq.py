@@ -444,10 +444,10 @@ def test_bf16_as_its_overlay_has_it(backbone: str, modulator: Any, tokens: dict[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"lr": 0.0}, "model.lr must be positive, got 0.0"),
-        ({"lr": float("nan")}, "model.lr must be positive, got nan"),
-        ({"lr": float("inf")}, "model.lr must be positive, got inf"),
-        ({"weight_decay": -0.1}, "model.weight_decay must not be negative, got -0.1"),
+        ({"lr": 0.0}, "lr is 0.0; it must be a number above 0"),
+        ({"lr": float("nan")}, "lr is nan; it must be"),
+        ({"lr": float("inf")}, "lr is inf; it must be"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1; it must be a number of at least 0"),
         ({"layers": [3]}, "model.layers: layer 3: the encoder has 3, 0 … 2"),
         ({"layers": [0, 0]}, "model.layers is"),
         ({"layers": []}, "model.layers is"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.arguments import CONFIGS, read_command
-from cli.checks import check
+from cli.check import check
+from cli.command import read_command
+from cli.configs import CONFIGS
 from probes.search.page import figure, markdown
 from probes.search.space import read_sweep
 from tests.runs import ROOT, small_wordnet, tiny_backbone

@@ -1,0 +1,180 @@
+"""Everything that can be known to be wrong with a command before anything heavy is imported.
+
+First each key and value by itself (`cli.schema`). Then the values together, as they will be once all files are merged
+and defaults are filled in, and the files and folders that are named. What only the libraries know (a device that is not
+there, a hub that has no such model) is left to them: the parser and the constructors check everything again.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cli import own
+from cli.command import Command
+from cli.folder import RunFolder
+from cli.schema import Merged, UnlistedClassError
+from datamodules.arguments import STANDARD_INPUT, check_vocabulary, piped_prompts, read_prompts
+from modulant.backbones.sizes import check_layers, read_sizes
+from modulant.settings import describe
+from modulators.arguments import (
+    check_alignment,
+    check_cache,
+    check_field,
+    check_generation,
+    check_geometry_file,
+    check_peft,
+    check_steps,
+    refuse_geometry,
+)
+
+
+def check(command: Command) -> dict[str, Any]:
+    """Check a command line, and merge its configurations and options into what the parser is given.
+
+    Raises:
+        ValueError: whatever a user can mend, in one line that names the key or the file.
+    """
+    merged = merge(command)
+    if not command.prints_config:  # which is to be looked at, or finished elsewhere
+        check_trainer(merged.config.get("trainer", {}))
+        _check_model(merged, command.subcommand)
+        _check_data(merged, command.subcommand)
+        _check_folders(command)
+    return merged.config
+
+
+def merge(command: Command) -> Merged:
+    """Configurations and options in their order, each key and value checked.
+
+    Raises:
+        ValueError: an unknown key, a value that does not fit, a class that may not be named, no model or data, or a
+            required value that is missing.
+    """
+    merged = Merged(own.modulators(command.trusted))
+    try:
+        for config in command.configs:
+            merged.add(config.content, f"{config.path}: ")
+        for name, value in command.options:
+            merged.add_option(name, value)
+    except UnlistedClassError as error:
+        if error.path == "model.modulator" and (hint := own.hint(error.name, command.resume, command.trusted)):
+            raise ValueError(error.text + hint) from error
+        raise
+    for key in ("model", "data"):
+        if not merged.class_at(key):
+            raise ValueError(f"{key}: nothing is configured; name a configuration, such as --config field.yaml")
+    for path, schema in merged.missing():
+        wanted = "a modulator's class" if path == "model.modulator" else describe(schema)
+        raise ValueError(f"{path} is missing; it must be {wanted}")
+    return merged
+
+
+def check_trainer(given: Mapping[str, Any]) -> None:
+    """Refuse combinations of a trainer's arguments that Lightning refuses late, or not in words that name the key.
+
+    Raises:
+        ValueError: one of these.
+    """
+    for smallest, largest in (("min_epochs", "max_epochs"), ("min_steps", "max_steps")):
+        low, high = given.get(smallest), given.get(largest)
+        if low is not None and high is not None and 0 <= high < low:
+            raise ValueError(f"trainer.{smallest} is {low}; it must not be above {largest}, which is {high}")
+    interval = given.get("val_check_interval")
+    if isinstance(interval, float) and given.get("check_val_every_n_epoch", 1) is None:
+        raise ValueError(
+            f"trainer.val_check_interval is {interval}; where check_val_every_n_epoch is null it must be a whole "
+            "number of batches or a time"
+        )
+    devices, nodes = str(given.get("devices", 1)), given.get("num_nodes", 1)
+    several = (devices.isdigit() and int(devices) > 1) or "," in devices.strip("[]").rstrip(",") or nodes > 1
+    if given.get("use_distributed_sampler") and several:
+        raise ValueError("trainer.use_distributed_sampler must be false: the DataModule shards the batches itself")
+
+
+def planned_steps(given: Mapping[str, Any]) -> float | None:
+    """Steps where they are known before the data: none, or steps without end; else None."""
+    if given.get("fast_dev_run"):
+        return None
+    epochs, steps = given.get("max_epochs"), given.get("max_steps", -1)
+    if steps == 0 or epochs == 0:
+        return 0
+    endless = epochs == -1 or (epochs is None and given.get("max_time") is not None)
+    return math.inf if steps == -1 and endless else None
+
+
+def _check_model(merged: Merged, subcommand: str) -> None:
+    model, modulator = merged.values_at("model"), merged.values_at("model.modulator")
+    name = merged.class_at("model.modulator").rpartition(".")[2]
+    if merged.class_at("model").endswith(".AdaptedT5"):
+        check_peft()
+    sizes = read_sizes(model["backbone"]) if "backbone" in model else None
+    if sizes is not None and model["layers"] != "all":
+        check_layers(model["layers"], sizes.n_layers, "model.layers")
+    if "cache" in model:
+        check_cache(model["layers"], model["cache"], model["cache_folder"])
+    try:
+        if name == "FieldModulator":
+            alphas = (float(modulator[key]) for key in ("initial_alpha", "alpha_min", "alpha_max"))
+            check_field(modulator["expert_ks"], modulator["expert_edim"], *alphas)
+        if name == "LerpModulator" and modulator["geometry"] is not None:
+            check_geometry_file(Path(modulator["geometry"]))
+    except ValueError as error:
+        raise ValueError(f"model.modulator: {error}") from error
+    if model.get("geometry") is not None:
+        _check_geometry(merged, subcommand, name, None if sizes is None else sizes.d_model)
+    if subcommand != "fit":
+        return
+    if model.get("cache") is not None:
+        _check_cached_batches(merged)
+    if (steps := planned_steps(merged.config.get("trainer", {}))) is not None:
+        check_steps(str(model.get("schedule", "cosine")), steps)  # pre-training knows no other
+
+
+def _check_geometry(merged: Merged, subcommand: str, name: str, width: int | None) -> None:
+    geometry, modulator = merged.values_at("model.geometry"), merged.values_at("model.modulator")
+    if "n_geometric_dims" not in modulator:
+        raise refuse_geometry(name)
+    if geometry["kind"] == "none":
+        if subcommand == "fit" and modulator.get("learnable_alpha") is False:
+            raise ValueError("model.modulator: it has no trainable parameter; use validate instead of fit")
+    elif width is not None:
+        check_alignment(modulator["n_geometric_dims"], width)
+
+
+def _check_cached_batches(merged: Merged) -> None:
+    data = merged.class_at("data").rpartition(".")[2]
+    if data != "WordNetDataModule":
+        raise ValueError(f"model.cache: it keeps the batches of a WordNetDataModule, and data is a {data}")
+    if merged.values_at("data")["regroup"] is True:
+        raise ValueError(
+            f"model.cache is {merged.values_at('model')['cache']}, and data.regroup is true; a cache is of batches that"
+            " keep their members: leave data.regroup out, or set model.cache to null"
+        )
+
+
+def _check_data(merged: Merged, subcommand: str) -> None:
+    data, talk = merged.values_at("data"), merged.values_at("talk")
+    if "vocab_size" in data:
+        check_vocabulary(data["tokenizer"], data["vocab_size"])
+    if "prompts" in data:
+        read_prompts(data["prompts"])
+        if subcommand == "predict" and data["prompts"] == STANDARD_INPUT:
+            piped_prompts()
+    try:
+        check_generation([float(scale) for scale in talk["alpha_scales"]], float(talk["temperature"]), talk["samples"])
+    except ValueError as error:
+        raise ValueError(f"talk: {error}") from error
+    if data.get("nltk_data") is not None:
+        from modulant.lexicon.archive import Archive
+
+        try:
+            Archive.find(data["nltk_data"])
+        except (OSError, ValueError) as error:  # a LexiconError, or no name of a file
+            raise ValueError(f"data.nltk_data: {error}") from error
+
+
+def _check_folders(command: Command) -> None:
+    RunFolder(command)
+    if command.resume is not None and not any((command.resume / "checkpoints").glob("*.ckpt")):
+        raise ValueError(f"--resume: no checkpoint in {command.resume / 'checkpoints'}: nothing to resume from")

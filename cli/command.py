@@ -1,0 +1,134 @@
+"""A command line taken apart: a subcommand, configurations, and options, which win over them. Imports nothing heavy."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cli.configs import did_you_mean, find_config, read_yaml
+from cli.own import OwnFile
+from cli.own import read as read_own
+
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+_CONFIG, _RESUME, _OUTPUT, _TRUST = ("--config", "-c"), "--resume", "--output", "--trust"
+_WITHOUT_VALUE, _DRY_RUN, _PROMPT = ("--print_config",), "--dry-run", "--prompt"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A YAML file, as it was named and as it was read."""
+
+    name: str
+    path: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, name: str) -> "Config":
+        """The file of that path, or of that bare name in configs/.
+
+        Raises:
+            ValueError: there is none, or it is no configuration.
+        """
+        path = find_config(name)
+        return cls(name, path, read_yaml(path))
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line.
+
+    Attributes:
+        subcommand: fit, validate, test or predict.
+        configs: in the order given; a later one wins. Of a run that is resumed the saved one is the first, unless a
+            configuration names a model.
+        options: name without dashes and value; they win over every configuration.
+        resume: the run folder to resume.
+        output: the run folder, where one was named.
+        dry_run: ``page`` or ``json`` where only what would be done is wanted.
+        prints_config: only the resolved configuration is wanted.
+        trusted: user-supplied files whose code may be executed.
+    """
+
+    subcommand: str
+    configs: tuple[Config, ...]
+    options: tuple[tuple[str, str], ...]
+    resume: Path | None
+    output: Path | None
+    prints_config: tuple[str, ...]
+    dry_run: Literal["page", "json"] | None = None
+    trusted: tuple[OwnFile, ...] = ()
+
+    def run_name(self) -> str:
+        """What a run of this command is called: its first configuration's name; for a saved one, that run's."""
+        if not self.configs:
+            return self.subcommand
+        path = self.configs[0].path.resolve()
+        if path.stem != "config":
+            return path.stem
+        return path.parent.parent.name if path.parent.name.startswith("version_") else path.parent.name
+
+
+def read_command(argv: Sequence[str]) -> Command:
+    """Take a command line apart and read its configurations.
+
+    Raises:
+        ValueError: no such subcommand, a value that is missing, a word that belongs nowhere, a configuration that is
+            nowhere or no YAML mapping, or a folder to resume that is not there.
+    """
+    subcommand = argv[0] if argv else ""
+    if subcommand not in SUBCOMMANDS:
+        said = f"{subcommand!r} is not a subcommand" if subcommand else "a subcommand is missing"
+        raise ValueError(f"{said}; it must be one of {', '.join(SUBCOMMANDS)}{did_you_mean(subcommand, SUBCOMMANDS)}")
+    given: list[tuple[str, str]] = []
+    bare: list[str] = []
+    dry_run: Literal["page", "json"] | None = None
+    words = list(argv[1:])
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name in _WITHOUT_VALUE:
+            bare.append(word)
+        elif name == _DRY_RUN:
+            if value not in ("", "json"):
+                raise ValueError(f"--dry-run={value}: it must be --dry-run, or --dry-run=json")
+            dry_run = "json" if value else "page"
+        elif not name.startswith("--") and name not in _CONFIG:
+            raise ValueError(f"{word!r} belongs to no option; options are given as --name value")
+        elif equals:
+            given.append((name, value))
+        elif words and not words[0].startswith("--"):
+            given.append((name, words.pop(0)))
+        else:
+            raise ValueError(f"{name}: a value is missing")
+    resume = next((Path(value) for name, value in reversed(given) if name == _RESUME), None)
+    names = [value for name, value in given if name in _CONFIG]
+    if resume is not None and not resume.is_dir():
+        raise ValueError(f"--resume: no folder {resume}; name the folder of a run")
+    configs = tuple(Config.read(name) for name in names)
+    if resume is not None and not any(map(_names_a_model, configs)):  # none, or overlays of the saved one
+        configs = (Config.read(_saved_config(resume)), *configs)
+    output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
+    if output is None:
+        output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
+    own = (*_CONFIG, _RESUME, _OUTPUT, _PROMPT, _TRUST)
+    trusted = tuple(read_own(Path(value)) for name, value in given if name == _TRUST)
+    options = tuple((name.removeprefix("--"), value) for name, value in given if name not in own)
+    if prompts := [value for name, value in given if name == _PROMPT]:
+        if subcommand != "predict":
+            raise ValueError(f"--prompt: {subcommand} asks nothing; it is an option of predict")
+        options += (("data.prompts", json.dumps(prompts, ensure_ascii=False)),)
+    folder = Path(output) if output else None
+    return Command(subcommand, configs, options, resume, folder, tuple(bare), dry_run, trusted)
+
+
+def _names_a_model(config: Config) -> bool:
+    """Whether a configuration begins anew instead of changing some settings of another."""
+    model = config.content.get("model")
+    return isinstance(model, str) or (isinstance(model, Mapping) and "class_path" in model)
+
+
+def _saved_config(resume: Path) -> str:
+    if not (resume / "config.yaml").is_file():
+        raise ValueError(f"--resume: {resume} has no config.yaml; name the run's configuration with --config")
+    return str(resume / "config.yaml")

@@ -1,0 +1,1 @@
+"""Several run folders side by side."""
