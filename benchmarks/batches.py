@@ -28,7 +28,7 @@ Over all of WordNet the targets have 2 to 16 tokens, and sorting by the sources 
 decoder's tokens padding: there, batches are alike in both lengths. Of single tokens all targets are of one length."""
 
 
-class Deal(NamedTuple):
+class Epoch(NamedTuple):
     """An epoch's batches."""
 
     sources: IntArray
@@ -54,21 +54,21 @@ class Deal(NamedTuple):
         return len(batch), up[0], up[1]
 
 
-def dealt(data: WordNetDataModule, batch_size: int, epoch: int, way: str = "ours") -> Deal:
+def epoch_of(data: WordNetDataModule, batch_size: int, epoch: int, way: str = "ours") -> Epoch:
     corpus = data.corpus
     sources, targets = (texts.lengths[corpus.trained] for texts in (corpus.sources, corpus.targets))
     if way == "random":
         order = np.random.default_rng(epoch).permutation(len(sources))
-        return Deal(sources, targets, [order[i : i + batch_size] for i in range(0, len(order), batch_size)])
+        return Epoch(sources, targets, [order[i : i + batch_size] for i in range(0, len(order), batch_size)])
     both = targets if way == "ours" else None
-    return Deal(sources, targets, epoch_batches(sources, batch_size, data.seed, epoch, both))
+    return Epoch(sources, targets, epoch_batches(sources, batch_size, data.seed, epoch, both))
 
 
 def real_tokens(data: WordNetDataModule, batch_size: int, epochs: int) -> list[Row]:
     """The lowest shares of some epochs; asked is asked of both."""
-    deals = [dealt(data, batch_size, epoch) for epoch in range(epochs)]
-    ours = [min(shares) for shares in zip(*(deal.shares() for deal in deals), strict=True)]
-    plain = dealt(data, batch_size, 0, "random").shares()
+    epochs_drawn = [epoch_of(data, batch_size, epoch) for epoch in range(epochs)]
+    ours = [min(shares) for shares in zip(*(one.shares() for one in epochs_drawn), strict=True)]
+    plain = epoch_of(data, batch_size, 0, "random").shares()
     where = f"{data.matching}, batch {batch_size}"
     rows = [
         {"what": f"real tokens, {name}: {where}", "ours": f"{mine:.3f}", "plain": f"{theirs:.3f}"}
@@ -77,9 +77,9 @@ def real_tokens(data: WordNetDataModule, batch_size: int, epochs: int) -> list[R
     met = "" if ours[2] >= ASKED else ", not met"
     rows[2]["asked"] = f"≥ {ASKED:.2f}{met}"
     for multiple in (1, 4, 8):
-        share = min(deal.shares(multiple)[2] for deal in deals)
+        share = min(one.shares(multiple)[2] for one in epochs_drawn)
         rounded = f", lengths rounded up to {multiple}" if multiple > 1 else ""
-        shapes = f"{deals[0].shapes(multiple)}, {share:.3f} real"
+        shapes = f"{epochs_drawn[0].shapes(multiple)}, {share:.3f} real"
         rows.append({"what": f"shapes of an epoch: {where}{rounded}", "ours": shapes})
     return rows
 
@@ -93,7 +93,7 @@ def padded_loss(model: Any, sources: Ragged, targets: Ragged, rows: IntArray) ->
     return loss
 
 
-def time_of_deals(data: WordNetDataModule, batch_size: int, batches: int, turns: int) -> list[Row]:
+def time_of_batches(data: WordNetDataModule, batch_size: int, batches: int, turns: int) -> list[Row]:
     """Seconds an example, over the first batches of an epoch, which come in random order."""
     corpus = data.corpus
     sources, targets = corpus.sources.take(corpus.trained), corpus.targets.take(corpus.trained)
@@ -102,7 +102,7 @@ def time_of_deals(data: WordNetDataModule, batch_size: int, batches: int, turns:
     attach(model, modulator)
 
     def over(way: str) -> Callable[[], None]:
-        some = dealt(data, batch_size, 0, way).batches[:batches]
+        some = epoch_of(data, batch_size, 0, way).batches[:batches]
 
         def learn() -> None:
             for rows in some:
@@ -133,5 +133,5 @@ def run(quick: bool = False) -> list[Row]:
     if not quick:
         every = WordNetDataModule(matching="all")
         every.setup("fit")
-        rows += real_tokens(every, 64, 3) + time_of_deals(every, 64, batches=8, turns=5)
+        rows += real_tokens(every, 64, 3) + time_of_batches(every, 64, batches=8, turns=5)
     return rows

@@ -49,8 +49,8 @@ def some_batches(n: int) -> list[Batch]:
     """Training batches of the default run, from the shortest definitions to the longest."""
     data = WordNetDataModule(regroup=False)
     data.setup("fit")
-    dealt = sorted(data.train_dataloader(), key=lambda batch: int(batch["attention_mask"].sum()))
-    chosen = [dealt[round((i + 0.5) * len(dealt) / n)] for i in range(n)]
+    batches = sorted(data.train_dataloader(), key=lambda batch: int(batch["attention_mask"].sum()))
+    chosen = [batches[round((i + 0.5) * len(batches) / n)] for i in range(n)]
     return [batch | {"number": number} for number, batch in enumerate(chosen)]
 
 

@@ -362,7 +362,7 @@ def measured(part: Part, now: Setting, left: float) -> list[Row]:
 
 @contextmanager
 def limit(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError inside when they are over."""
+    """Limits the seconds of what is inside, by a TimeoutError."""
 
     def over(*_: object) -> None:
         raise TimeoutError(f"longer than {seconds} s")

@@ -3,7 +3,7 @@
 Each turn starts fresh processes: one that imports torch, lightning and transformers and ends; `train.py fit --config
 field.yaml`, which is ended as its first step begins; and `train.py fit --help`. WordNet and its tokens are in the
 cache, as they are after the first run. The untrained model is measured before the first step (held-out answers, all
-pairs of WordNet, two baselines), which is work and no start-up: so the time at which that begins is told apart.
+pairs of WordNet, two baselines), which is work and not start-up: so the time at which that begins is a row of its own.
 """
 
 import os

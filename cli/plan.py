@@ -209,7 +209,7 @@ def _checkpoint(module: FrozenT5, given: Any) -> dict[str, Any]:
 
 
 def told(facts: dict[str, Any]) -> str:
-    """The facts as a page."""
+    """The facts as text."""
     rows: list[tuple[str, str]] = []
     if (model := facts.get("model")) is not None:
         rows += [
@@ -226,7 +226,7 @@ def told(facts: dict[str, Any]) -> str:
             *(("", f"{g['name']}: {g['parameters']:,} at {g['lr']:g}") for g in model["groups"]),
         ]
     else:
-        rows.append(("learns", f"{facts['class']}, of which no sizes and steps are told beforehand"))
+        rows.append(("learns", f"{facts['class']}, whose sizes and steps are not known beforehand"))
     if (data := facts.get("data")) is not None:
         rows.append(
             (
@@ -259,7 +259,7 @@ def told(facts: dict[str, Any]) -> str:
         asks = "what is typed or piped in" if facts["prompts"] == "-" else number_of(facts["prompts"], "prompt")
         rows.append(("asks", asks))
     if "going_on_from" in facts:
-        rows.append(("goes on from", facts["going_on_from"]))
+        rows.append(("resumes from", facts["going_on_from"]))
     rows.append(("run folder", facts["run_folder"]))
     head = f"{facts['command']} would run as follows; nothing was written ({number(facts['seconds'], 1)} s)"
     return "\n".join([head, *(f"  {name:<13}{text}" for name, text in rows)])

@@ -1,8 +1,8 @@
 """Representations of WordNet's definitions by any encoder: a run of ours, a T5, or another encoder of Hugging Face's.
 
 A representation is the mean over unpadded tokens, special tokens among them, of the last hidden state, in fp32. Each
-encoder reads the definitions with its own tokenizer; which synsets are measured, and which of them count as held out,
-another tokenizer says (`probes.alignment.populations`), so that several encoders can be measured on the same words.
+encoder reads the definitions with its own tokenizer. Which synsets are measured, and which of them count as held out,
+follows from another tokenizer (`probes.alignment.populations`), so that encoders can be compared on the same words.
 """
 
 import inspect
@@ -32,7 +32,7 @@ from modulant.metrics import EntryRepresentations
 from modulators import ModulatorHandle, load_modulated
 from modulators.artifact.files import CONFIG
 
-T5S = ("t5", "mt5", "umt5")  # they read the task's prefix unless told otherwise
+T5S = ("t5", "mt5", "umt5")  # they read the task's prefix by default
 RANDOM_SEED = 42
 _RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small), or a run of train.py"
 # An encoder is used without these: heads of another task, and the decoder of a T5 that was saved without one.
@@ -46,7 +46,7 @@ class Encoder:
     """A text encoder with its own tokenizer, on the device where it will compute.
 
     Attributes:
-        name: what it was asked for by.
+        name: as on the command line.
         prefix: before every text.
         model: takes input_ids and attention_mask, returns a last_hidden_state.
         modulation: the handle of a modulator that is attached.
@@ -146,7 +146,7 @@ def find_artefact(name: str) -> Path | None:
 
 
 def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
-    """One vector a text, (N, D) fp32 on the CPU; shows a bar on a terminal and says at the end how long it took."""
+    """One vector a text, (N, D) fp32 on the CPU; shows a bar on a terminal and prints at the end how long it took."""
     hidden, device, metric = encoder.hidden(cloud), encoder.device, None
     started, console = time.monotonic(), Console(stderr=True)
     batches = sorted_batches(tokens.lengths, EVALUATION_BATCH)

@@ -1,7 +1,7 @@
-"""Is a lift real? Train a modulator and its controls over several seeds, and say in one table what is left of it.
+"""Is a lift real? Trains a modulator and its controls over several seeds, and compares them in one table.
 
-The order of work: make sense of the command line, lock OUTPUT, let train.py check the configurations, run what is not
-whole yet, write table and figures from all that is.
+The order of work: check the command line, lock OUTPUT, let train.py check the configurations, train what is not whole
+yet, write table and figures from all runs that are.
 """
 
 import argparse
@@ -18,9 +18,9 @@ import yaml
 
 from modulant.reports.wording import number
 from probes.controls.plan import (
-    MEMORY,
+    RECORD,
     SEED_OPTIONS,
-    Memory,
+    Record,
     Run,
     State,
     clean,
@@ -32,7 +32,7 @@ from probes.controls.plan import (
     state_of,
     trained_parameters,
 )
-from probes.controls.settings import Asked, Control, leaves, read, setting
+from probes.controls.settings import Control, Request, leaves, read, setting
 from probes.options import at_least
 from probes.pages import write_json, write_text
 
@@ -50,7 +50,7 @@ controls:
   Each is configs/controls/<name>.yaml, and says there what it is. LoRA and IA³ need peft.
 
 OUTPUT holds <control>/seed_<seed>/ (a run folder, as train.py leaves it) and .log beside it; controls.md, controls.csv,
-controls.png and .svg, figures.json; and controls.json, which remembers the settings.
+controls.png and .svg, figures.json; and controls.json, the settings of all runs.
 
 examples:
   python probe.py controls --config lerp.yaml
@@ -61,7 +61,14 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--config", "-c", action="append", default=[], metavar="FILE", help="the treatment; of several, later ones win")
+    add(
+        "--config",
+        "-c",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the treatment; of several, later ones override",
+    )
     add("--seeds", default="0,1,2", metavar="S,S,…", help="one run of everything for each (%(default)s)")
     add("--controls", default=None, metavar="NAME,NAME,…", help="which controls (all that apply to the modulator)")
     add("--alphas", default="", metavar="A,A,…", help="further controls: the treatment at each fixed α")
@@ -75,49 +82,49 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: something a user can mend, in one line, before anything has run.
     """
-    asked = read(args)
-    output = args.output or Path("runs", "controls", asked.controls[0].name)
+    request = read(args)
+    output = args.output or Path("runs", "controls", request.controls[0].name)
     created = [folder for folder in (output, *output.parents) if not folder.exists()]
     with lock(output) as held:
         try:
-            memory = Memory(output)
-            memory.check(asked)
-            runs = runs_of(asked, output)
+            record = Record(output)
+            record.check(request)
+            runs = runs_of(request, output)
             left = [run for run in runs if state_of(run) is not State.WHOLE]
-            for line in asked.left_out:
+            for line in request.left_out:
                 print(f"note: {line}")
-            memory.write(asked, _checked(asked, memory, left))
+            record.write(request, _checked(request, record, left))
         except BaseException:
-            if created and not (output / MEMORY).is_file():
+            if created and not (output / RECORD).is_file():
                 (output / ".lock").unlink(missing_ok=True)
                 for folder in created:
                     folder.rmdir()
             raise
-        code = _work(asked, memory, len(runs), left, args.jobs, held.fileno()) if left else 0
-        _write(memory)
+        code = _work(request, record, len(runs), left, args.jobs, held.fileno()) if left else 0
+        _write(record)
         return code
 
 
-def _checked(asked: Asked, memory: Memory, left: Sequence[Run]) -> dict[str, Any]:
-    """What train.py makes of the configurations that are going to run: it refuses what is wrong, key by key.
+def _checked(request: Request, record: Record, left: Sequence[Run]) -> dict[str, Any]:
+    """Let train.py check the configurations of the runs that are left; return what is needed of each.
 
-    A control of the treatment's own class differs from it in values alone, so one check speaks for all of those.
+    A control of the treatment's own class differs from it in values alone, so one check stands for all of those.
     """
-    known = memory.held.get("checked", {})
-    treatment, *others = asked.controls
+    known = record.held.get("checked", {})
+    treatment, *others = request.controls
     running = {run.control.name for run in left}
     ask = [c for c in (treatment, *others) if c is treatment or (c.is_adapter and c.name in running)]
     ask = [control for control in ask if running and control.name not in known]
     if ask:
         print(f"checking {', '.join(control.name for control in ask)}", flush=True)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return dict(zip((control.name for control in ask), pool.map(partial(_check, asked), ask), strict=True))
+        return dict(zip((control.name for control in ask), pool.map(partial(_check, request), ask), strict=True))
 
 
-def _check(asked: Asked, control: Control) -> dict[str, Any]:
-    """Of a whole configuration, where its seeds are and what it takes of the machine."""
+def _check(request: Request, control: Control) -> dict[str, Any]:
+    """Check one configuration; return where its seeds are and what it takes of the machine."""
     sizes = ["--model.n_parameters=10000"] if control.is_adapter else []
-    words = [*fit(asked, control), *sizes, "--print_config"]
+    words = [*fit(request, control), *sizes, "--print_config"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -131,13 +138,13 @@ def _check(asked: Asked, control: Control) -> dict[str, Any]:
     }
 
 
-def _work(asked: Asked, memory: Memory, total: int, left: list[Run], jobs: int | None, held: int) -> int:
+def _work(request: Request, record: Record, total: int, left: list[Run], jobs: int | None, held: int) -> int:
     from probes.controls.runner import share, train, unfinished
 
-    treatment = asked.controls[0].name
-    checked = memory.held["checked"]
+    treatment = request.controls[0].name
+    checked = record.held["checked"]
     trainer = checked[treatment]["trainer"]
-    treated = [run for run in memory.runs() if run.control.name == treatment]
+    treated = [run for run in record.runs() if run.control.name == treatment]
 
     def begin(run: Run) -> list[str] | None:
         n_parameters = trained_parameters(treated) if run.control.is_adapter else None
@@ -147,14 +154,14 @@ def _work(asked: Asked, memory: Memory, total: int, left: list[Run], jobs: int |
             return resumption(run)
         clean(run)
         seeded = checked[run.control.name if run.control.is_adapter else treatment]["seeded"]
-        return command(asked, run, seeded, n_parameters)
+        return command(request, run, seeded, n_parameters)
 
     def outcome(run: Run, code: int, stopping: bool) -> tuple[bool, str]:
         return (True, _found(run)) if state_of(run) is State.WHOLE else (False, unfinished(run, code, stopping))
 
     code, never = train(left, total, share(jobs, len(left), trainer), held, begin, outcome, trainer)
     for run in never:
-        print(f"{run.name} was not started: no run of {treatment} tells how many parameters to match", file=sys.stderr)
+        print(f"{run.name} was not started: no run of {treatment} says how many parameters to match", file=sys.stderr)
     return code
 
 
@@ -170,14 +177,14 @@ def _found(run: Run) -> str:
     return ", ".join(parts) or "ended"
 
 
-def _write(memory: Memory) -> None:
+def _write(record: Record) -> None:
     """Table and figures of every run that is whole, this command's or an earlier one's."""
     from probes.controls import table
     from probes.controls.measure import measure, original_figures, summarise
 
-    output, runs = memory.path.parent, memory.runs()
+    output, runs = record.path.parent, record.runs()
     measured = [found for run in runs if (found := measure(run)) is not None]
-    treatment = memory.held["treatment"]
+    treatment = record.held["treatment"]
     summary = summarise(measured, treatment, original_figures(runs))
     whole = {(found.control, found.seed) for found in measured}
     missing = [f"{run.name}: {run.log}" for run in runs if (run.control.name, run.seed) not in whole]

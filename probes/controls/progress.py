@@ -17,7 +17,7 @@ _TAIL = 1 << 16  # bytes; a row of metrics.csv has a few thousand
 
 
 def position(folder: Path) -> tuple[int, int] | None:
-    """Epoch, from 0, and step that a run has last written down; None before it has."""
+    """The last epoch, from 0, and step that a run has logged; None before the first."""
     try:
         with (folder / "metrics.csv").open("rb") as file:
             size = file.seek(0, 2)
@@ -33,7 +33,7 @@ def position(folder: Path) -> tuple[int, int] | None:
 
 
 def fraction(at: tuple[int, int] | None, trainer: Mapping[str, Any]) -> float:
-    """How much of its budget a run has behind it, by its epochs or, where those are unbounded, its steps."""
+    """The share of its budget that a run has done, by its epochs or, where those are unbounded, its steps."""
     epochs, steps = trainer.get("max_epochs") or 0, trainer.get("max_steps") or 0
     if at is None:
         return 0.0
@@ -76,10 +76,12 @@ class Display:
         self._bars.stop()
 
     def say(self, line: str) -> None:
+        """Print a line, above the bars."""
         self.console.print(line, soft_wrap=True, highlight=False, markup=False)
         self.console.file.flush()
 
     def started(self, run: Run, about: str = "") -> None:
+        """Show a run that has started; without bars, or with something about it, in a line."""
         self._tasks[run.name] = self._bars.add_task(f"  {run.name}", total=1.0, text="")
         if about or self._bars.disable:
             self.say(f"{run.name} {'resumes' if run.name in self._resumed else 'starts'}{about}; {run.log}")
@@ -105,7 +107,7 @@ class Display:
             self.say(f"{self._summary(stopping)}; running: {each}")
 
     def remaining(self, seconds: float) -> float | None:
-        """Seconds until all is done, if it goes on as in the seconds so far; None while nothing can be said."""
+        """Seconds until all is done, at the rate of the seconds so far; None without any progress."""
         done = sum(self._fractions.values())
         worked = done - self._behind
         return seconds * (len(self._fractions) - done) / worked if worked > 0 else None

@@ -10,7 +10,7 @@ from probes.options import at_least
 
 DESCRIPTION = """\
 Memory on each device in training a modulator on a frozen T5, by strategy, and whether it fits on common GPUs.
-Published T5s are known by name, any other is a folder with a config.json or a hub id; only shapes are looked at."""
+A published T5 is given by its name, any other as a folder with a config.json or a hub id; only shapes are read."""
 
 EXAMPLES = """\
 examples:
@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
     )
     found = {"model": name, **vars(setting), **memory(config, setting)}
     found["fits"] = {f"{size} GB": found["total_each"] <= (size - _RESERVED) * _GB for size in GPUS}
-    print(json.dumps(found, indent=2) if args.json else told(found))
+    print(json.dumps(found, indent=2) if args.json else page(found))
     return 0
 
 
@@ -110,8 +110,8 @@ def _other(model: str) -> str:
     raise ValueError(f"--model: {model!r} is no folder with a config.json and no T5 that is known by name{hint}")
 
 
-def told(found: dict[str, Any]) -> str:
-    """The figures as a page, in GB of 10⁹ bytes."""
+def page(found: dict[str, Any]) -> str:
+    """The figures as text, in GB of 10⁹ bytes."""
     each, many = found["each"], found["devices"] > 1
     words = {
         "dtype": found["dtype"],

@@ -36,7 +36,7 @@ _FP32 = 4
 
 @dataclass(frozen=True)
 class Setting:
-    """What is asked about.
+    """What is estimated.
 
     Attributes:
         devices: over all machines.

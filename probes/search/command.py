@@ -70,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _study(optuna: Any, sweep: Sweep, output: Path, seed: int, options: Options) -> Any:
-    """What is remembered, or a new study.
+    """The study in OUTPUT's database, or a new one.
 
     Raises:
         ValueError: the trials that are there were of another search.
@@ -97,7 +97,7 @@ def _study(optuna: Any, sweep: Sweep, output: Path, seed: int, options: Options)
 
 
 class Search:
-    """Trials on their way.
+    """The trials of a search.
 
     Args:
         sweep: what is searched.
@@ -123,7 +123,7 @@ class Search:
         return train(runs, n, slots, held, self._begin, self._outcome, {}, self._about, self._hopeless)[0]
 
     def command_line(self, params: Mapping[str, Any]) -> list[str]:
-        """Of a training with some settings."""
+        """The command line of a training with these settings."""
         words = [*self.sweep.words, *(f"--{name}={value}" for name, value in self.options)]
         return [*words, *(f"--{name}={value}" for name, value in params.items()), f"--seed_everything={self.seed}"]
 
@@ -132,7 +132,7 @@ class Search:
         return Run(Control(name), self.seed, self.output / name / f"seed_{self.seed}")
 
     def _under_way(self) -> list[Run]:
-        """Those that a stopped search has left."""
+        """The trials that a stopped search has left."""
         from optuna.trial import Trial, TrialState
 
         runs = []
@@ -153,14 +153,14 @@ class Search:
         if state is State.FRESH:
             clean(run)
             return [*self.command_line(params), "--output", str(run.folder)]
-        return [sys.executable, "-c", ""]  # it was whole, and the search was killed before it told Optuna
+        return [sys.executable, "-c", ""]  # it is whole, but the search was killed before Optuna knew
 
     def _about(self, run: Run) -> str:
         settings = self._trials[run.folder].params.items()
         return " with " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings)
 
     def _outcome(self, run: Run, code: int, stopping: bool) -> tuple[bool, str]:
-        """Tell Optuna what became of a trial."""
+        """Report a trial's end to Optuna."""
         from optuna.trial import TrialState
 
         from probes.controls.runner import unfinished

@@ -13,10 +13,10 @@ import pytest
 
 import probe
 from probes.controls import command as controls
-from probes.controls.plan import Memory, Run, State, command, lock, runs_of, state_of
+from probes.controls.plan import Record, Run, State, command, lock, runs_of, state_of
 from probes.controls.progress import Display, position
 from probes.controls.runner import share
-from probes.controls.settings import APPLICABLE, OVERLAYS, Asked, Control, leaves, read
+from probes.controls.settings import APPLICABLE, OVERLAYS, Control, Request, leaves, read
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,18 +28,18 @@ def parsed(*words: str) -> argparse.Namespace:
     return args
 
 
-def asked(*words: str) -> Asked:
+def request(*words: str) -> Request:
     return read(parsed(*words))
 
 
-def words_of(one: Asked, control: str, seed: int = 0, seeded: tuple[str, ...] = ("seed_everything",)) -> list[str]:
+def words_of(one: Request, control: str, seed: int = 0, seeded: tuple[str, ...] = ("seed_everything",)) -> list[str]:
     run = next(run for run in runs_of(one, Path("out")) if (run.control.name, run.seed) == (control, seed))
     return command(one, run, seeded, 1234)
 
 
 @pytest.mark.parametrize(("config", "modulator"), [("lerp.yaml", "LerpModulator"), ("field.yaml", "FieldModulator")])
 def test_by_default_all_controls_that_apply(config: str, modulator: str) -> None:
-    one = asked("--config", config)
+    one = request("--config", config)
     assert [control.name for control in one.controls] == [config[:-5], *APPLICABLE[modulator]]
     assert one.seeds == (0, 1, 2)
     assert one.controls[0].configs == ()
@@ -50,14 +50,14 @@ def test_every_overlay_is_some_modulators_control() -> None:
 
 
 def test_runs_go_seed_by_seed_the_treatment_first() -> None:
-    one = asked("--config", "lerp.yaml", "--seeds", "3,1", "--controls", "shuffled", "--alphas", "0.05")
+    one = request("--config", "lerp.yaml", "--seeds", "3,1", "--controls", "shuffled", "--alphas", "0.05")
     assert [run.name for run in runs_of(one, Path("out"))] == [
         "lerp seed 3", "shuffled seed 3", "alpha_0.05 seed 3", "lerp seed 1", "shuffled seed 1", "alpha_0.05 seed 1",
     ]  # fmt: skip
 
 
 def test_a_command_line_of_a_control() -> None:
-    one = asked(
+    one = request(
         "--config", "lerp.yaml", "--config", "debug.yaml", "--controls", "shuffled", "--trainer.max_epochs", "3"
     )
     words = words_of(one, "shuffled", 2, ("seed_everything", "model.geometry.seed"))
@@ -71,7 +71,7 @@ def test_a_command_line_of_a_control() -> None:
 
 def test_what_defines_a_control_wins_over_an_option() -> None:
     option = ("--model.modulator.init_args.initial_alpha", "0.1")
-    one = asked("--config", "field.yaml", "--controls", "fixed_alpha,lora", "--alphas", "0.5", *option)
+    one = request("--config", "field.yaml", "--controls", "fixed_alpha,lora", "--alphas", "0.5", *option)
     given = "--model.modulator.init_args.initial_alpha=0.1"
     assert given in words_of(one, "field")
     assert given not in words_of(one, "fixed_alpha")  # whose own is 0.29154
@@ -85,7 +85,7 @@ def test_what_defines_a_control_wins_over_an_option() -> None:
 
 
 def test_lerp_has_no_bounds_of_alpha() -> None:
-    one = asked("--config", "lerp.yaml", "--controls", "", "--alphas", "0.5")
+    one = request("--config", "lerp.yaml", "--controls", "", "--alphas", "0.5")
     assert not any("alpha_max" in word for word in words_of(one, "alpha_0.5"))
 
 
@@ -166,28 +166,28 @@ def test_help_and_mistakes_need_no_torch() -> None:
 
 
 def test_a_folder_remembers_its_settings(tmp_path: Path) -> None:
-    first = asked("--config", "lerp.yaml", "--controls", "shuffled", "--seeds", "0,1", "--trainer.max_epochs", "3")
-    memory = Memory(tmp_path)
-    memory.check(first)
-    memory.write(first, {"lerp": {"seeded": []}})
+    first = request("--config", "lerp.yaml", "--controls", "shuffled", "--seeds", "0,1", "--trainer.max_epochs", "3")
+    record = Record(tmp_path)
+    record.check(first)
+    record.write(first, {"lerp": {"seeded": []}})
     more = ["--config", "lerp.yaml", "--controls", "random", "--seeds", "2", "--alphas", "0.05"]
-    memory = Memory(tmp_path)
-    memory.check(asked(*more, "--trainer.max_epochs=3"))
-    memory.write(asked(*more, "--trainer.max_epochs=3"), {})
-    assert [run.control.name for run in Memory(tmp_path).runs()][::3] == ["lerp", "shuffled", "random", "alpha_0.05"]
-    assert [run.seed for run in memory.runs()][:3] == [0, 1, 2]
+    record = Record(tmp_path)
+    record.check(request(*more, "--trainer.max_epochs=3"))
+    record.write(request(*more, "--trainer.max_epochs=3"), {})
+    assert [run.control.name for run in Record(tmp_path).runs()][::3] == ["lerp", "shuffled", "random", "alpha_0.05"]
+    assert [run.seed for run in record.runs()][:3] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"have trainer\.max_epochs 3, not 4; name another --output"):
-        memory.check(asked(*more, "--trainer.max_epochs=4"))
+        record.check(request(*more, "--trainer.max_epochs=4"))
     with pytest.raises(ValueError, match=r"have model\.lr 0\.001, not 1e-4, trainer\.max_epochs 3, not 10; name"):
-        memory.check(asked(*more, "--model.lr=1e-4"))
+        record.check(request(*more, "--model.lr=1e-4"))
     with pytest.raises(ValueError, match="is about lerp, not field"):
-        memory.check(asked("--config", "field.yaml", "--trainer.max_epochs=3"))
+        record.check(request("--config", "field.yaml", "--trainer.max_epochs=3"))
 
 
 def test_numbers_may_be_written_in_two_ways(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
-    memory.write(asked("--config", "lerp.yaml", "--model.lr", "0.0005"), {})
-    memory.check(asked("--config", "lerp.yaml", "--model.init_args.lr", "5e-4"))
+    record = Record(tmp_path)
+    record.write(request("--config", "lerp.yaml", "--model.lr", "0.0005"), {})
+    record.check(request("--config", "lerp.yaml", "--model.init_args.lr", "5e-4"))
 
 
 def test_two_commands_keep_out_of_each_others_way(tmp_path: Path) -> None:
