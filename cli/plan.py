@@ -117,10 +117,10 @@ def _training(data: WordNetDataModule, given: Any, world: int) -> dict[str, Any]
     limit = given.get("limit_train_batches")
     if given.get("overfit_batches"):
         limit = given.overfit_batches
-    if isinstance(limit, float):
+    if isinstance(limit, float) and limit <= 1:
         batches = int(batches * limit)
-    elif limit is not None:
-        batches = min(batches, limit)
+    elif limit is not None:  # 5 may arrive as 5.0: typing keeps one Union of int and float, in the order it met first
+        batches = min(batches, int(limit))
     together = given.get("accumulate_grad_batches") or 1
     epochs, most = given.get("max_epochs"), given.get("max_steps", -1)
     if given.get("fast_dev_run"):
