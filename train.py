@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from callbacks.stopping.signals import Signals, Stopped, exit_code, lost_another, word
+from callbacks.stopping.signals import Signals, Stopped, describe, exit_code, peer_lost
 from cli import slurm
 from cli.check import check
 from cli.command import read_command
@@ -83,7 +83,7 @@ def _end_by_signal(number: int, what: str) -> None:
         sys.exit(0)
     if _is_first():
         requeued = slurm.requeue() if slurm.asks(number) else ""
-        print(f"{word(number)}; {what}{requeued}", file=sys.stderr, flush=True)
+        print(f"{describe(number)}; {what}{requeued}", file=sys.stderr, flush=True)
     sys.exit(exit_code(number))
 
 
@@ -128,7 +128,7 @@ def _wait_for_the_first_process() -> None:
 def _message(error: Exception) -> str:
     """An error in one line: its text where that is meant for users, else its type and its place in the code too."""
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
-    if lost_another(error):
+    if peer_lost(error):
         notes = getattr(error, "__notes__", [])
         resume = f"; resume with: {notes[0]}" if notes else ""
         return f"another process of this run is gone, or its machine{resume} (--debug shows the traceback)"

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import Row, backbone, interleaved, milliseconds, ratio
 from datamodules import WordNetDataModule
 from modulators import FieldModulator, LerpModulator, attach, stream_of
-from modulators.training.lower_cache import Caching, LowerCache
+from modulators.training.lower_cache import CacheSettings, LowerCache
 
 ABOUT = """\
 Each time is of a step on a batch of 32; `plain` is full fine-tuning's, and a ratio is ours / full fine-tuning. \
@@ -137,7 +137,7 @@ class Frozen:
         attach(model, self.modulator, layers)
         self._model, self._batches, self._anew = model, batches, anew
         self._optimizer = torch.optim.AdamW(self.modulator.parameter_groups(1e-3, 0.01))
-        caching = Caching("memory", None, 4.0, None)
+        caching = CacheSettings("memory", None, 4.0, None)
         self._cache = LowerCache(caching, model.encoder, layers[0], False, True) if cached else None
         if cached:
             self._open()

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from benchmarks.harness import Row, interleaved, ratio
 from modulant.metrics import RelationalAlignment
-from modulant.metrics.relational import PAIRS_PER_BLOCK
-from modulant.metrics.streaming import row_blocks
+from modulant.metrics.functional.pairs import PAIRS_PER_BLOCK, row_blocks
 
 SHAPES = ((8402, 512), (8693, 128))  # T5-small's population and width, mini's
 ASKED = 1.6
@@ -43,7 +42,7 @@ def products(points: Tensor, n_train: int) -> None:
     unit = torch.nn.functional.normalize(points, dim=-1)
     n = len(unit)
     buffer = unit.new_empty(max(PAIRS_PER_BLOCK, n))
-    for first, last in row_blocks(n, n_train, PAIRS_PER_BLOCK):
+    for first, last in row_blocks(n, n_train):
         shape = last - first, n - first
         torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
 

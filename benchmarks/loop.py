@@ -88,7 +88,7 @@ def _bare_steps(trainer: pl.Trainer, module: Any) -> Iterator[torch.Tensor]:
     theirs: Any = trainer.train_dataloader
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     for epoch in count():
-        for batch in DataLoader(theirs.dataset, batch_sampler=data._deal(epoch), collate_fn=theirs.collate_fn):
+        for batch in DataLoader(theirs.dataset, batch_sampler=data._epoch_batches(epoch), collate_fn=theirs.collate_fn):
             loss = twin(batch).loss
             optimizer.zero_grad()
             loss.backward()

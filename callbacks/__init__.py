@@ -1,4 +1,4 @@
-"""Time on top: when a run measures, saves, stops, reports and shows itself.
+"""Callbacks, loggers and a strategy: when a run measures, saves, stops, logs and reports.
 
 Names are imported when first used; `__init__.pyi` lists them.
 """

@@ -1,4 +1,4 @@
-"""Chance that does not depend on what came before: a resumed run draws what an unbroken one would have drawn."""
+"""Reseed at every batch, so that a resumed run draws the same random numbers as an uninterrupted one."""
 
 import random
 from typing import Any
@@ -11,7 +11,7 @@ from callbacks.reporting.environment import seed
 
 
 class BatchSeed(L.Callback):
-    """Seeds Python's, NumPy's and torch's generators anew at each batch, from (seed, epoch, batch, rank)."""
+    """Reseeds Python's, NumPy's and torch's generators at each batch, from (seed, epoch, batch, rank)."""
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -21,7 +21,7 @@ class BatchSeed(L.Callback):
         random.seed(a)
         np.random.seed(b)
         if pl_module.device.type == "cpu":
-            # torch.manual_seed keeps a stack trace for each kind of device that is not there, a percent of a step
+            # torch.manual_seed records a stack trace for each absent device type, 1% of a step
             torch.default_generator.manual_seed(c)
         else:
             torch.manual_seed(c)

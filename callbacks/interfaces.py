@@ -1,4 +1,4 @@
-"""What these callbacks need of a LightningModule and a DataModule, as types: any that has it will do."""
+"""Protocols of the LightningModules and DataModules that these callbacks work with."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,22 +13,26 @@ Batch = tuple[Tensor, Tensor, Tensor]  # rows (B,), input ids (B, S), attention 
 
 
 class Encode(Protocol):
-    """(input ids, attention mask), both (B, S), → hidden states (B, S, D)."""
+    """Function (input ids, attention mask), both (B, S), → hidden states (B, S, D)."""
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor, /) -> Tensor: ...
 
 
 class Stream(Protocol):
+    """Sizes of a residual stream."""
+
     @property
     def d_model(self) -> int: ...
 
 
 class Handle(Protocol):
+    """Handle of an attached modulator or adapter."""
+
     def disabled(self) -> AbstractContextManager[Any]: ...
 
 
 class Modulated(Protocol):
-    """A T5's encoder, with a modulator attached by a handle, or bare when both are None."""
+    """LightningModule of a T5 with a modulator attached by a handle; without one, both are None."""
 
     modulator: nn.Module | None
     handle: Handle | None
@@ -45,7 +49,7 @@ class Modulated(Protocol):
 
 
 class Population(Protocol):
-    """The distinct synsets that are looked at."""
+    """Distinct synsets that geometry is measured on."""
 
     @property
     def held_out(self) -> np.ndarray[Any, np.dtype[np.bool_]]: ...
@@ -53,6 +57,8 @@ class Population(Protocol):
 
 
 class PopulationSource(Protocol):
+    """DataModule with a population of synsets."""
+
     @property
     def population(self) -> Population: ...
     def population_batches(self) -> Sequence[Batch]: ...
@@ -62,14 +68,15 @@ class PopulationSource(Protocol):
 
 
 def modulated(module: L.LightningModule) -> Modulated:
+    """Cast a LightningModule to `Modulated`."""
     return cast(Modulated, module)
 
 
 def population_source(trainer: L.Trainer) -> PopulationSource:
-    """The run's DataModule, which must know a population of synsets.
+    """Return the run's DataModule, which must have a population of synsets.
 
     Raises:
-        ValueError: there is none, or it knows none.
+        ValueError: there is no DataModule, or it has no population.
     """
     data = getattr(trainer, "datamodule", None)
     if not hasattr(data, "population_batches"):
@@ -80,6 +87,6 @@ def population_source(trainer: L.Trainer) -> PopulationSource:
 
 @torch.no_grad()
 def layer_alphas(module: L.LightningModule) -> Tensor:
-    """α of the modulated layers, (layers, experts) in fp64 on the CPU; those of other layers take part in nothing."""
+    """α of the modulated layers, (layers, experts) in fp64 on the CPU."""
     alphas = cast(Tensor, cast(Any, module).modulator.alphas)
     return alphas.detach().double().cpu()[list(modulated(module).layers)]

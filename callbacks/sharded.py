@@ -1,4 +1,4 @@
-"""How a run is spread over processes whose backbone is dealt out: `ShardedStrategy`."""
+"""Strategy for a backbone that is sharded over ranks: `ShardedStrategy`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +12,15 @@ from torch import Tensor, distributed, nn
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's ModelParallelStrategy with all processes along its one data-parallel axis, for a frozen backbone.
+    """Lightning's ModelParallelStrategy with all ranks along its data-parallel axis, for a frozen backbone.
 
-    The module shards its backbone in `configure_model` (`modulant.backbones.sharding`); what learns is whole on every
-    process. So the gradients of what learns are averaged as DistributedDataParallel would, in one collective after the
-    backward pass, and a checkpoint is the same file as of any other run, and goes on under any strategy: Lightning's
-    own way, of states that are put together from shards or saved in a folder, is left out.
+    The module shards its backbone in `configure_model` (`modulant.backbones.sharding`); trained parameters are whole on
+    every rank. So their gradients are averaged as in DistributedDataParallel, in one collective after the backward
+    pass, and a checkpoint has the format of any other run and can be resumed under any strategy. Lightning's own
+    handling of sharded states is not used.
 
     Args:
-        process_group_backend: nccl, gloo …; by default what the device takes.
+        process_group_backend: nccl, gloo …; by default that of the device.
         timeout: of a collective.
     """
 
@@ -29,20 +29,21 @@ class ShardedStrategy(ModelParallelStrategy):
         self._accumulating = False
 
     def setup_environment(self) -> None:
-        # known when the processes have been started
+        # num_processes is known only now
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """
+        """Set up the strategy, and broadcast rank 0's trained parameters.
+
         Raises:
-            ValueError: an evaluation would gather weights as inference tensors, which a backward pass refuses.
+            ValueError: inference mode is on: it would gather weights as inference tensors, which autograd rejects.
         """
         evaluations: Any = (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop)
         if any(loop.inference_mode for loop in evaluations):
-            raise ValueError("trainer.inference_mode must be false where the backbone is dealt out (see fsdp.yaml)")
+            raise ValueError("trainer.inference_mode must be false if the backbone is sharded (see fsdp.yaml)")
         super().setup(trainer)
-        for tensor in self._learning():  # whatever each process drew, the first one's counts
+        for tensor in self._trainable():  # each rank may have initialised them differently
             distributed.broadcast(tensor.detach(), 0)
 
     @contextmanager
@@ -56,21 +57,21 @@ class ShardedStrategy(ModelParallelStrategy):
     def post_backward(self, closure_loss: Tensor) -> None:
         if self._accumulating:
             return
-        learning = self._learning()
-        for parameter in learning:  # one that this process's part of the batch did not reach
+        trainable = self._trainable()
+        for parameter in trainable:  # one that this rank's share of the batch did not reach
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in learning if parameter.grad is not None]
-        together = torch.cat([gradient.flatten() for gradient in gradients])
-        distributed.all_reduce(together.div_(self.world_size))
-        for gradient, mean in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+        gradients = [parameter.grad for parameter in trainable if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat.div_(self.world_size))
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def _learning(self) -> list[nn.Parameter]:
+    def _trainable(self) -> list[nn.Parameter]:
         assert self.lightning_module is not None
         return [parameter for parameter in self.lightning_module.parameters() if parameter.requires_grad]
 
-    # What is saved is whole on every process: as under any strategy that deals nothing out.
+    # What is saved is whole on every rank, so the unsharded implementations apply.
     restore_checkpoint_after_setup = Strategy.restore_checkpoint_after_setup
     lightning_restore_optimizer = Strategy.lightning_restore_optimizer
     lightning_module_state_dict = Strategy.lightning_module_state_dict

@@ -16,7 +16,7 @@ from datamodules.arguments import STANDARD_INPUT, piped_prompts
 from modulant.settings import Interval, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, checked
 from modulant.storage import write_whole
 from modulators.comparison.conversation import Conversation
-from modulators.comparison.generation import Asked, Asking
+from modulators.comparison.generation import Comparison, GenerationSettings
 from modulators.comparison.page import console, show
 
 SHOWN = 40  # prompts on the screen; the file holds all
@@ -53,7 +53,7 @@ class Talk(pl.Callback):
         next_tokens: NonNegativeInt = 0,
     ) -> None:
         scales = tuple(map(float, alpha_scales))
-        self.asking = Asking(scales, temperature, top_p, max_new_tokens, samples, seed, next_tokens)
+        self.settings = GenerationSettings(scales, temperature, top_p, max_new_tokens, samples, seed, next_tokens)
         self._conversation = False
         self._rows: list[dict[str, Any]] = []
         self._same = self._prompts = 0
@@ -66,8 +66,8 @@ class Talk(pl.Callback):
         if self._conversation:
             if trainer.world_size > 1:
                 raise ValueError("data.prompts: one process alone can talk at a terminal; give --trainer.devices 1")
-            data.prompts = Conversation(_impatient)
-        pl_module.asking = self.asking  # type: ignore[assignment]
+            data.prompts = Conversation(_immediate_signals)
+        pl_module.generation = self.settings  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._rows, self._same, self._prompts = [], 0, 0
@@ -86,7 +86,7 @@ class Talk(pl.Callback):
             return
         self._rows += [self._row(asked) for asked in outputs]
         self._same += sum(asked.original.text == asked.modulated.text for asked in outputs)
-        a_prompt = len(self.asking.alpha_scales) * self.asking.samples
+        a_prompt = len(self.settings.alpha_scales) * self.settings.samples
         shown = outputs if self._conversation else outputs[: max(0, SHOWN - self._prompts) * a_prompt]
         show(shown, console(), heading=not self._conversation)
         self._prompts += len(outputs) // a_prompt
@@ -108,7 +108,7 @@ class Talk(pl.Callback):
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
         write_whole(Path(trainer.default_root_dir) / FILE, "".join(lines))
 
-    def _row(self, asked: Asked) -> dict[str, Any]:
+    def _row(self, asked: Comparison) -> dict[str, Any]:
         row: dict[str, Any] = {
             "prompt": asked.prompt,
             "original": asked.original.text,
@@ -116,7 +116,7 @@ class Talk(pl.Callback):
             "alpha_scale": asked.alpha_scale,
             "sample": asked.sample,
             "checkpoint": self._checkpoint,
-            "settings": {key: value for key, value in asdict(self.asking).items() if key != "alpha_scales"},
+            "settings": {key: value for key, value in asdict(self.settings).items() if key != "alpha_scales"},
         }
         for name, answer in (("original", asked.original), ("modulated", asked.modulated)):
             row[f"{name}_tokens"] = answer.tokens
@@ -127,11 +127,11 @@ class Talk(pl.Callback):
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
+def _immediate_signals() -> Iterator[None]:
     """While a person is waited for, a signal ends the wait: there is nothing that it could leave half done."""
     signals = current()
     if signals is None:
         yield
         return
-    with signals.impatient():
+    with signals.immediate():
         yield

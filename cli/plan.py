@@ -164,7 +164,7 @@ def _cache(module: FrozenT5, data: WordNetDataModule) -> dict[str, Any]:
     stream = getattr(torch, module.backbone_dtype)
     size = CacheSize.of(module.caching, module.layers[0], data.batch_shapes(), module.stream.d_model, stream)
     where = "on disk" if module.caching.where == "disk" else "in memory"
-    return {"bytes": size.bytes, "exact": size.exact, "told": size.told(where)}
+    return {"bytes": size.bytes, "exact": size.exact, "told": size.describe(where)}
 
 
 def _learned(module: FrozenT5) -> int:
@@ -282,7 +282,8 @@ def _memory_rows(memory: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def number_of(n: int, what: str) -> str:
-    """
+    """A count with its noun.
+
     >>> number_of(1, "prompt"), number_of(1200, "prompt")
     ('1 prompt', '1,200 prompts')
     """
@@ -290,7 +291,8 @@ def number_of(n: int, what: str) -> str:
 
 
 def _mib(size: int) -> str:
-    """
+    """Bytes in KiB or MiB.
+
     >>> _mib(1536), _mib(3 * 2**19)
     ('1.5 KiB', '1.5 MiB')
     """

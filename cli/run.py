@@ -342,7 +342,7 @@ class ModulantCLI(LightningCLI):
             named = [RunTensorBoard(folder, name="", version=version)]
         for some in named:
             if isinstance(some, RunWandb):
-                some.settle(
+                some.set_run_folder(
                     folder, str(self.subcommand), resumed=self.command is not None and self.command.resume is not None
                 )
         return [MetricsCSV(folder), *named]

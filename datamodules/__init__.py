@@ -1,4 +1,4 @@
-"""Data as LightningDataModules: WordNet's definition → lemma pairs, and the glosses that `mini` was trained on.
+"""LightningDataModules: WordNet's definition → lemma pairs, and the glosses that `mini` was trained on.
 
 Names are imported when first used; `__init__.pyi` lists them.
 """

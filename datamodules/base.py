@@ -1,4 +1,4 @@
-"""What both DataModules are: WordNet matched against a tokenizer, a population to measure, epochs dealt in batches."""
+"""Base class of the DataModules: entries matched to a tokenizer, a population to measure, batches of an epoch."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from modulant.lexicon import Entries, Lexicon, LexiconError
 
 
 class CorpusDataModule(pl.LightningDataModule, ABC):
-    """Owns the corpus and the position in it: ``state_dict()`` tells the epoch and how many of its batches are done."""
+    """Owns the corpus and the position in it: ``state_dict()`` holds the epoch and its number of finished batches."""
 
     def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None) -> None:
         super().__init__()
         self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
-        self.order_seed = seed  # of each epoch's order
+        self.order_seed = seed  # of the order of each epoch
         self._corpus: Corpus | None = None
         self._position = Position()
 
@@ -34,11 +34,13 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
 
     @property
     def corpus(self) -> Corpus:
+        """Entries, definitions and lexicon; available after `setup`."""
         assert self._corpus is not None, "setup() comes first"
         return self._corpus
 
     @property
     def tokenizer(self) -> Tokenizer:
+        """The backbone's tokenizer."""
         return self.corpus.tokenizer
 
     @property
@@ -48,11 +50,11 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
 
     @property
     def population(self) -> Population:
-        """The distinct synsets of the entries: what geometry is measured on."""
+        """Distinct synsets of the entries, on which geometry is measured."""
         return self.corpus.population
 
     def population_batches(self) -> list[EvaluationBatch]:
-        """(rows, input ids, attention mask), sorted by length; the same on every process."""
+        """Batches (rows, input ids, attention mask), sorted by length; the same on every rank."""
         return self.corpus.evaluation_batches()
 
     def path_distances(self) -> npt.NDArray[np.uint8]:
@@ -60,77 +62,78 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return self.corpus.path_distances
 
     def hypernym_chains(self, depth: int) -> npt.NDArray[np.int64]:
-        """First hypernyms 1 … depth steps up from each synset of the population, (P, depth), as rows of the population;
-        -1 where the chain has ended or that synset is not in it."""
+        """First hypernyms 1 … depth steps above each synset of the population, (P, depth), as rows of the population.
+
+        -1 beyond the end of the chain, and for synsets outside the population.
+        """
         lexicon, synsets = self.corpus.lexicon, self.population.synsets
-        place = np.full(len(lexicon) + 1, -1)  # one more: a chain's own -1
+        place = np.full(len(lexicon) + 1, -1)  # the last one is for -1 in a chain
         place[synsets] = np.arange(len(synsets))
         return place[lexicon.taxonomy.hypernym_chains(synsets, depth)]
 
     def categories(self) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """The population's lexicographer categories (P,), and what each number means."""
+        """Lexicographer category of each synset of the population (P,), and the categories' names."""
         lexicon = self.corpus.lexicon
         return lexicon.lexname[self.population.synsets].astype(np.int64), list(lexicon.lexnames)
 
     @property
-    def _place(self) -> tuple[int, int]:
-        """This process's number, and how many there are."""
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        """Rank of this process and number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     @property
     def _to_cuda(self) -> bool:
-        """Whether batches go to a GPU: out of pinned memory they are copied without anybody's waiting."""
+        """Whether batches go to a GPU: copies from pinned memory are asynchronous."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property
-    def _shared_size(self) -> int:
-        """Examples in a batch over all processes, which share each batch.
+    def _global_batch_size(self) -> int:
+        """Examples in a batch over all ranks, which share each batch.
 
-        One process that is given as many learns the same. Where gradients of several batches are accumulated, these
-        count equally, whatever their tokens, as Lightning has it; that too does not depend on the processes.
+        One process with this batch size computes the same gradients. Accumulated batches are weighted equally, whatever
+        their number of tokens, as in Lightning; this does not depend on the number of ranks either.
         """
-        return self.batch_size * self._place[1]
+        return self.batch_size * self._rank_and_world_size[1]
 
     @abstractmethod
-    def _deal(self, epoch: int) -> Sequence[Any]:
-        """What an epoch's batches over all processes are made of, in their order."""
+    def _epoch_batches(self, epoch: int) -> Sequence[Any]:
+        """Return the batches of an epoch over all ranks, in order: for each what the loader makes a batch from."""
 
     @abstractmethod
-    def _per_epoch(self) -> int:
-        """The length of what `_deal` returns."""
+    def _batches_per_epoch(self) -> int:
+        """Length of `_epoch_batches`."""
 
     def _plan(self) -> dict[str, Any]:
-        """What an epoch's deal depends on beside its number."""
+        """Settings that determine the batches of an epoch, besides its number."""
         return {
-            BATCH_SIZE: self._shared_size,
+            BATCH_SIZE: self._global_batch_size,
             "data.seed": self.seed,
             "data.order_seed": self.order_seed,
             "training entries": len(self.corpus.trained),
         }
 
     def _sampler(self) -> EpochSampler:
-        """The training epochs, from the position that was loaded.
+        """Sampler of the training epochs, starting at the loaded position.
 
         Raises:
-            ValueError: a run that stopped in mid-epoch under another plan, or Lightning is about to deal the batches a
-                second time.
+            ValueError: the run stopped in mid-epoch with another plan, or Lightning would shard the batches again.
         """
         trainer = self.trainer
         if trainer is None:
-            return EpochSampler(self._deal, self._per_epoch(), lambda: (0, 0))
-        total = self._per_epoch()
+            return EpochSampler(self._epoch_batches, self._batches_per_epoch(), lambda: (0, 0))
+        total = self._batches_per_epoch()
         if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-            raise ValueError("trainer.use_distributed_sampler must be false: the DataModule deals the batches itself")
-        if trainer.ckpt_path is None:  # a new run, whatever this DataModule did before
-            self._position.forget()
+            raise ValueError("trainer.use_distributed_sampler must be false: the DataModule shards the batches itself")
+        if trainer.ckpt_path is None:  # a new run; this DataModule may have been used before
+            self._position.reset()
         self._position.check(self._plan())
-        return EpochSampler(self._deal, total, lambda: self._position.now(trainer, total))
+        return EpochSampler(self._epoch_batches, total, lambda: self._position.current(trainer, total))
 
     def state_dict(self) -> dict[str, Any]:
         trainer = self.trainer
-        if trainer is None:  # nobody trains on this yet
+        if trainer is None:  # not used in a training yet
             return {}
-        return self._position.state_dict(trainer, self._per_epoch(), self._plan())
+        return self._position.state_dict(trainer, self._batches_per_epoch(), self._plan())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._position.load_state_dict(state_dict)

@@ -105,23 +105,23 @@ class GlossDataModule(CorpusDataModule):
 
     def _counts(self) -> tuple[int, int]:
         """(batches of spans, batches of pairs) in an epoch: every text of the spans once, and pairs in proportion."""
-        spans = batches_per_epoch(len(self.spans), self._shared_size)
+        spans = batches_per_epoch(len(self.spans), self._global_batch_size)
         share = self.pair_fraction / (1 - self.pair_fraction)
         return spans, round(spans * share) if len(self.pairs[0]) else 0
 
-    def _per_epoch(self) -> int:
+    def _batches_per_epoch(self) -> int:
         return sum(self._counts())
 
     def _plan(self) -> dict[str, Any]:
         return {**super()._plan(), "data.pair_fraction": self.pair_fraction}
 
-    def _deal(self, epoch: int) -> list[_Recipe]:
+    def _epoch_batches(self, epoch: int) -> list[_Recipe]:
         n_spans, n_pairs = self._counts()
-        spans = epoch_batches(self.spans.lengths, self._shared_size, self.seed, epoch)
+        spans = epoch_batches(self.spans.lengths, self._global_batch_size, self.seed, epoch)
         pairs: list[IntArray] = []
         while len(pairs) < n_pairs:
             again = len(pairs)  # where there are too few for one draw
-            pairs += epoch_batches(self.pairs[0].lengths, self._shared_size, self.seed + 1 + again, epoch)
+            pairs += epoch_batches(self.pairs[0].lengths, self._global_batch_size, self.seed + 1 + again, epoch)
         recipes: list[_Recipe] = [(rows, (self.seed, epoch, i)) for i, rows in enumerate(spans)]
         recipes += [(rows, None) for rows in pairs[:n_pairs]]
         assert len(recipes) == n_spans + n_pairs
@@ -162,7 +162,7 @@ class GlossDataModule(CorpusDataModule):
             sources, targets = self._corrupted(self.spans.rows(rows), np.random.default_rng(seeds))
         else:
             sources, targets = (texts.rows(rows) for texts in self.pairs)
-        return shared_batch(sources, targets, self._pad_id, *self._place)
+        return shared_batch(sources, targets, self._pad_id, *self._rank_and_world_size)
 
 
 class _Cooked(Dataset[dict[str, Any]]):

@@ -1,11 +1,10 @@
-"""Where a run is in its data, so that a resumed one goes on with the very next batch.
+"""Track a run's position in its data, so that it resumes with exactly the next batch.
 
-An epoch's items (batches, or what makes them) are a pure function of the epoch. All processes share each of them: the
-position is the same on all, and a run may go on under another number of processes where the batch of all of them
-together is as large. It is counted in items that were trained on. Lightning counts them too, and its *total* is what is
-read here: its epoch number is one too high once a run has ended in mid-epoch (a limit of steps, a stop), and its count
-within the epoch is the last epoch's until the next one begins, so a position made of these two skips or repeats data at
-boundaries.
+The batches of an epoch are a pure function of the epoch. All ranks share each batch: the position is the same on all,
+and a run may resume with another number of ranks if the global batch size is the same. The position counts trained
+batches. It is derived from Lightning's *total* count: Lightning's epoch number is one too high after a run has ended in
+mid-epoch (a limit of steps, a stop), and its count within the epoch is that of the last epoch until the next one
+starts, so a position from these two would skip or repeat data at boundaries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,58 +13,61 @@ from typing import Any, cast
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Sampler
 
-BATCH_SIZE = "data.batch_size"  # in a plan: over all processes
+BATCH_SIZE = "data.batch_size"  # in a plan: over all ranks
 
 
 class Position:
-    """(epoch, items of it that were trained on): what a checkpoint said, plus what was trained since.
+    """Position (epoch, trained batches of it): that of a checkpoint plus what was trained since.
 
-    Beside it stands the plan: what the deal depends on, by the keys that a user knows. A run goes on in mid-epoch only
-    under the same plan.
+    It includes the plan: the settings that determine the batches, by configuration key. A run resumes in mid-epoch only
+    with the same plan.
     """
 
     def __init__(self) -> None:
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Back to the beginning."""
+    def reset(self) -> None:
+        """Return to the start."""
         self._epoch, self._batches, self._processed = 0, 0, 0
         self._plan: dict[str, Any] = {}
-        self._dealt_to = 1
+        self._old_world_size = 1
 
-    def now(self, trainer: pl.Trainer, per_epoch: int) -> tuple[int, int]:
-        """The epoch and how many of its items were trained on.
+    def current(self, trainer: pl.Trainer, per_epoch: int) -> tuple[int, int]:
+        """Return the epoch and its number of trained batches.
 
         Args:
-            per_epoch: items of an epoch.
+            per_epoch: batches of an epoch.
         """
-        # Lightning asks for the first batch before it has restored its own counters; until then its total is 0.
+        # Lightning requests the first batch before it restores its counters; until then its total is 0.
         total = max(_trained_on(trainer), self._processed)
         per_epoch = int(min(per_epoch, trainer.num_training_batches))  # limit_train_batches
         epochs, batches = divmod(self._batches + total - self._processed, per_epoch)
         return self._epoch + epochs, batches
 
     def state_dict(self, trainer: pl.Trainer, per_epoch: int, plan: dict[str, Any]) -> dict[str, Any]:
-        """Primitives only; ``batches`` of ``epoch`` are done."""
-        epoch, batches = self.now(trainer, per_epoch)
+        """State as primitives: ``batches`` of ``epoch`` are done."""
+        epoch, batches = self.current(trainer, per_epoch)
         return {"epoch": epoch, "batches": batches, "processed": _trained_on(trainer), "plan": plan}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the position and plan of a checkpoint."""
         self._epoch, self._batches = int(state["epoch"]), int(state["batches"])
         self._processed, self._plan = int(state["processed"]), dict(state["plan"])
-        # An earlier version gave each process batches of its own; that of one process are the same as now.
-        self._dealt_to = int(self._plan.pop("processes", 1))
+        # An earlier version gave each process separate batches; with one process they are the same as now.
+        self._old_world_size = int(self._plan.pop("processes", 1))
 
     def check(self, plan: dict[str, Any]) -> None:
-        """Raises:
-        ValueError: the run stopped in mid-epoch, and the rest of that epoch would be dealt otherwise now.
+        """Check that the rest of the current epoch has the same batches under this plan.
+
+        Raises:
+            ValueError: the run stopped in mid-epoch with another plan.
         """
-        if self._batches and self._dealt_to > 1:
+        if self._batches and self._old_world_size > 1:
             raise ValueError(
-                f"the run stopped in mid-epoch under an earlier version, which dealt batches of data.batch_size to "
-                f"{self._dealt_to} processes in another way; resume it from a checkpoint at an epoch's end"
+                f"the run stopped in mid-epoch under an earlier version, which split batches of data.batch_size over "
+                f"{self._old_world_size} processes differently; resume it from a checkpoint at an epoch's end"
             )
-        # A checkpoint of an earlier version knows fewer keys.
+        # A checkpoint of an earlier version has fewer keys.
         changed = [key for key in plan if key in self._plan and plan[key] != self._plan[key]]
         if self._batches and changed:
             was = ", ".join(f"{key} {self._plan[key]} (now {plan[key]})" for key in changed)
@@ -74,35 +76,38 @@ class Position:
 
 
 def _trained_on(trainer: pl.Trainer) -> int:
-    """Batches that a trainer has finished, over all epochs and all fits that it resumed."""
+    """Batches that a trainer has finished, over all epochs and resumed fits."""
     return int(cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total).processed)
 
 
 class EpochSampler(Sampler[Any]):
-    """The items of one epoch after another, beginning wherever the run is; the same on every process.
+    """Sampler of the batches of each epoch from the run's position on; the same on every rank.
 
     Args:
-        deal: an epoch's number → its items.
-        total: how many items that are.
-        position: (epoch, items of it that are done), asked each time an epoch begins.
+        epoch_batches: epoch number → its batches.
+        total: number of batches of an epoch.
+        position: returns (epoch, finished batches of it); called at the start of each epoch.
     """
 
     def __init__(
-        self, deal: Callable[[int], Sequence[Any]], total: int, position: Callable[[], tuple[int, int]]
+        self, epoch_batches: Callable[[int], Sequence[Any]], total: int, position: Callable[[], tuple[int, int]]
     ) -> None:
-        self._deal, self._total, self._position = deal, total, position
+        self._epoch_batches, self._total, self._position = epoch_batches, total, position
 
     def __len__(self) -> int:
-        """Items of a whole epoch: Lightning's own counter goes on from where it was."""
+        """Number of batches of a whole epoch; Lightning's counter starts at the position."""
         return self._total
 
     def __iter__(self) -> Iterator[Any]:
         epoch, done = self._position()
-        yield from self._deal(epoch)[done:]
+        yield from self._epoch_batches(epoch)[done:]
 
 
 class ResumableLoader(DataLoader[Any]):
-    """Tells Lightning, by having these two methods, that a run can go on in mid-epoch; the DataModule knows where."""
+    """DataLoader with the two methods by which Lightning recognises that a run can resume in mid-epoch.
+
+    The position itself is in the DataModule's state.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -1,4 +1,4 @@
-"""Span corruption, T5's pre-training task: replace random spans by sentinels, ask for what they hid.
+"""Span corruption, T5's pre-training task: replace random spans by sentinels and predict the replaced tokens.
 
 After Raffel et al. (2020, https://arxiv.org/abs/1910.10683), section 3.1.4: 15% of the tokens, in spans of three on
 average; each span becomes one sentinel, and the target is each sentinel followed by its span, closed by the end token.
@@ -13,13 +13,13 @@ from modulant.corpus.ragged import IntArray
 def noise_mask(
     length: int, rng: np.random.Generator, noise_density: float = 0.15, mean_span: float = 3.0
 ) -> npt.NDArray[np.bool_]:
-    """Which of ``length`` tokens are hidden: T5's ``random_spans_noise_mask``.
+    """Random mask of the tokens to hide, (length,): T5's ``random_spans_noise_mask``.
 
-    The number of hidden tokens and of spans are fixed by the length; the lengths of spans and of the gaps between them
-    are uniform random partitions. The first token is never hidden, unless it is the only one.
+    The numbers of hidden tokens and of spans are determined by the length; the lengths of spans and of the gaps between
+    them are uniform random partitions. The first token is never hidden, unless it is the only one.
 
     Raises:
-        ValueError: no token, or a density outside (0, 1).
+        ValueError: no token, a density outside (0, 1), or a mean span below 1.
     """
     if length < 1 or not 0 < noise_density < 1 or mean_span < 1:
         raise ValueError(
@@ -39,7 +39,7 @@ def noise_mask(
 
 
 def _partition(total: int, parts: int, rng: np.random.Generator) -> list[int]:
-    """``total`` as a sum of ``parts`` positive numbers, uniform over all such sums."""
+    """Random partition of ``total`` into ``parts`` positive numbers, uniform over all such partitions."""
     cuts = np.sort(rng.choice(total - 1, parts - 1, replace=False)) + 1 if parts > 1 else np.zeros(0, dtype=np.int64)
     edges = [0, *cuts.tolist(), total]
     return [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
@@ -48,7 +48,7 @@ def _partition(total: int, parts: int, rng: np.random.Generator) -> list[int]:
 def corrupt(
     tokens: IntArray, mask: npt.NDArray[np.bool_], first_sentinel: int, end: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """(source, target) of a text whose hidden tokens are given; sentinels count down from ``first_sentinel``.
+    """Return (source, target) for given hidden tokens; sentinels count down from ``first_sentinel``.
 
     >>> hidden = np.array([False, True, True, False])
     >>> source, target = corrupt(np.array([10, 11, 12, 13]), hidden, first_sentinel=99, end=1)

@@ -12,20 +12,20 @@ from datamodules.arguments import SENTINELS, SMALLEST_VOCABULARY, SPECIAL
 
 
 def train_unigram(texts: Iterable[str], vocab_size: int) -> T5Tokenizer:
-    """A tokenizer of ``vocab_size`` ids, special tokens and sentinels included, fitted to ``texts``.
+    """Train a tokenizer of ``vocab_size`` ids, special tokens and sentinels included, on ``texts``.
 
     The algorithm is Kudo's (2018, https://arxiv.org/abs/1804.10959): expectation maximisation over segmentations, with
-    pieces pruned by what they add to the likelihood. `tokenizers` sums in the order of a hash table that differs from
-    process to process: the same texts give the same pieces but for a few at the margin, and scores to two decimals.
+    pieces pruned by their contribution to the likelihood. `tokenizers` sums in an order that differs between processes:
+    the same texts give the same pieces except for a few near the cut-off, and scores equal to two decimals.
 
     Raises:
-        ValueError: the vocabulary has no room beside the special tokens.
+        ValueError: the vocabulary has no room for pieces besides the special tokens.
     """
     room = vocab_size - SENTINELS
     if vocab_size < SMALLEST_VOCABULARY:
         raise ValueError(f"vocab_size must be at least {SMALLEST_VOCABULARY}, got {vocab_size}")
     tokenizer = Tokenizer(models.Unigram())
-    # Exactly what T5Tokenizer does to text, so that training and use see the same words.
+    # The same pre-tokenization as T5Tokenizer, so that training and use see the same words.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),

@@ -98,8 +98,8 @@ class WordNetDataModule(CorpusDataModule):
     def describe(self) -> dict[str, Any]:
         """What the report says of the data."""
         corpus, lengths = self.corpus, self.corpus.sources.lengths
-        world = self._place[1]
-        parts = [part for batch in self._deal(0) for rank in range(world) if len(part := batch[rank::world])]
+        world = self._rank_and_world_size[1]
+        parts = [part for batch in self._epoch_batches(0) for rank in range(world) if len(part := batch[rank::world])]
         return {
             "task": "definition → lemma",
             "wordnet": corpus.lexicon.version,
@@ -129,7 +129,7 @@ class WordNetDataModule(CorpusDataModule):
         prompts = [self.entries.definitions[int(row)] for row in rows]
         return {**inputs, "prompts": prompts, "lemmas": [self.entries.lemmas[int(row)] for row in rows]}
 
-    def _deal(self, epoch: int) -> list[IntArray]:
+    def _epoch_batches(self, epoch: int) -> list[IntArray]:
         """Batches, as positions in the training entries."""
         if self.regroup:
             return self._grouped(epoch)
@@ -137,7 +137,7 @@ class WordNetDataModule(CorpusDataModule):
         return [batches[i] for i in np.random.default_rng((self.order_seed, epoch)).permutation(len(batches))]
 
     def _grouped(self, epoch: int) -> list[IntArray]:
-        return epoch_batches(self._train_lengths, self._shared_size, self.order_seed, epoch, self._target_lengths)
+        return epoch_batches(self._train_lengths, self._global_batch_size, self.order_seed, epoch, self._target_lengths)
 
     @property
     def _run_batches(self) -> list[IntArray]:
@@ -156,15 +156,17 @@ class WordNetDataModule(CorpusDataModule):
         shapes = (pairs.collate(rows.tolist())["input_ids"].shape for rows in self._run_batches)
         return [(examples, longest) for examples, longest in shapes]
 
-    def _per_epoch(self) -> int:
-        return batches_per_epoch(len(self._train_lengths), self._shared_size)
+    def _batches_per_epoch(self) -> int:
+        return batches_per_epoch(len(self._train_lengths), self._global_batch_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._training_pairs(), self._sampler())
 
     def _training_pairs(self) -> "_SharedPairs":
         batches = None if self.regroup else self._run_batches
-        return _SharedPairs(self.corpus, self.corpus.trained, *self._place, self.pad_to_multiple_of, batches)
+        return _SharedPairs(
+            self.corpus, self.corpus.trained, *self._rank_and_world_size, self.pad_to_multiple_of, batches
+        )
 
     def _plan(self) -> dict[str, Any]:
         return {**super()._plan(), "data.regroup": self.regroup}
@@ -176,7 +178,7 @@ class WordNetDataModule(CorpusDataModule):
         where they do not go round, the last is one entry without a target, which counts nowhere.
         """
         batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
-        rank, world = self._place
+        rank, world = self._rank_and_world_size
         own = batches[rank::world]
         own += [_NOTHING] * (-(-len(batches) // world) - len(own))
         return self._loader(_Pairs(self.corpus, self.corpus.held_out), own)

@@ -1,9 +1,8 @@
-"""What every modulator is: a small trained map on the residual stream of a frozen encoder, applied before each block.
+"""Base class of all modulators: small trained maps on a frozen encoder's residual stream, applied before each block.
 
-`Modulator` owns what does not depend on the formula: checking its input, keeping the arithmetic in fp32 however low the
-stream's precision is, the alpha logits, and scaling alpha when it is asked to. A subclass writes one formula
-(`_modulate`) and says what its alphas are.
-Nobody here knows a Transformer: `modulators.hooks` brings the two together.
+`Modulator` does what does not depend on the formula: it checks its input, keeps the arithmetic in fp32 for streams of
+any precision, holds the alpha logits and scales alpha. A subclass implements one formula (`_modulate`) and its
+`alphas`. Nothing here depends on a Transformer: `modulators.hooks` attaches a modulator to one.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ from modulant.backbones.stream import ResidualStream
 
 
 class Prepared(NamedTuple):
-    """Of one pass of the encoder: `alphas` (experts,) of each layer as they are used, and what else a formula needs."""
+    """Inputs of all layers of one encoder pass: scaled `alphas` (experts,) per layer, and the formula's context."""
 
     alphas: tuple[Tensor, ...]
     context: Any
@@ -26,8 +25,8 @@ class Prepared(NamedTuple):
 class Modulator(nn.Module, ABC):
     """Rewrites the stream (B, S, D) that encoder block `layer` is about to read.
 
-    `init_args` holds the constructor's arguments but the stream, as primitives: with it, the stream and the state dict,
-    a modulator can be built again.
+    `init_args` holds the constructor's arguments except the stream, as primitives: with it, the stream and the state
+    dict, a modulator can be rebuilt.
     """
 
     stream: ResidualStream
@@ -47,59 +46,61 @@ class Modulator(nn.Module, ABC):
         alpha_scale: float = 1.0,
         prepared: Prepared | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """The modulated stream, in the dtype of `residual`.
+        """Return the modulated stream, in the dtype of `residual`.
 
         Args:
-            residual: (B, S, D), what block `layer` would have read.
+            residual: (B, S, D), the stream that block `layer` would have read.
             layer: index of the encoder block.
-            token_ids: (B, S); only a modulator that looks tokens up needs them.
-            alpha_scale: alphas are used times this; at 0 the stream comes back as it was, to the bit.
-            prepared: what `prepare` returned for these tokens and this scale, which saves making it at each layer.
+            token_ids: (B, S); needed only by modulators that look tokens up.
+            alpha_scale: factor on every alpha; at 0 the stream is returned unchanged, bit for bit.
+            prepared: result of `prepare` for these tokens and this scale; saves computing it at each layer.
 
         Raises:
-            ValueError: a stream of another width, a layer that the modulator has no alpha for, or token ids that are
-                missing where needed, of another shape than the stream's, or outside the vocabulary.
+            ValueError: a stream of another width, a layer without an alpha, or token ids that are missing where needed,
+                of another shape than the stream's, or outside the vocabulary.
         """
         if residual.shape[-1] != self.stream.d_model:
             raise ValueError(
                 f"{type(self).__name__} was built for width {self.stream.d_model}, got {residual.shape[-1]}"
             )
         if not 0 <= layer < self.stream.n_layers:
-            raise ValueError(f"layer {layer}: the modulator has {self.stream.n_layers}, {_span(self.stream.n_layers)}")
-        # Autocast would run the small matrix products in bf16, whose 8 bits a determinant does not survive.
+            n = self.stream.n_layers
+            raise ValueError(f"layer is {layer}; the modulator has {n} layers, it must be 0 … {n - 1}")
+        # Autocast would run the small matrix products in bf16; its 8 significant bits are too few for a determinant.
         with torch.autocast(device_type=residual.device.type, enabled=False):
-            ready = self._ready(token_ids, alpha_scale) if prepared is None else prepared
-            return self._modulate(residual, ready.alphas[layer], layer, ready.context)
+            if prepared is None:
+                prepared = self._prepare(token_ids, alpha_scale)
+            return self._modulate(residual, prepared.alphas[layer], layer, prepared.context)
 
     def prepare(self, token_ids: Int[Tensor, "..."] | None = None, alpha_scale: float = 1.0) -> Prepared:
-        """What is the same at every layer of one pass of the encoder, computed once: `forward`'s last argument.
+        """Compute once what is the same at every layer of an encoder pass: `forward`'s argument `prepared`.
 
         Raises:
             ValueError: token ids that are missing where needed, or outside the vocabulary.
         """
         with torch.autocast(device_type=self.alphas.device.type, enabled=False):
-            return self._ready(token_ids, alpha_scale)
+            return self._prepare(token_ids, alpha_scale)
 
-    def _ready(self, token_ids: Tensor | None, alpha_scale: float) -> Prepared:
+    def _prepare(self, token_ids: Tensor | None, alpha_scale: float) -> Prepared:
         alphas = self.alphas if alpha_scale == 1.0 else alpha_scale * self.alphas
         return Prepared(alphas.unbind(), self._context(token_ids))
 
     def _context(self, token_ids: Tensor | None) -> Any:
-        """What `_modulate` needs of a pass beside the stream, computed once a pass; by default its token ids."""
+        """What `_modulate` needs besides the stream, computed once per pass; by default the token ids."""
         return token_ids
 
     @abstractmethod
     def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: Any) -> Tensor:
-        """The formula. Autocast is off; the result has the dtype of `residual`.
+        """Apply the formula; the result has the dtype of `residual`. Autocast is off.
 
-        `alpha` (experts,) is what to use, and is the identity at 0: this layer's row of `alphas`, scaled where a user
-        asked for that. `context` is what `_context` returned: the token ids, where that is not overridden.
+        `alpha` (experts,) is this layer's row of `alphas` times the scale; at 0 the formula must be the identity.
+        `context` is what `_context` returned: the token ids, unless overridden.
         """
 
     @property
     @abstractmethod
     def alphas(self) -> Float[Tensor, "layers experts"]:
-        """Injection strengths as they are used now, differentiable: one row per layer, columns as `expert_names`."""
+        """Current injection strengths, differentiable: one row per layer, columns as `expert_names`."""
 
     @property
     @abstractmethod
@@ -109,24 +110,24 @@ class Modulator(nn.Module, ABC):
     @property
     @abstractmethod
     def active_dims(self) -> Int[Tensor, " active"]:
-        """The dimensions of the stream that the modulator may change, ascending."""
+        """Dimensions of the stream that the modulator may change, ascending."""
 
     @abstractmethod
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimizer groups, each with a ``name``; every trainable parameter is in exactly one, none is empty.
+        """Return optimizer groups, each with a ``name``; every trainable parameter is in exactly one, none is empty.
 
-        Alphas get no weight decay: it would pull their logits to 0, and where alpha settles is what is being measured.
+        Alphas get no weight decay: it would pull their logits to 0, and where alpha converges is what is measured.
         """
 
     def fuse(self) -> "Modulator":
-        """The same map for inference with what does not depend on the stream computed once.
+        """Return the same map for inference, with everything independent of the stream precomputed.
 
         Raises:
-            ValueError: all of it depends on the stream.
+            ValueError: nothing can be precomputed, since all of it depends on the stream.
         """
         raise ValueError(
-            f"a {type(self).__name__} cannot be fused: what it does follows from the stream, so nothing can be "
-            "computed before; only a LerpModulator can"
+            f"a {type(self).__name__} cannot be fused: all it computes depends on the stream, so nothing can be "
+            "precomputed; only a LerpModulator can"
         )
 
     def _register_alpha_logits(self, logits: Tensor, learnable: bool) -> None:
@@ -139,20 +140,19 @@ class Modulator(nn.Module, ABC):
 def parameter_group(
     name: str, parameters: list[Tensor] | list[nn.Parameter], lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """One optimizer group in a list, or an empty list when none of `parameters` trains (an optimizer refuses those)."""
+    """Return one optimizer group in a list, or an empty list if none of `parameters` is trainable.
+
+    Optimizers reject empty groups.
+    """
     trainable = [p for p in parameters if p.requires_grad]
     return [{"name": name, "params": trainable, "lr": lr, "weight_decay": weight_decay}] if trainable else []
 
 
 def at_least_fp32(tensor: Tensor) -> Tensor:
-    """fp32 for a 16-bit tensor; fp32 and fp64 stay as they are."""
+    """Cast a 16-bit tensor to fp32; fp32 and fp64 are returned unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def logit(probability: float) -> float:
-    """ln(p / (1 − p)), in double precision so that an alpha starts where it was asked to."""
+    """ln(p / (1 − p)), in double precision so that alpha starts exactly at the requested value."""
     return float(torch.tensor(probability, dtype=torch.float64).logit())
-
-
-def _span(n: int) -> str:
-    return f"0 … {n - 1}"

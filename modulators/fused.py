@@ -1,4 +1,4 @@
-"""LERP for inference: its targets for every token, projected once, so that a lookup takes the place of a product."""
+"""LERP for inference: the projected targets of all tokens as one table, so that a lookup replaces a matrix product."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,17 +11,17 @@ from torch.nn import functional as F
 from modulators.base import Modulator
 from modulators.lerp import LerpModulator, checked_token_ids, drawn_towards
 
-_NO_TRAINING = "a fused LerpModulator cannot be trained: its table does not learn; train the unfused one"
+_NO_TRAINING = "a fused LerpModulator cannot be trained: its table is not a parameter; train the unfused one"
 
 
 class FusedLerp(Modulator):
     r"""h ← (1 − α_l) h + α_l T[token],   T = g Wᵀ, which takes V · D · 4 bytes.
 
-    A snapshot: what is done to the modulator afterwards does not reach it. It has no parameters of its own, and its
-    state dict is that of the modulator it was made of, which is in `unfused`: that one is saved and trained.
+    A snapshot of `modulator`: later changes of that do not affect it. It has no parameters; its state dict is that of
+    `unfused`, the modulator it was made from, which is the one to save and train.
 
     Args:
-        modulator: whose `g`, `W` and α are taken as they are now.
+        modulator: provides the current `g`, `W` and α.
     """
 
     table: Tensor
@@ -30,7 +30,7 @@ class FusedLerp(Modulator):
 
     def __init__(self, modulator: LerpModulator) -> None:
         super().__init__(modulator.stream, modulator.init_args)
-        # Not a submodule: moving or counting this one should not move or count that one.
+        # Not a submodule: moving this module or counting its parameters must not include the unfused one.
         object.__setattr__(self, "unfused", modulator)
         with torch.no_grad():
             table = F.linear(modulator.geometric_embed.weight, modulator.proj.weight)
@@ -57,21 +57,21 @@ class FusedLerp(Modulator):
         return torch.arange(self.stream.d_model, device=self.table.device)
 
     def fuse(self) -> "FusedLerp":
-        """Is fused."""
+        """Return itself."""
         return self
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The unfused tensors."""
+        """Return the state dict of the unfused modulator."""
         return self.unfused.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        raise ValueError("a fused LerpModulator loads nothing: load into the unfused one, and fuse it again")
+        raise ValueError("a fused LerpModulator loads no state dict; load it into the unfused one, and fuse again")
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         raise ValueError(_NO_TRAINING)
 
     def train(self, mode: bool = True) -> "FusedLerp":
-        """Refuses training mode."""
+        """Raise in training mode."""
         if mode:
             raise ValueError(_NO_TRAINING)
         super().train(False)

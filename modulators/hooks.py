@@ -1,11 +1,11 @@
-"""Brings a modulator and a Transformer together, by forward pre-hooks on the encoder's own blocks.
+"""Attach a modulator to a Transformer, by forward pre-hooks on the encoder and its blocks.
 
-Nothing of Hugging Face's forward is copied and no module is replaced, so `generate()`, SDPA, `torch.compile`, gradient
-checkpointing and other people's hooks go on working, and the model's state dict stays the base's.
+Hugging Face's forward is not copied and no module is replaced: `generate()`, SDPA, `torch.compile`, gradient
+checkpointing and other hooks keep working, and the model's state dict stays that of the base model.
 
-The hooks keep no state between calls. One on the encoder writes, as a keyword argument that the encoder hands on to its
-blocks, whether and how strongly this pass is modulated and by which tokens; the hook on each block takes it out again.
-A block that is run a second time in the backward pass (gradient checkpointing) thus sees its own batch, not the newest.
+The hooks keep no state between calls. The encoder's hook adds a keyword argument that the encoder passes on to its
+blocks: whether this pass is modulated, how strongly, and with which tokens. Each block's hook removes it again. A block
+that is recomputed in the backward pass (gradient checkpointing) thus sees its own batch, not the newest.
 """
 
 import math
@@ -23,11 +23,11 @@ from modulant.backbones.split_encoder import TOKEN_IDS
 from modulators.base import Modulator, Prepared
 from modulators.summary import Summary, summarise
 
-_numbers = count()  # several modulators may sit on one model: each handle's argument has its own name
+_numbers = count()  # one model may have several handles; each needs its own argument name
 
 
 class _Pass(NamedTuple):
-    """What the blocks must know of the encoder pass that they are part of."""
+    """What the blocks need to know about the current encoder pass."""
 
     active: bool
     alpha_scale: float
@@ -36,13 +36,13 @@ class _Pass(NamedTuple):
 
 
 class ModulatorHandle:
-    """Holds the hooks. While they are off or gone the model is the base model, bit for bit.
+    """Owns the hooks of one attached modulator. While disabled or removed, the model is the base model, bit for bit.
 
-    Several handles on one model are applied in the order in which they were attached: each reads what the one before
-    has written, at every layer. So two LERPs of strengths α and β pull with α (1 − β) and β.
+    Several handles on one model are applied in the order of attachment: at every layer each reads what the previous one
+    wrote. So two LERPs of strengths α and β contribute with weights α (1 − β) and β.
 
     Attributes:
-        modulator: what modulates; after `fuse`, what it was fused to.
+        modulator: the modulator in use; after `fuse`, its fused form.
         layers: the modulated blocks, ascending.
     """
 
@@ -53,24 +53,24 @@ class ModulatorHandle:
         self._alpha_scale = 1.0
         self._unfused: Modulator | None = None
         self._argument = f"modulation_{next(_numbers)}"
-        # Blocks outside `layers` need a hook too: it takes the argument away before the block would see it.
+        # Blocks outside `layers` need a hook too, to remove the argument before the block sees it.
         blocks = list(cast(nn.ModuleList, encoder.block))
         self._hooks: list[RemovableHandle] = [
-            encoder.register_forward_pre_hook(self._announce, with_kwargs=True),
+            encoder.register_forward_pre_hook(self._encoder_hook, with_kwargs=True),
             *(
-                block.register_forward_pre_hook(partial(self._rewrite, layer=i), with_kwargs=True)
+                block.register_forward_pre_hook(partial(self._block_hook, layer=i), with_kwargs=True)
                 for i, block in enumerate(blocks)
             ),
         ]
 
     def remove(self) -> None:
-        """Takes the hooks away. Calling it again does nothing."""
+        """Remove the hooks. Calling it again does nothing."""
         while self._hooks:
             self._hooks.pop().remove()
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Inside, the model is the base model. May be nested."""
+        """Context in which the model is the base model. May be nested."""
         before, self._active = self._active, False
         try:
             yield
@@ -79,12 +79,12 @@ class ModulatorHandle:
 
     @contextmanager
     def scaled(self, factor: float) -> Iterator[None]:
-        """Inside, every α is used times `factor`: at 0 the base model, bit for bit. Nested factors multiply.
+        """Context in which α is multiplied by `factor`: at 0 the base model, bit for bit. Nested factors multiply.
 
-        What is trained does not change, nor what is saved. Beyond 1 an α may leave the range that it was trained in.
+        Parameters and state dict do not change. Beyond 1 an α may leave the range that it was trained in.
 
         Raises:
-            ValueError: a factor that is not finite.
+            ValueError: `factor` is not finite.
         """
         if not math.isfinite(factor):
             raise ValueError(f"scaled: factor is {factor}; it must be finite")
@@ -95,23 +95,24 @@ class ModulatorHandle:
             self._alpha_scale = before
 
     def fuse(self) -> None:
-        """For inference: from now on uses `modulator.fuse()`, which gives the same up to rounding, faster. Of the
-        modulator as it is now: what it learns afterwards shows after `unfuse` only.
+        """Use `modulator.fuse()` from now on, for inference: faster, and equal up to rounding.
+
+        The fused form is a snapshot: later changes of the modulator take effect only after `unfuse`.
 
         Raises:
-            ValueError: a modulator that cannot be fused.
+            ValueError: the modulator cannot be fused.
         """
         if self._unfused is None:
             fused = self.modulator.fuse()
             self._unfused, self.modulator = self.modulator, fused
 
     def unfuse(self) -> None:
-        """Goes back to the modulator itself. Without a `fuse` before it does nothing."""
+        """Use the unfused modulator again. Does nothing if it is not fused."""
         if self._unfused is not None:
             self.modulator, self._unfused = self._unfused, None
 
     def summary(self) -> Summary:
-        """What is attached, and how it stands now; `print` it, or take `as_dict()`."""
+        """Summarise what is attached and its current state; print the result, or take its `as_dict()`."""
         state = "removed" if not self._hooks else "active" if self._active else "disabled"
         original = self._unfused or self.modulator
         return summarise(original, self.modulator, self.layers, self._alpha_scale, state)
@@ -119,28 +120,28 @@ class ModulatorHandle:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary().line()}>"
 
-    def _announce(
+    def _encoder_hook(
         self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
         token_ids = kwargs.get("input_ids", args[0] if args else None)
-        if token_ids is None:  # an upper half, which reads hidden states
+        if token_ids is None:  # the upper part of a split encoder, which reads hidden states
             token_ids = kwargs.get(TOKEN_IDS)
         now = _Pass(self._active, self._alpha_scale, token_ids)
-        # A modulator with a forward of its own may know of nothing that is prepared.
+        # A modulator that overrides forward may not take `prepared`.
         if now.active and type(self.modulator).forward is Modulator.forward:
             now = now._replace(prepared=self.modulator.prepare(token_ids, now.alpha_scale))
         return args, {**kwargs, self._argument: now}
 
-    def _rewrite(
+    def _block_hook(
         self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kwargs = dict(kwargs)
         kwargs.pop(TOKEN_IDS, None)
-        # A block called on its own, outside the encoder, was announced by nobody.
+        # A block that is called outside its encoder gets no such argument.
         now: _Pass = kwargs.pop(self._argument, _Pass(self._active, self._alpha_scale, None))
         if not now.active or layer not in self.layers:
             return args, kwargs
-        # A modulator whose forward knows of no scale works as long as none is asked for.
+        # A modulator that overrides forward may not take `alpha_scale`; it works as long as the scale is 1.
         options: dict[str, Any] = {} if now.alpha_scale == 1.0 else {"alpha_scale": now.alpha_scale}
         if now.prepared is not None:
             options["prepared"] = now.prepared
@@ -151,9 +152,9 @@ class ModulatorHandle:
 
 
 def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None = None) -> ModulatorHandle:
-    """Lets `modulator` rewrite what the encoder blocks of `model` read.
+    """Attach `modulator` to `model`: it rewrites the stream that the encoder blocks read.
 
-    The modulator does not become part of `model`: move, train and save it on its own. Attach before compiling.
+    The modulator does not become a submodule of `model`: move, train and save it separately. Attach before compiling.
 
     Args:
         model: a T5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
@@ -161,7 +162,7 @@ def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None 
         layers: the blocks to modulate; all of them if None.
 
     Raises:
-        ValueError: a model without such an encoder, a modulator of other sizes, or layers that are no distinct
+        ValueError: a model without such an encoder, a modulator built for other sizes, or layers that are not distinct
             indices of the encoder's blocks.
     """
     encoder = getattr(model, "encoder", None)

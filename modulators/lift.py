@@ -1,10 +1,9 @@
-"""The lift of a model that is at hand, in one call: what `train.py validate` measures, without Lightning's trainer."""
+"""The lift of a loaded model in one call: the figures of `train.py validate`, without Lightning's trainer."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -15,8 +14,6 @@ from modulant.corpus.entries import Corpus
 from modulant.lexicon import Lexicon
 from modulant.metrics import EntryRepresentations
 from modulators.hooks import ModulatorHandle
-
-_NAMES = ("all", *metrics.POPULATIONS)
 
 
 def relational_lift(
@@ -29,23 +26,23 @@ def relational_lift(
     seed: int = 42,
     nltk_data: str | None = None,
 ) -> dict[str, float]:
-    """How a modulator changes the agreement of the encoder's cosines with WordNet, over all pairs of synsets.
+    """How much a modulator changes the agreement of the encoder's cosines with WordNet, over all pairs of synsets.
 
     Shows a progress bar on a terminal. On `mini` it takes a minute on two CPU cores, most of it the bootstrap.
 
     Args:
         model: a T5 in eval mode, with a modulator attached.
-        tokenizer: its own, loaded from a folder or a hub id: its single-token lemmas are the population.
-        handle: the modulator's; None: `model.modulation`, which `load_modulated` sets.
+        tokenizer: the model's, loaded from a folder or a hub id: its single-token lemmas are the population.
+        handle: what `attach` returned; None: `model.modulation`, which `load_modulated` sets.
         bootstrap: replicates behind the 95% interval of the Pearson lift; 0 leaves it out.
-        val_fraction: of the entries, counted as held out; with `seed` as in training, those that were.
-        seed: of the split.
+        val_fraction: share of the entries that is held out; with the `seed` of the training, the same ones as then.
+        seed: seed of the split.
         nltk_data: a folder with a WordNet other than the bundled one.
 
     Returns:
         ``pearson``, ``pearson_lift``, ``pearson_lift_low`` and ``_high``, ``spearman``, ``gradient``, … of all pairs;
         the same behind ``train/``, ``mixed/`` and ``held_out/``; the original encoder's behind ``original/``; and
-        ``preservation``. These are the names behind ``relational/`` in a run's metrics. What cannot be computed, as a
+        ``preservation``. A run's metrics have the same names behind ``relational/``. What cannot be computed, as a
         correlation of too few pairs, is left out.
 
     Raises:
@@ -74,7 +71,7 @@ def relational_lift(
             replicates = metrics.bootstrap_pearson(
                 [original, modulated], distances, held_out, bootstrap, advance=advance
             )
-            found |= _interval(replicates[1] - replicates[0])
+            found |= metrics.interval_figures(metrics.lift_intervals(*replicates))
     return found
 
 
@@ -114,14 +111,3 @@ def _figures(alignment: metrics.RelationalAlignment, points: Tensor) -> dict[str
     alignment.update(points)
     values = {key: float(value) for key, value in alignment.compute().items()}
     return {key: value for key, value in values.items() if math.isfinite(value)}
-
-
-def _interval(lifts: Tensor) -> dict[str, float]:
-    """Of (replicates, populations)."""
-    found: dict[str, float] = {}
-    for name, replicates in zip(_NAMES, lifts.T.numpy(), strict=True):
-        if np.isfinite(replicates).all():
-            prefix = "" if name == "all" else f"{name}/"
-            low, high = np.percentile(replicates, (2.5, 97.5))
-            found |= {f"{prefix}pearson_lift_low": float(low), f"{prefix}pearson_lift_high": float(high)}
-    return found

@@ -1,23 +1,22 @@
-r"""One modulator out of several.
+r"""Merge several modulators into one.
 
-**LERP** is affine in the stream, so that a weighted mean of what several make of a stream is again a LERP: with
-ᾱ_l = Σ_i w_i α_il,
+**LERP** is affine in the stream, so a weighted mean of the outputs of several is again a LERP: with ᾱ_l = Σ_i w_i α_il,
 
     Σ_i w_i [(1 − α_il) h + α_il W_i g_i] = (1 − ᾱ_l) h + ᾱ_l · Σ_i (w_i α_il / ᾱ_l) W_i g_i.
 
-Laid side by side, g = [g_1 … g_n] and W = [c_1 W_1 … c_n W_n] give Σ c_i W_i g_i in Σ G_i dimensions. Where the parts'
-α are in the same proportion at every layer, c_i = w_i α_il / ᾱ_l is the same for all layers and the merged modulator's
-step **is** that mean. Otherwise one `W` cannot serve all layers: c_i is the share over all layers, Σ_l w_i α_il /
-Σ_l ᾱ_l, the shrinking (1 − ᾱ_l) stays exact, and the pull does not.
-Nothing is averaged number by number: `g` and `W` of two trainings agree only up to any invertible map between them.
+Concatenated, g = [g_1 … g_n] and W = [c_1 W_1 … c_n W_n] give Σ c_i W_i g_i in Σ G_i dimensions. If the parts' α are in
+the same proportion at every layer, c_i = w_i α_il / ᾱ_l is the same for all layers and the merged modulator's step
+**is** that mean. Otherwise one `W` cannot serve all layers: c_i is the share over all layers, Σ_l w_i α_il / Σ_l ᾱ_l;
+the factor (1 − ᾱ_l) stays exact, the target term does not. Parameters are not averaged: `g` and `W` of two trainings
+are determined only up to an invertible map between them.
 
-**Any other class**, the field among them, is not affine: the mean of its outputs is none of its kind. Its parameters
-are averaged, α's logits with them, which is what model soups do (Wortsman et al., 2022). That stands for the mean of
-outputs as far as the parts lie close together, as runs do that began from the same initial values (the same
-`seed_everything`); of strangers to each other it makes noise. Nothing in an artefact tells which they are.
+**Any other class**, the field included, is not affine: no member of the class computes the mean of outputs. Its
+parameters are averaged, α's logits included, as in model soups (Wortsman et al., 2022). This approximates the mean of
+outputs if the parts lie close together, as runs do that began from the same initial values (the same
+`seed_everything`); for unrelated runs the result is noise. An artefact does not record which of the two holds.
 
-Either way it is one step that is averaged: through several layers, and through what the encoder does in between, a
-mean of steps is not the mean of whole runs.
+In both cases the step of one layer is averaged: over several layers, with encoder blocks in between, a mean of steps is
+not the mean of the models.
 """
 
 import math
@@ -29,22 +28,22 @@ from torch import Tensor
 from modulators.base import Modulator
 from modulators.lerp import LerpModulator
 
-_SUM = 1e-6  # how far from 1 the weights' sum may be
+_SUM_TOLERANCE = 1e-6  # of the weights' sum, which must be 1
 
 
 def merge(modulators: Sequence[Modulator], weights: Sequence[float] | None = None) -> Modulator:
-    """A new modulator that stands for a weighted mean of several; see above for what is exact.
+    """Return a new modulator that stands for a weighted mean of several; the module docstring says what is exact.
 
     Args:
-        modulators: of one class, for backbones of the same sizes. Neither changes.
-        weights: not negative, in sum 1; None: all equal.
+        modulators: of one class, for backbones of the same sizes; they are not changed.
+        weights: not negative, with sum 1; None: all equal.
 
     Returns:
-        On the CPU; a LERP has as many geometric dimensions as all its parts together.
+        The merged modulator, on the CPU. A LERP has as many geometric dimensions as all its parts together.
 
     Raises:
-        ValueError: no modulator, of several classes or sizes, with other arguments where these are part of the formula
-            (experts, bounds of α, null space), or weights that are no shares.
+        ValueError: no modulator, modulators of several classes or sizes, or built with different arguments that are
+            part of the formula (experts, bounds of α, null space), or weights that are negative or do not sum to 1.
     """
     parts = list(modulators)
     shares = _shares(len(parts), weights)
@@ -80,14 +79,17 @@ def _merge_lerp(parts: Sequence[LerpModulator], shares: Sequence[float]) -> Lerp
 
 def _average(parts: Sequence[Modulator], shares: Sequence[float]) -> Modulator:
     first = parts[0]
-    # What says only how α began, or how it was trained, is no part of the formula.
-    told = [{key: value for key, value in part.init_args.items() if key != "initial_alpha"} for part in parts]
-    for other in told[1:]:
-        if differing := sorted(key for key in told[0].keys() | other.keys() if told[0].get(key) != other.get(key)):
+    # initial_alpha says only where α began; it is not part of the formula.
+    compared = [{key: value for key, value in part.init_args.items() if key != "initial_alpha"} for part in parts]
+    first_args = compared[0]
+    for other in compared[1:]:
+        if differing := sorted(
+            key for key in first_args.keys() | other.keys() if first_args.get(key) != other.get(key)
+        ):
             key = differing[0]
             raise ValueError(
-                f"merge: {key} is {told[0].get(key)!r} and {other.get(key)!r}; {type(first).__name__}s are merged "
-                "parameter by parameter, and must be built alike"
+                f"merge: {key} is {first_args.get(key)!r} and {other.get(key)!r}; {type(first).__name__}s are merged "
+                "parameter by parameter, so their arguments must be equal"
             )
     merged = type(first)(first.stream, **first.init_args)
     states = [part.state_dict() for part in parts]
@@ -96,7 +98,7 @@ def _average(parts: Sequence[Modulator], shares: Sequence[float]) -> Modulator:
 
 
 def _mean(tensors: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """In double precision, so that a mean of equals is that one to the bit."""
+    """Weighted mean in double precision, so that the mean of equal tensors is that tensor, bit for bit."""
     total = sum(share * tensor.double().cpu() for share, tensor in zip(shares, tensors, strict=True))
     assert isinstance(total, Tensor)
     return total.to(tensors[0].dtype)
@@ -107,7 +109,7 @@ def _shares(n: int, weights: Sequence[float] | None) -> list[float]:
         raise ValueError("merge: no modulator; give two or more")
     shares = [1 / n] * n if weights is None else [float(weight) for weight in weights]
     if len(shares) != n:
-        raise ValueError(f"merge: {len(shares)} weights for {n} modulators; give one each")
-    if not all(math.isfinite(share) and share >= 0 for share in shares) or abs(sum(shares) - 1) > _SUM:
-        raise ValueError(f"merge: weights are {shares}; they must not be negative, and 1 in sum")
+        raise ValueError(f"merge: {len(shares)} weights for {n} modulators; give one for each")
+    if not all(math.isfinite(share) and share >= 0 for share in shares) or abs(sum(shares) - 1) > _SUM_TOLERANCE:
+        raise ValueError(f"merge: weights are {shares}; they must not be negative, and must sum to 1")
     return shares

@@ -1,7 +1,7 @@
-"""Which modulators an artefact or a configuration may name: this package's own, and those that a user brings.
+"""Registry of the modulators that an artefact or a configuration may name: those shipped, and user-supplied ones.
 
-A name in a file never imports anything by itself: a class must be here already, by being this package's or by
-`register`, which a user's own code calls.
+A name in a file never causes an import: its class must be shipped, or registered before by the user's code
+(`register`).
 """
 
 from importlib import import_module
@@ -13,32 +13,32 @@ _REGISTERED: dict[str, type[Modulator]] = {}
 
 
 def register(kind: type[Modulator]) -> type[Modulator]:
-    """Makes a user's own modulator known under its class's name, for `load_modulated`; usable as a decorator.
+    """Register a user-supplied modulator under its class's name, for `load_modulated`; usable as a decorator.
 
     Raises:
-        ValueError: it is no subclass of `Modulator`, or has the name of one of this package's.
+        ValueError: it is no subclass of `Modulator`, or has the name of a shipped one.
     """
     if not (isinstance(kind, type) and issubclass(kind, Modulator)):
-        raise ValueError(f"register: {kind!r} is no subclass of modulators.Modulator")
+        raise ValueError(f"register: {kind!r} is not a subclass of modulators.Modulator")
     if kind.__name__ in _SHIPPED and kind is not _shipped(kind.__name__):
-        raise ValueError(f"register: {kind.__name__} is the name of one of this package's modulators")
+        raise ValueError(f"register: {kind.__name__} is the name of a shipped modulator; choose another name")
     _REGISTERED[kind.__name__] = kind
     return kind
 
 
-def known() -> tuple[str, ...]:
-    """Every name, this package's first."""
+def registered_names() -> tuple[str, ...]:
+    """All names, shipped ones first."""
     return (*_SHIPPED, *(name for name in _REGISTERED if name not in _SHIPPED))
 
 
-def named(name: str) -> type[Modulator]:
-    """The class of a name.
+def registered_class(name: str) -> type[Modulator]:
+    """Return the class registered under `name`.
 
     Raises:
         ValueError: there is none.
     """
-    if name not in known():
-        raise ValueError(f"modulator is {name!r}; it must be one of {', '.join(known())}")
+    if name not in registered_names():
+        raise ValueError(f"modulator is {name!r}; it must be one of {', '.join(registered_names())}")
     return _REGISTERED.get(name) or _shipped(name)
 
 

@@ -1,4 +1,4 @@
-"""What is attached to a model and how it stands now, as a table for people and as plain values for programs."""
+"""Summary of an attached modulator: a table to print, or plain values."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,20 +10,20 @@ from modulators.base import Modulator
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one attached modulator.
+    """State of one attached modulator.
 
     Attributes:
-        modulator: its class.
+        modulator: name of its class.
         state: ``active``, ``disabled`` (inside ``handle.disabled()``) or ``removed``.
         fused: whether its fused form is in use.
-        alpha_scale: the factor that every α is used times now.
+        alpha_scale: the current factor on every α.
         layers: the modulated blocks.
         experts: names of the columns of `alphas`.
-        alphas: by layer and expert, as they are, before `alpha_scale`.
-        trainable_parameters: those that ask for a gradient.
-        parameters: all of them.
-        bytes: of its parameters and buffers, the fused form's table included.
-        device: where it computes.
+        alphas: by layer and expert, before `alpha_scale`.
+        trainable_parameters: number of parameters that require a gradient.
+        parameters: number of all parameters.
+        bytes: size of its parameters and buffers, the fused form's table included.
+        device: device of its tensors.
     """
 
     modulator: str
@@ -39,11 +39,11 @@ class Summary:
     device: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON has them."""
+        """Return the fields as JSON-compatible values."""
         return asdict(self)
 
     def line(self) -> str:
-        """The whole in one line."""
+        """Return the summary in one line."""
         values = [alpha for row in self.alphas for alpha in row]
         low, high = min(values), max(values)
         alpha = f"α {low:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"α {low:.4g} … {high:.4g}"
@@ -55,7 +55,7 @@ class Summary:
         )
 
     def __str__(self) -> str:
-        """The table, without colours or frames."""
+        """Return a plain-text table."""
         rows = [["layer", *(f"α {name}" for name in self.experts)]]
         rows += [
             [str(layer), *(f"{alpha:.4f}" for alpha in row)]
@@ -71,13 +71,13 @@ class Summary:
 
 
 def summarise(modulator: Modulator, used: Modulator, layers: list[int], alpha_scale: float, state: str) -> Summary:
-    """A summary.
+    """Summarise an attached modulator.
 
     Args:
         modulator: the one that holds the parameters.
-        used: the one in use: itself, or its fused form.
+        used: the one in use: `modulator`, or its fused form.
         layers: the modulated blocks.
-        alpha_scale: the factor that every α is used times.
+        alpha_scale: the factor on every α.
         state: of the hooks.
     """
     with torch.no_grad():
@@ -100,7 +100,8 @@ def summarise(modulator: Modulator, used: Modulator, layers: list[int], alpha_sc
 
 
 def _size(n_bytes: int) -> str:
-    """
+    """Size with a decimal unit.
+
     >>> _size(900), _size(154_000), _size(8_300_000)
     ('900 B', '154 kB', '8.3 MB')
     """

@@ -53,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _arguments(words: list[str]) -> dict[str, Any]:
-    """
+    """The constructor's arguments, each value read as YAML.
+
     >>> _arguments(["n_dims=8", "names=[a, b]"])
     {'n_dims': 8, 'names': ['a', 'b']}
     """
@@ -68,13 +69,14 @@ def _arguments(words: list[str]) -> dict[str, Any]:
 
 def _find(text: str) -> "type[Modulator]":
     from modulators import Modulator
-    from modulators.registry import known, named
+    from modulators.registry import registered_class, registered_names
 
     file, _, name = text.partition(":")
     if not file.endswith(".py"):
-        if text not in known():
-            raise ValueError(f"{text} is neither a Python file nor one of {', '.join(known())}{near(text, known())}")
-        return named(text)
+        if text not in registered_names():
+            names = registered_names()
+            raise ValueError(f"{text} is neither a Python file nor one of {', '.join(names)}{near(text, names)}")
+        return registered_class(text)
     module = _execute(Path(file))
     own = {
         key: kind

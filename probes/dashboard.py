@@ -1,7 +1,7 @@
-"""The dashboard as code: a Weights & Biases workspace with the charts that a run is read by, in that order.
+"""The dashboard as code: a Weights & Biases workspace with a run's main charts, in reading order.
 
-Charts name keys that a run logs (a test compares them with a real run), over the trainer's step. That of all layers is
-one chart with a pattern, so that it fits a backbone of any depth.
+Charts name keys that a run logs (a test compares them with a real run), over the trainer's step. One chart shows all
+layers by a pattern, so that it fits a backbone of any depth.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from probes.pages import write_text
 DESCRIPTION = """\
 Create a workspace in a Weights & Biases project: alpha of all layers in one chart and expert by expert, the lift of the
 correlation with WordNet and its 95% interval, the pentachoron CV and its band, loss and answers, the run's figures.
-Log in with `wandb login` or WANDB_API_KEY; --dry-run and --output ask nobody."""
+Log in with `wandb login` or WANDB_API_KEY; --dry-run and --output need no network."""
 EXAMPLES = """\
 examples:
   python probe.py dashboard --entity my-team --project modulant
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Create the workspace, or say what would be created.
+    """Create the workspace, or print what would be created.
 
     Raises:
         ValueError: wandb-workspaces is not installed, or W&B refuses or cannot be reached.
@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     try:
         space.save()
-    except Exception as error:  # of whatever kind its client, its transport and its server raise
+    except Exception as error:  # its client, its transport and its server raise errors of many kinds
         raise ValueError(f"W&B: {' '.join(str(error).split()) or type(error).__name__}") from error
     print(space.url)
     return 0
@@ -138,12 +138,12 @@ def _section(title: str, panels: list[Any]) -> Any:
 
 
 def specification(space: Any) -> dict[str, Any]:
-    """What W&B would be sent, without the numbers that it draws for itself."""
+    """The request that W&B would get, without the random ids in it."""
     view = json.loads(space._to_model().model_dump_json(by_alias=True, exclude_none=True))
-    return _without_drawn({key: view[key] for key in ("entity", "project", "displayName", "spec") if key in view})
+    return _without_ids({key: view[key] for key in ("entity", "project", "displayName", "spec") if key in view})
 
 
-def _without_drawn(node: Any) -> Any:
+def _without_ids(node: Any) -> Any:
     if isinstance(node, dict):
-        return {key: _without_drawn(value) for key, value in node.items() if key not in ("__id__", "id")}
-    return [_without_drawn(value) for value in node] if isinstance(node, list) else node
+        return {key: _without_ids(value) for key, value in node.items() if key not in ("__id__", "id")}
+    return [_without_ids(value) for value in node] if isinstance(node, list) else node

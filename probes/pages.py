@@ -1,48 +1,44 @@
-"""How a probe writes what it found: JSON for programs, Markdown for people."""
+"""How a probe writes what it found: JSON and CSV for programs, Markdown for people."""
 
+import csv
+import io
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modulant.reports.run_folder import finite
+from modulant.reports.table import Table
 from modulant.storage import write_whole
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, aligned so that it also reads as plain text: words on the left, numbers on the right.
+    """A Markdown table that also reads as plain text."""
+    return Table(head, rows).markdown(aligned=True)
 
-    >>> print(table(["", "cv"], [["encoder", "0.31"], ["a random one", "0.2"]]))
-    |              |   cv |
-    |:-------------|-----:|
-    | encoder      | 0.31 |
-    | a random one |  0.2 |
-    """
-    cells = [list(head), *(list(row) for row in rows)]
-    widths = [max(3, *(len(row[c]) for row in cells)) for c in range(len(head))]
-    lines = []
-    for i, row in enumerate(cells):
-        first, *others = zip(row, widths, strict=True)
-        texts = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
-        lines.append("| " + " | ".join(texts) + " |")
-        if i == 0:
-            marks = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-            lines.append("|" + "|".join(marks) + "|")
-    return "\n".join(lines)
+
+def as_csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A CSV with every key of the rows as a column, empty where a row lacks it."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a file complete or not at all; folders are made.
+    """Write a file complete or not at all; missing folders are created.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: the disk refuses it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
-    except OSError as error:  # a StorageError says it all in its message
+    except OSError as error:  # a StorageError has the whole message already
         said = f"{path} cannot be written ({error.strerror}); name a folder that can" if error.strerror else str(error)
         raise ValueError(f"--output: {said}") from error
     return path
@@ -50,17 +46,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, content: Any) -> Path:
     """The same for JSON, which has no NaN: null stands for it."""
-    return write_text(path, json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def folder_name(name: str) -> str:
@@ -84,15 +70,15 @@ def leave(
     """Measure, then write <probe>.json, .md and .png and print the page.
 
     Args:
-        probe: its name.
-        model: what it looks at.
-        output: where to; without it runs/probes/<probe>_<model>.
-        measure: everything that the JSON holds.
-        page: that as Markdown.
-        draw: that as a figure.
+        probe: name of the probe.
+        model: name of what is measured.
+        output: folder; without it runs/probes/<probe>_<model>.
+        measure: returns what the JSON holds.
+        page: makes Markdown of it.
+        draw: makes a figure of it.
 
     Returns:
-        The exit status: 1, after one line, where something was wrong that a user can mend.
+        The exit status: 1, after a message of one line, for an error that the user can correct.
     """
     try:
         found = measure()

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from modulant.reports.report_page import of_folder
+from modulant.reports.page import of_folder
 from modulant.reports.run_folder import metrics_of, report_of
 from modulant.storage import write_whole
 

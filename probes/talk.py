@@ -53,16 +53,16 @@ def main(args: argparse.Namespace) -> int:
     from modulant.corpus.population import MAX_SOURCE, prefixed
     from modulators import load_modulated
     from modulators.comparison.conversation import Conversation
-    from modulators.comparison.generation import Asked, Asking, ask
+    from modulators.comparison.generation import Comparison, GenerationSettings, compare
     from modulators.comparison.page import console, show
 
     model, tokenizer = load_modulated(_artefact(args.model))
-    asking = Asking(args.alpha_scales, *settings)
+    asking = GenerationSettings(args.alpha_scales, *settings)
     prompts: Iterable[str] = Conversation() if known is None else known
-    said: list[Asked] = []
+    said: list[Comparison] = []
     for prompt in prompts:
         inputs = tokenizer([prefixed(prompt)], truncation=True, max_length=MAX_SOURCE, return_tensors="pt")
-        answers = ask(model, tokenizer, model.modulation, [prompt], dict(inputs), asking)
+        answers = compare(model, tokenizer, model.modulation, [prompt], dict(inputs), asking)
         show(answers, console(), heading=known is not None)
         said += answers
     if args.output is not None:

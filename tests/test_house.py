@@ -1,5 +1,6 @@
 """The house itself: what is listed, pinned and promised in one place agrees with what is there."""
 
+import ast
 import os
 import re
 import subprocess
@@ -118,6 +119,26 @@ def test_every_data_file_is_shipped() -> None:
             inner = folders[owner]
             shipped = [*patterns["*"], *patterns.get(owner, [])]
             assert any(inner.match(p) and len(Path(p).parts) == len(inner.parts) for p in shipped), path
+
+
+SECTIONS = ("Args:", "Attributes:", "Example:", "Examples:", "Note:", "Raises:", "Returns:", "Yields:", ">>>")
+
+
+@pytest.mark.parametrize("package", ["callbacks", "cli", "datamodules", "modulant", "modulators", "probes"])
+def test_docstrings_begin_with_a_summary(package: str) -> None:
+    """Every module has a docstring; one of a public class, function or method opens with a summary, not a section."""
+    wrong = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if not (ast.get_docstring(tree) or "").strip():
+            wrong.append(f"{path.relative_to(ROOT)}: no docstring")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                name, text = getattr(node, "name", "module"), ast.get_docstring(node, clean=False)
+                first = text.partition("\n")[0].strip() if text is not None else "none"
+                if not name.startswith("_") and (not first or first.startswith(SECTIONS)):
+                    wrong.append(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {name}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_package_is_typed() -> None:

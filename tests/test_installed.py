@@ -1,4 +1,4 @@
-"""An empty environment, `pip install`, another folder: the package works with nothing of the checkout around it.
+"""An empty environment, `pip install`, a project of a user's own: the package works without the checkout.
 
 Minutes, most of them spent on installing torch; the package index is the one that pip is set up for.
 """
@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.test_any_project import EXAMPLE, users_project
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -49,8 +51,19 @@ def run(python: Path, *argv: str, cwd: Path) -> str:
     return done.stdout
 
 
+def test_only_these_names_are_installed(python: Path, tmp_path: Path) -> None:
+    program = "from importlib.metadata import files; print(*{path.parts[0] for path in files('modulant')})"
+    names = {name for name in run(python, "-c", program, cwd=tmp_path).split() if not name.endswith(".dist-info")}
+    names -= {"..", "__pycache__"}  # the commands, and the bytecode of train.py and probe.py
+    assert names == {"callbacks", "cli", "configs", "datamodules", "modulant", "modulators", "probe.py", "probes",
+                     "train.py"}  # fmt: skip
+
+
 def test_ten_lines_from_text_to_lift(python: Path, tmp_path: Path) -> None:
-    said = run(python, str(ROOT / "docs/examples/library.py"), cwd=tmp_path).splitlines()
+    """In a project whose packages have the names of ours."""
+    script = users_project(tmp_path) / "library.py"
+    script.write_bytes(EXAMPLE.read_bytes())
+    said = run(python, script.name, cwd=tmp_path).splitlines()
     modulated, original, lift = (line for line in said if not line.startswith("compiling"))  # WordNet, the first time
     assert modulated
     assert original == "sada"

@@ -30,10 +30,10 @@ from callbacks import (
 from cli.run import quiet
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
-from modulant.backbones.sharding import held_bytes, load_sharded
+from modulant.backbones.sharding import load_sharded, local_shard
 from modulant.backbones.t5 import stream_of
 from modulators import FieldModulator, ModulatedT5, PretrainT5, attach, load_t5
-from modulators.training.processes import check_same
+from modulators.training.processes import check_same_weights
 
 ENTRIES = 60  # of the WordNet that these jobs ask for, with matching: all
 Job = Callable[[], Any]
@@ -55,7 +55,7 @@ def _join(rank: int, world: int, jobs: list[Job], folder: str) -> None:
     torch.set_num_threads(1)
     # A process that was spawned would spawn a DataLoader's workers too, and each would import torch anew.
     multiprocessing.set_start_method("fork", force=True)
-    # What torchrun tells its processes, but for a port: they meet in a file.
+    # torchrun's environment variables, except a port: the processes meet by a file.
     os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"}
     os.environ |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
@@ -231,7 +231,7 @@ def training(
         "losses": watch.losses,
         "validation": [first.figures.get("val/loss", 0.0), float(trainer.callback_metrics["val/loss"])],
         "weights": dict(module.state_dict()),
-        "held": held_bytes(module.model),
+        "held": sum(local_shard(t).nbytes for t in [*module.model.parameters(), *module.model.buffers()]),
     }
 
 
@@ -280,7 +280,7 @@ def disagreement(wordnet: str, backbone: str, folder: str, drift_seen_by: int, r
 
 
 def sharded_figures(n: int, wordnet: str, backbone: str, folder: str) -> dict[str, float]:
-    """`validation` of a backbone that is dealt out: static embeddings and the original and modulated encoder."""
+    """`validation` of a sharded backbone: static embeddings and the original and modulated encoder."""
     pl.seed_everything(0, verbose=False)
     module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
     data = WordNetDataModule(
@@ -293,7 +293,7 @@ def sharded_figures(n: int, wordnet: str, backbone: str, folder: str) -> dict[st
 
 
 def hook_order(backbone: str) -> dict[str, Any]:
-    """What a modulator's hook finds on a block that is dealt out, and whether the weights are those that were read."""
+    """What a modulator's hook finds on a sharded block, and whether the weights are those that were read."""
     plain, _ = load_t5(backbone)
     mesh = init_device_mesh("cpu", (world_size(),))
     model = load_sharded(backbone, plain.config, torch.float32, mesh, torch.device("cpu"))
@@ -321,11 +321,11 @@ def hook_order(backbone: str) -> dict[str, Any]:
 def other_weights(backbone: str) -> str:
     """What is said when the last process has another element in one of its frozen tensors."""
     model, _ = load_t5(backbone)
-    check_same(model)
+    check_same_weights(model)
     if _rank() == world_size() - 1:
         model.decoder.block[1].layer[2].DenseReluDense.wo.weight.data[3, 2] += 1e-3
     try:
-        check_same(model)
+        check_same_weights(model)
     except ValueError as error:
         return str(error)
     return ""

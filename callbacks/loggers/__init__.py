@@ -1,1 +1,1 @@
-"""Where a run logs: metrics.csv, TensorBoard, Weights & Biases."""
+"""Loggers: metrics.csv, TensorBoard, Weights & Biases."""

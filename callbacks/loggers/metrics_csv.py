@@ -1,8 +1,8 @@
-"""The run's figures as one wide CSV, written straight into the run folder and never thrown away.
+"""Log all metrics of a run as one wide CSV file in the run folder.
 
-One row a log call: `step`, `epoch`, then one column for each key in the order in which the keys appeared. Lightning's
-own CSVLogger deletes an existing file when a run is resumed and rewrites it in place when a key appears; here old rows
-stay, a new column is added by an atomic rewrite, and a row costs one append.
+One row per log call: `step`, `epoch`, then one column per key in order of first appearance. Lightning's CSVLogger
+deletes an existing file when a run is resumed, and rewrites it in place for a new key; here old rows are kept, a new
+column is added by an atomic rewrite, and a row costs one append.
 """
 
 import re
@@ -22,9 +22,9 @@ INDEX_COLUMNS = ("step", "epoch")
 
 
 class MetricsCSV(Logger):
-    """Lightning logger that appends every figure of a run to a CSV file in the run folder, on rank zero only.
+    """Lightning logger that appends every metric to a CSV file in the run folder, on rank 0 only.
 
-    Steps are as Lightning logs them: those of the batch that was last learned from, counted from 0.
+    Steps are those of the last trained batch, counted from 0, as Lightning logs them.
 
     Args:
         folder: the run folder; created with the first row.
@@ -34,7 +34,7 @@ class MetricsCSV(Logger):
     def __init__(self, folder: str, filename: str = "metrics.csv") -> None:
         super().__init__()
         if not re.fullmatch(r"[\w.-]+\.csv", filename):
-            raise ValueError(f"filename: a plain file name that ends in .csv, got '{filename}'")
+            raise ValueError(f"filename is '{filename}'; it must be a plain file name that ends in .csv")
         self._folder = Path(folder)
         self._filename = filename
         self._columns: list[str] | None = None
@@ -42,6 +42,7 @@ class MetricsCSV(Logger):
 
     @property
     def path(self) -> Path:
+        """Path of the file."""
         return self._folder / self._filename
 
     @property
@@ -62,7 +63,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def redirect(self, filename: str) -> None:
-        """Write a fresh file of that name from now on: an evaluation must not mix with the training's rows."""
+        """Write to a new file of this name from now on, to keep rows of an evaluation apart from the training's."""
         self._filename = filename
         self._columns = None
         if self.path.is_file():
@@ -70,10 +71,9 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def resume_at(self, step: int) -> None:
-        """Keep the inherited rows before `step` and set the others aside: this run is going to write them again.
+        """Keep the inherited rows before `step` and move the others to `…_superseded.csv`; this run will rewrite them.
 
-        A run that is killed has often logged beyond its last checkpoint. What is set aside goes to a file beside
-        this one, with `superseded` in its name, so that nothing is ever lost.
+        A killed run has often logged beyond its last checkpoint.
         """
         columns = self._open()
         _, rows = read_rows(self.path)
@@ -88,7 +88,7 @@ class MetricsCSV(Logger):
         write_rows(aside, _merge(aside_columns, columns), aside_rows + superseded)
         write_rows(self.path, columns, kept + own)
         print(
-            f"{self.path.name}: {len(superseded)} rows from step {step} on will be written again; "
+            f"{self.path.name}: {len(superseded)} rows from step {step} on will be rewritten; "
             f"the old ones are in {aside.name}",
             file=sys.stderr,
         )
@@ -108,7 +108,7 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run's config.yaml holds them."""
+        """Do nothing: hyperparameters are in the run's config.yaml."""
 
     def _open(self) -> list[str]:
         if self._columns is None:
@@ -118,7 +118,7 @@ class MetricsCSV(Logger):
             self._columns = _merge(list(INDEX_COLUMNS), columns)
             self._inherited = len(rows)
             if self.path.is_file() and (columns != self._columns or not self.path.read_bytes().endswith(b"\n")):
-                write_rows(self.path, self._columns, rows)  # mends a last line that a kill cut short
+                write_rows(self.path, self._columns, rows)  # also repairs a last line cut short by a kill
         return self._columns
 
 

@@ -1,7 +1,7 @@
-"""TensorBoard's curves, a second copy of what metrics.csv holds: laid out as the report is, and quiet about trouble.
+"""TensorBoard logger with a layout for Custom Scalars like that of the report, and one-line errors.
 
-Its Custom Scalars page shows α of all layers in one chart, one chart an expert, the lift with its interval, the CV
-beside what it is compared with, and the loss.
+The Custom Scalars page shows α of all layers in one chart, one chart per expert, the lift with its interval, the CV
+with its references, and the loss.
 """
 
 import contextlib
@@ -21,28 +21,28 @@ _WRITER_THREAD = "_AsyncWriterThread"  # TensorBoard's class
 
 
 class RunTensorBoard(TensorBoardLogger):
-    """Lightning's logger; on a disk that will not take its file, one `StorageError` that names the folder.
+    """Lightning's TensorBoard logger; a failed write raises one `StorageError` that names the folder.
 
-    TensorBoard writes in a thread: what goes wrong there comes up at a later call, wrapped by Lightning into an error
-    about the figure's type. A run that has failed already is not failed again by this logger's end.
+    TensorBoard writes in a thread: its errors surface at a later call, wrapped by Lightning into an error about the
+    value's type. After a failed run, errors of `finalize` are ignored.
     """
 
     @rank_zero_only
-    def lay_out(self, experts: Sequence[str]) -> None:
-        """Write the layout of the Custom Scalars page; a resumed run writes the same again.
+    def add_layout(self, experts: Sequence[str]) -> None:
+        """Write the layout of the Custom Scalars page; a resumed run writes it again.
 
         Args:
-            experts: of the modulator; none where there is no modulator.
+            experts: names of the modulator's experts; empty without a modulator.
         """
         with storing(self._file):
             self.experiment.add_custom_scalars(layout(experts))
 
     @rank_zero_only
-    def show(self, folder: Path, figures: Mapping[str, str], step: int) -> None:
-        """The run's configuration as text and its figures as images, as they lie in its folder.
+    def add_run_files(self, folder: Path, figures: Mapping[str, str], step: int) -> None:
+        """Add the run's configuration as text and its figures as images.
 
         Args:
-            figures: name → path of a PNG file, as seen from the folder.
+            figures: name → path of a PNG file, relative to the folder.
         """
         config = folder / "config.yaml"
         with storing(self._file):
@@ -50,7 +50,7 @@ class RunTensorBoard(TensorBoardLogger):
                 text = "".join(f"    {line}\n" for line in config.read_text(encoding="utf-8").splitlines())
                 self.experiment.add_text("config", text, step)
             for name, path in figures.items():
-                image = Summary.Image(encoded_image_string=(folder / path).read_bytes())  # as it is, not drawn again
+                image = Summary.Image(encoded_image_string=(folder / path).read_bytes())  # the PNG file as it is
                 summary = Summary(value=[Summary.Value(tag=f"figures/{name}", image=image)])
                 self.experiment._get_file_writer().add_summary(summary, step)
 
@@ -79,7 +79,7 @@ class RunTensorBoard(TensorBoardLogger):
 
 
 def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """Category → chart → kind and patterns of whole tags, in the form that SummaryWriter takes."""
+    """Layout for SummaryWriter.add_custom_scalars: category → chart → kind and patterns of tags."""
     several = experts if len(experts) > 1 else ()
     alpha = {"α of all layers": [r"^alpha/layer_\d+$"]}
     alpha |= {f"α of expert {name}": [rf"^alpha/layer_\d+_{re.escape(name)}$"] for name in several}
@@ -88,7 +88,7 @@ def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
         "Alpha": alpha if experts else {},
         "Lift": {
             "lift of Pearson by population": [r"^relational/((train|mixed|held_out)/)?pearson_lift$"],
-            # no margin chart: it wants value and ends at the same steps, and the interval is known at the end alone
+            # not a margin chart, which needs value and bounds at the same steps: the interval is known only at the end
             "lift on held-out pairs, its 95% interval at the end": [
                 r"^relational/held_out/pearson_lift(_low|_high)?$",
             ],
@@ -106,7 +106,7 @@ def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
 
 @contextlib.contextmanager
 def quiet_writers() -> Iterator[None]:
-    """No traceback on stderr from TensorBoard's threads for what the disk said: the logger raises it in one line."""
+    """Context without tracebacks of I/O errors from TensorBoard's threads; the logger raises them in one line."""
     usual = threading.excepthook
 
     def hook(arguments: Any) -> None:

@@ -1,7 +1,7 @@
-"""Weights & Biases as a second copy of what metrics.csv holds: it may fail, and the run goes on.
+"""Weights & Biases logger that never fails a run.
 
-What W&B says and does by itself is turned down: no questions on a terminal, no capture of the console, of git or of the
-command line (which may hold secrets); what a run was is in its configuration and its report.
+W&B is configured to be silent: no prompts on a terminal, no capture of the console, of git or of the command line
+(which may contain secrets); a run is described by its configuration and its report.
 """
 
 import json
@@ -23,16 +23,16 @@ Mode = Literal["online", "offline", "disabled"]
 
 STEP = "trainer/global_step"
 IDENTITY = "run.json"  # in the run folder's wandb/
-# Seconds that a run may lose to a service that does not answer: at its beginning, and at its end. Either stays below
-# the 30 seconds in which a run that is signalled has to be gone.
+# Seconds to wait for an unresponsive service at the start and at the end of a run. Both are below the 30 seconds that a
+# signalled run has to exit.
 _INIT_S, _FINISH_S = 15, 20
 
 
 class RunWandb(WandbLogger):
-    """Lightning's logger, in the run folder, whose failures are one line on stderr.
+    """Lightning's W&B logger, in the run folder; a failure prints one line on stderr.
 
-    A service that cannot be reached, or a key that is not there, makes the run an offline one: nothing is lost, and
-    `wandb sync` brings it up later. A training that is resumed goes on in the same W&B run.
+    If the service cannot be reached or there is no API key, the run is logged offline, to be uploaded with `wandb
+    sync`. A resumed training resumes its W&B run.
 
     Args:
         project: where the run appears.
@@ -64,14 +64,14 @@ class RunWandb(WandbLogger):
         self._stage = "fit"
         self._failed = False
 
-    def settle(self, folder: str, stage: str, resumed: bool) -> None:
-        """Take the run folder, before anything is logged.
+    def set_run_folder(self, folder: str, stage: str, resumed: bool) -> None:
+        """Set the run folder, before anything is logged.
 
         Args:
             folder: the run folder.
-            stage: fit, validate or test; an evaluation is a W&B run of its own, as its figures are no points of the
+            stage: fit, validate or test; an evaluation is a separate W&B run, as its values are not points of the
                 training's curves.
-            resumed: whether the run goes on with what is in the folder.
+            resumed: whether the run in the folder is resumed.
         """
         self._stage = stage
         self._wandb_init |= {
@@ -86,7 +86,7 @@ class RunWandb(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """W&B's run, begun when it is first asked for."""
+        """W&B run, started on first use."""
         if self._experiment is None:
             self._experiment = self._begin()
         return self._experiment
@@ -101,20 +101,20 @@ class RunWandb(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Ends W&B's run, as failed where the run has failed; a run that goes on afterwards begins it again."""
+        """Finish the W&B run, as failed if the run failed; later logging starts it again."""
         run, self._experiment = self._experiment, None
         if run is not None:
             self.attempt(lambda: run.finish(exit_code=0 if status == "success" else 1))
 
-    def attempt(self, what: Callable[[], Any]) -> None:
-        """Do something with W&B; the first failure is told, and ends all further attempts."""
+    def attempt(self, action: Callable[[], Any]) -> None:
+        """Run an action on W&B; its first failure is reported, and further actions are skipped."""
         if self._failed:
             return
         try:
-            what()
+            action()
         except Exception as error:
             self._failed = True
-            _warn(f"{_line(error)}; this run is no longer logged there, metrics.csv goes on")
+            _warn(f"{_line(error)}; this run is no longer logged there, only in metrics.csv")
 
     def _begin(self) -> Any:
         import wandb
@@ -136,7 +136,7 @@ class RunWandb(WandbLogger):
         settings = wandb.Settings(
             init_timeout=_INIT_S,
             finish_timeout=_FINISH_S,
-            login_timeout=1,  # a terminal would be asked for a key, and the run would wait
+            login_timeout=1,  # on a terminal W&B would prompt for a key
             quiet=True,
             silent=True,
             console="off",
@@ -146,15 +146,15 @@ class RunWandb(WandbLogger):
         )
         arguments = self._wandb_init | {"mode": mode, "settings": settings, "anonymous": None}
         if mode != "online":
-            arguments["resume"] = None  # there is nobody to ask what was logged before; the id says it to wandb sync
+            arguments["resume"] = None  # resuming needs the service; wandb sync merges runs by id
         run = wandb.init(**{key: value for key, value in arguments.items() if value is not None})
         if mode == "disabled":
             return run
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
         if self._stage == "fit":
-            known = {"id": run.id, "project": run.project, "entity": run.entity or None, "mode": mode}
-            write_whole(Path(str(self._save_dir)) / "wandb" / IDENTITY, json.dumps(known, indent=2) + "\n")
+            identity = {"id": run.id, "project": run.project, "entity": run.entity or None, "mode": mode}
+            write_whole(Path(str(self._save_dir)) / "wandb" / IDENTITY, json.dumps(identity, indent=2) + "\n")
         self._id = run.id
         where = run.url if mode == "online" else f"{_shown(Path(run.dir).parent)} (offline)"
         print(f"W&B: {where}", flush=True)
@@ -162,7 +162,7 @@ class RunWandb(WandbLogger):
 
 
 def run_name(folder: Path) -> str:
-    """A run folder's name, with its family's where it is numbered; also an artifact's alias, which takes no slash.
+    """Name of a run folder, with its parent's if it is numbered; without slashes, as an artifact's alias requires.
 
     >>> run_name(Path("runs/field/version_3")), run_name(Path("runs/mine"))
     ('field-version_3', 'mine')
@@ -175,7 +175,7 @@ def run_name(folder: Path) -> str:
 def _read_id(file: Path) -> str | None:
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["id"])
-    except (OSError, ValueError, KeyError, TypeError):  # of a run that was not logged there, or a damaged file
+    except (OSError, ValueError, KeyError, TypeError):  # the run was not logged to W&B, or the file is damaged
         return None
 
 

@@ -1,4 +1,4 @@
-"""What W&B is given beside the figures of a run: its configuration, its pictures, its report and what was trained."""
+"""Upload a run's configuration, figures, report and modulator to W&B."""
 
 import json
 import os
@@ -18,11 +18,11 @@ _REPORT = ("report{}.md", "report{}.html", "report{}.json", "metrics{}.csv", "co
 
 
 class WandbFiles(pl.Callback):
-    """Gives W&B what stands in the run folder, where one of its loggers is configured, on rank zero.
+    """Uploads files of the run folder if a W&B logger is configured, on rank 0.
 
-    At the beginning the configuration, as it is saved, without secrets. At the end the figures as images, an artifact
-    ``report`` of the report and its figures, and an artifact ``modulator`` of type model: the folder to load it from,
-    under the run's name and ``latest``.
+    At the start: the saved configuration, without secrets. At the end: the figures as images, an artifact ``report`` of
+    the report and its figures, and an artifact ``modulator`` of type model, the folder to load it from, with the run's
+    name and ``latest`` as aliases.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -37,21 +37,21 @@ class WandbFiles(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for logger in _loggers(trainer):
-            _attempt(logger, partial(_give, logger, Path(trainer.default_root_dir), _step(trainer)))
+            _attempt(logger, partial(_upload_all, logger, Path(trainer.default_root_dir), _step(trainer)))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder, stage = Path(trainer.default_root_dir), TrainerFn(stage).value
         suffix = f"_{stage}" if (folder / f"report_{stage}.md").is_file() else ""
         if stage in ("validate", "test") and not trainer.interrupted:
             for logger in _loggers(trainer):
-                _attempt(logger, partial(_give_report, logger, folder, suffix, _step(trainer)))
+                _attempt(logger, partial(_upload_report, logger, folder, suffix, _step(trainer)))
 
     def _configure(self, trainer: pl.Trainer) -> None:
         stage = "" if trainer.state.fn == TrainerFn.FITTING else f"_{trainer.state.fn.value}"  # type: ignore[union-attr]
         file = Path(trainer.default_root_dir) / f"config{stage}.yaml"
         for logger in _loggers(trainer):
             if file.is_file():
-                _attempt(logger, partial(_give_config, logger, file))
+                _attempt(logger, partial(_upload_config, logger, file))
 
 
 def _loggers(trainer: pl.Trainer) -> list[WandbLogger]:
@@ -59,41 +59,41 @@ def _loggers(trainer: pl.Trainer) -> list[WandbLogger]:
 
 
 def _step(trainer: pl.Trainer) -> int:
-    """As the figures are logged: that of the batch last learned from."""
+    """Step at which metrics are logged: that of the last trained batch."""
     return max(trainer.global_step - 1, 0)
 
 
-def _attempt(logger: WandbLogger, what: Callable[[], None]) -> None:
+def _attempt(logger: WandbLogger, action: Callable[[], None]) -> None:
     if isinstance(logger, RunWandb):
-        logger.attempt(what)
-    else:  # Lightning's own: its failures are those of its user's choice
-        what()
+        logger.attempt(action)
+    else:  # Lightning's own logger, whose failures are errors
+        action()
 
 
-def _give_config(logger: WandbLogger, file: Path) -> None:
+def _upload_config(logger: WandbLogger, file: Path) -> None:
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
     logger.experiment.config.update(config, allow_val_change=True)
 
 
-def _give(logger: WandbLogger, folder: Path, step: int) -> None:
-    _give_report(logger, folder, "", step)
+def _upload_all(logger: WandbLogger, folder: Path, step: int) -> None:
+    _upload_report(logger, folder, "", step)
     artefact = folder / "modulator"
     if not artefact.is_dir():
         return
     import wandb
 
-    known = json.loads((artefact / "modulator_config.json").read_text(encoding="utf-8"))
+    about = json.loads((artefact / "modulator_config.json").read_text(encoding="utf-8"))
     kept = ("modulator", "backbone", "layers", "stream", "sha256")
-    metadata = {key: known[key] for key in kept if key in known} | {"figures": _figures(folder)}
+    metadata = {key: about[key] for key in kept if key in about} | {"figures": _figures(folder)}
     with _staged_in(folder):
-        artifact = wandb.Artifact("modulator", "model", description=f"{known['modulator']} of {folder.name}")
+        artifact = wandb.Artifact("modulator", "model", description=f"{about['modulator']} of {folder.name}")
         artifact.metadata = metadata
-        for path in sorted(artefact.iterdir()):  # its add_dir tells the terminal about it
+        for path in sorted(artefact.iterdir()):  # add_dir would print to the terminal
             artifact.add_file(str(path), name=path.name)
     logger.experiment.log_artifact(artifact, aliases=["latest", run_name(folder)])
 
 
-def _give_report(logger: WandbLogger, folder: Path, suffix: str, step: int) -> None:
+def _upload_report(logger: WandbLogger, folder: Path, suffix: str, step: int) -> None:
     import wandb
 
     run = logger.experiment
@@ -115,7 +115,7 @@ def _of_stage(stem: str, suffix: str) -> bool:
 
 
 def _figures(folder: Path, suffix: str = "") -> dict[str, float]:
-    """The last value of every figure in the report."""
+    """Last value of every metric in the report."""
     try:
         report = json.loads((folder / f"report{suffix}.json").read_text(encoding="utf-8"))
         measured = report["run"]["metrics"]
@@ -128,7 +128,7 @@ def _figures(folder: Path, suffix: str = "") -> dict[str, float]:
 
 @contextmanager
 def _staged_in(folder: Path) -> Iterator[None]:
-    """Until they are uploaded W&B keeps copies of files; in the run folder rather than in the user's home."""
+    """Context in which W&B stages files for upload in the run folder rather than in the user's home."""
     before = os.environ.get("WANDB_DATA_DIR")
     os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").absolute())
     try:

@@ -1,4 +1,4 @@
-"""How well the model answers before its first step: without that, a run's report could only say where it ended."""
+"""Validation figures before the first step, which the report compares the last ones with."""
 
 from typing import Any, cast
 
@@ -7,14 +7,14 @@ import torch
 
 from callbacks.interfaces import modulated
 from callbacks.logs import log_now
-from callbacks.stopping.interruption import leave_together, leaving
+from callbacks.stopping.interruption import stop_requested, stop_together
 
 
 class FirstValidation(L.Callback):
-    """Evaluates the validation set when a fresh fit begins, by the module's own ``validation_step`` and metric.
+    """Evaluates the validation set when a fresh fit begins, by the module's ``validation_step`` and metric.
 
-    Its figures are those that `train.py validate` gives for the untrained modulator. It does so for a module with a
-    base to compare with (a handle) and a metric ``quality``; for others it does nothing.
+    The figures equal those of `train.py validate` for the untrained modulator. Without effect for a module that has no
+    handle (no base to compare with) or no metric ``quality``.
     """
 
     def __init__(self) -> None:
@@ -44,14 +44,14 @@ class FirstValidation(L.Callback):
         loop.setup_data()
         was_training = pl_module.training
         pl_module.eval()
-        # A loader with workers draws their seed from the global generator: the training must not depend on that.
+        # A loader with workers draws their seed from the global generator; training must not depend on that.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for i, batch in enumerate(cast(Any, trainer.val_dataloaders)):
-                if i >= loop.max_batches[0] or leaving(trainer):
+                if i >= loop.max_batches[0] or stop_requested(trainer):
                     break
                 batch = trainer.precision_plugin.convert_input(batch)
                 trainer.strategy.validation_step(trainer.strategy.batch_to_device(batch), i)
-            leave_together(trainer)
+            stop_together(trainer)
             figures = {f"val/{name}": float(value) for name, value in quality.compute().items()}
         quality.reset()
         pl_module.train(was_training)

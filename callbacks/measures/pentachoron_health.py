@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks.interfaces import modulated
-from callbacks.logs import announce, log_at_validation_end, log_now, plain
+from callbacks.logs import announce, finite_floats, log_at_validation_end, log_now
 from callbacks.measures.representations import entry_representations
 from modulant.geometry import BIN_WIDTH
 from modulant.metrics import PentachoronCV
@@ -181,7 +181,7 @@ class PentachoronHealth(L.Callback):
         self.metric.update(points)
         found = self.metric.compute()
         self._volumes |= {whose: found.pop("histogram").tolist(), "null": found.pop("null_histogram").tolist()}
-        figures = plain(found)
+        figures = finite_floats(found)
         names = {"cv": "cv", "z": "z", "null_mean": "null", "null_sd": "null_sd", "mean_volume": "mean_volume"}
         return {name: figures[key] for key, name in names.items() if key in figures}
 

@@ -1,9 +1,9 @@
 """Do the representations follow WordNet's taxonomy more closely than the frozen backbone's own did, and how surely?"""
 
-import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,9 +14,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from callbacks.interfaces import modulated, population_source
-from callbacks.logs import log_at_validation_end, log_now, plain
+from callbacks.logs import finite_floats, log_at_validation_end, log_now
 from callbacks.measures.representations import encode_population, entry_representations, progress
-from callbacks.stopping.interruption import leave_together, leaving
+from callbacks.stopping.interruption import stop_requested, stop_together
 from modulant import metrics
 from modulant.settings import Interval, Seed, checked
 from modulant.storage import write_whole
@@ -170,7 +170,7 @@ class RelationalAlignment(L.Callback):
         # Reset here: states that were made in a validation's inference mode could not be written to outside of it.
         self._metric.reset()
         self._metric.update(points)
-        return plain(self._metric.compute()) | self._hierarchy(trainer, points)
+        return finite_floats(self._metric.compute()) | self._hierarchy(trainer, points)
 
     def _hierarchy(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:
         """Cosine along first-hypernym chains, and within lexicographer categories against the mean of all pairs."""
@@ -180,7 +180,7 @@ class RelationalAlignment(L.Callback):
         if len(points) > 1:
             clustering = metrics.category_clustering(points, torch.from_numpy(source.categories()[0]))
             figures |= {f"category/{key}": clustering[key] for key in ("within", "gap", "z")}
-        return plain(figures)
+        return finite_floats(figures)
 
     def _bound(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
         """The interval's ends, for the log. Every rank comes here; the first one works, and tells the others."""
@@ -194,7 +194,7 @@ class RelationalAlignment(L.Callback):
             with progress(trainer, metrics.bootstrap_steps(held_out), "bootstrap") as shown:
 
                 def advance() -> None:
-                    if leaving(trainer):
+                    if stop_requested(trainer):
                         raise _CutShortError
                     shown()
 
@@ -202,20 +202,14 @@ class RelationalAlignment(L.Callback):
                     replicates = metrics.bootstrap_pearson(
                         clouds, source.path_distances(), held_out, self.bootstrap, advance=advance
                     )
-        leave_together(trainer)
+        stop_together(trainer)
         if trainer.is_global_zero:
             original, modulated_ = replicates.numpy()
-            _save(Path(trainer.default_root_dir) / BOOTSTRAP_FILE, original=original, modulated=modulated_)
-            for column, name in enumerate(("all", *metrics.POPULATIONS)):
-                lift = modulated_[:, column] - original[:, column]
-                if np.isfinite(lift).all():
-                    interval[name] = [float(end) for end in np.percentile(lift, (2.5, 97.5))]
+            file = Path(trainer.default_root_dir) / BOOTSTRAP_FILE
+            write_whole(file, partial(np.savez_compressed, original=original, modulated=modulated_))
+            interval = {name: list(ends) for name, ends in metrics.lift_intervals(*replicates).items()}
         self._interval = trainer.strategy.broadcast(interval)
-        return {
-            f"relational/{'' if name == 'all' else f'{name}/'}pearson_lift_{end}": value
-            for name, ends in self._interval.items()
-            for end, value in zip(("low", "high"), ends, strict=True)
-        }
+        return {f"relational/{key}": value for key, value in metrics.interval_figures(self._interval).items()}
 
     def _baseline_figures(self) -> dict[str, float]:
         return {
@@ -227,10 +221,3 @@ class RelationalAlignment(L.Callback):
 
 class _CutShortError(Exception):
     """Ends work that nobody will wait for."""
-
-
-def _save(file: Path, original: np.ndarray[Any, Any], modulated: np.ndarray[Any, Any]) -> None:
-    """All of it, or nothing."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, original=original, modulated=modulated)
-    write_whole(file, buffer.getvalue())

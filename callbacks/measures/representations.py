@@ -1,7 +1,7 @@
 """One vector per entry of the population, for the callbacks that look at geometry.
 
-A callback that needs them asks here; whoever asks first pays. The base's are kept as long as the module lives, the
-modulated ones as long as the modulator's weights are the same.
+Computed lazily and cached: the base's as long as the module lives, the modulated ones until a weight of the modulator
+changes.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from callbacks.interfaces import Encode, PopulationSource, modulated, population_source
-from callbacks.stopping.interruption import leave_together, leaving
+from callbacks.stopping.interruption import stop_requested, stop_together
 from modulant.metrics import EntryRepresentations
-from modulators.training.processes import dealt
+from modulators.training.processes import shard_batches
 
 _BAR_AFTER = 3.0  # seconds
 
@@ -29,7 +29,7 @@ _BAR_AFTER = 3.0  # seconds
 def entry_representations(trainer: L.Trainer, module: L.LightningModule, base: bool) -> Tensor:
     """Masked means of the encoder's last hidden state, (P, D) fp32, equal on all ranks. A collective under DDP.
 
-    `base`: with the modulator detached; the module must then have a handle. Do not write to what comes back.
+    `base`: with the modulator detached; the module must then have a handle. The result is shared: do not write to it.
     """
     source = population_source(trainer)
     cache = _CACHES.get(module)
@@ -43,7 +43,7 @@ def entry_representations(trainer: L.Trainer, module: L.LightningModule, base: b
                 cache.base = encode_population(trainer, module, modulated(module).encode, "base")
         return cache.base
     digest = _digest(module)
-    # The first rank's answer, for to encode is a collective: a last update may round to nothing on one rank alone.
+    # Rank 0 decides, as encoding is a collective: a last update may round to nothing on one rank alone.
     if trainer.strategy.broadcast(cache.modulated is None or cache.digest != digest):
         cache.modulated = encode_population(trainer, module, modulated(module).encode, "entries")
         cache.digest = digest
@@ -52,14 +52,14 @@ def entry_representations(trainer: L.Trainer, module: L.LightningModule, base: b
 
 
 def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Encode, label: str) -> Tensor:
-    """The same with any function (input ids, attention mask) → (B, S, D), never cached."""
+    """Entry representations by any function (input ids, attention mask) → (B, S, D), never cached."""
     source = population_source(trainer)
     device = module.device
     metric = EntryRepresentations(len(source.population), modulated(module).stream.d_model).to(device)
-    batches = dealt(source.population_batches(), trainer.global_rank, trainer.world_size)
+    batches = shard_batches(source.population_batches(), trainer.global_rank, trainer.world_size)
     with torch.no_grad(), evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
         for (rows, input_ids, attention_mask), counts in batches:
-            if leaving(trainer, together=True):
+            if stop_requested(trainer, together=True):
                 break
             attention_mask = attention_mask.to(device)
             with trainer.precision_plugin.forward_context():
@@ -67,7 +67,7 @@ def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Enc
             if counts:
                 metric.update(rows, hidden, attention_mask)
             advance()
-        leave_together(trainer)
+        stop_together(trainer)
         return metric.compute()
 
 
@@ -83,7 +83,7 @@ _CACHES: weakref.WeakKeyDictionary[nn.Module, _Cache] = weakref.WeakKeyDictionar
 
 
 def _digest(module: L.LightningModule) -> bytes:
-    """Of every weight that may differ between two looks; a step count would miss weights that were set by hand."""
+    """Hash of all weights that may change; a step count would miss weights that were set by hand."""
     modulator = modulated(module).modulator
     changing = module if modulator is None else modulator
     digest = hashlib.blake2b()
@@ -106,7 +106,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def progress(trainer: L.Trainer, total: int, label: str) -> Iterator[Callable[[], None]]:
-    """A progress bar that appears only when the work lasts; below the trainer's own, where rich can nest them."""
+    """A progress bar that appears after 3 s; below the trainer's own, where rich can nest them."""
     console = get_console()
     wanted = trainer.is_global_zero and console.is_terminal and trainer.progress_bar_callback is not None
     bar = Progress(console=console, transient=True)
@@ -126,5 +126,5 @@ def progress(trainer: L.Trainer, total: int, label: str) -> Iterator[Callable[[]
     try:
         yield advance
     finally:
-        if started_bar:  # stopping one that never began prints an empty line
+        if started_bar:  # stopping one that was not started prints an empty line
             bar.stop()

@@ -1,1 +1,1 @@
-"""What a run tells: console, progress bar, report."""
+"""What a run shows: console lines, progress bar, report."""

@@ -1,4 +1,4 @@
-"""What a run says in words: what is trained on what before it begins, and what came of it when it ends."""
+"""Console lines of a run: what is trained on what before it begins, and its figures when it ends."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from callbacks.logs import announce
 from callbacks.reporting.values import learns, stop_reason
 from modulant.reports.wording import number
 
-# Key of a figure, the name it goes by, and its decimals or whether it has a sign.
+# Key of a figure, its name, and its decimals or whether it has a sign.
 _FIGURES = (
     ("loss", "loss", 3),
     ("token_accuracy", "token accuracy", 4),
@@ -25,7 +25,7 @@ _GEOMETRY = (
 
 
 class RunConsole(L.Callback):
-    """A few lines on standard output, on rank zero: a log of them says what a run was."""
+    """A few lines on standard output, on rank zero, from which a log shows what a run was."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -48,10 +48,10 @@ class RunConsole(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._say_evaluated(trainer, "val")
+            self._announce_figures(trainer, "val")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._say_evaluated(trainer, "test")
+        self._announce_figures(trainer, "test")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         stage = TrainerFn(stage).value
@@ -61,7 +61,7 @@ class RunConsole(L.Callback):
             announce(trainer, f"report: {found}")
 
     @staticmethod
-    def _say_evaluated(trainer: L.Trainer, stage: str) -> None:
+    def _announce_figures(trainer: L.Trainer, stage: str) -> None:
         # on every rank: reading the figures may reduce them over ranks
         figures = {key: float(value) for key, value in trainer.callback_metrics.items()}
         parts = [quality_line(figures, stage)]
@@ -70,7 +70,7 @@ class RunConsole(L.Callback):
 
 
 def _report(folder: Path, *names: str) -> Path | None:
-    """The first report of these names, as the page to open where there is one."""
+    """The first report of these names, as HTML if it exists, else as Markdown."""
     pages = [folder / f"{name}.{kind}" for name in names for kind in ("html", "md")]
     return next((page for page in pages if page.is_file()), None)
 
@@ -89,7 +89,7 @@ def opening(module: L.LightningModule) -> str:
 
 
 def data_line(trainer: L.Trainer) -> str:
-    """What is learned from, where the DataModule can say it."""
+    """The training data in one line, if the DataModule describes it."""
     describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
     about: dict[str, Any] = describe() if callable(describe) else {}
     if not {"entries", "held_out_entries", "wordnet", "task"} <= about.keys():

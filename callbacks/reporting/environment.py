@@ -1,4 +1,4 @@
-"""What a run ran on and took: versions, platform, command line without secrets, peak memory."""
+"""The environment of a run: versions, platform, command line without secrets, peak memory."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ _BARE_HIDDEN = re.compile(r"^(\s*(?:- )*(?:[\w.]+: )?)" + re.escape(HIDDEN) + r"
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that a result depends on; None where one is not installed."""
+    """Versions of Python and of the packages that a result depends on; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

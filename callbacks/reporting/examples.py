@@ -1,4 +1,4 @@
-"""What the original and the modulated model answer to a few held-out definitions, for the report."""
+"""Answers of the original and the modulated model to a few held-out definitions, for the report."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -14,9 +14,9 @@ _MOST_TOKENS = 16  # of an answer
 
 @torch.no_grad()
 def side_by_side(trainer: pl.Trainer, module: pl.LightningModule) -> list[dict[str, str]]:
-    """Rows ``prompt``, ``lemma``, ``original``, ``modulated``; none of a task, or a model, that has no answers.
+    """Rows ``prompt``, ``lemma``, ``original``, ``modulated``; none for a task or a model without answers.
 
-    Greedy, so that nothing random is used up. Every rank works out the same: a strategy may gather weights in it.
+    Decoding is greedy, so that no random numbers are consumed. Every rank takes part: a strategy may gather weights.
     """
     data: Any = getattr(trainer, "datamodule", None)
     answer, handle = getattr(module, "_answer", None), getattr(module, "handle", None)

@@ -1,7 +1,6 @@
-"""What a run shows while it runs: loss, mean α and lift; as a bar on a terminal, as one plain line an epoch elsewhere.
+"""Progress of a run: loss, mean α and lift, as a bar on a terminal and as one plain line an epoch elsewhere.
 
-A log file or a CI console is no place for a bar that redraws itself, and a run whose output is piped away still has to
-say how it goes.
+A bar that redraws itself would fill a log file or a CI console with control codes.
 """
 
 import math
@@ -19,7 +18,7 @@ from rich.console import Console
 
 @dataclass(frozen=True)
 class _Shown:
-    """A figure in the bar: its tidy name, the log keys it may have, how it reads."""
+    """A figure in the bar: its short name, the keys it may be logged under, its format."""
 
     name: str
     keys: tuple[str, ...]
@@ -47,7 +46,7 @@ SHOWN = (
 
 
 def shown_figures(metrics: dict[str, Any]) -> dict[str, str]:
-    """The figures of `SHOWN` that were measured, tidily named and rounded."""
+    """The figures of `SHOWN` that were measured, under their short names and rounded."""
     found = {}
     for shown in SHOWN:
         key = next((key for key in shown.keys if key in metrics), None)
@@ -77,7 +76,7 @@ class RunProgress(RichProgressBar):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        # asked here and not at construction: a launcher may redirect the output in between
+        # here and not at construction: a launcher may redirect the output in between
         console = Console(file=sys.stdout)
         if not console.is_terminal or console.is_dumb_terminal:  # which cannot redraw a line
             self._plain = trainer.is_global_zero and self.refresh_rate > 0
@@ -89,8 +88,7 @@ class RunProgress(RichProgressBar):
         return dict(shown_figures(trainer.callback_metrics))
 
     def _update_metrics(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning reads the figures after each step, and each time waits for the device: as often as they are drawn
-        is enough."""
+        """Reads the figures as often as they are drawn. Lightning reads them each step, and waits for the device."""
         now = time.monotonic()
         if now - self._read_at >= 1 / max(self.refresh_rate, 1):
             self._read_at = now
@@ -105,7 +103,7 @@ class RunProgress(RichProgressBar):
         self._epoch_started = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._read_at = -math.inf  # whatever was shown a moment ago, an epoch ends with its own figures
+        self._read_at = -math.inf  # an epoch always ends with its own figures
         super().on_train_epoch_end(trainer, pl_module)
         # on every rank: reading the figures may reduce them over ranks
         figures = shown_figures(trainer.callback_metrics)

@@ -22,7 +22,6 @@ from callbacks.reporting.environment import command_line, machine, peak_memory, 
 from callbacks.reporting.examples import side_by_side
 from callbacks.reporting.values import (
     alphas_of,
-    finite,
     first_and_last,
     holds_a_training,
     learns,
@@ -31,9 +30,9 @@ from callbacks.reporting.values import (
     stop_reason,
     what_happened,
 )
-from modulant.reports.report_figures import draw
-from modulant.reports.report_page import of_folder
-from modulant.reports.report_text import markdown
+from modulant.reports.charts import draw
+from modulant.reports.page import markdown, of_folder
+from modulant.reports.run_folder import finite
 from modulant.reports.series import read_metrics
 from modulant.storage import StorageError, write_whole
 
@@ -101,7 +100,7 @@ class RunReport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer, pl_module)
         for logger in _boards(trainer):
-            logger.lay_out(_experts(pl_module))
+            logger.add_layout(_experts(pl_module))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch
@@ -202,7 +201,7 @@ class RunReport(Callback):
         if self.figures:
             write_whole(folder / f"report{self._suffix}.html", of_folder(folder, report, metrics))
         for logger in _boards(trainer) if outcome == "finished" else ():  # else it is closed already
-            logger.show(folder, report["figures"], report["run"]["steps"])
+            logger.add_run_files(folder, report["figures"], report["run"]["steps"])
 
     def _report(self, trainer: Trainer, module: LightningModule, outcome: str, reason: str) -> dict[str, Any]:
         folder = Path(trainer.default_root_dir)

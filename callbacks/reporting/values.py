@@ -1,7 +1,6 @@
-"""What a report says of a run, worked out from a trainer, a module and the logged series: small functions, no state."""
+"""Values of a report, computed from a trainer, a module and the logged series: small functions, no state."""
 
 import json
-import math
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ def holds_a_training(folder: Path) -> bool:
 
 
 def stop_reason(trainer: Trainer) -> str:
-    """Why a training that ended by itself has ended: a callback's own reason first."""
+    """Why a training ended by itself; a callback's own reason comes first."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for name in ("stop_reason", "stopping_reason_message"):
             if given := getattr(callback, name, None):
@@ -94,20 +93,3 @@ def losses(measured: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     keys = {"train": ("train/loss", "train/loss_step"), "validation": ("val/loss",), "test": ("test/loss",)}
     found = {name: next((measured[key] for key in options if key in measured), None) for name, options in keys.items()}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def finite(value: Any) -> Any:
-    """The same as plain JSON values; NaN and infinities become None."""
-    if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [finite(inner) for inner in value]
-    if isinstance(value, bool | str) or value is None:
-        return value
-    if hasattr(value, "tolist"):  # tensors, arrays, NumPy's numbers
-        return finite(value.tolist())
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value)

@@ -1,1 +1,1 @@
-"""What a run saves: checkpoints and the modulator's artefact."""
+"""Save checkpoints and the modulator's artefact."""

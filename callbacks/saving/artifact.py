@@ -1,4 +1,4 @@
-"""Leaves what was trained where anybody can load it: a folder of its own in the run folder."""
+"""Save the trained modulator or adapter as a loadable folder in the run folder."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ import lightning.pytorch as pl
 
 
 class RunArtifact(pl.Callback):
-    """At the end of a fit, writes `modulator/` by `modulators.save_modulator`, its card from the run's report.
+    """Writes `modulator/` at the end of a fit, by `modulators.save_modulator`, with a card from the run's report.
 
-    Of an adapter, `adapter/`, which peft reads.
+    For an adapter, writes `adapter/`, which PEFT loads.
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -33,7 +33,7 @@ class RunArtifact(pl.Callback):
 
 
 def _report_of(folder: Path, step: int) -> dict[str, Any] | None:
-    """What the run's report, which comes before this callback, says of the same step; an older one is none."""
+    """The run's report if it is of this step: the report callback runs before this one; None for an older report."""
     try:
         report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         return report if (report["run"]["stage"], report["run"]["steps"]) == ("fit", step) else None

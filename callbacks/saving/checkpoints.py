@@ -1,4 +1,4 @@
-"""When a run saves, and what it keeps: `RunCheckpoint`; and Lightning's plugin that writes and reads the files."""
+"""Checkpoint callback `RunCheckpoint`, and the plugin that reads and writes its files, `AtomicCheckpointIO`."""
 
 import os
 import warnings
@@ -22,10 +22,10 @@ from callbacks.saving.files import (
     newest_checkpoint,
     save_atomically,
     step_of,
-    tell,
+    warn,
 )
 from callbacks.stopping import loops
-from callbacks.stopping.signals import lost_another
+from callbacks.stopping.signals import peer_lost
 from modulant.settings import NonNegativeInt, PositiveInt, checked
 from modulant.storage import StorageError
 
@@ -60,7 +60,7 @@ def _local(path: str | Path) -> Path:
 
 
 class DivergenceError(CheckpointError):
-    """A step whose loss or gradient is not finite."""
+    """The loss or gradient of a step is not finite."""
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -120,7 +120,7 @@ class RunCheckpoint(ModelCheckpoint):
             warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
         if trainer.state.fn == TrainerFn.FITTING:
-            loops.prepare(trainer)
+            loops.install(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         held = self._on_disk()
@@ -180,11 +180,11 @@ class RunCheckpoint(ModelCheckpoint):
             return  # its step was not taken, but the weights before it are on their way to nowhere
         if culprit := not_finite(pl_module):
             if not isinstance(exception, CheckpointError):  # which says so itself
-                tell(f"no checkpoint of step {trainer.global_step}: {culprit} is not finite")
+                warn(f"no checkpoint of step {trainer.global_step}: {culprit} is not finite")
             return
         # the other ranks may be anywhere by now, so nothing here may wait for them: no barrier, no synced metric
         if trainer.is_global_zero:
-            loops.settle(trainer)
+            loops.align_counters(trainer)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)
             path = self._folder / f"step_{trainer.global_step:08d}{SUFFIX}"
             try:
@@ -197,8 +197,8 @@ class RunCheckpoint(ModelCheckpoint):
             for step_path in self._surplus(path):
                 trainer.strategy.checkpoint_io.remove_checkpoint(step_path)
             # of these the command line says how to go on
-            if not (isinstance(exception, KeyboardInterrupt | SystemExit | StorageError) or lost_another(exception)):
-                tell(f"saved {path} on {type(exception).__name__}")
+            if not (isinstance(exception, KeyboardInterrupt | SystemExit | StorageError) or peer_lost(exception)):
+                warn(f"saved {path} on {type(exception).__name__}")
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         if culprit := not_finite(trainer.lightning_module):
@@ -243,7 +243,7 @@ def not_finite(module: LightningModule) -> str | None:
     ]
     if not trainable:
         return None
-    # one transfer to the host, whatever the number of parameters
+    # one transfer to the host for all parameters
     finite = torch.stack([torch.isfinite(parameter.detach()).all() for _, parameter in trainable])
     if bool(finite.all()):
         return None

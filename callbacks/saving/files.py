@@ -1,12 +1,11 @@
-"""Checkpoint files that are either whole or not there, and that prove it.
+"""Write checkpoint files atomically, with a SHA-256 that is verified when they are read.
 
-Lightning writes a checkpoint to the system's temporary folder and moves it; across devices that is a copy, and a kill
-in it leaves an empty file. Here the temporary file is a sibling, flushed to disk before it is renamed, and its SHA-256
-lies beside it: bit flips in tensor data load silently otherwise.
+Lightning writes a checkpoint to the system's temporary folder and moves it; across file systems that is a copy, which a
+kill leaves incomplete. Here the temporary file is in the same folder and flushed to disk before it is renamed, and its
+SHA-256 is stored beside it: without one, bit flips in tensor data load silently.
 """
 
 import contextlib
-import hashlib
 import re
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from modulant.storage import replace_durably, storing, write_beside, write_whole
+from modulant.storage import replace_durably, sha256_of, storing, write_beside, write_whole
 
 FOLDER = "checkpoints"
 SUFFIX = ".ckpt"
@@ -24,28 +23,23 @@ STEP_IN_NAME = re.compile(r"step_(\d+)")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be trusted, or must not be written; the message is one line."""
+    """A checkpoint cannot be trusted, or must not be written; the message is one line."""
 
 
 def digest_path(path: Path) -> Path:
-    """Where the SHA-256 of a checkpoint lies."""
+    """Path of a checkpoint's SHA-256."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint and its SHA-256 so that a kill at any moment leaves the old pair or the new one, verifiable.
+    """Write a checkpoint and its SHA-256 so that a kill at any moment leaves the old or the new pair, verifiable.
 
     Two files cannot be renamed at once. So the digest file first lists the old and the new digest, then the checkpoint
-    is replaced, then the digest file keeps the new one alone; a checkpoint verifies when any listed digest is its own.
+    is replaced, then the digest file is reduced to the new one; a checkpoint verifies if any listed digest is its own.
 
     Raises:
-        StorageError: the disk will not take it; the old pair is whole, and nothing else is left. The folder itself is
-            made, but not the one that it lies in: that is the run's, and if it is gone, so is the run.
+        StorageError: writing failed; the old pair is intact, and no other file is left. The checkpoint folder is
+            created if missing, but not the run folder: if that is gone, so is the run.
     """
     with storing(path):
         path.parent.mkdir(exist_ok=True)
@@ -64,10 +58,10 @@ def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Load a checkpoint after its SHA-256 was found right; never unpickles anything but tensors and plain values.
+    """Verify a checkpoint's SHA-256 and load it; unpickles only tensors and plain values.
 
     Raises:
-        CheckpointError: the file or its digest is missing, they differ, or it does not load.
+        CheckpointError: the file or its digest is missing, they do not match, or it cannot be loaded.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
@@ -88,14 +82,14 @@ def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path}: does not load with weights_only=True: {reason[0]}") from error
     if not isinstance(checkpoint, dict) or "global_step" not in checkpoint:
-        raise CheckpointError(f"{path}: no training checkpoint, it has no 'global_step'")
+        raise CheckpointError(f"{path}: not a training checkpoint, it has no 'global_step'")
     return checkpoint
 
 
 def newest_checkpoint(folder: str | Path) -> Path:
-    """The checkpoint with the most steps in `folder/checkpoints` that verifies, told in one line for each passed over.
+    """Return the verified checkpoint with the most steps in `folder/checkpoints`; print a line for each rejected one.
 
-    Steps are read from the name (`step_00000015`), else from inside the file; equal steps go by time of writing.
+    Steps are read from the name (`step_00000015`), otherwise from the file; ties are resolved by modification time.
 
     Raises:
         FileNotFoundError: there is none.
@@ -107,7 +101,7 @@ def newest_checkpoint(folder: str | Path) -> Path:
         try:
             load_verified(path)
         except CheckpointError as error:
-            tell(f"passed over {error}")
+            warn(f"skipped {error}")
         else:
             return path
     what = f"none of the {len(ranked)} checkpoints in {found} verifies" if ranked else f"no checkpoint in {found}"
@@ -115,6 +109,7 @@ def newest_checkpoint(folder: str | Path) -> Path:
 
 
 def step_of(path: Path) -> int:
+    """Step of a checkpoint, from its name or its contents; -1 if it cannot be read."""
     if match := STEP_IN_NAME.search(path.name):
         return int(match[1])
     try:
@@ -124,5 +119,6 @@ def step_of(path: Path) -> int:
 
 
 @rank_zero_only
-def tell(line: str) -> None:
+def warn(line: str) -> None:
+    """Print one line on stderr, on rank 0."""
     print(line, file=sys.stderr)

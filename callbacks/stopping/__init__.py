@@ -1,1 +1,1 @@
-"""How a run ends before its time: signals, interruptions, divergence."""
+"""Stop a run early: signals, interruption between steps, divergence."""

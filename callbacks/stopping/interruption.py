@@ -1,8 +1,8 @@
-"""A run that is told to end does so between two steps, on all ranks at once, and is saved there.
+"""Stop a signalled run between two steps, on all ranks together, and save it there.
 
-Every rank learns of a signal to any of them within a moment (`signals`, through the store of the process group). They
-leave in step all the same: who has learned of it finishes no more than the batch at hand, and then all agree, in a
-collective of their own, at the same line. Nobody is left waiting in another collective.
+A signal to any rank reaches all within a second (`signals`, through the process group's store). Ranks still stop at the
+same step: each finishes its current batch, and then all agree in a separate collective at the same line of code, so
+that no rank is left waiting in another collective.
 """
 
 import time
@@ -17,15 +17,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import distributed
 
 from callbacks.sharded import ShardedStrategy
-from callbacks.stopping.signals import Signals, current, exit_code, word
+from callbacks.stopping.signals import Signals, current, describe, exit_code
 
-_WAIT_FOR_FIRST = 15.0  # seconds that other ranks stay until the first one has saved
+_WAIT_FOR_FIRST = 15.0  # seconds that other ranks wait for rank 0 to save
 _WAIT_FOR_OTHERS = 3.0
-_NUMBER, _LEFT, _HEARD = "modulant/signal", "modulant/left", "modulant/heard"
+_NUMBER, _SAVED, _SEEN = "modulant/signal", "modulant/saved", "modulant/seen"
 
 
 class Interrupted(SIGTERMException):
-    """A signal has ended a run, between two steps.
+    """Raised between two steps, when a signal ends the run.
 
     Attributes:
         number: of the signal.
@@ -36,40 +36,40 @@ class Interrupted(SIGTERMException):
         self.number = number
 
     def __str__(self) -> str:
-        return word(self.number)
+        return describe(self.number)
 
 
 class _Store:
-    """The process group's key-value store, asked by a connection of its own: the other one may be kept waiting."""
+    """The process group's key-value store, by a separate connection, since the existing one may block."""
 
     def __init__(self) -> None:
         store = cast(Any, distributed.distributed_c10d._get_default_store())
         self._store = store.clone() if hasattr(store, "clone") else store
         self._store.set_timeout(timedelta(seconds=5))
 
-    def tell(self, number: int) -> None:
+    def send(self, number: int) -> None:
         self._store.set(_NUMBER, str(number))
 
-    def told(self) -> int | None:
+    def received(self) -> int | None:
         return int(self._store.get(_NUMBER)) if self._store.check([_NUMBER]) else None
 
-    def leave(self, others: int) -> None:
-        """Of the first rank, which holds the store: tell the others that it has saved, and let them hang up."""
-        self._store.set(_LEFT, "1")
+    def release_others(self, others: int) -> None:
+        """On rank 0, which hosts the store: signal that it has saved, and wait until the others have seen that."""
+        self._store.set(_SAVED, "1")
         until = time.monotonic() + _WAIT_FOR_OTHERS
-        while time.monotonic() < until and self._store.add(_HEARD, 0) < others:
+        while time.monotonic() < until and self._store.add(_SEEN, 0) < others:
             time.sleep(0.05)
 
     def wait_for_first(self) -> None:
-        """Of the others."""
+        """On the other ranks: wait until rank 0 has saved."""
         until = time.monotonic() + _WAIT_FOR_FIRST
-        while time.monotonic() < until and not self._store.check([_LEFT]):
+        while time.monotonic() < until and not self._store.check([_SAVED]):
             time.sleep(0.05)
-        self._store.add(_HEARD, 1)
+        self._store.add(_SEEN, 1)
 
 
 class RunSignals(_SignalConnector):
-    """In the place of Lightning's connector, whose handlers save in the middle of a step and wait for other ranks."""
+    """Replaces Lightning's signal connector, whose handlers save in the middle of a step and wait for other ranks."""
 
     def __init__(self, trainer: pl.Trainer, signals: Signals) -> None:
         super().__init__(trainer)
@@ -79,113 +79,115 @@ class RunSignals(_SignalConnector):
 
     @property
     def received_sigterm(self) -> bool:
-        """Lightning asks after each batch of a training, where `Interruptible` knows better, and of an evaluation."""
-        if (self.trainer.evaluating or self.trainer.sanity_checking) and leaving(self.trainer, together=True):
-            raise StopIteration  # ends the evaluation's loop; all agree at its end, with as many batches as they have
+        """False; ends the loop of an evaluation after a signal. `Interruptible` handles training."""
+        if (self.trainer.evaluating or self.trainer.sanity_checking) and stop_requested(self.trainer, together=True):
+            raise StopIteration  # ends the evaluation's loop early; all ranks agree at its end
         return False
 
     @received_sigterm.setter
     def received_sigterm(self, value: bool) -> None:
-        """Lightning's constructor sets what it never received."""
+        """Ignore the value that Lightning's constructor sets."""
 
     def register_signal_handlers(self) -> None:
-        """None: they are there since the process began."""
+        """Do nothing: handlers are installed at the start of the process."""
 
     def connect(self) -> None:
-        """Reach the other ranks; on all of them, when their process group is there."""
+        """Connect the ranks once their process group exists. A collective."""
         if self._group is None and self.trainer.world_size > 1 and distributed.is_initialized():
-            self._group = distributed.new_group(backend="gloo")  # on the host: no wait for the device
+            self._group = distributed.new_group(backend="gloo")  # on the CPU: does not wait for the device
             self.signals.shared = self._store = _Store()
 
-    def agreed(self) -> int | None:
-        """The signal that has come to any rank; the same on all. A collective."""
+    def agreed_signal(self) -> int | None:
+        """Signal received by any rank, the same on all ranks. A collective."""
         number = self.signals.number or 0
         if self._group is not None:
-            said = torch.tensor(number)
-            distributed.all_reduce(said, op=distributed.ReduceOp.MAX, group=self._group)
-            number = int(said)
+            largest = torch.tensor(number)
+            distributed.all_reduce(largest, op=distributed.ReduceOp.MAX, group=self._group)
+            number = int(largest)
         return number or None
 
     def teardown(self) -> None:
-        """Ranks other than the first stay until it has saved: a launcher may kill all when one has gone."""
+        """Keep the other ranks alive until rank 0 has saved: a launcher may kill all when one exits."""
         self.signals.shared = None
         if self._store is not None and self.signals.number is not None:
             try:
                 if self.trainer.is_global_zero:
-                    self._store.leave(self.trainer.world_size - 1)
+                    self._store.release_others(self.trainer.world_size - 1)
                 else:
                     self._store.wait_for_first()
-            except RuntimeError:  # it has gone, and its store with it
+            except RuntimeError:  # rank 0 is gone, and its store with it
                 pass
         self._store = self._group = None
 
 
-def leaving(trainer: pl.Trainer, together: bool = False) -> bool:
-    """Whether a signal has come: then long work is cut short, up to the next `leave_together`.
+def stop_requested(trainer: pl.Trainer, together: bool = False) -> bool:
+    """Whether a signal was received: then long work is cut short, up to the next `stop_together`.
 
     Args:
-        together: all ranks ask here, as often. Where each forward pass is a collective, in which a rank that had left
-            would be waited for, they get the same answer; then this is a collective too.
+        together: all ranks call this equally often. If forward passes are collectives (sharded backbone), all get the
+            same answer, by a collective; otherwise a rank that stopped alone would leave the others waiting.
     """
     connector = trainer._signal_connector
     if not isinstance(connector, RunSignals):
         return False
     if together and isinstance(trainer.strategy, ShardedStrategy):
-        return connector.agreed() is not None
+        return connector.agreed_signal() is not None
     return connector.signals.number is not None
 
 
-def leave_together(trainer: pl.Trainer) -> None:
-    """Where all ranks come by: they go on, or all end here. A collective.
+def stop_together(trainer: pl.Trainer) -> None:
+    """Stop all ranks here if any has received a signal. A collective.
 
     Raises:
-        Interrupted: a signal has come to one of them.
+        Interrupted: a rank has received a signal.
     """
     connector = trainer._signal_connector
-    if isinstance(connector, RunSignals) and (number := connector.agreed()) is not None:
-        connector.signals.note(number)  # where only the others had learned of it
+    if isinstance(connector, RunSignals) and (number := connector.agreed_signal()) is not None:
+        connector.signals.note(number)  # if only other ranks had received it
         raise Interrupted(number)
 
 
 class Interruptible(pl.Callback):
-    """Ends a run on SIGINT, SIGTERM or SIGUSR1, where the process watches them (`signals`). The first of all callbacks,
-    so that no other one begins what would not be finished."""
+    """Ends a run on SIGINT, SIGTERM or SIGUSR1, if the process watches them (`signals`).
+
+    Must be the first callback, so that no other one starts work that would not be finished.
+    """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         signals = current()
         if signals is None:
             return
-        signals.be_patient()
+        signals.defer()
         if not isinstance(trainer._signal_connector, RunSignals):
             trainer._signal_connector = RunSignals(trainer, signals)
         trainer._signal_connector.connect()
-        leave_together(trainer)
+        stop_together(trainer)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        leave_together(trainer)
+        stop_together(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        leave_together(trainer)
+        stop_together(trainer)
 
     def on_between_steps(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Asked of the callbacks in their order, and `RunCheckpoint` is the last: it saves on this exception."""
-        leave_together(trainer)
+        """Stop between steps; `RunCheckpoint`, the last callback, saves on this exception."""
+        stop_together(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
-            leave_together(trainer)
+            stop_together(trainer)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        leave_together(trainer)
+        stop_together(trainer)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        leave_together(trainer)
+        stop_together(trainer)
 
     def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        leave_together(trainer)  # every rank is asked the same prompts
+        stop_together(trainer)  # every rank has the same prompts
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        leave_together(trainer)
+        stop_together(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        leave_together(trainer)
+        stop_together(trainer)

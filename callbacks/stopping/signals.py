@@ -1,11 +1,11 @@
-"""The signals that end a run from outside: noted at once, acted on where nothing is half done.
+"""Handle SIGINT, SIGTERM and SIGUSR1: recorded at once, acted on between steps.
 
-What notes them is a thread that reads the pipe into which Python's own C handler writes, since Python code in a handler
-runs only between two of the main thread's bytecodes, and that thread may wait in a collective for minutes. The thread
-also keeps the promise that a run which was told to end does end: what has not left by itself after `GRACE` seconds is
-left where it is. Checkpoints are replaced as a whole, so that costs no more than the steps since the last one.
+A thread records them: it reads the pipe that Python's C-level handler writes to. A Python handler runs only between two
+bytecodes of the main thread, which may wait in a collective for minutes. The thread also ensures that a signalled run
+ends: after `GRACE` seconds it exits the process. Checkpoints are replaced atomically, so at most the steps since the
+last one are lost.
 
-Nothing heavy is imported here: a command line watches from its first moment.
+Only the standard library is imported here, so that a command line can watch from its start.
 """
 
 import os
@@ -18,17 +18,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-GRACE = 25.0  # seconds; who sends a signal often kills after 30
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: nothing failed, begin again later
+GRACE = 25.0  # seconds; schedulers often kill 30 seconds after a signal
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: not a failure, start again later
 _POLL = 0.25  # seconds
 
-# Exit code and what the last line says. USR1 is what SLURM is told to send before a job's time is over.
+# Exit code, and the word in the last line. SLURM can be configured to send USR1 before a job's time limit.
 _CODES = {signal.SIGINT: 128 + signal.SIGINT, signal.SIGTERM: 128 + signal.SIGTERM, signal.SIGUSR1: TRY_AGAIN}
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGUSR1: "asked to make room"}
 
 
 def exit_code(number: int) -> int:
-    """What a process ends with after a signal.
+    """Exit code of a process after a signal.
 
     >>> exit_code(15), exit_code(2), exit_code(10)
     (143, 130, 75)
@@ -36,18 +36,18 @@ def exit_code(number: int) -> int:
     return _CODES[signal.Signals(number)]
 
 
-def word(number: int) -> str:
-    """What is said of a run that a signal has ended."""
+def describe(number: int) -> str:
+    """Describe in words how a signal ended a run."""
     return _WORDS[signal.Signals(number)]
 
 
-def lost_another(error: BaseException) -> bool:
-    """Whether a collective has failed because a process that took part in it, or its machine, is gone."""
+def peer_lost(error: BaseException) -> bool:
+    """Whether a collective failed because another process or its machine is gone."""
     return type(error).__name__ in ("DistBackendError", "DistNetworkError") or "gloo/transport" in str(error)
 
 
 class Stopped(BaseException):
-    """A signal, before there was anything to save: raised where the main thread happens to be."""
+    """Raised in the main thread by a signal, before there is anything to save."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -55,42 +55,46 @@ class Stopped(BaseException):
 
 
 class Shared(Protocol):
-    """Where processes of one run tell each other that a signal has come."""
+    """Store by which the processes of one run share a received signal."""
 
-    def tell(self, number: int) -> None: ...
-    def told(self) -> int | None: ...
+    def send(self, number: int) -> None: ...
+    def received(self) -> int | None: ...
 
 
 class Signals:
-    """Notes SIGINT, SIGTERM and SIGUSR1 while `watching`.
+    """Records SIGINT, SIGTERM and SIGUSR1 while `watching`.
 
-    At first a signal raises `Stopped`; after `be_patient` it is only noted, for whoever asks between steps.
+    At first a signal raises `Stopped`; after `defer` it is only recorded, to be checked between steps.
 
     Args:
-        alone: whether this is a run's only process. Of several, each is patient from the beginning: the others would
-            wait for it.
-        child: whether another process has started this one for a further device. It leaves when that one is gone.
-        launched: whether an agent of torchrun has started this one. It leaves with it too, but speaks.
+        alone: whether this is the run's only process. With several, signals are deferred from the start, since the
+            others would wait for this one.
+        child: whether another process of the run has started this one. It exits when that one is gone, and prints
+            nothing.
+        launched: whether a torchrun agent has started this process. It exits when that one is gone.
     """
 
     def __init__(self, alone: bool = True, child: bool = False, launched: bool = False) -> None:
-        self.number: int | None = None  # the first one that came, here or in another process of the run
+        self.number: int | None = None  # the first signal, here or in another process of the run
         self.shared: Shared | None = None
         self._parent = os.getppid() if child or launched else None
-        self._speaks = not child
-        self._patient = not alone
+        self._prints = not child
+        self._deferred = not alone
         self._since = 0.0
         self._over = threading.Event()
 
-    def be_patient(self) -> None:
-        self._patient = True
+    def defer(self) -> None:
+        """Only record signals from now on."""
+        self._deferred = True
 
     @contextmanager
-    def impatient(self) -> Iterator[None]:
-        """Inside, where a person is waited for, a signal ends the wait: Ctrl-C as `KeyboardInterrupt`, which is
-        forgotten with it, and any other as `Stopped`."""
-        before, self._patient = self._patient, False
-        fd = signal.set_wakeup_fd(-1)  # of what comes now, nobody else shall hear
+    def immediate(self) -> Iterator[None]:
+        """Context, for waiting for user input, in which a signal raises at once.
+
+        Ctrl-C raises `KeyboardInterrupt` and is not recorded; any other signal raises `Stopped`.
+        """
+        before, self._deferred = self._deferred, False
+        fd = signal.set_wakeup_fd(-1)  # the thread does not see signals in this context
         try:
             yield
         except Stopped as stopped:
@@ -100,11 +104,14 @@ class Signals:
             raise KeyboardInterrupt from stopped
         finally:
             signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-            self._patient = before
+            self._deferred = before
 
     @contextmanager
     def watching(self) -> Iterator["Signals"]:
-        """Watch inside; outside, all is as it was. Off the main thread Python allows no handlers: then nothing is."""
+        """Context in which signals are watched; handlers are restored afterwards.
+
+        Does nothing off the main thread, where Python allows no handlers.
+        """
         global _current
         if threading.current_thread() is not threading.main_thread():
             yield self
@@ -112,10 +119,10 @@ class Signals:
         reader, writer = os.pipe()
         for end in (reader, writer):
             os.set_blocking(end, False)
-        # A shell starts what it runs in the background with Ctrl-C ignored, and that should stay.
+        # A shell starts background jobs with SIGINT ignored; keep that.
         watched = [n for n in _CODES if signal.getsignal(n) is not signal.SIG_IGN]
         before = {n: signal.signal(n, self._handle) for n in watched}
-        # a full pipe has said all there is to say
+        # a full pipe already contains the signal
         fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         outer, _current = _current, self
         guards = [
@@ -137,14 +144,14 @@ class Signals:
                 os.close(end)
 
     def _handle(self, number: int, frame: object) -> None:
-        """In the main thread, whenever that comes round to it."""
+        """Python-level handler, in the main thread."""
         self.note(number)
-        if not self._patient:
-            self._patient = True
+        if not self._deferred:
+            self._deferred = True
             raise Stopped(number)
 
     def note(self, number: int) -> None:
-        """Remember the first signal of a run."""
+        """Record the first signal of a run."""
         if self.number is None:
             self.number, self._since = number, time.monotonic()
 
@@ -157,41 +164,44 @@ class Signals:
                     continue
                 presses += number == signal.SIGINT
                 self.note(number)
-                if presses > 1 and time.monotonic() - self._since > 1:  # a terminal sends one to every process
-                    self._leave_at_once("interrupted twice; left where it was, the last checkpoint is whole")
+                # a second one within a second may be the same: a terminal sends one to every process
+                if presses > 1 and time.monotonic() - self._since > 1:
+                    self._exit_now("interrupted twice; stopped at once, the last checkpoint is whole")
             if self.number is not None and time.monotonic() - self._since > GRACE:
-                self._leave_at_once(
-                    f"{word(self.number)}; not between two steps after {GRACE:.0f} seconds, so it was left where it "
-                    "was: the last checkpoint is whole"
+                self._exit_now(
+                    f"{describe(self.number)}; the run did not end by itself within {GRACE:.0f} seconds, so it was "
+                    "stopped at once; the last checkpoint is whole"
                 )
             if self._parent is not None and os.getppid() != self._parent:
-                self.note(signal.SIGTERM)  # nobody will wait for this process any more
+                self.note(signal.SIGTERM)  # the parent is gone: nothing waits for this process
 
     def _exchange(self) -> None:
-        """In a thread of its own: a store may keep whoever asks it waiting."""
-        told = False
+        """Share signals through the store; in a separate thread, since store calls may block."""
+        sent = False
         while not self._over.wait(_POLL):
             shared = self.shared
             if shared is None:
                 continue
             try:
-                if self.number is not None and not told:
-                    shared.tell(self.number)
-                    told = True
-                elif self.number is None and (number := shared.told()) is not None:
+                if self.number is not None and not sent:
+                    shared.send(self.number)
+                    sent = True
+                elif self.number is None and (number := shared.received()) is not None:
                     self.note(number)
-            except RuntimeError:  # the process that holds the store is gone
+            except RuntimeError:  # the process that hosts the store is gone
                 self.shared = None
 
-    def _leave_at_once(self, line: str) -> None:
+    def _exit_now(self, line: str) -> None:
         assert self.number is not None
-        if self._speaks:
+        if self._prints:
             print(line, file=sys.stderr, flush=True)
         os._exit(exit_code(self.number))
 
-    def _forget(self) -> None:
-        """In a process that was forked from this one, such as a DataLoader's worker: it shares the pipe, and a signal
-        to it would count as one to us."""
+    def _detach(self) -> None:
+        """Stop watching in a forked process, such as a DataLoader worker.
+
+        It shares the pipe, so a signal to it would be recorded in the parent.
+        """
         self._over.set()
         signal.set_wakeup_fd(-1)
         for number in _CODES:
@@ -203,15 +213,15 @@ _current: Signals | None = None
 
 
 def current() -> Signals | None:
-    """The signals of this process, where somebody watches them."""
+    """The `Signals` of this process, if it is watching."""
     return _current
 
 
-def _forget_in_child() -> None:
+def _detach_in_child() -> None:
     global _current
     if _current is not None:
-        _current._forget()
+        _current._detach()
         _current = None
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_detach_in_child)

@@ -1,1 +1,1 @@
-"""Frozen backbones: found, loaded, frozen, split at a block, and sharded over processes."""
+"""Frozen backbones: find, load, freeze, split at a block, shard over processes."""

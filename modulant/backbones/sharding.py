@@ -1,18 +1,17 @@
-"""A frozen backbone dealt out over processes (FSDP2), for one that does not fit on each.
+"""Shard a frozen backbone over ranks (FSDP2), if it does not fit on each.
 
-Each process holds its rows of every block's weights. A block is whole only while it is computed: its weights are
-gathered before its forward pass, and again before its backward pass, and dropped afterwards. Frozen weights have no
-gradients, so nothing else goes over the wire for them. Embeddings and the output head are looked up and shared between
-encoder and decoder, and stay whole on every process, and so does what learns.
+Each rank holds its rows of every block's weights. A block's weights are gathered before its forward pass, and again
+before its backward pass, and freed afterwards. Frozen weights have no gradients, so nothing else is communicated for
+them. Embeddings and the output head, which encoder and decoder share, and trained parameters stay whole on every rank.
 
-**Order of hooks.** FSDP puts its own forward pre-hook before all others of a block, whenever it is registered. So a
-modulator's hook finds the block's weights gathered, reads the stream as it is (no mixed precision policy is set, which
-would cast it first), and its backward pass comes before FSDP drops the weights: nothing of a modulator passes through
-FSDP. A test holds that.
+**Order of hooks.** FSDP puts its forward pre-hook before all others of a block, whenever it is registered. So a
+modulator's hook runs with the block's weights gathered, reads the stream unchanged (no mixed precision policy is set,
+which would cast it first), and its backward pass comes before FSDP frees the weights: FSDP does not touch a modulator.
+A test checks that.
 
-**Loading.** The model is made on no device and sharded there; then each process reads from the files, which are mapped
-and not read whole, the rows that it holds. No process ever holds more than its shard, the embeddings (for a moment once
-for each place that they are used in), and a tensor.
+**Loading.** The model is created on the meta device and sharded there; then each rank reads its rows from the
+memory-mapped files. No rank ever holds more than its shard, the embeddings (temporarily once for each of their uses),
+and one tensor.
 """
 
 import json
@@ -31,25 +30,25 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 from transformers.utils.hub import cached_file
 
 from modulant.assets import resolve_backbone
-from modulant.backbones.t5 import freeze, reading
+from modulant.backbones.t5 import freeze, translate_weight_errors
 
-# rows start … stop of a tensor by its name
+# (start, stop) → these rows of a stored tensor
 Rows = Callable[[int, int], Tensor]
 _FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMesh, device: torch.device) -> Any:
-    """A T5 whose blocks are dealt out over a mesh of one dimension, frozen and in eval mode. A collective.
+    """Load a T5 with its blocks sharded over a one-dimensional mesh, frozen and in eval mode. A collective.
 
     Raises:
-        ValueError: the weights cannot be read, or some of the model's are not among them, or have another shape.
+        ValueError: the weights cannot be read, are incomplete, or have other shapes.
     """
     with torch.device("meta"):
         model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=dtype))
     shard(model, mesh)
     model.to_empty(device=device)
     model.tie_weights()
-    with reading(backbone):
+    with translate_weight_errors(backbone):
         stored = dict(_stored(resolve_backbone(backbone)))
         _untie(model, stored)
         _fill(model, stored, backbone)
@@ -58,36 +57,28 @@ def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMes
 
 
 def shard(model: Any, mesh: DeviceMesh) -> None:
-    """Deal out encoder and decoder, block by block. Their forward passes are collectives from then on."""
+    """Shard encoder and decoder block by block. Their forward passes are collectives from then on."""
     heads = [model.get_input_embeddings(), model.get_output_embeddings()]
     whole = {parameter for head in heads for parameter in head.parameters()}
     for stack in (model.encoder, model.decoder):
         for block in stack.block:
             fully_shard(block, mesh=mesh)
-        # The stack itself, and not the model: its encoder is called by itself too.
+        # The stacks and not the model are roots, since the encoder is also called by itself.
         fully_shard(stack, mesh=mesh, ignored_params=whole)
-    # Asked by generate(): nobody stops before all have ended, as each token takes all processes.
+    # Read by generate(): every token is a collective, so no rank may stop before all have finished.
     model._is_fsdp_managed_module = True
 
 
-def is_sharded(model: nn.Module | None) -> bool:
-    """Whether forward passes of a model are collectives."""
-    return getattr(model, "_is_fsdp_managed_module", False)
-
-
-def held_bytes(module: nn.Module) -> int:
-    """Of parameters and buffers, what this process holds."""
-    return sum(local(t).numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor: all of it where it is not dealt out."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """This rank's part of a tensor: the whole tensor if it is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _untie(model: Any, stored: Mapping[str, Rows]) -> None:
-    """Give the model an output head of its own where the files hold one, as those of T5 v1.1 do: in transformers 5
-    every T5 begins with its embeddings as head."""
+    """Give the model a separate output head if the files have one, as those of T5 v1.1 do.
+
+    In transformers 5 every T5 is created with its embeddings as head.
+    """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head.weight is not embedding.weight or not {"shared.weight", "lm_head.weight"} <= stored.keys():
         return
@@ -97,7 +88,8 @@ def _untie(model: Any, stored: Mapping[str, Rows]) -> None:
 
 
 def _fill(model: nn.Module, stored: Mapping[str, Rows], backbone: str) -> None:
-    names: dict[nn.Parameter, list[str]] = {}  # tied weights are stored under one of theirs
+    """Copy this rank's rows of every stored tensor into the model."""
+    names: dict[nn.Parameter, list[str]] = {}  # tied weights are stored under one of their names
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(parameter, []).append(name)
     lacking = [own[0] for own in names.values() if not any(name in stored for name in own)]
@@ -107,19 +99,19 @@ def _fill(model: nn.Module, stored: Mapping[str, Rows], backbone: str) -> None:
     with torch.no_grad():
         for parameter, own in names.items():
             name = next(name for name in own if name in stored)
-            part = local(parameter)
+            part = local_shard(parameter)
             start, stop = _rows_of(parameter)
             rows = stored[name](start, stop)
             if rows.shape != part.shape:
                 shape = "×".join(map(str, parameter.shape))
                 raise ValueError(
-                    f"model.backbone: {name} of {backbone!r} is no {shape}, which its config.json asks for"
+                    f"model.backbone: {name} of {backbone!r} does not have the shape {shape} given by its config.json"
                 )
             part.copy_(rows)
 
 
 def _rows_of(parameter: Tensor) -> tuple[int, int]:
-    """Which rows of a parameter this process holds: FSDP deals them as `torch.chunk` does."""
+    """Range of rows of a parameter that this rank holds: FSDP splits them as `torch.chunk` does."""
     n = len(parameter)
     if not isinstance(parameter, DTensor):
         return 0, n
@@ -129,10 +121,10 @@ def _rows_of(parameter: Tensor) -> tuple[int, int]:
 
 
 def _stored(name: str) -> Iterator[tuple[str, Rows]]:
-    """The tensors of a folder or hub id; of each, its rows are read when they are asked for.
+    """Tensors of a folder or hub id, by name; rows are read on demand.
 
     Raises:
-        OSError: it has no weights that are known here.
+        OSError: there are no weights in a supported format.
     """
     found = next((path for file in _FILES if (path := _file(name, file)) is not None), None)
     if found is None:

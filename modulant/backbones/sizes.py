@@ -1,4 +1,4 @@
-"""What a backbone's config.json says of its sizes, and which of its blocks may be named. Imports no torch."""
+"""Backbone sizes from config.json, and checks of layer indices. Imports no torch."""
 
 import json
 import os
@@ -8,65 +8,73 @@ from pathlib import Path
 
 from modulant.assets import resolve_backbone
 
-SUPPORTED = ("t5", "umt5")  # model types
+SUPPORTED = ("t5", "umt5")  # values of model_type
 
 
 def check_positive(name: str, value: int) -> None:
-    """Raises:
-    ValueError: `value` is no integer, or below 1.
+    """Check that `value` is an integer of at least 1.
+
+    Raises:
+        ValueError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value}; it must be a positive integer")
 
 
 def check_layers(layers: Sequence[int] | None, n_blocks: int, name: str = "layers") -> list[int]:
-    """The blocks that `layers` names, ascending; all of them if None.
+    """Return the encoder blocks that `layers` names, ascending; all of them if None.
 
     Raises:
-        ValueError: they are no distinct indices of the encoder's blocks.
+        ValueError: `layers` are not distinct indices of the encoder's blocks, or empty.
     """
     if layers is None:
         return list(range(n_blocks))
     for layer in layers:
         if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n_blocks:
-            raise ValueError(f"{name}: layer {layer}: the encoder has {n_blocks}, 0 … {n_blocks - 1}")
+            raise ValueError(
+                f"{name}: layer {layer} does not exist; the encoder has {n_blocks} layers, 0 … {n_blocks - 1}"
+            )
     if not layers or len(set(layers)) < len(layers):
-        raise ValueError(f"{name} is {list(layers)}; it must name at least one block, each once")
+        raise ValueError(f"{name} is {list(layers)}; it must name at least one layer, each once")
     return sorted(layers)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Width of the stream, and number of encoder blocks."""
+    """Width of the stream and number of encoder blocks."""
 
     d_model: int
     n_layers: int
 
 
 def check_backbone(backbone: str) -> None:
-    """Raises:
-    ValueError: a folder is named, and it is not there.
+    """Check that a backbone given as an absolute or explicitly relative path exists.
+
+    Raises:
+        ValueError: there is no such folder.
     """
     name = resolve_backbone(backbone)
     if not os.path.isdir(name) and (Path(name).is_absolute() or name.startswith(".")):
         raise ValueError(
-            f"model.backbone: no folder {backbone}; name 'mini', a folder or a hub id (google-t5/t5-small)"
+            f"model.backbone: no folder {backbone}; it must be 'mini', a folder or a hub id (google-t5/t5-small)"
         )
 
 
 def check_model_type(backbone: str, model_type: str) -> None:
-    """Raises:
-    ValueError: it is no T5.
+    """Check that a backbone's model type is supported.
+
+    Raises:
+        ValueError: it is not a T5.
     """
     if model_type not in SUPPORTED:
         raise ValueError(f"model.backbone: {backbone!r} is a {model_type}; it must be one of {', '.join(SUPPORTED)}")
 
 
 def read_sizes(backbone: str) -> Sizes | None:
-    """What a folder's config.json says of the model in it; None where that is not to be had without transformers.
+    """Read the sizes from a folder's config.json; None if that is not possible without transformers.
 
     Raises:
-        ValueError: no such folder, or no T5 in it.
+        ValueError: there is no such folder, or its model is not a T5.
     """
     check_backbone(backbone)
     try:

@@ -1,9 +1,8 @@
-"""An encoder in two: the blocks below the lowest one that anything is attached to, and the rest.
+"""Split an encoder at its lowest modulated block m.
 
-What block m reads does not depend on what is trained when the blocks below it are left alone. Both halves are copies of
-the encoder that share its blocks, weights and hooks, and differ in their list of blocks: each runs Hugging Face's own
-forward, the encoder itself is as it was, and of a half that is not run no block is called. Run one after the other they
-do the same operations as the encoder.
+The input of block m does not depend on trained parameters. The two parts are shallow copies of the encoder: they share
+its modules, weights and hooks, and differ in their list of blocks. Each runs Hugging Face's own forward, and the
+encoder itself is not changed. Run one after the other, they perform the same operations as the encoder.
 """
 
 import copy
@@ -11,27 +10,27 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# Under this name the upper half is told the ids of the tokens whose hidden states it reads.
+# Keyword argument by which the upper part gets the ids of the tokens whose hidden states it reads.
 TOKEN_IDS = "token_ids_below"
 
 
-def lower_half(encoder: Any, m: int) -> Any:
-    """Blocks 0 … m − 1: from token ids to the hidden states that block m reads, which it returns as the last ones."""
+def lower_encoder(encoder: Any, m: int) -> Any:
+    """Blocks 0 … m − 1: from token ids to the input of block m, returned as ``last_hidden_state``."""
     return _with_blocks(encoder, list(encoder.block[:m]), final_layer_norm=nn.Identity())
 
 
-def upper_half(encoder: Any, m: int) -> Any:
-    """Blocks m … : from the hidden states that block m reads, given as ``inputs_embeds``, to the encoder's last."""
+def upper_encoder(encoder: Any, m: int) -> Any:
+    """Blocks m … : from the input of block m, given as ``inputs_embeds``, to the encoder's last hidden state."""
     blocks = list(encoder.block[m:])
-    if not _has_bias(blocks[0]):  # T5 keeps the relative position bias in block 0 alone; each block of UMT5 has its own
+    if not _has_bias(blocks[0]):  # T5 has the relative position bias only in block 0; every block of UMT5 has its own
         blocks.insert(0, _PositionBias(encoder.block[0]))
     return _with_blocks(encoder, blocks)
 
 
 def _with_blocks(encoder: Any, blocks: list[nn.Module], **others: nn.Module) -> Any:
-    half = copy.copy(encoder)  # its dicts of hooks and parameters are the encoder's own
-    half._modules = {**encoder._modules, "block": nn.ModuleList(blocks), **others}
-    return half
+    part = copy.copy(encoder)  # shares the encoder's dicts of hooks and parameters
+    part._modules = {**encoder._modules, "block": nn.ModuleList(blocks), **others}
+    return part
 
 
 def _has_bias(block: Any) -> bool:
@@ -39,7 +38,7 @@ def _has_bias(block: Any) -> bool:
 
 
 class _PositionBias(nn.Module):
-    """Stands where block 0 stood, and does only what the later blocks need of it: the relative position bias."""
+    """Replaces block 0: passes hidden states through and computes the relative position bias for the later blocks."""
 
     def __init__(self, first: Any) -> None:
         super().__init__()

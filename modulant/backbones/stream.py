@@ -1,4 +1,4 @@
-"""The residual stream, as far as a modulator must know it."""
+"""The residual stream's sizes."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from modulant.backbones.sizes import check_positive
 
 @dataclass(frozen=True)
 class ResidualStream:
-    """What a modulator must know of its backbone: width of the stream, encoder blocks, rows of the embedding table.
+    """Sizes of a backbone that a modulator needs: stream width, number of encoder blocks, rows of the embedding table.
 
     Raises:
-        ValueError: a size that is no positive integer.
+        ValueError: a size is not a positive integer.
     """
 
     d_model: int

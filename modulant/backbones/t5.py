@@ -1,8 +1,8 @@
-"""The frozen T5: found, loaded, frozen; and what both training modules need of one.
+"""Find, load and freeze a T5.
 
-`mini` is the bundled backbone, a path is a folder in Hugging Face's layout, and anything else is a hub id. Its
-configuration alone says what a modulator must know, so arguments are checked before any weight is read. A backbone may
-come from a stranger: no code in it is ever run, neither Python that its configuration names nor a pickle's.
+`mini` is the bundled backbone, a path is a folder in Hugging Face's layout, and anything else is a hub id. The sizes
+that a modulator needs are in the configuration, so arguments are checked before any weight is read. A backbone may come
+from an untrusted source: its code is never run, neither Python named by its configuration nor a pickle's.
 """
 
 from collections.abc import Iterator
@@ -26,28 +26,28 @@ from modulant.backbones.tokenizers import first_line, load_tokenizer
 
 
 def load_t5(backbone: str, revision: str | None = None) -> tuple[Any, Any]:
-    """A T5 with its weights, frozen and in eval mode, and its tokenizer.
+    """Load a T5, frozen and in eval mode, and its tokenizer.
 
     Args:
         backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        ValueError: nothing is there, it is no T5, or its weights or its tokenizer cannot be read.
+        ValueError: there is no such backbone, it is not a T5, or its weights or tokenizer cannot be read.
     """
     load_config(backbone, revision)
     return load_backbone(backbone, revision=revision), load_tokenizer(backbone, revision)
 
 
 def load_config(backbone: str, revision: str | None = None) -> Any:
-    """The configuration of a backbone.
+    """Load the configuration of a backbone.
 
     Args:
         backbone: ``mini``, a folder, or a hub id such as ``google-t5/t5-small``.
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        ValueError: nothing is there, or it is no T5.
+        ValueError: there is no such backbone, or it is not a T5.
     """
     name = resolve_backbone(backbone)
     check_backbone(backbone)
@@ -56,17 +56,17 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise ValueError(
-            f"model.backbone: {backbone!r} cannot be loaded ({reason}); name 'mini', a folder with a config.json, "
-            "or a hub id (google-t5/t5-small), which needs a network or a filled cache"
+            f"model.backbone: {backbone!r} cannot be loaded ({reason}); it must be 'mini', a folder with a "
+            "config.json, or a hub id (google-t5/t5-small), which needs a network or a filled cache"
         ) from error
     check_model_type(backbone, config.model_type)
     return config
 
 
 def revision_of(backbone: str, revision: str | None = None) -> str | None:
-    """The commit of a hub id that `load_config` has just read, from the cache; None for what is no hub id.
+    """Commit of a hub id that `load_config` has just read, from the cache; None for anything else.
 
-    A configuration does not tell: transformers no longer keeps it there.
+    transformers no longer stores it in the configuration.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -77,18 +77,18 @@ def revision_of(backbone: str, revision: str | None = None) -> str | None:
 
 
 def stream_of(config: Any) -> ResidualStream:
-    """What a modulator must know of a T5 of this configuration."""
+    """Sizes of a T5's stream, from its configuration."""
     return ResidualStream(d_model=config.d_model, n_layers=config.num_layers, vocab_size=config.vocab_size)
 
 
 def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: str | None = None) -> Any:
-    """A T5 with its weights, frozen and in eval mode.
+    """Load a T5, frozen and in eval mode.
 
     Raises:
-        ValueError: the weights cannot be read, or some of the model's are not among them, or have another shape.
+        ValueError: the weights cannot be read, are incomplete, or have other shapes.
     """
     name = resolve_backbone(backbone)
-    with reading(backbone), _no_progress_bar():
+    with translate_weight_errors(backbone), _no_progress_bar():
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
             name,
             dtype=dtype,
@@ -104,18 +104,18 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: s
 
 
 @contextmanager
-def reading(backbone: str) -> Iterator[None]:
-    """Says in one line why weights cannot be read.
+def translate_weight_errors(backbone: str) -> Iterator[None]:
+    """Context that turns library errors from reading weights into one-line messages.
 
     Raises:
-        ValueError: what a library said of them.
+        ValueError: the weights cannot be read.
     """
     try:
         yield
     except UnpicklingError as error:
         raise ValueError(
-            f"model.backbone: the weights of {backbone!r} are a pickle that holds more than tensors, and is not "
-            "loaded, as that would run its code; name a backbone with a model.safetensors"
+            f"model.backbone: the weights of {backbone!r} are a pickle with more than tensors, which is not loaded, as "
+            "that would run its code; use a backbone with a model.safetensors"
         ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError, EOFError, KeyError) as error:
         if isinstance(error, ValueError) and str(error).startswith("model.backbone"):
@@ -125,7 +125,7 @@ def reading(backbone: str) -> Iterator[None]:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """transformers draws one over the tensors of a file, which takes no time; a download keeps its own."""
+    """Disable transformers' progress bar over the tensors of a file; downloads keep theirs."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -135,29 +135,29 @@ def _no_progress_bar() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def checkpoint_activations(model: Any) -> None:
-    """Forget the activations of each block, and compute them again in the backward pass."""
-    # gradient_checkpointing_enable is the name in older versions of transformers, and deprecated in newer ones.
+def enable_activation_checkpointing(model: Any) -> None:
+    """Enable activation checkpointing: the backward pass recomputes the activations of each block."""
+    # Called gradient_checkpointing_enable in older versions of transformers; deprecated in newer ones.
     name = "activation_checkpointing" if hasattr(model, "activation_checkpointing_enable") else "gradient_checkpointing"
     getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
 
 
 def freeze(model: nn.Module) -> Any:
-    """No gradients, and eval mode: dropout would be noise on a measurement."""
+    """Disable gradients and switch to eval mode: dropout would add noise to measurements."""
     return model.requires_grad_(False).eval()
 
 
 def encode(
     model: Any, input_ids: Int[Tensor, "batch tokens"], attention_mask: Int[Tensor, "batch tokens"]
 ) -> Float[Tensor, "batch tokens width"]:
-    """The encoder's last hidden state."""
+    """Return the encoder's last hidden state."""
     return cast(Tensor, model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
 
 
 class RandomEncoder(nn.Module):
-    """A freshly initialised encoder of the same configuration, in fp32: what the architecture alone achieves.
+    """Randomly initialised encoder of the same configuration, in fp32: what the architecture alone achieves.
 
-    Its token embeddings are drawn anew too. The global generator is left as it was.
+    Its token embeddings are random too. The global random state is not changed.
     """
 
     def __init__(self, config: Any, seed: int) -> None:

@@ -1,16 +1,16 @@
-"""Which examples go into which batch: similar lengths together, so that little of a batch is padding.
+"""Which examples go into which batch: similar lengths together, so that there is little padding.
 
-An epoch's batches are a pure function of (seed, epoch, batch size): any process can compute them again, which is what
-makes a resumed run see exactly what an unbroken one would have seen. Several processes share each batch, so the size
-here is that of all of them together, and what is learned does not depend on their number.
+The batches of an epoch are a pure function of (seed, epoch, batch size): any process can compute them again, so a
+resumed run sees exactly the batches of an uninterrupted one. Several processes share each batch: the batch size here is
+the total over processes, and training does not depend on their number.
 """
 
 import numpy as np
 
 from modulant.corpus.ragged import IntArray
 
-MEGA = 64  # batches that are sorted by length together: enough for little padding, few enough to stay random
-MEGA_OF_PAIRS = 320  # the same where targets have lengths too: alike in two lengths are fewer
+MEGA = 64  # number of batches sorted by length together: enough for little padding, few enough to stay random
+MEGA_OF_PAIRS = 320  # the same where targets have lengths too: fewer examples agree in two lengths
 BAND = 3  # source lengths that go together where batches are of similar targets as well
 
 
@@ -24,7 +24,7 @@ def epoch_batches(
 
     Args:
         lengths: of the sources.
-        targets: lengths of the targets, where they are padded too. Where all are equal nothing depends on them.
+        targets: lengths of the targets, where they are padded too; without effect where all are equal.
 
     >>> [batch.tolist() for batch in epoch_batches(np.array([3, 9, 3, 9]), 2, seed=0, epoch=0)]
     [[1, 3], [2, 0]]
@@ -43,10 +43,10 @@ def epoch_batches(
 
 
 def _side_by_side(lengths: IntArray, targets: IntArray | None) -> IntArray:
-    """An order in which neighbours are of similar length, in their targets too where these are given.
+    """An order in which neighbours have similar lengths, of their targets too where these are given.
 
-    Sources go up in bands of a few lengths. Within a band targets go up, and in the next one down: so neighbours across
-    two bands are alike too. A source of one token more is a small loss beside a target of eight instead of two.
+    Sources ascend in bands of a few lengths. Targets ascend within one band and descend within the next, so neighbours
+    across two bands are similar too. One more source token costs less than a target of eight tokens instead of two.
     """
     if targets is None:
         return np.argsort(lengths, kind="stable")
@@ -55,21 +55,28 @@ def _side_by_side(lengths: IntArray, targets: IntArray | None) -> IntArray:
 
 
 def batches_per_epoch(n: int, batch_size: int) -> int:
-    """How many batches `epoch_batches` makes of ``n`` examples."""
+    """Number of batches that `epoch_batches` makes of ``n`` examples.
+
+    >>> batches_per_epoch(9, 4)
+    3
+    """
     return -(-n // batch_size)
 
 
 def sorted_batches(lengths: IntArray, batch_size: int) -> list[IntArray]:
-    """Every example once, sorted by length: for evaluation, where order does not matter but must not change."""
+    """Every example once, sorted by length: for evaluation, where the order is free but must be fixed."""
     order = _side_by_side(lengths, None)
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def real_token_share(lengths: IntArray, batches: list[IntArray], multiple: int = 1) -> float:
-    """Share of the tokens in padded batches that are no padding, in (0, 1].
+    """Share of the tokens in padded batches that are not padding, in (0, 1].
 
     Args:
         multiple: what the length of a batch is rounded up to.
+
+    >>> real_token_share(np.array([4, 2]), [np.array([0, 1])])
+    0.75
     """
     padded = sum(len(batch) * (-(-int(lengths[batch].max()) // multiple) * multiple) for batch in batches)
     return float(sum(int(lengths[batch].sum()) for batch in batches) / padded)

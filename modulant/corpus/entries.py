@@ -1,6 +1,6 @@
-"""WordNet's entries for one tokenizer: tokenised, split, and ready to be measured.
+"""WordNet's entries for one tokenizer: tokenised, and split into training and held-out ones.
 
-Both DataModules (the task's and pre-training's) begin here, so that both mean the same words by "held out".
+Both DataModules (the task's and pre-training's) build on this, so both hold out the same words.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from modulant.corpus.population import MAX_SOURCE, MAX_TARGET, PREFIX, Evaluatio
 from modulant.corpus.ragged import Ragged
 from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
 from modulant.lexicon.entries import MIN_DEFINITION, Matching
+from modulant.storage import cache_arrays
 
 EVALUATION_BATCH = 128  # sources without gradients; a constant, so figures do not depend on data.batch_size
 Tokenizer = Any  # transformers' tokenizers share no public base class across versions
@@ -25,7 +26,7 @@ _ARRAYS = ("lemma", "synset", "token", "source_tokens", "source_starts", "target
 
 def encode_batch(tokenizer: Tokenizer, texts: list[str], max_length: int | None = None) -> list[list[int]]:
     """Token ids without special tokens, or with the end token and cut to ``max_length`` where that is given."""
-    if not texts:  # transformers looks at the first
+    if not texts:  # transformers reads the first
         return []
     if max_length is None:
         return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
@@ -47,7 +48,7 @@ class Corpus:
     def build(
         cls, lexicon: Lexicon, tokenizer: Tokenizer, val_fraction: float, seed: int, matching: Matching
     ) -> "Corpus":
-        """Match WordNet against a tokenizer.
+        """Matches WordNet with a tokenizer.
 
         Args:
             matching: ``single_token`` keeps lemmas of one token, each token once; ``all`` keeps every lemma–definition
@@ -91,7 +92,7 @@ class Corpus:
 
 
 def _tokenised(lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching) -> tuple[Entries, Ragged, Ragged]:
-    """Entries, and the tokens of their sources and targets; from the cache if they are there."""
+    """Entries, and the tokens of their sources and targets; from the cache if possible."""
     settings = matching, PREFIX, MAX_SOURCE, MAX_TARGET, MIN_DEFINITION
     file = cache.file_for(lexicon, tokenizer, settings)
     if file is not None and (found := cache.read(file, _ARRAYS)) is not None:
@@ -116,5 +117,5 @@ def _tokenised(lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching) -> tu
             targets.tokens,
             targets.starts,
         )
-        cache.publish(file, dict(zip(_ARRAYS, values, strict=True)))
+        cache_arrays(file, dict(zip(_ARRAYS, values, strict=True)), "the tokenised texts")
     return entries, sources, targets

@@ -14,14 +14,18 @@ PREFIX = "summarize: "
 MAX_SOURCE = 128  # tokens, the end token included
 MAX_TARGET = 16
 
-# Distances of all pairs take its square in bytes, and time likewise. No tokenizer's single-token entries come near it.
+# Distances of all pairs take its square in bytes. No tokenizer's single-token entries come near it.
 MAX_POPULATION = 20_000
 
 EvaluationBatch = tuple[Tensor, Tensor, Tensor]  # rows (B,), input ids (B, S), attention mask (B, S)
 
 
 def prefixed(text: str) -> str:
-    """A prompt in the task's form, which it may have already."""
+    """A prompt with the task's prefix, added if it is missing.
+
+    >>> prefixed("a small dog")
+    'summarize: a small dog'
+    """
     return text if text.startswith(PREFIX) else PREFIX + text
 
 
@@ -35,7 +39,7 @@ def held_out_entries(n: int, val_fraction: float, seed: int) -> npt.NDArray[np.i
 class Population:
     """Distinct synsets in the order of the entries; a synset is held out when no training entry uses it.
 
-    Of more than `MAX_POPULATION` (``matching: all``) a sample stands for all, always the same one.
+    Of more than `MAX_POPULATION` (``matching: all``) a fixed sample is taken.
     """
 
     synsets: npt.NDArray[np.int64]  # rows of the lexicon

@@ -1,6 +1,6 @@
-"""Tokenised texts as two arrays, and batches padded from them.
+"""Tokenised texts as two arrays, and padded batches of them.
 
-Texts are tokenised once; a batch is then a gather, not a call of a tokenizer.
+Texts are tokenised once; a batch is then a gather and needs no tokenizer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-IGNORED = -100  # cross-entropy's label of what is no target
+IGNORED = -100  # the label that cross-entropy ignores
 
 IntArray = npt.NDArray[np.integer]
 
@@ -59,6 +59,10 @@ def pad(sequences: Sequence[IntArray], value: int, multiple: int = 1) -> Tensor:
 
     Args:
         multiple: the longest is rounded up to a multiple of this.
+
+    >>> pad([np.array([5, 1]), np.array([1])], value=0)
+    tensor([[5, 1],
+            [1, 0]])
     """
     lengths = np.array([len(row) for row in sequences], dtype=np.int64)
     longest = -(-int(lengths.max(initial=0)) // multiple) * multiple
@@ -78,10 +82,10 @@ def padded_inputs(sequences: Sequence[IntArray], pad_id: int, multiple: int = 1)
 def training_batch(
     sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int, multiple: int = 1
 ) -> dict[str, Any]:
-    """`padded_inputs` of the sources, and ``labels`` (B, T): the targets, with -100 for what is no target.
+    """`padded_inputs` of the sources, and ``labels`` (B, T): the targets, -100 at padding.
 
-    ``padded`` says whether there is any padding in the sources. It is a bool of Python's: whoever trains on the batch
-    need not ask the device, which would be a wait for it.
+    ``padded``: whether there is any padding in the sources. It is a Python bool, so training on the batch need not wait
+    for the device to read it.
     """
     inputs = padded_inputs(sources, pad_id, multiple)
     padded = inputs["input_ids"].numel() > sum(map(len, sources))
@@ -91,13 +95,12 @@ def training_batch(
 def shared_batch(
     sources: Sequence[IntArray], targets: Sequence[IntArray], pad_id: int, rank: int, world: int, multiple: int = 1
 ) -> dict[str, Any]:
-    """One process's part of a batch that ``world`` processes train on together: every ``world``-th example.
+    """Rank ``rank``'s share of a batch: every ``world``-th example.
 
-    T5's loss is a mean over target tokens, and parts hold unequally many. ``weight`` makes up for it: with
+    T5's loss is a mean over target tokens, and shares hold different numbers of them. ``weight`` corrects this: with
     weight = world / (target tokens of the whole batch), the mean over processes of weight · (sum over a process's own
-    target tokens) is the whole batch's mean. It is a float of Python's, so that no precision setting rounds it, and it
-    is there only where there are several processes. A process that is left without an example gets one that has no
-    target.
+    target tokens) is the whole batch's mean. It is a Python float, so no precision setting rounds it, and present
+    only with several processes. A rank without an example gets one without targets.
     """
     if world == 1:
         return training_batch(sources, targets, pad_id, multiple)
@@ -110,5 +113,5 @@ def shared_batch(
 
 
 def without_targets(batch: dict[str, Any]) -> dict[str, Any]:
-    """The same batch, asking for nothing: it passes through a model and counts nowhere."""
+    """The same batch without targets: it passes through a model and is not counted."""
     return {**batch, "labels": torch.full_like(batch["labels"], IGNORED)}

@@ -1,18 +1,22 @@
 """Pure functions of tensors: simplices, pentachora, correlation, spectra, Procrustes. Torch only, nothing of ours."""
 
-from modulant.geometry.correlation import cosine_preservation, pearson_from_classes, spearman_from_histograms
+from modulant.geometry.correlation import (
+    mean_cosine,
+    pearson_from_classes,
+    pearson_from_sums,
+    spearman_from_histograms,
+)
 from modulant.geometry.pentachora import (
     BIN_WIDTH,
     BINS,
     coefficient_of_variation,
-    gaussian_null_cv,
     gaussian_null_volumes,
     pentachoron_cv,
     pentachoron_draws,
     pentachoron_volumes,
     relative_volume_histogram,
 )
-from modulant.geometry.procrustes import mean_cosine, orthogonal_procrustes, principal_axes
+from modulant.geometry.procrustes import orthogonal_procrustes, principal_axes
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
 from modulant.geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
@@ -21,13 +25,12 @@ __all__ = [
     "BINS",
     "BIN_WIDTH",
     "coefficient_of_variation",
-    "cosine_preservation",
-    "gaussian_null_cv",
     "gaussian_null_volumes",
     "mean_cosine",
     "mean_of_nearest",
     "orthogonal_procrustes",
     "pearson_from_classes",
+    "pearson_from_sums",
     "pentachoron_cv",
     "pentachoron_draws",
     "pentachoron_volumes",

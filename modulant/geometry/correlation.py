@@ -1,8 +1,8 @@
-"""Correlations of many million pairs from sums that stream: no pair is ever stored.
+"""Correlations of many million pairs from streamed sums: no pair is ever stored.
 
-One variable has few values (path similarity has one for each path length), so pairs fall into classes. Pearson's
-coefficient follows exactly from each class's count, sum and sum of squares; Spearman's from each class's histogram.
-All sums are in fp64.
+Pearson's coefficient follows from six sums. Where one variable has few values (path similarity has one for each path
+length), pairs fall into classes: Pearson's follows exactly from each class's count, sum and sum of squares, Spearman's
+from each class's histogram. All sums are in fp64.
 """
 
 import torch
@@ -10,12 +10,43 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 
-def cosine_preservation(
-    original: Float[Tensor, "points dim"], changed: Float[Tensor, "points dim"]
-) -> Float[Tensor, ""]:
-    """Mean over rows of cos(original_i, changed_i). 1: no direction changed; a row of zeros counts 0."""
-    with torch.autocast(original.device.type, enabled=False):
-        return torch.nn.functional.cosine_similarity(original.float(), changed.float(), dim=-1).mean()
+def mean_cosine(a: Float[Tensor, "points dim"], b: Float[Tensor, "points dim"]) -> Float[Tensor, ""]:
+    """Mean over rows of cos(a_i, b_i), in fp32 or more. 1: all directions agree; a row of zeros counts 0.
+
+    >>> mean_cosine(torch.eye(2), torch.tensor([[2.0, 0.0], [3.0, 0.0]]))
+    tensor(0.5000)
+    """
+    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    with torch.autocast(a.device.type, enabled=False):
+        return torch.nn.functional.cosine_similarity(a.to(dtype), b.to(dtype), dim=-1).mean()
+
+
+def pearson_from_sums(
+    n: Float[Tensor, "*batch"],
+    x: Float[Tensor, "*batch"],
+    y: Float[Tensor, "*batch"],
+    xx: Float[Tensor, "*batch"],
+    yy: Float[Tensor, "*batch"],
+    xy: Float[Tensor, "*batch"],
+    flat: float = 0.0,
+) -> Float[Tensor, "*batch"]:
+    """Pearson's r from Σ 1, Σ x, Σ y, Σ x², Σ y² and Σ xy; centre x and y first, roughly, where these are large.
+
+    Args:
+        flat: share of a mean square up to which a variance is rounding error.
+
+    Returns:
+        r; NaN without pairs, or where x or y does not vary.
+
+    >>> x, y = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 7.0])
+    >>> pearson_from_sums(torch.tensor(3.0), x.sum(), y.sum(), x @ x, y @ y, x @ y)
+    tensor(0.9934)
+    """
+    x, y, xx, yy, xy = (term / n for term in (x, y, xx, yy, xy))
+    spread_x, spread_y = xx - x.square(), yy - y.square()
+    varies = (n > 0) & (spread_x > flat * xx) & (spread_y > flat * yy)
+    r = (xy - x * y) / (spread_x.clamp_min(0) * spread_y.clamp_min(0)).sqrt()
+    return torch.where(varies, r, torch.nan)
 
 
 def pearson_from_classes(
@@ -43,6 +74,9 @@ def spearman_from_histograms(histograms: Num[Tensor, "classes bins"]) -> Float[T
 
     Pearson's r of mid-ranks: ties share the mean of their ranks, and whatever falls into one bin is tied. For M bins
     about equally full that changes ρ by the order of ρ / M². NaN where x or y does not vary.
+
+    >>> spearman_from_histograms(torch.tensor([[2, 1], [1, 2]]))
+    tensor(0.3333, dtype=torch.float64)
     """
     table = histograms.double()
     by_class, by_bin = table.sum(1), table.sum(0)

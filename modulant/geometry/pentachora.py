@@ -1,8 +1,8 @@
 """Pentachora of a cloud of points: volumes of seeded draws of five, and how unequal they are.
 
 The coefficient of variation (CV) of the volumes does not change under rotation, shift or scaling. By itself it says
-little: any cloud has one, and a Gaussian cloud's depends mostly on its number of effective dimensions. So the null
-stands beside it: the CV of Gaussian clouds of the same size and per-dimension scale.
+little: a Gaussian cloud's depends mostly on its number of effective dimensions. So it is compared with a null, the CVs
+of Gaussian clouds of the same size and per-dimension scale.
 """
 
 import torch
@@ -49,10 +49,10 @@ def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"
 def pentachoron_volumes(points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42) -> Float[Tensor, "draws"]:
     """Volumes sqrt(det Gram of 4 edges) / 24 of seeded draws of five distinct points. Unit: length⁴.
 
-    Worked from the Gram matrix of the four edges at the first corner, the product of its pivots in fp64. That matrix is
-    read off one centred Gram matrix of the cloud when draws are many beside its points, else it is made of each draw's
-    edges; in fp32, and again in fp64 for draws with a tiny pivot (nearly flat). On Apple's GPU, which has no fp64, the
-    CPU works.
+    The determinant is the product in fp64 of the pivots of the Gram matrix of the four edges at the first corner. Where
+    draws outnumber points by far, its entries are read from one centred Gram matrix of the cloud, else computed from
+    each draw's edges; in fp32, and again in fp64 for nearly flat draws (a tiny pivot). On Apple's GPU, which has no
+    fp64, this runs on the CPU.
 
     Raises:
         ValueError: fewer than 5 points.
@@ -95,25 +95,13 @@ def pentachoron_cv(points: Float[Tensor, "points dim"], n: int = 1000, seed: int
     return coefficient_of_variation(pentachoron_volumes(points, n, seed))
 
 
-def gaussian_null_cv(
-    points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42, repeats: int = 20
-) -> Float[Tensor, "repeats"]:
-    """CVs of `gaussian_null_volumes`: what a CV is worth is seen against these, as z = (cv − mean) / sd.
-
-    Raises:
-        ValueError: fewer than 5 points, or fewer than 2 repeats.
-    """
-    clouds = gaussian_null_volumes(points, n, seed, repeats)
-    return torch.stack([coefficient_of_variation(volumes) for volumes in clouds])
-
-
 def gaussian_null_volumes(
     points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42, repeats: int = 20
 ) -> Float[Tensor, "repeats draws"]:
     """Volumes in `repeats` Gaussian clouds with the number of points and the per-dimension scale of `points`.
 
-    The clouds have no correlation between dimensions, so a CV above theirs speaks of fewer effective dimensions or of
-    heavy tails. Their mean is left at the origin: a volume does not see it.
+    The clouds have no correlation between dimensions, so a CV above theirs indicates fewer effective dimensions or
+    heavy tails. z = (cv − mean) / sd of their CVs. Their mean is the origin, as volumes do not depend on it.
 
     Raises:
         ValueError: fewer than 5 points, or fewer than 2 repeats.
@@ -121,7 +109,7 @@ def gaussian_null_volumes(
     if repeats < 2:
         raise ValueError(f"gaussian_null_volumes: repeats is {repeats}; a spread needs at least 2")
     scale = points.detach().float().std(dim=0, correction=0)
-    # Drawn on the CPU, so that the null too is the same whatever the device. Offset: not the seed of the draws.
+    # Drawn on the CPU, so the null is the same on every device. The offset keeps it apart from the seed of the draws.
     generator = torch.Generator().manual_seed(seed + 1)
     noise = torch.empty(points.shape)
     clouds = (noise.normal_(generator=generator).to(scale.device) * scale for _ in range(repeats))
@@ -129,10 +117,10 @@ def gaussian_null_volumes(
 
 
 def relative_volume_histogram(volumes: Float[Tensor, "draws"]) -> Float[Tensor, "bins"]:
-    """Counts of volume / mean volume in bins of `BIN_WIDTH` from 0 on; the last holds all that is larger.
+    """Counts of volume / mean volume in bins of `BIN_WIDTH` from 0 on; the last bin holds all larger ones.
 
-    The standard deviation of what is counted here is the CV, so clouds of any scale can be laid over each other. All
-    zeros where every volume is zero.
+    The standard deviation of these ratios is the CV, so clouds of any scale can be compared. All zeros where every
+    volume is zero.
     """
     relative = volumes.double() / volumes.double().mean()
     bins = (relative[relative.isfinite()] / BIN_WIDTH).long().clamp_max(BINS - 1)

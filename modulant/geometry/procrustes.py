@@ -1,9 +1,8 @@
-"""Bringing one cloud into another's frame: principal axes, and the best rotation (Schönemann 1966)."""
+"""Aligning one cloud with another: principal axes, and the best rotation (Schönemann 1966)."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def principal_axes(points: Float[Tensor, "points dim"], n: int) -> Float[Tensor, "n dim"]:
@@ -31,8 +30,3 @@ def orthogonal_procrustes(
     """
     u, _, vh = torch.linalg.svd(source.double().mT @ target.double())
     return (u @ vh).to(source.dtype)
-
-
-def mean_cosine(a: Float[Tensor, "points dim"], b: Float[Tensor, "points dim"]) -> Float[Tensor, ""]:
-    """Mean over rows of cos(a_i, b_i); a row of zeros counts 0."""
-    return F.cosine_similarity(a, b, dim=-1).mean()

@@ -1,12 +1,12 @@
 r"""Edges and volumes of many simplices of several kinds at once, with the gradient written out.
 
-What `squared_edge_lengths` and `squared_simplex_volume` give for one kind, in some hundred small operations, is here a
-dozen larger ones for all kinds together: points lie along the last axis, where a vector register holds neighbours, and
-all that differs between kinds is in tables. A Gram matrix is padded to 4 × 4 by ones on its diagonal, which
-changes no determinant; its entries are halves of sums of squared lengths, G_ij = ½ (s_0i + s_0j − s_ij).
+`squared_edge_lengths` and `squared_simplex_volume` take some hundred small operations for several kinds; here a dozen
+larger ones do all kinds together. Points lie along the last axis, so that vector registers hold neighbours; what
+differs between kinds is in tables. A Gram matrix is padded to 4 × 4 by ones on its diagonal, which changes no
+determinant; its entries follow from squared lengths, G_ij = ½ (s_0i + s_0j − s_ij).
 
-The forward pass gathers and subtracts, so that no setting of a GPU's matrix products rounds it; the gradient is brought
-back by products with small constant matrices: no two threads add into one place, so its bits are the same each time.
+The forward pass gathers and subtracts, so no precision setting of a GPU's matrix products affects it. The backward pass
+multiplies by small constant matrices instead of scattering: no two threads add into one place, so its bits repeat.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from modulant.geometry.simplices import squared_edge_lengths, squared_simplex_volume
 
-LARGEST = 4  # k of a simplex whose volume is written out; beyond it the plain way is taken
+LARGEST = 4  # k of a simplex whose volume is written out; larger ones take `shape_features`
 _PAIRS = list(combinations(range(LARGEST), 2))
 _ENTRIES = [(i, j) for i in range(LARGEST) for j in range(i, LARGEST)]  # of a symmetric matrix
 # det = Σ sign · (minor of rows 0, 1 in columns c, d) · (minor of rows 2, 3 in the other two columns)
@@ -51,10 +51,10 @@ class _Tables(NamedTuple):
 def shape_features(
     vertices: Float[Tensor, "vertices dim points"], ks: Sequence[int]
 ) -> Float[Tensor, "features points"]:
-    """Of each simplex: its squared edge lengths in the order of `squared_edge_lengths`, then its squared volume.
+    """Squared edge lengths of each simplex, in the order of `squared_edge_lengths`, then its squared volume.
 
     Simplices of the kinds `ks` follow one another along the first axis, k + 1 vertices each; so do the features of
-    each, k (k + 1) / 2 + 1 in number. Units: length², and length^(2k) for the volume. Kind by kind, by autograd.
+    each, k (k + 1) / 2 + 1 in number. Units: length², and length^(2k) for the volume. Kind by kind, with autograd.
 
     Raises:
         ValueError: another number of vertices than `ks` asks for.

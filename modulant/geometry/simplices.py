@@ -2,8 +2,8 @@
 
 A k-simplex is k+1 points: an edge, a triangle, a tetrahedron, a pentachoron. Its squared volume is a polynomial in the
 Gram matrix of its edge vectors, so up to k = 4 it is written out: no factorisation, no division, and therefore a finite
-gradient on a flat simplex too. Sixteen-bit input is raised to fp32, under autocast as well: a determinant of four
-nearly dependent edges is gone after the first rounding to 8 bits.
+gradient on a flat simplex too. Sixteen-bit input is converted to fp32, under autocast as well: with 8 bits of mantissa
+the determinant of four nearly dependent edges is lost.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 def regular_simplex(k: int, dim: int) -> Float[Tensor, "vertices dim"]:
     r"""The k+1 vertices of a regular k-simplex, edges 1, centred at the origin, in the first k of `dim` dimensions.
 
-    Columns of the Helmert matrix over √2: the unit vectors of k+1 dimensions, seen from the plane they span. Squared
+    Columns of the Helmert matrix over √2: the k+1 unit vectors in coordinates of the hyperplane through them. Squared
     volume (k+1) / (2^k (k!)²).
 
     Raises:
@@ -40,7 +40,11 @@ def regular_simplex(k: int, dim: int) -> Float[Tensor, "vertices dim"]:
 
 
 def squared_edge_lengths(points: Float[Tensor, "*batch vertices dim"]) -> Float[Tensor, "*batch edges"]:
-    """‖p_i − p_j‖² for i < j, in the order of ``itertools.combinations(range(vertices), 2)``."""
+    """‖p_i − p_j‖² for i < j, in the order of ``itertools.combinations(range(vertices), 2)``.
+
+    >>> squared_edge_lengths(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]))
+    tensor([4., 4., 8.])
+    """
     vertices = _at_least_fp32(points).unbind(-2)
     if len(vertices) < 2:
         raise ValueError(f"squared_edge_lengths: got {len(vertices)} points; an edge needs 2")
@@ -54,6 +58,9 @@ def squared_simplex_volume(points: Float[Tensor, "*batch vertices dim"]) -> Floa
 
     Raises:
         ValueError: with fewer than two points there is no volume.
+
+    >>> squared_simplex_volume(torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]]))
+    tensor(4.)
     """
     first, *others = _at_least_fp32(points).unbind(-2)
     if not others:

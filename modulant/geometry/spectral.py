@@ -1,4 +1,4 @@
-"""From similarities to points: an embedding out of eigenvectors, how much of the similarities it keeps, and neighbours.
+"""From similarities to points: an embedding from eigenvectors, how well it reproduces them, and nearest neighbours.
 
 The leading eigenvectors of a similarity matrix, each times the root of its eigenvalue, are the points whose inner
 products come nearest to it (classical multidimensional scaling without centring; Eckart and Young's theorem).
@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from modulant.geometry.correlation import pearson_from_sums
 
 _ROWS_PER_BLOCK = 1024
 
@@ -43,9 +45,7 @@ def reproduction(similarity: Float[Tensor, "points points"], points: Float[Tenso
         x, y = wanted[later], cosines[later]
         parts = (torch.ones_like(x).sum(), x.sum(), y.sum(), x @ x, y @ y, x @ y)
         sums += torch.stack(parts).cpu()
-    n, x1, y1, xx, yy, xy = sums
-    spread = ((xx - x1 * x1 / n) * (yy - y1 * y1 / n)).clamp_min(0).sqrt()
-    return (xy - x1 * y1 / n) / spread
+    return pearson_from_sums(*sums)
 
 
 def mean_of_nearest(

@@ -1,11 +1,10 @@
-"""Where WordNet comes from: the bundled archive, or a user's own nltk_data; and its checksum.
+"""Where WordNet comes from: the bundled archive, or a user-supplied nltk_data; and its checksum.
 
-The bundled zip is checked against the checksum in `assets` before anything reads it. NLTK reads it in place; nothing
-is ever unpacked and NLTK's downloader is never called.
+The bundled zip is checked against the checksum in `assets` before it is read. NLTK reads it in place; nothing is
+unpacked, and NLTK's downloader is never called.
 """
 
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from modulant.assets import WORDNET_SHA256, WORDNET_ZIP
 
-# What the arrays are made from; NLTK numbers a synset's name ("dog.n.01") by the index files.
+# The files the arrays are made from; NLTK numbers a synset's name ("dog.n.01") by the index files.
 _DATA_FILES = (
     *(f"{kind}.{pos}" for kind in ("data", "index") for pos in ("adj", "adv", "noun", "verb")),
     "lexnames",
@@ -25,13 +24,6 @@ class LexiconError(ValueError):
     """WordNet is missing, damaged, or not a WordNet."""
 
 
-def cache_folder() -> Path:
-    """The user's cache folder for this project: ``$MODULANT_CACHE``, or ``modulant`` under the XDG cache folder."""
-    if own := os.environ.get("MODULANT_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "modulant"
-
-
 @dataclass(frozen=True)
 class Archive:
     """A WordNet database that NLTK can read: a zip with a folder ``wordnet/``, or such a folder."""
@@ -41,10 +33,10 @@ class Archive:
 
     @classmethod
     def find(cls, nltk_data: str | Path | None = None) -> "Archive":
-        """The bundled WordNet, or the one in a user's own ``nltk_data`` folder (or a zip named directly).
+        """The bundled WordNet, or the one in a user-supplied ``nltk_data`` folder (or a zip).
 
         Raises:
-            LexiconError: nothing is there that can be read, or the bundled archive does not have its checksum.
+            LexiconError: no readable WordNet is there, or the bundled archive does not have its checksum.
         """
         if nltk_data is None:
             if not WORDNET_ZIP.is_file():
@@ -81,7 +73,7 @@ class Archive:
         from nltk.data import FileSystemPathPointer, ZipFilePathPointer
 
         class EnglishReader(WordNetCorpusReader):
-            """Without the map between WordNet versions: only other languages need it, and it is kept elsewhere."""
+            """Without the map between WordNet versions: only other languages need it, and it is in another corpus."""
 
             def map_wn(self, version: str = "wordnet") -> None:
                 return None
@@ -93,7 +85,7 @@ class Archive:
             nltk.data.path.append(folder)
         try:
             with warnings.catch_warnings():
-                # Said for every English-only WordNet; only English is read here.
+                # Issued for every English-only WordNet; only English is read here.
                 warnings.filterwarnings("ignore", message="The multilingual functions are not available")
                 warnings.simplefilter("ignore", ResourceWarning)  # NLTK leaves `lexnames` open
                 if self.path.is_dir():
@@ -103,10 +95,10 @@ class Archive:
             raise self.unreadable(error) from error
 
     def _check_size(self) -> None:
-        """NLTK takes each member of a zip into memory whole, and a few kilobytes can unpack to any size.
+        """Refuses a zip that unpacks to much more than WordNet: NLTK reads each member into memory as a whole.
 
         Raises:
-            LexiconError: members that are much larger than WordNet's; no zip at all.
+            LexiconError: the members are too large, or the file is no zip.
         """
         if self.path.is_dir():
             return
@@ -121,7 +113,7 @@ class Archive:
             )
 
     def unreadable(self, error: Exception) -> LexiconError:
-        """One line for what NLTK, zipfile or the system said, which may be a page."""
+        """One line for an error of NLTK, zipfile or the system, which may be a page."""
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         return LexiconError(f"{self.path}: not a WordNet that NLTK can read ({reason})")
 

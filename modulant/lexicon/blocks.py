@@ -19,7 +19,7 @@ class Blocks(Generic[Number]):
     ids: npt.NDArray[np.int64]
     dtype: type[Number]
     fill: Callable[[npt.NDArray[np.int64], npt.NDArray[Number]], None]
-    scratch: int  # bytes that filling needs besides
+    scratch: int  # bytes that `fill` needs in addition
 
     def whole(self) -> npt.NDArray[Number]:
         """The (n, n) matrix."""
@@ -28,9 +28,9 @@ class Blocks(Generic[Number]):
         return matrix
 
     def stream(self, max_bytes: int) -> Iterator[tuple[slice, npt.NDArray[Number]]]:
-        """(columns, block (n, columns)) from left to right, each block an array of its own.
+        """(columns, block (n, columns)) from left to right, each block a new array.
 
-        Two blocks count: while one is being filled, a caller's loop still has the one before.
+        Memory for two blocks is counted: while one is filled, the caller's loop still holds the one before.
 
         Raises:
             ValueError: ``max_bytes`` is too little for one column.

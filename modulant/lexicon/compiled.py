@@ -1,6 +1,6 @@
-"""The settings of numba here: no lock held, 0 / 0 is NaN, and machine code kept on disk where that is possible.
+"""How numba compiles here: without the GIL, 0 / 0 is NaN, machine code cached on disk where that is possible.
 
-Importing this costs a third of a second, so what uses it is imported at the first question only.
+Importing this takes a third of a second, so its users are imported when first needed.
 """
 
 import contextlib
@@ -20,30 +20,30 @@ def compiled(function: Function) -> Function:
     loop = numba.njit(function, nogil=True, error_model="numpy")
     try:
         loop._cache = _Cache(function)  # type: ignore[no-untyped-call]
-    except RuntimeError:  # nowhere to keep what was compiled: neither beside the source nor in the user's cache
-        _tell("no folder for it can be written")
+    except RuntimeError:  # no folder for the cache: neither beside the source nor in the user's cache
+        _warn("no folder for it can be written")
     return loop
 
 
 class _Cache(FunctionCache):
-    """numba's own, but no more than a cache: what cannot be read is compiled again, and a full disk costs only that."""
+    """numba's cache, with its errors ignored: damaged files are compiled again, a full disk is reported in one line."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except Exception:  # whatever a damaged file makes of pickle and LLVM
+        except Exception:  # a damaged file can raise anything in pickle and LLVM
             with contextlib.suppress(OSError):
-                self._cache_file.flush()  # forgets what its index named
+                self._cache_file.flush()  # drops the index
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError as error:
-            _tell(error.strerror or str(error))
+            _warn(error.strerror or str(error))
 
 
 @functools.cache
-def _tell(reason: str) -> None:
-    """Once in a process, whatever the number of loops."""
+def _warn(reason: str) -> None:
+    """One line on standard error, once in a process and not for each loop."""
     print(f"numba's machine code cannot be cached ({reason}); it is compiled at each start", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Entries: which lemmas of WordNet a tokenizer can answer with one token, and their definitions.
+"""Entries: the lemmas of WordNet that are one token of a tokenizer, and their definitions.
 
 A lemma is kept when it is exactly one token, that token was not kept before, and the definition is longer than ten
 characters; synsets in WordNet's order, each one's lemmas in order. So every entry is a word with one meaning.
@@ -65,7 +65,7 @@ class Entries(Sequence[Entry]):
 
 
 def _tokens(lexicon: Lexicon, encode: Encode) -> npt.NDArray[np.int64]:
-    """The token of each of WordNet's lemmas, -1 where it is not exactly one."""
+    """The token id of each of WordNet's lemmas, -1 where a lemma is not exactly one token."""
     distinct = list(dict.fromkeys(lexicon.lemmas))
     single = {lemma: ids[0] for lemma, ids in zip(distinct, encode(distinct), strict=True) if len(ids) == 1}
     return np.array([single.get(lemma, -1) for lemma in lexicon.lemmas], dtype=np.int64)

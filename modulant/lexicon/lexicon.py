@@ -1,13 +1,9 @@
 """WordNet, compiled once into arrays.
 
-Reading WordNet through NLTK takes about a quarter of a minute and half a gigabyte. It is done once per archive: the
-arrays go into the user's cache folder under the archive's checksum, and later loads take a small part of a second.
+Reading WordNet through NLTK takes about 15 s and half a gigabyte. It is done once per archive: the arrays go into the
+user's cache folder under the archive's checksum, and later loads take a small part of a second.
 """
 
-import contextlib
-import os
-import sys
-import tempfile
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modulant.lexicon.archive import Archive, LexiconError, cache_folder
+from modulant.lexicon.archive import Archive, LexiconError
 from modulant.lexicon.strings import Strings
 from modulant.lexicon.taxonomy import Taxonomy
+from modulant.storage import cache_arrays, cache_folder
 
-_ARCHIVE = "archive.sha256"  # the key in a cache file that says what it was made from
+_ARCHIVE = "archive.sha256"  # the key in a cache file that holds the archive's checksum
 _FORMAT = 2  # of the cache file; one more whenever the arrays change
 
 
 @dataclass(frozen=True, eq=False)
 class Lexicon:
-    """All of WordNet, a row a synset, in the order of NLTK's ``all_synsets()``.
+    """All of WordNet, one row per synset, in the order of NLTK's ``all_synsets()``.
 
     Ragged columns (lemmas, examples, hypernyms) are flat with ``*_starts``: row ``i`` owns ``starts[i]:starts[i + 1]``.
     """
@@ -49,7 +46,7 @@ class Lexicon:
 
     @classmethod
     def load(cls, nltk_data: str | Path | None = None) -> "Lexicon":
-        """WordNet 3.0 as bundled, or the WordNet of a user's own ``nltk_data`` folder; from the cache if it is there.
+        """The bundled WordNet 3.0, or that of a user-supplied ``nltk_data`` folder; from the cache if it is there.
 
         Raises:
             LexiconError: the archive is missing, damaged, or no WordNet.
@@ -60,7 +57,7 @@ class Lexicon:
             return found
         print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", flush=True)
         lexicon = _compile(archive)
-        _publish(lexicon, file, archive.sha256)
+        cache_arrays(file, _arrays(lexicon, archive.sha256), "WordNet's arrays")
         return lexicon
 
     @cached_property
@@ -76,7 +73,7 @@ class Lexicon:
 
 
 def _compile(archive: Archive) -> Lexicon:
-    """Walk NLTK's reader once."""
+    """Reads everything through NLTK once."""
     reader = archive.reader()
     try:
         lexicon = _walk(reader)
@@ -122,34 +119,20 @@ def _starts(ragged: list[Any]) -> npt.NDArray[np.int64]:
     return starts
 
 
-def _publish(lexicon: Lexicon, file: Path, sha256: str) -> None:
-    """Write the arrays beside their place and rename: a reader sees the whole file or none.
-
-    A cache that cannot be written costs a compilation at each start, not the run.
-    """
-    arrays: dict[str, Any] = {_ARCHIVE: np.asarray(sha256)}
+def _arrays(lexicon: Lexicon, sha256: str) -> dict[str, npt.NDArray[Any]]:
+    """What a cache file holds: name → array."""
+    arrays = {_ARCHIVE: np.asarray(sha256)}
     for field in fields(lexicon):
         value = getattr(lexicon, field.name)
         if isinstance(value, Strings):
             arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"] = value.buffer, value.offsets
         else:
             arrays[field.name] = np.asarray(value)
-    temporary = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
-            temporary = stream.name
-            np.savez(stream, **arrays)
-        os.replace(temporary, file)
-    except OSError as error:
-        print(f"{file}: WordNet's arrays cannot be cached ({error.strerror}); going on without", file=sys.stderr)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    return arrays
 
 
 def _read(file: Path, sha256: str) -> Lexicon | None:
-    """The cached lexicon; None if there is none of this archive that can be read whole, or its arrays do not fit."""
+    """The cached lexicon of this archive; None if there is no intact one."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             if str(arrays[_ARCHIVE]) != sha256:
@@ -163,12 +146,12 @@ def _read(file: Path, sha256: str) -> Lexicon | None:
             values["version"] = str(values["version"])
             found = Lexicon(**values)
             return found if _fits_together(found) else None
-    except Exception:  # whatever a damaged file makes of NumPy and zipfile: it is compiled again
+    except Exception:  # a damaged file can raise anything in NumPy and zipfile; it is compiled again
         return None
 
 
 def _fits_together(lexicon: Lexicon) -> bool:
-    """Whether every row of a lexicon that was read can be followed: offsets rise and end where their data do."""
+    """Whether the arrays are consistent: offsets ascend and end where their data do, indices are in range."""
 
     def rises(starts: npt.NDArray[np.int64], rows: int, end: int) -> bool:
         whole = starts.dtype == np.int64 and starts.shape == (rows + 1,) and starts[0] == 0 and starts[-1] == end

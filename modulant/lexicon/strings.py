@@ -1,4 +1,4 @@
-"""Many strings as two arrays, so that 117,659 definitions load as fast as a disk reads them."""
+"""Many strings as two arrays, so that 117,659 definitions load at the speed of the disk."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload

@@ -1,8 +1,8 @@
 """Loops over the hypernym graph, compiled: ancestors of every synset, and similarities of pairs and of whole blocks.
 
 A block of all rows × some columns is one sweep down the graph, hypernyms before hyponyms, `TILE` columns at a time, so
-that a node's hypernyms are still in the processor's cache when it asks for them. Compiled code is kept in
-``__pycache__``; importing this costs a third of a second, which is why `taxonomy` does it at the first question.
+that a node's hypernyms are still in the processor's cache. Compiled code is cached in ``__pycache__``; importing this
+takes a third of a second, so `taxonomy` imports it when first needed.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from modulant.lexicon.compiled import compiled
 
 TILE = 256  # columns of one sweep: wider takes more memory and is no faster, 64 is half as fast
-FAR = np.uint8(127)  # no way: more than any distance (2 × 61), and a byte still holds FAR + FAR
+FAR = np.uint8(127)  # no path: more than any distance (2 × 61), and FAR + FAR fits into a byte
 UNREACHABLE = np.uint8(255)
 _ONE = np.uint8(1)
 
@@ -64,7 +64,7 @@ class Sweep(NamedTuple):
 
 @compiled
 def _climb(node: int, graph: Graph, found: Any, steps: Any, seen: Any) -> int:
-    """Breadth first from a synset to its roots: fills ``found`` and ``steps``, returns how many."""
+    """Breadth-first search from a synset to its roots: fills ``found`` and ``steps``, returns their number."""
     found[0], steps[0], seen[node] = node, 0, True
     count = 1
     here = 0
@@ -164,7 +164,7 @@ def wup_pairs(a: Any, b: Any, table: Ancestors, ranks: Ranks, out: Any) -> None:
 
 @compiled
 def path_block(ids: Any, columns: Any, graph: Graph, table: Ancestors, sweep: Sweep, rows: Any, out: Any) -> None:
-    """Path distances of ``ids`` and ``columns``: out (ids, columns); ``rows`` (nodes, TILE) are bytes to work in.
+    """Path distances of ``ids`` and ``columns``: out (ids, columns); ``rows`` (nodes, TILE) is scratch space.
 
     A node's row is the smaller of its own descendants' steps and 1 + its hypernyms' rows, because a path over any
     ancestor leaves the node through one of its hypernyms.
@@ -226,7 +226,7 @@ def wup_block(
                 upper = sweep.place[graph.up[k]]
                 for j in range(TILE):
                     rows[i, j] = max(rows[i, j], rows[upper, j])
-        # NLTK takes the row's own synset if no subsumer is deeper. No row is asked by another any more.
+        # NLTK takes the row's own synset if no subsumer is deeper. No row depends on another from here on.
         for j in range(len(tile)):
             for k in range(table.starts[tile[j]], table.starts[tile[j] + 1]):
                 node = table.node[k]

@@ -38,7 +38,7 @@ class Taxonomy:
     """Relations on the hypernym graph; synsets are rows of the lexicon.
 
     Raises:
-        ValueError: the hypernyms go round in a circle, or from a noun to another part of speech.
+        ValueError: the hypernyms have a cycle, or lead from a noun to another part of speech.
     """
 
     max_depth: npt.NDArray[np.int16]  # the longest way up from each synset to a root
@@ -156,11 +156,11 @@ class Taxonomy:
         """`path_distances` as a stream of (columns, block (n, columns)), from left to right.
 
         Args:
-            max_bytes: bound of what is held at a time, beyond the graph itself: a block, the one before it, which the
-                caller's loop still has, and the ancestors' rows for some columns.
+            max_bytes: bound of the memory in use, beyond the graph itself: a block, the one before it, which the
+                caller's loop still holds, and the ancestors' rows for some columns.
 
         Raises:
-            ValueError: that is too little for one column.
+            ValueError: ``max_bytes`` is too little for one column.
         """
         return self._paths(ids).stream(max_bytes)
 
@@ -191,7 +191,7 @@ class Taxonomy:
         """
         if depth < 0:
             raise ValueError(f"depth is {depth}; a chain has 0 steps or more")
-        first = np.full(len(self._noun) + 1, -1, np.int64)  # the last stands for the end, and stays there
+        first = np.full(len(self._noun) + 1, -1, np.int64)  # the last row stands for a chain's end and leads to itself
         has = np.flatnonzero(np.diff(self._starts))
         first[has] = self._up[self._starts[has]]
         chains = np.empty((np.size(ids), depth), np.int64)
@@ -249,7 +249,7 @@ def _depths(
 ) -> npt.NDArray[np.int16]:
     """Steps from each synset up to a root: the most (np.maximum) or the fewest (np.minimum).
 
-    Level by level: what is known after k rounds is right for all that are at most k steps from a root.
+    Level by level: after k rounds the depths of all synsets at most k steps from a root are final.
     """
     start = 0 if extreme is np.maximum else _MAX_DEPTH + 1
     depth = np.full(n, start, dtype=np.int16)

@@ -1,6 +1,4 @@
-"""State around the maths: torchmetrics that accumulate, sync and compute, and measures of a whole population.
-
-Every distributed state reduces by sum.
+"""Metrics: `functional` holds the maths; the classes here hold the state, which reduces by sum over processes.
 
 Names are imported when first used; `__init__.pyi` lists them.
 """

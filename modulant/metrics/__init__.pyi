@@ -1,9 +1,12 @@
 from .alpha import AlphaWindow
 from .answers import AnswerQuality
-from .bootstrap import bootstrap_pearson, bootstrap_steps, percentile_interval
-from .hierarchy import category_clustering, chain_decay
+from .functional.alignment import BANDS, lifts, preservation
+from .functional.bootstrap import bootstrap_pearson, bootstrap_steps, interval_figures, lift_intervals
+from .functional.hierarchy import category_clustering, chain_decay
+from .functional.intervals import percentile_interval
+from .functional.pairs import POPULATIONS
 from .pentachoron import PentachoronCV
-from .relational import BANDS, POPULATIONS, RelationalAlignment, lifts, preservation
+from .relational import RelationalAlignment
 from .representations import EntryRepresentations
 
 __all__ = [
@@ -18,6 +21,8 @@ __all__ = [
     "bootstrap_steps",
     "category_clustering",
     "chain_decay",
+    "interval_figures",
+    "lift_intervals",
     "lifts",
     "percentile_interval",
     "preservation",

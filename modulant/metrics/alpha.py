@@ -1,13 +1,13 @@
-"""Whether the injection strengths have come to rest: the range of each over the last few checks."""
+"""Whether the injection strengths α have converged: the range of each over the last few checks."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from modulant.metrics.arguments import check_window
+from modulant.settings import Interval, PositiveFloat, checked
 
 
 class AlphaWindow(Metric):
@@ -15,27 +15,33 @@ class AlphaWindow(Metric):
 
     Args:
         window: number of snapshots that must agree.
-        tolerance: largest range of any α over the window that still counts as rest.
+        tolerance: largest range of any α over the window that counts as converged.
+
+    >>> window = AlphaWindow(window=2, tolerance=0.01)
+    >>> for alpha in (0.100, 0.105):
+    ...     window.update(torch.full((6, 1), alpha))
+    >>> window.converged
+    True
     """
 
     full_state_update = False
     is_differentiable = False
     snapshots: list[Tensor]
 
-    def __init__(self, window: int, tolerance: float, **kwargs: Any) -> None:
+    @checked
+    def __init__(self, window: Annotated[int, Interval(minimum=2)], tolerance: PositiveFloat, **kwargs: Any) -> None:
         super().__init__(sync_on_compute=False, **kwargs)
-        check_window(window, tolerance)
         self.window, self.tolerance = window, tolerance
         self.add_state("snapshots", [], dist_reduce_fx=None)
 
     @torch.no_grad()
     def update(self, alphas: Float[Tensor, "layers experts"]) -> None:
-        """Adds a snapshot and forgets the oldest beyond the window."""
+        """Adds a snapshot and drops the oldest beyond the window."""
         self.snapshots.append(alphas.detach().float().cpu().clone())
         del self.snapshots[: -self.window]
 
     def compute(self) -> Float[Tensor, ""]:
-        """Largest max − min of any one α over the snapshots held."""
+        """Largest max − min of any one α over the snapshots in the window."""
         held = torch.stack(self.snapshots)
         return (held.amax(0) - held.amin(0)).max()
 

@@ -1,4 +1,4 @@
-"""How well a model answers: loss, token accuracy and exact match, exact under any number of processes."""
+"""How well a model answers: loss, token accuracy and exact match, the same for any number of processes."""
 
 from typing import Any
 
@@ -8,15 +8,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-IGNORED = -100  # the label of what is no target
+IGNORED = -100  # the label of a position without a target
 
 
 class AnswerQuality(Metric):
-    """Sums over target tokens and over entries, so the figures are means over all of them, however they were dealt.
+    """Means over all target tokens and entries, however they were divided among batches and processes.
 
     ``loss``: cross-entropy in nats per target token, teacher-forced. ``token_accuracy``: share of target tokens whose
     score is the highest, teacher-forced. ``exact_match``: share of entries whose greedy answer is the target. A row
-    without a target token is no entry: a process that has no batch left passes one, and it counts nowhere.
+    without a target token is not counted: a process that has no batch left passes one.
+
+    >>> quality = AnswerQuality()
+    >>> quality.update(torch.eye(3)[None], torch.tensor([[0, 1, -100]]), torch.tensor([[0, 2, 7]]))
+    >>> {name: round(float(value), 4) for name, value in quality.compute().items()}
+    {'loss': 0.5514, 'token_accuracy': 1.0, 'exact_match': 0.0}
     """
 
     full_state_update = False
@@ -37,12 +42,12 @@ class AnswerQuality(Metric):
         labels: Int[Tensor, "batch targets"],
         answers: Int[Tensor, "batch answered"],
     ) -> None:
-        """Count a batch.
+        """Counts a batch.
 
         Args:
             logits: scores of the teacher-forced pass.
             labels: the targets, -100 where there is none.
-            answers: greedy answers, of any length; what follows a target's own length does not count.
+            answers: greedy answers, of any length; tokens beyond the target's length are ignored.
         """
         real = labels != IGNORED
         self.loss_sum += F.cross_entropy(logits[real].float(), labels[real], reduction="sum").double()

@@ -1,6 +1,6 @@
-"""How unequal the pentachora of a cloud are, beside what a Gaussian cloud of the same shape would show."""
+"""How unequal the pentachora of a cloud are, compared with Gaussian clouds of the same shape."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -14,13 +14,15 @@ from modulant.geometry import (
     pentachoron_volumes,
     relative_volume_histogram,
 )
-from modulant.metrics.arguments import check_draws
+from modulant.settings import Interval, Seed, checked
+
+Several = Annotated[int, Interval(minimum=2)]  # a standard deviation needs two
 
 
 class PentachoronCV(Metric):
     """CV of pentachoron volumes over seeded draws, and its z-score against Gaussian clouds.
 
-    Several clouds are pooled. Ranks that hold the same cloud count it once each, which leaves every figure as it is.
+    Several clouds are pooled. Ranks that hold the same cloud count it once each, which changes no figure.
 
     Args:
         n: number of draws of five points.
@@ -38,9 +40,9 @@ class PentachoronCV(Metric):
     null_histogram: Tensor  # (bins,)
     updates: Tensor
 
-    def __init__(self, n: int = 1000, seed: int = 42, null_repeats: int = 20, **kwargs: Any) -> None:
+    @checked
+    def __init__(self, n: Several = 1000, seed: Seed = 42, null_repeats: Several = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_draws(n, null_repeats)
         self.n, self.seed, self.null_repeats = n, seed, null_repeats
         for name in ("volumes", "squares", "draws", "updates"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

@@ -1,7 +1,7 @@
 """One vector per entry, gathered from all ranks: the mean over unpadded tokens of the encoder's last hidden state.
 
-Each rank writes the rows of its own batches into zeros; the sum over ranks then is a gather, exact to the bit, and no
-padding of the sampler can count an entry twice without an error.
+Each rank writes the rows of its own batches into zeros, so the sum over ranks is a gather, exact to the bit. An entry
+that is counted twice, as by a sampler that pads, is an error.
 """
 
 from typing import Any
@@ -18,6 +18,12 @@ class EntryRepresentations(Metric):
     Args:
         n_entries: number of rows that must be written once each.
         dim: width of a hidden state.
+
+    >>> metric = EntryRepresentations(n_entries=1, dim=2)
+    >>> hidden = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]])
+    >>> metric.update(torch.tensor([0]), hidden, torch.tensor([[1, 1, 0]]))
+    >>> metric.compute()
+    tensor([[2., 3.]])
     """
 
     full_state_update = False
@@ -47,7 +53,11 @@ class EntryRepresentations(Metric):
         self.writes.index_add_(0, rows, torch.ones_like(rows))
 
     def compute(self) -> Float[Tensor, "entries dim"]:
-        """Raises ValueError if a row was never written, or more than once, over all ranks."""
+        """The representations of all entries.
+
+        Raises:
+            ValueError: a row was never written, or more than once, over all ranks.
+        """
         if (self.writes != 1).any():
             missing, twice = int((self.writes == 0).sum()), int((self.writes > 1).sum())
             raise ValueError(

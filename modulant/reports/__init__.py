@@ -1,5 +1,5 @@
-"""What a run left in its folder, read back and shown: words, tables, figures, Markdown, HTML.
+"""What a run found, shown: words, tables, charts, and the Markdown and HTML pages made of them.
 
-Everything here works from the dictionaries of report.json and the series of metrics.csv. Nothing is measured, no torch
-is imported: the callbacks show a run that has just ended by it, the probes one that ended long ago.
+The input is the dictionary of report.json and the series of metrics.csv; nothing is measured, and no torch is imported.
+The callbacks use it when a run ends, the probes at any later time.
 """

@@ -1,154 +1,254 @@
-"""A report's interactive charts: plotly's dictionaries from series and figures, drawn by page.js.
-
-A colour that has to differ between a light and a dark page is a token such as ``@ink``, which the page replaces; depth
-is told by tokens ``@depth<layers>_<layer>``. `SKINS` says what they stand for.
-"""
+"""The charts of a run, from what it logged and measured."""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from modulant.reports.plotting import BLUE, ORANGE, PURPLE, VERMILION, depth_colours
-from modulant.reports.report_rows import Rows
-from modulant.reports.series import Series
-from modulant.reports.wording import number
+from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
+from modulant.reports.figures import draw as draw_figure
+from modulant.reports.plotting import save
+from modulant.reports.rows import POPULATIONS, Report, before_and_after
+from modulant.reports.series import Series, finite_points, history_of, known, smoothed
+from modulant.reports.wording import change, number
 
-Trace = dict[str, Any]
+Metrics = Mapping[str, Series]
 
-MOST_POINTS = 1500  # of a line; a page of a long run must stay small
-COLOURS = ("@blue", "@vermilion", "@green", "@orange", "@purple", "@sky", "@grey", "@ink")  # of kinds and of runs
-SKINS: Mapping[str, Mapping[str, str]] = {
-    "light": {"@blue": BLUE, "@ink": "#333333", "@grey": "#767676", "@rule": "#e4e4e4", "@paper": "#ffffff"},
-    "dark": {"@blue": "#56B4E9", "@ink": "#dddddd", "@grey": "#9a9a9a", "@rule": "#33363c", "@paper": "#15171a"},
+# Figure in figures/ → its title, and the charts in it.
+FIGURES = {
+    "loss": ("Loss", ["loss"]),
+    "alpha": ("α per layer over steps", ["alpha"]),
+    "alpha_final": ("Final α by layer and expert", ["alpha_final"]),
+    "relational": ("Correlation with WordNet, and its lift", ["correlation", "lift"]),
+    "bands": ("Mean cosine by similarity band", ["bands"]),
+    "pentachoron": ("CV of pentachoron volumes", ["cv", "volumes"]),
 }
-_BOTH = {"@orange": ORANGE, "@vermilion": VERMILION, "@purple": PURPLE, "@green": "#009E73", "@sky": "#56B4E9"}
-_DEPTH = re.compile(r"@depth(\d+)_(\d+)")
+_KINDS = {"pearson": "Pearson", "spearman": "Spearman"}
+_COLOURS = {"train": "@blue", "mixed": "@orange", "held_out": "@vermilion"}
+_BASELINES = {
+    "original": ("original encoder", "@ink", "dash"),
+    "static": ("static embeddings", "@grey", "dot"),
+    "random": ("randomly initialised encoder", "@grey", "dashdot"),
+}
+_CLOUDS = {
+    "original": Line((), "original encoder", "@ink", marker=0, steps=True),
+    "modulated": Line((), "modulated encoder", "@blue", marker=0, steps=True, opacity=0.9, fill=True),
+    "null": Line((), "Gaussian null", "@purple", marker=0, steps=True, dash="dot"),
+}
+_ALPHA = re.compile(r"alpha/layer_(\d+)(?:_(\w+))?")
+_BAND = re.compile(r"band/([\d.]+)_([\d.]+)")
 
 
-@dataclass(frozen=True)
-class Chart:
-    """One chart.
-
-    Attributes:
-        name: of its element; unique on its page.
-        title: what is seen, in numbers.
-        alt: what a reader is told who sees no picture.
-        views: label → traces; of several, the reader picks one.
-        layout: plotly's, the same for every view.
-        table: header and rows of the numbers behind it.
-        note: a sentence under it.
-    """
-
-    name: str
-    title: str
-    alt: str
-    views: Mapping[str, Sequence[Trace]]
-    layout: Mapping[str, Any]
-    table: tuple[list[str], Rows] | None = None
-    note: str = ""
-    tokens: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        used = re.findall(r"@[a-z]+(?:\d+_\d+)?", repr((self.views, self.layout)))
-        object.__setattr__(self, "tokens", frozenset(used))
+def draw(report: Report, metrics: Metrics, folder: Path, suffix: str = "") -> dict[str, str]:
+    """Draw the charts into `folder/figures`; figure → path as seen from `folder`."""
+    found = charts(report, metrics)
+    paths = {}
+    for name, (_, parts) in FIGURES.items():
+        if shown := [found[part] for part in parts if part in found]:
+            path = save(draw_figure(shown), folder / "figures" / f"{name}{suffix}.png")
+            paths[name] = path.relative_to(folder).as_posix()
+    return paths
 
 
-def skins(charts: Sequence[Chart]) -> dict[str, dict[str, str]]:
-    """``light`` and ``dark``: token → colour, of all tokens that these charts use."""
-    depths = {token for chart in charts for token in chart.tokens if _DEPTH.fullmatch(token)}
-    return {name: {**_BOTH, **skin, **_depths(depths, name == "dark")} for name, skin in SKINS.items()}
-
-
-def _depths(tokens: set[str], dark: bool) -> dict[str, str]:
-    found = {}
-    for token in tokens:
-        match = _DEPTH.fullmatch(token)
-        assert match is not None
-        n, layer = int(match[1]), int(match[2])
-        red, green, blue, _ = depth_colours(n, *((0.3, 1.0) if dark else ()))[layer]
-        found[token] = f"rgb({round(255 * red)},{round(255 * green)},{round(255 * blue)})"
-    return found
-
-
-def line(series: Series, name: str, colour: str, **style: Any) -> Trace:
-    """A line over steps; few points are marked, for a line through one of them would be invisible."""
-    shown = thinned(series)
-    trace: Trace = {
-        "type": "scatter",
-        "mode": "lines+markers" if len(shown) <= 25 else "lines",
-        "x": [step for step, _ in shown],
-        "y": [rounded(value) for _, value in shown],
-        "name": name,
-        "line": {"color": colour, "width": 2},
-        "marker": {"color": colour, "size": 5},
-        "hovertemplate": "%{y:.5g}",
-    }
-    for key, value in style.items():
-        trace[key] = trace[key] | value if isinstance(value, Mapping) and key in trace else value
-    return trace
-
-
-def level(value: float, steps: Sequence[int], name: str, colour: str, dash: str) -> Trace:
-    """A figure that does not change, as a line over all steps."""
-    ends = [(min(steps), value), (max(steps), value)]
-    return line(ends, name, colour, line={"dash": dash, "width": 1.5}, mode="lines")
-
-
-def interval(trace: Trace, low: float, high: float) -> Trace:
-    """The same line with an interval at its last point."""
-    n, last = len(trace["y"]), trace["y"][-1]
-    bars = {"array": [0.0] * (n - 1) + [rounded(high - last)], "arrayminus": [0.0] * (n - 1) + [rounded(last - low)]}
-    error = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 5, "color": trace["line"]["color"]}
-    return {**trace, "error_y": error | bars}
-
-
-def over_steps(y: str, least: tuple[float, float] | None = None, **more: Any) -> dict[str, Any]:
-    """Layout of a chart over training steps.
-
-    Args:
-        y: title of the axis.
-        least: values so close are a constant, and drawn as one, not as noise under a magnifier.
-    """
-    layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": "training step"}, "rangemode": "tozero"},
-        "yaxis": {"title": {"text": y}},
-        "hovermode": "x unified",
-    }
-    if least is not None:
-        layout["yaxis"]["range"] = list(least)
-    return layout | more
-
-
-def room(values: Sequence[float], least: float) -> tuple[float, float] | None:
-    """A range of at least that span around values that differ by less; None where they differ by more."""
-    if not values or max(values) - min(values) >= least:
-        return None
-    middle = (max(values) + min(values)) / 2
-    return middle - least / 2, middle + least / 2
-
-
-def thinned(series: Series) -> Series:
-    """At most `MOST_POINTS` points and the last, evenly.
-
-    >>> len(thinned([(i, 0.0) for i in range(4000)]))
-    1334
-    """
-    every = math.ceil(len(series) / MOST_POINTS)
-    return series if every <= 1 else [*series[:-1:every], series[-1]]
-
-
-def rounded(value: float) -> float:
-    """Six digits, more than a screen can show."""
-    return float(f"{value:.6g}")
-
-
-def ends_table(lines: Mapping[str, Series], digits: int = 4) -> tuple[list[str], Rows]:
-    """First and last value of each line: what a table can tell of it."""
-    rows = [
-        [name, *(cell for step, value in (series[0], series[-1]) for cell in (str(step), number(value, digits)))]
-        for name, series in lines.items()
-        if series
+def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
+    """The charts for which there are figures, by name."""
+    over_time = metrics if report["run"]["stage"] == "fit" else {}
+    found = [
+        alpha_over_steps(report["alpha"], over_time),
+        final_alpha(report["alpha"]),
+        loss(over_time),
+        correlation(report["relational"]),
+        lift(report["relational"]),
+        bands(report["relational"]),
+        pentachoron_cv(report["pentachoron"]),
+        volumes(report["pentachoron"]),
     ]
-    return ["", "first step", "value", "last step", "value"], rows
+    return {chart.name: chart for chart in found if chart is not None}
+
+
+def alpha_over_steps(alpha: Mapping[str, Any], metrics: Metrics) -> Chart | None:
+    """α of each layer over steps: the mean over experts and, of several, each expert's."""
+    mean: dict[int, Series] = {}
+    experts: dict[str, dict[int, Series]] = {name: {} for name in alpha["experts"]}
+    for key, series in metrics.items():
+        if (match := _ALPHA.fullmatch(key)) and (points := finite_points(series)):
+            layer, expert = int(match[1]), match[2]
+            (mean if expert is None else experts.setdefault(expert, {}))[layer] = points
+    if not mean:
+        return None
+    views = {"": mean}
+    if len(named := {f"expert {name}": by_layer for name, by_layer in experts.items() if by_layer}) > 1:
+        views = {"mean over experts": mean, **named}
+    layers = sorted(mean)
+    marks = {
+        view: [
+            Line(by_layer[layer], f"layer {layer}", f"@depth{len(layers)}_{place}")
+            for place, layer in enumerate(layers)
+            if layer in by_layer
+        ]
+        for view, by_layer in views.items()
+    }
+    note = "A click on a layer's name hides or shows it, a double click shows it alone."
+    return Chart("alpha", _alpha_title(mean), marks, Axis("injection strength α", least=0.002), note=note)
+
+
+def _alpha_title(mean: Mapping[int, Series]) -> str:
+    first, last = (sum(series[end][1] for series in mean.values()) / len(mean) for end in (0, -1))
+    what = f"Mean α of {len(mean)} layer{'s' * (len(mean) != 1)}"
+    if all(len(series) == 1 for series in mean.values()):
+        return f"{what}: {last:.4f}"
+    verb = f"{'rose' if last > first else 'fell'} from {first:.4f} to"
+    return f"{what} {'stayed at' if f'{first:.4f}' == f'{last:.4f}' else verb} {last:.4f}"
+
+
+def final_alpha(alpha: Mapping[str, Any]) -> Chart | None:
+    """α at the end: numbers on colour for layer × expert, bars where there is one expert."""
+    final, experts = alpha.get("final"), alpha["experts"]
+    if not final or not all(known(value) for row in final for value in row):
+        return None
+    flat = [value for row in final for value in row]
+    layers = [str(layer) for layer in alpha["layers"]]
+    title = f"Final α: {min(flat):.4f} to {max(flat):.4f}"
+    starts = {value for row in alpha.get("initial") or [] for value in row}
+    # said once only where all started at one value
+    start = starts.pop() if starts and None not in starts and max(starts) - min(starts) < 1e-9 else None
+    if start is not None:
+        title += f" (started at {start:.4g})"
+    if len(experts) > 1:
+        x, y = Axis("expert", experts), Axis("encoder layer", layers, least=0.002)
+        return Chart("alpha_final", title, {"": [Heat(final, "injection strength α")]}, y, x)
+    bars = Bars([row[0] for row in final], [f"@depth{len(layers)}_{place}" for place in range(len(layers))])
+    marks: list[Mark] = [Level(start, "start", "@ink"), bars] if start is not None else [bars]
+    return Chart("alpha_final", title, {"": marks}, Axis("injection strength α"), Axis("encoder layer", layers))
+
+
+def loss(metrics: Metrics) -> Chart | None:
+    """Training loss, raw and smoothed by an exponential average over a 25th of the run, and validation loss."""
+    train = finite_points(metrics.get("train/loss_step") or metrics.get("train/loss") or [])
+    validation = finite_points(metrics.get("val/loss") or [])
+    if not train and not validation:
+        return None
+    marks: list[Mark] = []
+    if len(train) > 50:
+        steps, values = zip(*train, strict=True)
+        smooth = list(zip(steps, smoothed(values, len(train) / 25), strict=True))
+        marks.append(Line(train, "training, as logged", "@blue", 1, opacity=0.35, marker=0))
+        marks.append(Line(smooth, "training, smoothed", "@blue", marker=0))
+    elif train:
+        marks.append(Line(train, "training", "@blue"))
+    if validation:
+        marks.append(Line(validation, "validation", "@vermilion", marker=6))
+    shown, name = (validation, "validation") if validation else (train, "training")
+    title = change(f"{name} loss", shown[0][1] if len(shown) > 1 else None, shown[-1][1], 3)
+    return Chart("loss", title, {"": marks}, Axis("cross-entropy (nats per token)", least=0.05))
+
+
+def correlation(relational: Mapping[str, Any]) -> Chart | None:
+    """Correlation with WordNet over steps, beside what it is without training."""
+    baseline = relational.get("baseline") or {}
+    views: dict[str, list[Mark]] = {}
+    titles = []
+    for kind, label in _KINDS.items():
+        if points := history_of(relational, kind):
+            views[label] = [
+                Level(baseline[key][kind], *style)
+                for key, style in _BASELINES.items()
+                if known(baseline.get(key, {}).get(kind))
+            ]
+            views[label].append(Line(points, "modulated encoder", "@blue", 2.5))
+            before = baseline.get("original", {}).get(kind)
+            titles.append(change(f"{label} over all pairs", before, points[-1][1], 4))
+    axis = Axis("correlation with path similarity", least=0.02)
+    return Chart("correlation", titles[0], views, axis) if views else None
+
+
+def lift(relational: Mapping[str, Any]) -> Chart | None:
+    """Correlation minus the original encoder's, by population of pairs."""
+    intervals = relational.get("interval") or {}
+    views: dict[str, list[Mark]] = {}
+    title = "Lift of the correlation by population"
+    for kind, label in _KINDS.items():
+        for key, colour in _COLOURS.items():
+            if points := history_of(relational, f"{key}/{kind}_lift"):
+                marks = views.setdefault(label, [Level(0.0, "no lift", "@ink")])
+                interval = intervals.get(key) if kind == "pearson" else None
+                marks.append(Line(points, POPULATIONS[key], colour, interval=interval))
+                if (key, kind) == ("held_out", "pearson"):
+                    title = f"Lift of Pearson on held-out pairs: {number(points[-1][1], 4, signed=True)}"
+    note = "The bars at the end are 95% intervals by a bootstrap over synsets; they are of Pearson alone."
+    axis = Axis("modulated − original", least=0.002)
+    return Chart("lift", title, views, axis, note=note if intervals else "") if views else None
+
+
+def bands(relational: Mapping[str, Any]) -> Chart | None:
+    """Mean cosine in each band of path similarity, from near to far, before and after."""
+    before, after = before_and_after(relational)
+    keys = [key for key in sorted(after, reverse=True) if _BAND.fullmatch(key)]
+    keys = [key for key in keys if known(before.get(key)) and known(after[key])]
+    if not keys:
+        return None
+    names = [_BAND.sub(r"\1–\2", key) for key in keys]
+    pairs = [(before[key], after[key]) for key in keys]
+    stems = [(place, y) for place, pair in enumerate(pairs) for y in (*pair, math.nan)]
+    original, modulated = ([(place, pair[i]) for place, pair in enumerate(pairs)] for i in (0, 1))
+    near, far = (number(after[key], 3) for key in (keys[0], keys[-1]))
+    title = f"Mean cosine, modulated: {near} in the nearest band, {far} in the farthest"
+    views: dict[str, list[Mark]] = {
+        "both encoders": [
+            Line(stems, "", "@grey", 1.5, marker=0),
+            Line(original, "original encoder", "@ink", 0, marker=11, hollow=True),
+            Line(modulated, "modulated encoder", "@blue", 0, marker=10),
+        ],
+        "modulated − original": [Bars([b - a for a, b in pairs], ["@blue"] * len(keys), 3, signed=True)],
+    }
+    return Chart("bands", title, views, Axis("mean cosine"), Axis("path similarity of the two synsets", names))
+
+
+def pentachoron_cv(pentachoron: Mapping[str, Any]) -> Chart | None:
+    """The CV over steps, with the reference ± tolerance that it should keep, and its Gaussian null."""
+    cv = history_of(pentachoron, "cv")
+    if not cv:
+        return None
+    last = pentachoron["history"][-1]
+    reference, tolerance, null = last.get("reference"), pentachoron.get("tolerance"), last.get("null")
+    title = f"CV of pentachoron volumes: {number(cv[-1][1])}"
+    marks: list[Mark] = []
+    if known(reference):
+        name = pentachoron.get("reference")
+        label = f"{name if isinstance(name, str) else 'reference'} {number(reference, 3)}"
+        if tolerance is not None:
+            label += f" ± {tolerance:g}"
+            outside = [step for step, value in cv if abs(value - reference) > tolerance]
+            title += f", left its band at step {outside[0]}" if outside else ", within its band throughout"
+        marks.append(Level(reference, label, "@green", spread=tolerance or 0.0))
+    if known(null):
+        deviation = last.get("null_sd") or 0.0
+        label = f"Gaussian null {number(null, 3)}" + " ± 2 sd" * (deviation > 0)
+        marks.append(Level(null, label, "@purple", "dot", spread=2 * deviation))
+    marks.append(Line(cv, "modulated encoder", "@blue", 2.5))
+    z = history_of(pentachoron, "z")
+    note = change("z-score against Gaussian points", z[0][1], z[-1][1], 1) + "." if z else ""
+    return Chart("cv", title, {"": marks}, Axis("CV of volumes (sd / mean)", least=0.02), note=note)
+
+
+def volumes(pentachoron: Mapping[str, Any]) -> Chart | None:
+    """Histograms of volume ÷ mean volume, laid over each other."""
+    found = pentachoron.get("volumes") or {}
+    shown = {key: found[key] for key in _CLOUDS if found.get(key)}
+    if not shown:
+        return None
+    width = float(found["bin_width"])
+    used = max(place for shares in shown.values() for place, share in enumerate(shares) if share or not place)
+    last = max(map(len, shown.values())) - 1
+    places = range(min(used + 2, last + 1))
+    marks = [
+        replace(_CLOUDS[key], points=[((place + 0.5) * width, shares[place]) for place in places])
+        for key, shares in shown.items()
+    ]
+    note = "The standard deviation of each of these is its CV."
+    if len(places) > last:
+        note += f" The last bin holds all from {number(last * width, 0)} on."
+    y, x = Axis(f"share of draws (bins of {width:g})"), Axis("volume ÷ mean volume")
+    return Chart("volumes", "Volumes of random pentachora, relative to their mean", {"": marks}, y, x, note)

@@ -1,6 +1,8 @@
-"""What lies in a run folder, read back. Whatever is wrong with it is told in one line that names the folder."""
+"""The files of a run folder, read back. An error is one line that names the folder."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ def report_of(folder: Path, name: str = "report.json") -> dict[str, Any]:
     """The report of a run folder.
 
     Raises:
-        ValueError: there is none, or it is no report.
+        ValueError: the folder holds none, or the file is not a report.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder; name a run folder, such as runs/field/version_0")
@@ -32,10 +34,27 @@ def report_of(folder: Path, name: str = "report.json") -> dict[str, Any]:
 
 
 def metrics_of(folder: Path, report: dict[str, Any]) -> dict[str, Series]:
-    """The series that a report was made of; none where their file is gone.
+    """The series that a report was made of; empty without their file.
 
     Raises:
-        ValueError: the file is there, and no metrics file.
+        ValueError: the file is not a metrics file.
     """
     name = report["run"].get("metrics_file")
     return read_metrics(folder / Path(name).name) if name else {}
+
+
+def finite(value: Any) -> Any:
+    """The same as plain JSON values; NaN and infinities become None."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [finite(inner) for inner in value]
+    if isinstance(value, bool | str) or value is None:
+        return value
+    if hasattr(value, "tolist"):  # tensors, arrays, NumPy's numbers
+        return finite(value.tolist())
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)

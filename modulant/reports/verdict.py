@@ -1,14 +1,14 @@
-"""What a run found, in a few sentences with their figures: the first thing on its page."""
+"""The summary of a run: what it found, in a few sentences with their figures. It stands first on the page."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.report_rows import POPULATIONS, Report, before_and_after, convergence, ending, mean
-from modulant.reports.wording import number
+from modulant.reports.rows import POPULATIONS, Report, before_and_after, convergence, ending, mean
+from modulant.reports.wording import interval, number
 
 
 def verdict(report: Report) -> list[tuple[str, str]]:
-    """Of what, and what is to be said of it; what was not measured is left out."""
+    """Subjects and their sentences; what was not measured is left out."""
     alpha = report["alpha"]
     found = [
         *(("Lift, " + name, _lift(report["relational"], key)) for key, name in _LIFTS.items()),
@@ -27,17 +27,13 @@ _LIFTS = {"held_out": "held-out", "all": "all pairs"}
 def _lift(relational: Mapping[str, Any], population: str) -> str:
     before, after = before_and_after(relational)
     prefix = "" if population == "all" else f"{population}/"
-    lift, first, last = (
-        after.get(f"{prefix}pearson_lift"),
-        before.get(f"{prefix}pearson"),
-        after.get(f"{prefix}pearson"),
-    )
+    key = f"{prefix}pearson"
+    lift, first, last = after.get(f"{key}_lift"), before.get(key), after.get(key)
     if lift is None or first is None or last is None:
         return ""
     ends = (relational.get("interval") or {}).get(population)
-    interval = f" [{', '.join(number(end, 4, signed=True) for end in ends)}]" if ends else ""
-    if ends and relational.get("pairs") not in (None, "all"):
-        interval += " (of a sample of the pairs; the interval is over all of them)"
+    sampled = ends and relational.get("pairs") not in (None, "all")
+    sample = " (of a sample of the pairs; the interval is over all of them)" if sampled else ""
     said = ", not bounded by an interval"
     if ends:
         low, high = ends
@@ -45,9 +41,10 @@ def _lift(relational: Mapping[str, Any], population: str) -> str:
     pairs = after.get(f"{prefix}pairs")
     over = f" over {int(pairs):,} pairs" if isinstance(pairs, int | float) else ""
     where = "" if population == "all" else f", {POPULATIONS[population]}"
+    bracket = f" {interval(ends)}" if ends else ""
     return (
-        f"**{number(lift, 4, signed=True)}**{interval}{said}. Pearson of encoder cosine with WordNet path similarity "
-        f"went from {number(first)} to {number(last)}{over}{where}."
+        f"**{number(lift, 4, signed=True)}**{bracket}{sample}{said}. Pearson of encoder cosine with WordNet path "
+        f"similarity went from {number(first)} to {number(last)}{over}{where}."
     )
 
 
@@ -93,6 +90,4 @@ def _pentachora(pentachoron: Mapping[str, Any]) -> str:
 
 def _preservation(relational: Mapping[str, Any]) -> str:
     kept = (relational.get("last") or {}).get("preservation")
-    if kept is None:
-        return ""
-    return f"Mean cosine of an entry's representation with its original one: {number(kept)}."
+    return "" if kept is None else f"Mean cosine of an entry's representation with its original one: {number(kept)}."

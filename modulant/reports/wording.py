@@ -1,6 +1,7 @@
-"""Numbers as a reader meets them, in pages and on figures alike: rounded, with a true minus sign."""
+"""Numbers as text, the same in pages and on figures: rounded, with a true minus sign."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -16,8 +17,27 @@ def number(value: Any, digits: int = 4, signed: bool = False) -> str:
     return f"{rounded:{'+' if signed and rounded else ''}.{digits}f}".replace("-", "−")
 
 
-def short(count: int) -> str:
+def with_interval(value: Any, ends: Sequence[float] | None, digits: int = 4, signed: bool = True) -> str:
+    """A number and its interval, if there is one.
+
+    >>> with_interval(0.02, (0.01, 0.03)), with_interval(None, None)
+    ('+0.0200 [+0.0100, +0.0300]', '–')
     """
+    return number(value, digits, signed) + (f" {interval(ends, digits, signed)}" if ends else "")
+
+
+def interval(ends: Sequence[float], digits: int = 4, signed: bool = True) -> str:
+    """The two ends in brackets.
+
+    >>> interval((-0.01, 0.03), 2)
+    '[−0.01, +0.03]'
+    """
+    return f"[{', '.join(number(end, digits, signed) for end in ends)}]"
+
+
+def short(count: int) -> str:
+    """A count in three digits.
+
     >>> short(120), short(41_000), short(25_300_000)
     ('120', '41 k', '25.3 M')
     """
@@ -28,7 +48,7 @@ def short(count: int) -> str:
 
 
 def duration(seconds: float, digits: int = 1) -> str:
-    """Below a minute with `digits` decimals.
+    """A time; below a minute with `digits` decimals.
 
     >>> duration(7.3), duration(7.3, digits=0), duration(185), duration(8000)
     ('7.3 s', '7 s', '3 min 5 s', '2 h 13 min')
@@ -37,3 +57,15 @@ def duration(seconds: float, digits: int = 1) -> str:
         return f"{seconds:.{digits}f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def change(what: str, before: float | None, after: float, digits: int) -> str:
+    """A title that says how a figure changed.
+
+    >>> change("loss", 5.25, 4.5, 2), change("loss", None, 4.5, 2)
+    ('Loss: 5.25 → 4.50', 'Loss: 4.50')
+    """
+    first = what[0].upper() + what[1:]
+    if before is None or not math.isfinite(before):
+        return f"{first}: {number(after, digits)}"
+    return f"{first}: {number(before, digits)} → {number(after, digits)}"

@@ -1,10 +1,12 @@
-"""Files that are whole or not there, and one line where a disk will not take them."""
+"""Files that are whole or not there, the user's cache, and one line where a disk cannot store a file."""
 
+from modulant.storage.cache import cache_arrays, cache_folder
 from modulant.storage.files import (
     StorageError,
     append_line,
     disk_error,
     replace_durably,
+    sha256_of,
     storing,
     storing_a_run,
     write_beside,
@@ -14,8 +16,11 @@ from modulant.storage.files import (
 __all__ = [
     "StorageError",
     "append_line",
+    "cache_arrays",
+    "cache_folder",
     "disk_error",
     "replace_durably",
+    "sha256_of",
     "storing",
     "storing_a_run",
     "write_beside",

@@ -1,12 +1,13 @@
-"""How every file of a run is written: a sibling temporary file, flushed to disk, renamed into its place.
+"""Atomic writes: a sibling temporary file is flushed to disk and renamed into its place.
 
 A kill leaves the old file or the new one. A disk that is full, read-only or gone leaves the old one, no temporary file,
-and a `StorageError` whose one line names the file and what would be right. No folder is ever made here: a run folder
-that vanishes while a run goes on must not come back half empty.
+and a `StorageError` whose one line names the file and what to do. No folder is created here: a run folder that vanishes
+during a run must not come back half empty.
 """
 
 import contextlib
 import errno
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +17,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class StorageError(OSError):
-    """A file that could not be written; the message is one line."""
+    """A file could not be written; the message is one line."""
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """What the system said, where an error began with it: libraries wrap it, or trip over it as they clean up.
+    """The system's error at the root of another, as libraries wrap it or fail again while they clean up; or None.
 
     >>> try:
     ...     try:
@@ -44,10 +45,10 @@ def disk_error(error: BaseException) -> OSError | None:
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Tells in one line what kept `path` from being written.
+    """Turns disk errors inside into a `StorageError` with one line about `path`.
 
     Raises:
-        StorageError: whatever inside failed for the disk's sake; other errors pass as they are.
+        StorageError: the disk failed; other errors pass unchanged.
     """
     try:
         yield
@@ -56,15 +57,15 @@ def storing(path: Path) -> Iterator[None]:
     except Exception as error:
         if (cause := disk_error(error)) is None:
             raise
-        raise StorageError(_told(path, cause)) from error
+        raise StorageError(_message(path, cause)) from error
 
 
 @contextlib.contextmanager
 def storing_a_run(folder: Path) -> Iterator[None]:
-    """The same for what other libraries write into a run folder, as far as one can be sure that it was that.
+    """The same for files that other libraries write into a run folder, where the error is certainly one of these.
 
     Raises:
-        StorageError: a disk was full, or what could not be written lies in `folder`.
+        StorageError: a disk was full, or the file that could not be written lies in `folder`.
     """
     try:
         yield
@@ -77,10 +78,10 @@ def storing_a_run(folder: Path) -> Iterator[None]:
         inside = place is not None and folder.absolute() in place.absolute().parents
         if not (isinstance(cause, StorageError) or cause.errno in _FULL or inside):
             raise
-        raise StorageError(_told(place or folder / "a file", cause)) from error
+        raise StorageError(_message(place or folder / "a file", cause)) from error
 
 
-def _told(path: Path, error: OSError) -> str:
+def _message(path: Path, error: OSError) -> str:
     if isinstance(error, StorageError):
         return str(error)
     gone = [folder for folder in path.parents if not folder.exists()]
@@ -93,10 +94,10 @@ def _told(path: Path, error: OSError) -> str:
 
 
 def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Write a temporary file beside `path`, flushed to disk, for `replace_durably`; what fails leaves none.
+    """Writes a temporary file beside `path`, flushed to disk, for `replace_durably`; a failure leaves none.
 
     Raises:
-        StorageError: the disk will not take it.
+        StorageError: the disk cannot store it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -112,10 +113,10 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 
 
 def replace_durably(temporary: Path, path: Path) -> None:
-    """Rename a temporary file into its place, and flush the folder: the rename survives a power cut only then.
+    """Renames a temporary file into its place, and flushes the folder, so that the rename survives a power cut.
 
     Raises:
-        StorageError: the disk will not take it; the temporary file is gone too.
+        StorageError: the disk cannot store it; the temporary file is removed too.
     """
     try:
         with storing(path):
@@ -133,14 +134,14 @@ def replace_durably(temporary: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], Any]) -> None:
-    """Write a file as a whole, in place of the old one.
+    """Writes a file as a whole, in place of the old one.
 
     Args:
-        path: in a folder that is there.
-        content: text (UTF-8), bytes, or what writes them to a file.
+        path: in an existing folder.
+        content: text (UTF-8), bytes, or a function that writes to an open file.
 
     Raises:
-        StorageError: the disk will not take it; the old file is as it was.
+        StorageError: the disk cannot store it; the old file is unchanged.
     """
     if callable(content):
         write = content
@@ -154,10 +155,10 @@ def write_whole(path: Path, content: str | bytes | Callable[[BinaryIO], Any]) ->
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append to a text file, all of it or nothing: half a line would spoil the next.
+    """Appends to a text file, all or nothing: half a line would spoil the next.
 
     Raises:
-        StorageError: the disk will not take it; the file is as it was.
+        StorageError: the disk cannot store it; the file is unchanged.
     """
     data = line.encode()
     with storing(path):
@@ -170,3 +171,9 @@ def append_line(path: Path, line: str) -> None:
             with contextlib.suppress(OSError):
                 os.truncate(path, size)
             raise
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's contents, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

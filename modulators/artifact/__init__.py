@@ -1,4 +1,4 @@
-"""A trained modulator as a folder: saved, loaded, published, with a model card."""
+"""Artefacts: a trained modulator as a folder that can be saved, loaded and published, with a model card."""
 
 from modulators.artifact.pretrained import PretrainedModulator, load_modulated, save_modulator, write_card
 

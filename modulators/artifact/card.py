@@ -1,8 +1,8 @@
 """The model card of an artefact: Markdown behind a YAML front matter, as the hub reads it.
 
-A pure function of what is known: the artefact's configuration, the run's report (`report.json`) and what
-`probe.py controls` found (`figures.json`). What was not measured is left out, but for controls: that none were run is
-said, since a lift without them is no result. No path of the machine it was trained on gets into a card.
+A pure function of the artefact's configuration, the run's report (`report.json`) and the figures of `probe.py controls`
+(`figures.json`). What was not measured is left out, except for controls: the card says that none were run, since a lift
+without them is no result. No path of the machine it was trained on gets into a card.
 """
 
 import re
@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from modulant.assets import WORDNET_SHA256
-from modulators.artifact.sections import alpha, changed, number, task
-from modulators.artifact.sections import controls as controls_section
+from modulant.reports import render
+from modulant.reports.wording import number
+from modulators.artifact import sections
 
 _GEOMETRY = {
     "anchors": "anchors from",
@@ -26,6 +27,14 @@ _GEOMETRY = {
     "reconstruction_correlation": "correlation of the points' cosines with Wu–Palmer similarity",
     "alignment_cosine": "mean cosine of the aligned points with the encoder's",
 }
+# Name of a result on the hub → its title there, and its key in the report.
+_RESULTS = {
+    "pearson": ("Pearson of cosine with WordNet path similarity, all pairs", "relational/pearson"),
+    "pearson_lift": ("Pearson lift over the frozen backbone, all pairs", "relational/pearson_lift"),
+    "pearson_lift_held_out": ("Pearson lift, held-out × held-out", "relational/held_out/pearson_lift"),
+    "loss": ("validation loss", "val/loss"),
+    "exact_match": ("exact match", "val/exact_match"),
+}
 
 
 def model_card(
@@ -37,39 +46,50 @@ def model_card(
     """The card.
 
     Args:
-        config: what `modulator_config.json` holds.
-        report: what the run's `report.json` holds; without it there are no figures.
-        controls: what a folder of `probe.py controls` holds in `figures.json`.
-        name: by which `load_modulated` finds the artefact: its folder's name, or a hub id.
+        config: content of `modulator_config.json`.
+        report: content of the run's `report.json`; without it there are no figures.
+        controls: content of `figures.json` in a folder of `probe.py controls`.
+        name: what `load_modulated` is called with: the artefact's folder, or a hub id.
     """
     report = report or {}
-    kind, backbone = config["modulator"], _backbone(config)
-    counted = f"{config['parameters']:,} parameters, attached" if "parameters" in config else "Attached"
-    sections = [
-        f"# {kind} for {backbone}",
-        f"A geometric modulator of the residual stream of a frozen T5 encoder, trained by modulant on definition → "
-        f"lemma over WordNet. {counted} to the encoder's layers {_listed(config['layers'])}. The backbone's "
-        "weights are not in here and were not changed.",
-        _section("How to load", _loading(name)),
-        _section("What it changed", changed(report)),
-        _section("Task and geometry", task(report)),
-        _section("α per layer", alpha(report.get("alpha") or {})),
-        _section("Controls", controls_section(controls)),
-        _section("Where it comes from", _provenance(config, report)),
-        _section("Limits", _limits(kind, report)),
-        _section("Licence", _licence(config)),
-    ]
-    return f"---\n{_front_matter(config, report, name)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    run, data = report.get("run") or {}, report.get("data") or {}
+    relational = report.get("relational") or {}
+    versions = (report.get("environment") or {}).get("versions") or {}
+    return render.markdown(
+        "card",
+        front_matter=_front_matter(config, report, name),
+        kind=config["modulator"],
+        backbone=_backbone(config),
+        parameters=config.get("parameters"),
+        layers=_listed(config["layers"]),
+        name=name,
+        correlations=sections.correlations(relational),
+        others=sections.others(relational),
+        intervals=bool(relational.get("interval")),
+        sampled=relational.get("pairs") not in (None, "all"),
+        task=sections.task(report),
+        reference=sections.reference(report),
+        **sections.alpha(report.get("alpha") or {}),
+        controls=sections.controls((controls or {}).get("controls") or {}),
+        verdicts=(controls or {}).get("verdicts") or [],
+        revision=_revision(config),
+        data=data,
+        bundled=WORDNET_SHA256[:16] if data.get("nltk_data", "") is None else "",  # older reports do not say
+        geometry=_geometry(config.get("geometry") or {}),
+        run=run,
+        command=" ".join(_without_paths(run.get("command") or [])),
+        versions=", ".join(f"{package} {version}" for package, version in versions.items() if version),
+    )
 
 
 def published(card: str, repo_id: str, local: str, backbone: str | None = None) -> str:
-    """A card with the names that hold on the hub.
+    """A card with the names that are valid on the hub.
 
     Args:
-        card: as `model_card` has written it, and perhaps somebody after it.
-        repo_id: where it is going to be.
-        local: what the artefact called its backbone.
-        backbone: what others call it, if another name.
+        card: as `model_card` wrote it, perhaps edited since.
+        repo_id: the repository that it goes to.
+        local: the artefact's name of its backbone.
+        backbone: the backbone's name on the hub, if that is another.
     """
     from huggingface_hub import ModelCard
 
@@ -92,24 +112,15 @@ def published(card: str, repo_id: str, local: str, backbone: str | None = None) 
 
 
 def of_the_hub(config: Mapping[str, Any]) -> bool:
-    """Whether the backbone is one that anybody finds by its name on the hub."""
+    """Whether the backbone is on the hub under its name."""
     return config["backbone"] != "mini" and not config.get("backbone_sha256")
 
 
 def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    figures = _metrics(report)
-    found = {
-        "pearson": ("Pearson of cosine with WordNet path similarity, all pairs", figures.get("relational/pearson")),
-        "pearson_lift": ("Pearson lift over the frozen backbone, all pairs", figures.get("relational/pearson_lift")),
-        "pearson_lift_held_out": (
-            "Pearson lift, held-out × held-out",
-            figures.get("relational/held_out/pearson_lift"),
-        ),
-        "loss": ("validation loss", figures.get("val/loss")),
-        "exact_match": ("exact match", figures.get("val/exact_match")),
-    }
+    metrics = (report.get("run") or {}).get("metrics") or {}
+    found = {kind: (title, (metrics.get(key) or {}).get("last")) for kind, (title, key) in _RESULTS.items()}
     results = [
         EvalResult(
             task_type="text2text-generation",
@@ -136,70 +147,13 @@ def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: st
     return data.to_yaml()
 
 
-def _loading(name: str) -> str:
-    return (
-        "```python\nfrom modulators import load_modulated\n\n"
-        f'model, tokenizer = load_modulated("{name}")\n'
-        'ids = tokenizer("summarize: a domesticated carnivorous mammal", return_tensors="pt").input_ids\n'
-        "print(tokenizer.decode(model.generate(ids, max_new_tokens=8)[0], skip_special_tokens=True))\n```\n\n"
-        "Inside `with model.modulation.disabled():` the model is the backbone, bit for bit; "
-        "`model.modulation.summary()` says what is attached."
-    )
-
-
-def _provenance(config: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    run, data = report.get("run") or {}, report.get("data") or {}
-    lines = [f"- Backbone: {_backbone(config)}{_revision(config)}"]
-    wordnet = data.get("wordnet")
-    if wordnet:
-        own = data.get("nltk_data", "") is not None  # older reports do not say
-        bundled = "" if own else f" (the archive that modulant ships, SHA-256 {WORDNET_SHA256[:16]}…)"
-        lines.append(
-            f"- WordNet {wordnet}{bundled}: {data['entries']:,} entries, {data['held_out_entries']:,} of them held "
-            f"out; {data['synsets']:,} synsets"
-        )
-    if geometry := config.get("geometry"):
-        told = [f"{title} {_short(geometry[key])}" for key, title in _GEOMETRY.items() if geometry.get(key) is not None]
-        lines.append(f"- Geometry before training: {geometry.get('kind')}" + "".join(f"; {item}" for item in told))
-    if run:
-        epochs = f"{run['epochs']} epoch{'s' if run['epochs'] != 1 else ''}"
-        lines.append(f"- Training: {run['steps']:,} steps, {epochs}, seed {run['seed']}, {run['outcome']}")
-        command = " ".join(_without_paths(run.get("command") or []))
-        lines.append(f"- Command: `{command}`")
-    versions = (report.get("environment") or {}).get("versions") or {}
-    if versions:
-        lines.append("- Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version))
-    return "\n".join(lines)
-
-
-def _limits(kind: str, report: Mapping[str, Any]) -> str:
-    lines = [
-        "- One run, one seed: another one would give other figures.",
-        "- Measured on WordNet's English definitions alone; nothing is known of other text or other tasks.",
-        "- A lift of a correlation is no claim that the model knows more.",
-    ]
-    if kind == "LerpModulator":
-        lines.append(
-            "- Where its points were made from WordNet, a lift over the synsets they were made from is partly "
-            "circular: look at held-out pairs, and at the controls."
-        )
-    if (report.get("run") or {}).get("outcome") not in (None, "finished"):
-        lines.append("- The training did not end by itself.")
-    return "\n".join(lines)
-
-
-def _licence(config: Mapping[str, Any]) -> str:
-    backbone = _backbone(config)
-    return (
-        f"The modulator's weights: Apache 2.0. The backbone ({backbone}) has a licence of its own. Trained on "
-        'WordNet 3.0: "WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. THIS SOFTWARE AND '
-        'DATABASE IS PROVIDED "AS IS" AND PRINCETON UNIVERSITY MAKES NO REPRESENTATIONS OR WARRANTIES, EXPRESS OR '
-        'IMPLIED."'
-    )
+def _geometry(geometry: Mapping[str, Any]) -> list[str]:
+    said = [f"{title} {_short(geometry[key])}" for key, title in _GEOMETRY.items() if geometry.get(key) is not None]
+    return [str(geometry.get("kind")), *said] if geometry else []
 
 
 def _backbone(config: Mapping[str, Any]) -> str:
-    """The backbone's name; of a folder its last part."""
+    """The backbone's name; for a folder, its last part."""
     name = str(config["backbone"])
     return name if of_the_hub(config) else PurePath(name).name
 
@@ -227,22 +181,14 @@ def _without_paths(command: Sequence[str]) -> list[str]:
     return shown
 
 
-def _metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    metrics = (report.get("run") or {}).get("metrics") or {}
-    return {key: value["last"] for key, value in metrics.items() if value.get("last") is not None}
-
-
 def _listed(layers: Sequence[int]) -> str:
-    """
+    """Layers in few words.
+
     >>> _listed([0, 1, 2, 3]), _listed([1, 3])
     ('0 … 3', '1, 3')
     """
     whole = len(layers) > 2 and list(layers) == list(range(layers[0], layers[-1] + 1))
     return f"{layers[0]} … {layers[-1]}" if whole else ", ".join(map(str, layers))
-
-
-def _section(title: str, body: str) -> str:
-    return f"## {title}\n\n{body}" if body else ""
 
 
 def _short(value: Any) -> str:

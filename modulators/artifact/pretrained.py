@@ -1,8 +1,8 @@
-"""A trained modulator as a folder: weights as safetensors, its configuration, and a model card for people.
+"""Save, load and publish a trained modulator: a folder with safetensors weights, a configuration and a model card.
 
-`PretrainedModulator` has the three methods that users of Hugging Face's libraries look for. They are not inherited from
-huggingface_hub's ModelHubMixin: that one keeps its settings in a `config.json`, which it looks for on the hub before
-anything else, removes from a folder that it writes to, and writes there anew.
+`PretrainedModulator` has the three methods that Hugging Face's libraries use. They are not inherited from
+huggingface_hub's ModelHubMixin, which keeps its settings in a `config.json`: it looks for that file on the hub before
+anything else, and deletes and rewrites it in a folder that it saves to.
 """
 
 import hashlib
@@ -33,17 +33,17 @@ from modulators.artifact.files import (
 from modulators.base import Modulator
 from modulators.fused import FusedLerp
 from modulators.hooks import attach
-from modulators.registry import known
+from modulators.registry import registered_names
 
 
 @dataclass(frozen=True, eq=False)
 class PretrainedModulator:
-    """A modulator with what its artefact says of it.
+    """A modulator with its configuration and model card.
 
     Attributes:
-        modulator: on the CPU, in eval mode, without gradients if it was loaded.
-        about: what `modulator_config.json` holds.
-        card: the model card, Markdown with a YAML front matter.
+        modulator: if loaded: on the CPU, in eval mode, without gradients.
+        about: the contents of `modulator_config.json`.
+        card: the model card, Markdown with YAML front matter.
     """
 
     modulator: Modulator
@@ -61,19 +61,19 @@ class PretrainedModulator:
         force_download: bool = False,
         local_files_only: bool = False,
     ) -> "PretrainedModulator":
-        """Reads an artefact, without its backbone. `attach` brings `.modulator` and a T5 together.
+        """Load an artefact without its backbone; `attach` its `.modulator` to a T5.
 
         Args:
-            folder_or_hub_id: a run, a folder that `save_pretrained` wrote, or a repository of the hub.
+            folder_or_hub_id: a run folder, a folder written by `save_pretrained`, or a hub repository.
             revision: branch, tag or commit of that repository.
-            token: for the hub; as huggingface_hub has it, and the next three.
-            cache_dir: where downloads are kept.
-            force_download: even what is there already.
-            local_files_only: nothing is downloaded.
+            token: for the hub; this and the next three are huggingface_hub's arguments.
+            cache_dir: folder for downloads.
+            force_download: download again what is cached.
+            local_files_only: download nothing.
 
         Raises:
-            ValueError: no artefact there, of a class that is not known, or whose tensors are damaged or not what its
-                configuration says.
+            ValueError: there is no artefact, its class is not registered, or its tensors are damaged or not those that
+                its configuration describes.
         """
         folder = _folder(
             folder_or_hub_id,
@@ -90,15 +90,15 @@ class PretrainedModulator:
         return cls(modulator, stored.values, text)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes the three files, each whole or not at all. What else is in the folder stays.
+        """Write the three files, each atomically. Other files in the folder are left alone.
 
         Raises:
-            ValueError: a modulator of a class that cannot be loaded again.
-            StorageError: the disk will not take it.
+            ValueError: the modulator's class is not registered, so it could not be loaded again.
+            StorageError: writing failed.
         """
         kind = type(self.modulator).__name__
-        if kind not in known():
-            raise ValueError(f"a {kind} cannot be saved as an artefact; known are {', '.join(known())}")
+        if kind not in registered_names():
+            raise ValueError(f"a {kind} cannot be saved as an artefact; registered are {', '.join(registered_names())}")
         folder = Path(folder)
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -121,22 +121,22 @@ class PretrainedModulator:
         create_pr: bool = False,
         backbone: str | None = None,
     ) -> str:
-        """Uploads exactly the three files, in one commit; makes the repository if it is not there.
+        """Upload exactly the three files in one commit; create the repository if it does not exist.
 
         Args:
-            repo_id: such as ``name/my-modulator``. The card says it.
-            private: of a repository that is made; None: as the organisation has it.
-            token: None: the one that `hf auth login` has left.
-            commit_message: its title.
+            repo_id: such as ``name/my-modulator``; also written into the card.
+            private: visibility of a new repository; None: the organisation's default.
+            token: None: the one stored by `hf auth login`.
+            commit_message: title of the commit.
             branch: None: main.
-            create_pr: as a pull request.
-            backbone: where others find the backbone, if the modulator was trained on a folder: a hub id.
+            create_pr: open a pull request instead of committing to the branch.
+            backbone: hub id of the backbone; required if the modulator was trained on a local folder.
 
         Returns:
-            The commit's address.
+            URL of the commit.
 
         Raises:
-            ValueError: the backbone is a folder, which nobody else has; no access, no network, or the hub refuses.
+            ValueError: the backbone is a local folder, or the upload failed: no access, no network, or refused.
         """
         from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -158,14 +158,14 @@ class PretrainedModulator:
         return str(commit.commit_url)
 
     def _published(self, repo_id: str, backbone: str | None) -> "PretrainedModulator":
-        """With the names under which others find it and its backbone."""
+        """Copy with the hub ids of the modulator and its backbone."""
         about = dict(self.about)
         if backbone is not None:
             about |= {"backbone": backbone, "backbone_sha256": None, "backbone_revision": None}
         elif about["backbone"] != "mini" and not of_the_hub(about):
             raise ValueError(
-                f"push_to_hub: the backbone is the folder {about['backbone']!r}, which nobody else has; "
-                "say backbone='google-t5/t5-small' or where else on the hub it is"
+                f"push_to_hub: the backbone is the local folder {about['backbone']!r}, which others cannot load; "
+                "give its hub id, such as backbone='google-t5/t5-small'"
             )
         return replace(self, about=about, card=published(self.card, repo_id, str(self.about["backbone"]), backbone))
 
@@ -179,20 +179,20 @@ def save_modulator(
     geometry: Mapping[str, Any] | None = None,
     backbone_revision: str | None = None,
 ) -> None:
-    """Write a modulator so that `load_modulated` finds it.
+    """Save a modulator as an artefact for `load_modulated`.
 
     Args:
-        modulator: of one of this package's classes, or a registered one.
-        folder: made if it is not there.
-        backbone: what the modulator was trained on: ``mini``, a folder or a hub id.
+        modulator: of a shipped or registered class.
+        folder: created if missing.
+        backbone: the backbone it was trained on: ``mini``, a folder or a hub id.
         layers: the encoder blocks that it is attached to.
-        report: what the run's `report.json` holds, for the card.
-        geometry: where its geometric embeddings come from, if it has any.
-        backbone_revision: the commit of a backbone of the hub; loading asks for it.
+        report: contents of the run's `report.json`, for the card.
+        geometry: provenance of its geometric embeddings, if it has any.
+        backbone_revision: commit of a hub backbone; loading requests it.
 
     Raises:
-        ValueError: a modulator of a class that `load_modulated` does not know.
-        StorageError: the disk will not take it.
+        ValueError: the modulator's class is not registered.
+        StorageError: writing failed.
     """
     modulator = modulator.unfused if isinstance(modulator, FusedLerp) else modulator
     about = {
@@ -211,18 +211,18 @@ def save_modulator(
 
 
 def write_card(run: str | Path, controls: str | Path | None = None) -> str:
-    """Writes the card of a run's artefact anew: from its report as it is now, and with its controls.
+    """Rewrite the card of a run's artefact from its current report, and with its controls.
 
     Args:
         run: the run folder.
-        controls: a folder of `probe.py controls`.
+        controls: output folder of `probe.py controls`.
 
     Returns:
         The card.
 
     Raises:
-        ValueError: one of the folders does not hold what it should.
-        StorageError: the disk will not take it.
+        ValueError: a required file in one of the folders is missing or cannot be read.
+        StorageError: writing failed.
     """
     folder = Path(run) / "modulator"
     found = None if controls is None else _read_json(Path(controls) / "figures.json", "--output of probe.py controls")
@@ -238,21 +238,21 @@ def load_modulated(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> tuple[Any, Any]:
-    """A frozen T5 with the modulator of an artefact attached, and its tokenizer.
+    """Load a frozen T5 with the modulator of an artefact attached, and its tokenizer.
 
     Args:
-        folder_or_hub_id: a run, what `save_modulator` wrote, or a hub repository that holds those files.
-        backbone: another place of the same backbone than the artefact names; its weights are taken as they are.
-        revision: branch, tag or commit of a hub repository. The backbone's own is in the artefact.
+        folder_or_hub_id: a run folder, a folder written by `save_modulator`, or a hub repository of these files.
+        backbone: overrides where the artefact says the backbone is; the weights found there are not checked.
+        revision: branch, tag or commit of the artefact's hub repository. The backbone's revision is in the artefact.
         token: for the hub.
 
     Returns:
-        (model, tokenizer), in eval mode. The model has two attributes more: ``modulator``, the module, which is not
-        moved along with the model to another device, and ``modulation``, its handle.
+        (model, tokenizer), in eval mode. The model has two additional attributes: ``modulator``, the module, which does
+        not move with the model to another device, and ``modulation``, its handle.
 
     Raises:
-        ValueError: no artefact there, of a class that is not known, for a backbone of other sizes or weights, or whose
-            tensors are damaged or not what its configuration says.
+        ValueError: there is no artefact, its class is not registered, the backbone has other sizes or weights, or its
+            tensors are damaged or not those that its configuration describes.
     """
     folder = _folder(folder_or_hub_id, revision=revision, token=token)
     stored = read_config(folder)
@@ -264,14 +264,14 @@ def load_modulated(
     modulator = read_modulator(folder, stored).requires_grad_(False).eval()
     model, tokenizer = load_t5(place, its_revision)
     handle = attach(model, modulator, stored.values["layers"])
-    # Beside the T5, not in it: its state dict stays the base's.
+    # Not submodules: the model's state dict stays that of the base model.
     object.__setattr__(model, "modulator", modulator)
     object.__setattr__(model, "modulation", handle)
     return model, tokenizer
 
 
-def _folder(folder_or_hub_id: str | Path, **how: Any) -> Path:
-    """The files, on this machine; of a run its `modulator/`."""
+def _folder(folder_or_hub_id: str | Path, **options: Any) -> Path:
+    """Local folder of an artefact's files; for a run folder its `modulator/`."""
     folder = Path(folder_or_hub_id).expanduser()
     if folder.is_dir():
         inner = folder / "modulator"
@@ -279,10 +279,10 @@ def _folder(folder_or_hub_id: str | Path, **how: Any) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(folder_or_hub_id), allow_patterns=list(FILES), **how))
+        return Path(snapshot_download(str(folder_or_hub_id), allow_patterns=list(FILES), **options))
     except (OSError, ValueError) as error:
         reason = first_line(error)
-        raise ValueError(f"{folder_or_hub_id}: neither a folder nor a hub repository at hand ({reason})") from error
+        raise ValueError(f"{folder_or_hub_id}: neither a folder nor an accessible hub repository ({reason})") from error
 
 
 def _read_json(file: Path, right: str) -> Any:

@@ -1,1 +1,1 @@
-"""The original and the modulated model side by side: generation, a page, a conversation."""
+"""The original and the modulated model side by side: generation, a page of answers, a conversation."""

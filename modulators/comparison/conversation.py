@@ -1,4 +1,4 @@
-"""A person who asks at a terminal: one prompt after another, with line editing and the arrow keys' history."""
+"""Prompts typed at a terminal, one after another, with line editing and history."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,18 +8,18 @@ SIGN = "> "
 
 
 class Conversation:
-    """The prompts that somebody types. Ctrl-D, Ctrl-C, ``exit`` or ``quit`` ends them; an empty line is asked again.
+    """Iterator over typed prompts. Ctrl-D, Ctrl-C, ``exit`` or ``quit`` ends it; empty lines are skipped.
 
     Args:
-        waiting: entered around each wait for a line, for who watches signals.
+        waiting: context entered around each wait for a line, so that signals can end the wait.
     """
 
     def __init__(self, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self._waiting = waiting
 
     def __iter__(self) -> Iterator[str]:
-        with suppress(ImportError):  # not on every platform; without it lines are typed plainly
-            import readline  # noqa: F401  # importing it is what gives `input` its editing
+        with suppress(ImportError):  # not available on every platform
+            import readline  # noqa: F401  # the import alone gives `input` line editing
         if sys.stdout.isatty():
             print("type a definition, such as: a small dog (Ctrl-D ends)", flush=True)
         while True:

@@ -1,8 +1,8 @@
-"""What the original and the modulated model answer to the same prompts, so that any difference is the modulator's.
+"""Generate answers of the original and the modulated model to the same prompts, so that only the modulator differs.
 
-Greedy by default. Where answers are sampled, the random numbers of a prompt follow from the seed, the prompt and the
-number of the sample alone: both models and every α draw with the same ones, and neither the order of the prompts nor
-the size of a batch changes an answer.
+Greedy by default. When sampling, the random numbers of a prompt depend only on the seed, the prompt and the index of
+the sample: both models and every α use the same ones, and neither the order of the prompts nor the batch size changes
+an answer.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from modulators.arguments import check_asking, check_scales
 
-ORIGINAL = None  # in the place of an α scale: the backbone without what is attached
+ORIGINAL = None  # instead of an α scale: the backbone with its modulation disabled
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How models are asked.
+class GenerationSettings:
+    """How answers are generated.
 
     Attributes:
-        alpha_scales: the modulated model answers at each: its α is used times this.
-        temperature: 0 is greedy; else tokens are drawn from softmax(logits / temperature).
-        top_p: of the drawn tokens, the smallest set whose probability reaches this.
+        alpha_scales: factors on α; the modulated model answers at each.
+        temperature: 0 is greedy; otherwise tokens are sampled from softmax(logits / temperature).
+        top_p: sample from the smallest set of tokens whose probability reaches this.
         max_new_tokens: of an answer, its end token included.
-        samples: answers to each prompt; greedy ones would be equal.
-        seed: of what is drawn.
-        next_tokens: how many of the likeliest first tokens are told with their probabilities.
+        samples: answers per prompt; greedy ones would be equal.
+        seed: of the sampling.
+        next_tokens: number of most likely first tokens to report with their probabilities.
 
     Raises:
         ValueError: a value out of its range.
@@ -51,13 +51,13 @@ class Asking:
 
 
 class Answer(NamedTuple):
-    """What one model says.
+    """Answer of one model.
 
     Attributes:
         text: without special tokens.
-        tokens: pieces of it, as the tokenizer writes them; the end token is the last where there is one.
-        logprobs: of each token given those before it, in nats, at temperature 1 and among all tokens.
-        next: the likeliest first tokens and their probabilities, at temperature 1.
+        tokens: the tokenizer's pieces, including the end token if it was generated.
+        logprobs: of each token given those before it, in nats, at temperature 1 and over the whole vocabulary.
+        next: the most likely first tokens and their probabilities, at temperature 1.
     """
 
     text: str
@@ -66,8 +66,8 @@ class Answer(NamedTuple):
     next: list[tuple[str, float]]
 
 
-class Asked(NamedTuple):
-    """A prompt's answers at one α: what a line of a page, or of predictions.jsonl, is made of."""
+class Comparison(NamedTuple):
+    """Both models' answers to a prompt at one α scale: one row of the page and of predictions.jsonl."""
 
     prompt: str
     alpha_scale: float
@@ -76,30 +76,35 @@ class Asked(NamedTuple):
     modulated: Answer
 
 
-def ask(
-    model: Any, tokenizer: Any, handle: Any, prompts: Sequence[str], inputs: dict[str, Tensor], asking: Asking
-) -> list[Asked]:
-    """Ask both models, prompt by prompt, scale by scale, sample by sample.
+def compare(
+    model: Any,
+    tokenizer: Any,
+    handle: Any,
+    prompts: Sequence[str],
+    inputs: dict[str, Tensor],
+    settings: GenerationSettings,
+) -> list[Comparison]:
+    """Generate answers of both models, ordered by prompt, sample and scale.
 
     Args:
-        model: a T5 to which something is attached.
-        handle: switches that off, and scales it where other scales than 1 are asked for.
-        prompts: as they are shown, one a row of `inputs`.
+        model: a T5 with a modulator or adapter attached.
+        handle: disables what is attached, and scales its α.
+        prompts: for display, one for each row of `inputs`.
         inputs: ``input_ids`` and ``attention_mask`` (B, S), on the model's device.
 
     Raises:
-        ValueError: a scale other than 1 for something that has no α.
+        ValueError: a scale other than 1 for an adapter, which has no α.
     """
-    if any(scale != 1.0 for scale in asking.alpha_scales) and not hasattr(handle, "scaled"):
-        raise ValueError("talk.alpha_scales: what was trained is no modulator and has no α to scale; it must be [1.0]")
+    if any(scale != 1.0 for scale in settings.alpha_scales) and not hasattr(handle, "scaled"):
+        raise ValueError("talk.alpha_scales: an adapter has no α to scale; it must be [1.0]")
     found = []
-    for sample in range(asking.samples):
-        originals = _answers(model, tokenizer, handle, prompts, inputs, asking, sample, ORIGINAL)
-        for scale in asking.alpha_scales:
-            modulated = _answers(model, tokenizer, handle, prompts, inputs, asking, sample, scale)
+    for sample in range(settings.samples):
+        originals = _answers(model, tokenizer, handle, prompts, inputs, settings, sample, ORIGINAL)
+        for scale in settings.alpha_scales:
+            modulated = _answers(model, tokenizer, handle, prompts, inputs, settings, sample, scale)
             rows = zip(prompts, originals, modulated, strict=True)
-            found.append([Asked(prompt, scale, sample, original, changed) for prompt, original, changed in rows])
-    return [asked for of_prompt in zip(*found, strict=True) for asked in of_prompt]
+            found.append([Comparison(prompt, scale, sample, original, changed) for prompt, original, changed in rows])
+    return [comparison for of_prompt in zip(*found, strict=True) for comparison in of_prompt]
 
 
 def _answers(
@@ -108,28 +113,28 @@ def _answers(
     handle: Any,
     prompts: Sequence[str],
     inputs: dict[str, Tensor],
-    asking: Asking,
+    settings: GenerationSettings,
     sample: int,
     scale: float | None,
 ) -> list[Answer]:
-    drawing = LogitsProcessorList()
-    if asking.temperature > 0:
-        drawing.append(Drawn(asking, [_seed(asking.seed, prompt, sample) for prompt in prompts]))
+    processors = LogitsProcessorList()
+    if settings.temperature > 0:
+        processors.append(GumbelSampling(settings, [_seed(settings.seed, prompt, sample) for prompt in prompts]))
     context = handle.disabled() if scale is ORIGINAL else nullcontext() if scale == 1.0 else handle.scaled(scale)
     with context, torch.no_grad():
-        done = model.generate(
+        generated = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=asking.max_new_tokens,
-            do_sample=False,  # the noise is in the scores: their largest is the draw
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=False,  # noise is added to the scores: their argmax is the sample
             num_beams=1,
-            logits_processor=drawing,
+            logits_processor=processors,
             output_logits=True,
             return_dict_in_generate=True,
         )
-    tokens = done.sequences[:, 1:]  # (B, T), without the start token
-    first = done.logits[0].float().softmax(-1).topk(asking.next_tokens)
-    own = [step.float().log_softmax(-1).gather(-1, tokens[:, t, None]) for t, step in enumerate(done.logits)]
+    tokens = generated.sequences[:, 1:]  # (B, T), without the start token
+    first = generated.logits[0].float().softmax(-1).topk(settings.next_tokens)
+    own = [step.float().log_softmax(-1).gather(-1, tokens[:, t, None]) for t, step in enumerate(generated.logits)]
     logprobs = torch.cat(own, 1)  # (B, T)
     return [
         _read(tokenizer, row, of_row, list(zip(likely, chances, strict=True)))
@@ -155,16 +160,16 @@ def _seed(seed: int, prompt: str, sample: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-class Drawn(LogitsProcessor):
-    """Scores whose largest is a draw from softmax(scores / temperature), cut to the top p: the Gumbel-max trick.
+class GumbelSampling(LogitsProcessor):
+    """Gumbel-max trick: adds noise so that the argmax is a sample from softmax(scores / temperature) within the top p.
 
-    argmax(s + g) with independent g = −log(−log u) is distributed as softmax(s). Each row has a generator of its own,
-    on the CPU, so that a seed means the same on every device.
+    argmax(s + g) with independent g = −log(−log u) is distributed as softmax(s). Each row has its own generator on the
+    CPU, so that a seed gives the same samples on every device.
     """
 
-    def __init__(self, asking: Asking, seeds: Sequence[int]) -> None:
-        self._temperature = asking.temperature
-        self._top_p = TopPLogitsWarper(asking.top_p) if asking.top_p < 1 else None
+    def __init__(self, settings: GenerationSettings, seeds: Sequence[int]) -> None:
+        self._temperature = settings.temperature
+        self._top_p = TopPLogitsWarper(settings.top_p) if settings.top_p < 1 else None
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Answers side by side as text: what the modulated model left out of the original's, and what it put in.
+"""Answers side by side as text, with the differences of the modulated model's answer marked.
 
-On a terminal in colour, the one struck out and the other green; where colours are off (a pipe, NO_COLOR, TERM=dumb) as
-[-left out-] and {+put in+}, as `wdiff` writes it.
+On a terminal, text that it left out is struck through and text that it added is green. Where colours are off (a pipe,
+NO_COLOR, TERM=dumb) they are [-left out-] and {+added+}, as `wdiff` writes them.
 """
 
 import difflib
@@ -15,13 +15,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from modulators.comparison.generation import Answer, Asked
+from modulators.comparison.generation import Answer, Comparison
 
-PLAIN_WIDTH = 100  # columns where there is no terminal that says how many it has
+PLAIN_WIDTH = 100  # columns, without a terminal to ask
 
 
 def console(file: TextIO | None = None) -> Console:
-    """For what is printed: coloured on a terminal that takes colours, else without a single escape code."""
+    """A console: in colour on a terminal that supports it, else without any escape code."""
     probe = Console(file=file or sys.stdout)
     plain = not probe.is_terminal or probe.is_dumb_terminal or bool(os.environ.get("NO_COLOR"))
     return Console(
@@ -34,18 +34,18 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
-def show(answers: Iterable[Asked], screen: Console, heading: bool = True) -> None:
-    """Print answers, those to one prompt together; its `heading` is for who has not just typed it."""
+def show(answers: Iterable[Comparison], screen: Console, heading: bool = True) -> None:
+    """Print answers, those to one prompt together; below the prompt as a heading, unless the user has just typed it."""
     with screen.capture() as captured:
         _print(answers, screen, heading)
     lines = captured.get()
-    if screen.color_system is None:  # rich fills lines up with spaces
+    if screen.color_system is None:  # rich pads lines with spaces
         lines = "".join(f"{line.rstrip()}\n" for line in lines.splitlines())
     screen.file.write(lines)
     screen.file.flush()
 
 
-def _print(answers: Iterable[Asked], screen: Console, heading: bool) -> None:
+def _print(answers: Iterable[Comparison], screen: Console, heading: bool) -> None:
     coloured = screen.color_system is not None
     before: str | None = None
     original: tuple[int, Answer] | None = None
@@ -72,7 +72,7 @@ def _add(rows: Table, label: str, text: Text, answer: Answer) -> None:
 
 
 def differences(original: Sequence[str], modulated: Sequence[str], coloured: bool) -> Text:
-    """The modulated answer, with what the original has in its place marked, token by token.
+    """The modulated answer with its differences from the original marked, token by token.
 
     >>> differences(["dog", " dog"], ["dog", " hound"], coloured=False).plain
     'dog [-dog-] {+hound+}'
@@ -91,7 +91,7 @@ def differences(original: Sequence[str], modulated: Sequence[str], coloured: boo
 
 
 def _pieces(answer: Answer) -> list[str]:
-    """The text cut into tokens, which put together give it again; into words where the tokenizer's pieces do not."""
+    """The text as tokens if these join to the same text, else as words."""
     pieces = [token.replace("▁", " ") for token in answer.tokens if not (token[0] == "<" and token[-1] == ">")]
     if pieces and "".join(pieces).lstrip(" ") == answer.text:
         return [pieces[0].lstrip(" "), *pieces[1:]]

@@ -1,1 +1,1 @@
-"""What every modulator promises, as checks that run on any of them, shipped or user-supplied."""
+"""The contract of a modulator: checks that run on any of them, shipped or user-supplied."""

@@ -1,4 +1,4 @@
-"""What a modulator promises by itself, with no backbone."""
+"""Contract checks of a modulator by itself, without a backbone."""
 
 import copy
 import io
@@ -14,7 +14,7 @@ from modulators.contract.cases import STREAM, Build, close, nudge, require, resi
 
 
 def is_identity_at_alpha_zero(build: Build) -> None:
-    """At alpha 0 the stream comes back as it was, to the bit."""
+    """At alpha 0 the stream is returned unchanged, bit for bit."""
     modulator, stream = build(STREAM), residual()
     for layer in range(STREAM.n_layers):
         out = modulator(stream, layer, token_ids(), 0.0)
@@ -26,74 +26,74 @@ def is_identity_at_alpha_zero(build: Build) -> None:
 
 
 def keeps_no_state(build: Build) -> None:
-    """The same input gives the same output, and a forward pass changes nothing that is saved, nor its input."""
+    """The same input gives the same output; a forward pass changes neither the state dict nor its input."""
     modulator, stream = build(STREAM), residual()
     before = {name: tensor.clone() for name, tensor in modulator.state_dict().items()}
     first = modulator(stream, 0, token_ids())
-    require(same(stream, residual()), "the input is written to")
+    require(same(stream, residual()), "forward modifies its input in place")
     require(same(modulator(stream, 0, token_ids()), first), "a second call with the same input gives another output")
     changed = [name for name, tensor in modulator.state_dict().items() if not same(tensor, before[name])]
     require(not changed, f"a forward pass changes {', '.join(changed)}")
 
 
 def saves_and_loads(build: Build) -> None:
-    """Its state dict, saved as safetensors and loaded into a new one, gives the same output at every layer."""
+    """A state dict saved as safetensors and loaded into a new instance gives the same output at every layer."""
     modulator = build(STREAM)
     nudge(modulator)
     loaded = build(STREAM)
     loaded.load_state_dict(load_tensors(save_tensors(modulator.state_dict())), strict=True)
     for layer in range(STREAM.n_layers):
         here, there = (m(residual(), layer, token_ids()) for m in (modulator, loaded))
-        require(same(here, there), f"layer {layer} gives another output after loading: something is not in it")
+        require(same(here, there), f"layer {layer} gives another output after loading: the state dict is incomplete")
 
 
 def is_built_again_by_init_args(build: Build) -> None:
-    """`init_args`, primitives alone, and the state dict build it again."""
+    """`init_args`, which are primitives, and the state dict rebuild the modulator."""
     modulator = build(STREAM)
     nudge(modulator)
     for name, value in modulator.init_args.items():
         plain = isinstance(value, bool | int | float | str | list | None)
-        require(plain, f"init_args: {name} is a {type(value).__name__}; JSON must hold it")
+        require(plain, f"init_args: {name} is a {type(value).__name__}; it must be a JSON value")
     again = type(modulator)(STREAM, **modulator.init_args)
     again.load_state_dict(modulator.state_dict(), strict=True)
     require(
         same(again(residual(), 2, token_ids()), modulator(residual(), 2, token_ids())),
-        "built again it gives another output: init_args must hold every argument of the constructor but the stream",
+        "rebuilt, it gives another output: init_args must hold every argument of the constructor except the stream",
     )
 
 
 def can_be_copied(build: Build) -> None:
-    """A deep copy, a pickle and torch.save's give the same output, and share nothing with it."""
+    """Copies by deepcopy, pickle and torch.save give the same output and share no state with the original."""
     modulator = build(STREAM)
     nudge(modulator)
     expected = modulator(residual(), 0, token_ids())
     buffer = io.BytesIO()
     torch.save(modulator, buffer)
     buffer.seek(0)
-    twins = {
+    copies = {
         "deepcopy": copy.deepcopy(modulator),
         "pickle": pickle.loads(pickle.dumps(modulator)),
         "torch.save": torch.load(buffer, weights_only=False),
     }
-    for how, twin in twins.items():
+    for how, twin in copies.items():
         require(same(twin(residual(), 0, token_ids()), expected), f"{how}: the copy gives another output")
         nudge(twin)
-        require(same(modulator(residual(), 0, token_ids()), expected), f"{how}: it changes with its copy")
+        require(same(modulator(residual(), 0, token_ids()), expected), f"{how}: changing the copy changes the original")
 
 
 def groups_every_parameter_once(build: Build) -> None:
-    """`parameter_groups` hold each trainable parameter once, alphas without weight decay."""
+    """`parameter_groups` contain each trainable parameter once, and alphas without weight decay."""
     modulator = build(STREAM)
     groups = modulator.parameter_groups(lr=1e-3, weight_decay=0.01)
     grouped = [id(p) for group in groups for p in group["params"]]
     trainable = {id(p): name for name, p in modulator.named_parameters() if p.requires_grad}
     forgotten = [name for key, name in trainable.items() if key not in grouped]
-    require(not forgotten, f"{', '.join(forgotten)} is in no group: no optimizer would move it")
+    require(not forgotten, f"{', '.join(forgotten)} is in no group: no optimizer would train it")
     twice = [trainable.get(key, "?") for key in trainable if grouped.count(key) > 1]
     require(not twice, f"{', '.join(twice)} is in more than one group")
-    require(set(grouped) <= set(trainable), "a group holds what does not train")
+    require(set(grouped) <= set(trainable), "a group contains a tensor that is not a trainable parameter")
     names = [group.get("name") for group in groups]
-    require(None not in names and len(set(names)) == len(names), f"groups are named {names}; each needs its own name")
+    require(None not in names and len(set(names)) == len(names), f"groups are named {names}; each needs a unique name")
     decayed = [g["name"] for g in groups if g["weight_decay"] and any(p is modulator.alpha_logits for p in g["params"])]
     require(not decayed, "alpha_logits have weight decay, which pulls alpha towards the middle of its range")
     if groups:
@@ -101,17 +101,17 @@ def groups_every_parameter_once(build: Build) -> None:
 
 
 def has_alphas_and_names(build: Build) -> None:
-    """`alphas` is layers × experts in fp32, `expert_names` names its columns, `active_dims` are ascending."""
+    """`alphas` is layers × experts in fp32, `expert_names` names its columns, and `active_dims` are ascending."""
     modulator = build(STREAM)
     alphas, names = modulator.alphas, modulator.expert_names
     wanted = (STREAM.n_layers, len(names))
     require(
-        tuple(alphas.shape) == wanted, f"alphas have shape {tuple(alphas.shape)}; layers and expert_names: {wanted}"
+        tuple(alphas.shape) == wanted, f"alphas have shape {tuple(alphas.shape)}; layers and expert_names give {wanted}"
     )
     require(alphas.dtype == torch.float32, f"alphas are {alphas.dtype}; they must be torch.float32")
     require(bool((alphas > 0).all() and (alphas < 1).all()), "alphas must lie between 0 and 1")
     learns = isinstance(modulator.alpha_logits, nn.Parameter) and modulator.alpha_logits.requires_grad
-    require(alphas.requires_grad == learns, "alphas must be differentiable exactly where alpha_logits learn")
+    require(alphas.requires_grad == learns, "alphas must require a gradient exactly if alpha_logits do")
     dims = modulator.active_dims
     require(bool((dims.diff() > 0).all()) and int(dims[0]) >= 0 and int(dims[-1]) < STREAM.d_model,
             "active_dims must be dimensions of the stream, ascending")  # fmt: skip

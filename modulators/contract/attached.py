@@ -1,4 +1,4 @@
-"""What a modulator promises once it is attached to a T5."""
+"""Contract checks of a modulator attached to a T5."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +11,20 @@ from modulators.hooks import attach
 
 
 def is_the_base_when_off(build: Build, model: Any) -> None:
-    """It changes the encoder when attached; disabled, scaled by 0 or removed, the encoder is the base's, to the bit."""
+    """Attached, it changes the output; disabled, scaled by 0 or removed, the output is the base's, bit for bit."""
     given = batch()
     base = encode(model, given)
     handle = attach(model, build(STREAM))
     modulated = encode(model, given)
-    require(not torch.equal(modulated, base), "attached it changes nothing")
+    require(not torch.equal(modulated, base), "attached, it changes nothing")
     with handle.disabled():
-        require(same(encode(model, given), base), "disabled it is not the base")
+        require(same(encode(model, given), base), "disabled, the output is not the base's")
         with handle.disabled():
-            require(same(encode(model, given), base), "disabled twice it is not the base")
-        require(same(encode(model, given), base), "leaving an inner disabled() switches it on")
-    require(same(encode(model, given), modulated), "enabled again it gives another output")
+            require(same(encode(model, given), base), "disabled twice, the output is not the base's")
+        require(same(encode(model, given), base), "leaving an inner disabled() enables it")
+    require(same(encode(model, given), modulated), "enabled again, it gives another output")
     with handle.scaled(0.0):
-        require(same(encode(model, given), base), "scaled by 0 it is not the base")
+        require(same(encode(model, given), base), "scaled by 0, the output is not the base's")
     with handle.scaled(0.5):
         half = encode(model, given)
         require(not torch.equal(half, base) and not torch.equal(half, modulated), "scaling alpha by 0.5 has no effect")
@@ -32,18 +32,18 @@ def is_the_base_when_off(build: Build, model: Any) -> None:
             require(same(encode(model, given), modulated), "scaling by 0.5 and by 2 is not scaling by 1")
     handle.remove()
     handle.remove()
-    require(same(encode(model, given), base), "removed it is not the base")
+    require(same(encode(model, given), base), "removed, the output is not the base's")
 
 
 def trains_exactly_its_parameters(build: Build, model: Any) -> None:
-    """Each of its trainable parameters gets a finite gradient, and the backbone none."""
+    """Each trainable parameter gets a finite gradient, and the backbone none."""
     modulator = build(STREAM)
     attach(model, modulator)
     frozen = {name: p.detach().clone() for name, p in model.state_dict().items()}
     model(**batch(), labels=LABELS).loss.backward()
     for name, p in modulator.named_parameters():
         if p.requires_grad:
-            require(p.grad is not None, f"{name} gets no gradient: it takes part in nothing, and breaks DDP")
+            require(p.grad is not None, f"{name} gets no gradient: it is unused, which fails under DDP")
             require(bool(p.grad.isfinite().all()), f"{name} gets a gradient that is not finite")  # type: ignore[union-attr]
     touched = [name for name, p in model.named_parameters() if p.grad is not None]
     require(not touched, f"the backbone gets gradients: {', '.join(touched[:3])}")
@@ -55,7 +55,7 @@ def trains_exactly_its_parameters(build: Build, model: Any) -> None:
 
 
 def leaves_other_hooks_alone(build: Build, model: Any) -> None:
-    """Hooks of others run as often and in the same order: attached, disabled and removed."""
+    """Other hooks run equally often and in the same order: attached, disabled and removed."""
     seen: list[str] = []
     block = model.encoder.block[1]
     block.register_forward_pre_hook(lambda *_: seen.append("before"))
@@ -68,11 +68,11 @@ def leaves_other_hooks_alone(build: Build, model: Any) -> None:
         encode(model, batch())
     handle.remove()
     encode(model, batch())
-    require(seen == 3 * ["before", "after", "output", "encoder"], f"they ran as {seen}")
+    require(seen == 3 * ["before", "after", "output", "encoder"], f"other hooks ran in the order {seen}")
 
 
 def modulates_only_its_layers(build: Build, model: Any) -> None:
-    """Attached to some layers it is called for those, with the stream that the block would have read."""
+    """Attached to some layers, it is called for exactly those, with the stream that the block would have read."""
     before: dict[int, Tensor] = {}
     after: dict[int, Tensor] = {}
 
@@ -87,39 +87,39 @@ def modulates_only_its_layers(build: Build, model: Any) -> None:
     given = batch()
     encode(model, given)
     require(handle.layers == [1, 2], f"its layers are {handle.layers}")
-    require(same(before[0], after[0]), "a layer that was not asked for is modulated")
+    require(same(before[0], after[0]), "a layer outside `layers` is modulated")
     for i in (1, 2):
         require(same(after[i], modulator(before[i], i, given["input_ids"])), f"layer {i} reads another stream")
 
 
 def touches_active_dims_alone(build: Build, model: Any) -> None:
-    """Dimensions outside `active_dims` leave it as they were, to the bit; some inside do not."""
+    """Dimensions outside `active_dims` stay unchanged, bit for bit; some inside change."""
     seen: list[Tensor] = []
     modulator = build(STREAM)
     model.encoder.block[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     attach(model, modulator)
     model.encoder.block[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     encode(model, batch())
-    before, after = seen  # of the first block only: later ones read what attention has mixed
+    before, after = seen  # of the first block; later ones read what attention has mixed
     untouched = torch.ones(before.shape[-1], dtype=torch.bool)
     untouched[modulator.active_dims] = False
     left = same(before[..., untouched].view(torch.int32), after[..., untouched].view(torch.int32))
-    require(left, "a dimension that is not in active_dims is changed")
+    require(left, "a dimension outside active_dims is changed")
     require(bool((before != after)[..., ~untouched].any()), "no dimension in active_dims is changed")
 
 
 def ignores_padding(build: Build, model: Any) -> None:
-    """More padding changes nothing on the real tokens."""
+    """More padding changes nothing at the real tokens."""
     attach(model, build(STREAM))
     given = batch()
     short = encode(model, given)
     padded = encode(model, {name: nn.functional.pad(t, (0, 9)) for name, t in given.items()})
     real = given["attention_mask"].bool()
-    close(padded[:, :72][real], short[real], "nine tokens of padding more")
+    close(padded[:, :72][real], short[real], "nine more tokens of padding")
 
 
 def runs_in_bf16(build: Build, model: Any) -> None:
-    """In autocast and on a bf16 backbone the encoder stays near its fp32 output."""
+    """Under autocast and on a bf16 backbone the output stays near that in fp32."""
     attach(model, build(STREAM))
     full = encode(model, batch())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -128,7 +128,7 @@ def runs_in_bf16(build: Build, model: Any) -> None:
     half = encode(model, batch())
     require(half.dtype == torch.bfloat16, f"the encoder's output is {half.dtype}")
     for how, out in (("autocast", mixed), ("a bf16 backbone", half)):
-        # Outputs are RMS-normalised: entries near 1. bf16 keeps 8 bits, over three layers.
+        # Outputs are RMS-normalised, so entries are near 1; bf16 has 8 significant bits, errors add over three layers.
         far = float((out.float() - full).detach().square().mean().sqrt())
         require(far < 0.03, f"{how}: {far:.2g} from fp32 (root mean square), more than bf16 explains")
 

@@ -1,4 +1,4 @@
-"""What the checks of `modulators.contract.suite` share: small backbones, inputs, and how a broken promise is told."""
+"""Shared by the checks of `modulators.contract.suite`: small backbones, inputs, assertions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -35,17 +35,17 @@ LABELS = torch.tensor([[5, 6, 7, 1], [8, 9, 1, -100]])
 
 
 class ContractError(AssertionError):
-    """A promise that is not kept; the message says which and how."""
+    """A failed check; the message says why."""
 
 
 def backbone(name: str) -> Any:
-    """A small T5 with seeded random weights, frozen."""
+    """Build a small frozen T5 with seeded random weights."""
     torch.manual_seed(0)
     return BACKBONES[name]().requires_grad_(False).eval()
 
 
 def batch() -> dict[str, Tensor]:
-    """72 tokens (the bucketed position bias shows its scheme only on long input), the second row padded from 60 on."""
+    """Two rows of 72 tokens, the second padded from 60 on; long, so that position bias buckets merge distances."""
     input_ids = torch.randint(2, SIZES["vocab_size"], (2, 72), generator=torch.Generator().manual_seed(2))
     attention_mask = torch.ones_like(input_ids)
     input_ids[1, 60:], attention_mask[1, 60:] = 0, 0
@@ -53,15 +53,17 @@ def batch() -> dict[str, Tensor]:
 
 
 def residual() -> Tensor:
+    """A seeded random stream, (2, 70, D)."""
     return torch.randn(2, 70, SIZES["d_model"], generator=torch.Generator().manual_seed(3))
 
 
 def token_ids() -> Tensor:
+    """Seeded random token ids for `residual`, (2, 70)."""
     return torch.randint(0, SIZES["vocab_size"], (2, 70), generator=torch.Generator().manual_seed(4))
 
 
 def nudge(modulator: Modulator) -> None:
-    """Away from the initial state, buffers included, so that loading has something to restore."""
+    """Perturb all parameters and buffers, so that loading has something to restore."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for tensor in modulator.state_dict().values():
@@ -70,20 +72,24 @@ def nudge(modulator: Modulator) -> None:
 
 
 def encode(model: Any, given: Mapping[str, Tensor]) -> Tensor:
+    """The encoder's last hidden state, (B, S, D)."""
     out: Tensor = model.encoder(**given).last_hidden_state
     return out
 
 
-def require(kept: bool, otherwise: str) -> None:
-    if not kept:
-        raise ContractError(otherwise)
+def require(holds: bool, reason: str) -> None:
+    """Raise `ContractError` with `reason` unless the condition holds."""
+    if not holds:
+        raise ContractError(reason)
 
 
 def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same dtype, shape and values."""
     return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def close(a: Tensor, b: Tensor, what: str, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    """Require |a − b| ≤ atol + rtol |b| for every element, all finite."""
     apart = (a - b).detach().abs()
     far = bool((apart > atol + rtol * b.detach().abs()).any()) or not bool(apart.isfinite().all())
     require(not far, f"{what}: differs by up to {float(apart.max()) if apart.numel() else 0:.2g}")

@@ -1,4 +1,4 @@
-"""What a modulator promises under the machinery around it: generation, gradient checkpointing, copies, compilation."""
+"""Contract checks under generation, gradient checkpointing, copies of the model, and compilation."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from modulators.hooks import attach
 
 
 def generates(build: Build, model: Any) -> None:
-    """`generate` reads the modulated encoder, greedy and by beams, and is the base's when it is off."""
+    """`generate`, greedy and by beam search, uses the modulated encoder, and the base's when disabled or removed."""
     given = batch()
 
     def write(**how: Any) -> Tensor:
@@ -32,18 +32,24 @@ def generates(build: Build, model: Any) -> None:
     write()
     write(num_beams=3)
     counting.remove()
-    require(len(passes) == 2, f"the encoder runs {len(passes)} times for two calls")
+    require(len(passes) == 2, f"the encoder runs {len(passes)} times for two calls of generate")
     encoded = model.encoder(**given)
     theirs = logits(encoder_outputs=encoded, attention_mask=given["attention_mask"])
     require(same(logits(**given), theirs), "generate does not read the modulated encoder")
     with handle.disabled():
-        require(same(write(), base) and same(write(num_beams=3), base_beams), "disabled it writes other words")
+        require(
+            same(write(), base) and same(write(num_beams=3), base_beams),
+            "disabled, generate differs from the base",
+        )
     handle.remove()
-    require(same(write(), base) and same(write(num_beams=3), base_beams), "removed it writes other words")
+    require(
+        same(write(), base) and same(write(num_beams=3), base_beams),
+        "removed, generate differs from the base",
+    )
 
 
 def survives_gradient_checkpointing(build: Build, model: Any) -> None:
-    """Gradients are the same with activations forgotten and computed again, two passes before two backward ones."""
+    """Gradients are equal with activation checkpointing, for two forward passes before two backward passes."""
     modulator = build(STREAM)
     attach(model, modulator)
     given = batch()
@@ -68,26 +74,26 @@ def survives_gradient_checkpointing(build: Build, model: Any) -> None:
             block.training = True  # transformers checkpoints in training mode only; dropout below stays off
         runs.clear()
         checkpointed = gradients()
-        require(len(runs) == 4, f"blocks ran {len(runs)} times for two passes, each computed again")
+        require(len(runs) == 4, f"a block ran {len(runs)} times for two passes with recomputation; it must be 4 times")
         require(len(plain) == len(checkpointed) == len(trainable), "not every parameter gets a gradient")
         for name, a, b in zip(trainable, plain, checkpointed, strict=True):
             close(b, a, f"{name}'s gradient, reentrant {use_reentrant}")
 
 
 def leaves_the_state_dict(build: Build, model: Any) -> None:
-    """The model's state dict keeps its keys, and a copy of the model has hooks of its own."""
+    """The model's state dict keeps its keys, and a copy of the model has its own hooks."""
     given = batch()
     base, keys = encode(model, given), list(model.state_dict())
     handle = attach(model, build(STREAM))
     require(list(model.state_dict()) == keys, "attached, the model's state dict has other keys")
     twin = copy.deepcopy(model)
     handle.remove()
-    require(same(encode(model, given), base), "removed from a model that was copied, it is not the base")
-    require(not torch.equal(encode(twin, given), base), "a copy of the model has lost it")
+    require(same(encode(model, given), base), "removed from a model that was copied, the output is not the base's")
+    require(not torch.equal(encode(twin, given), base), "a copy of the model is not modulated")
 
 
 def compiles_in_one_graph(build: Build, model: Any, backend: str = "eager") -> None:
-    """torch.compile takes the encoder with it as one graph, and so it is when it is disabled or removed."""
+    """torch.compile captures the modulated encoder as one graph, and also disabled or removed."""
     given = batch()
     base = encode(model, given)
     modulator = build(STREAM)

@@ -1,8 +1,8 @@
-"""What every modulator promises, as checks that run on any: this package's own, and a user's.
+"""Run the contract checks on any modulator, shipped or user-supplied.
 
-Each check is a function that raises `ContractError` with a reason, or returns. Those of `ALONE` take what builds the
-modulator; those of `ATTACHED` and `MACHINERY` also take a small T5 with random, frozen weights, to attach it to. A test
-runner is not needed: `probe.py contract` runs them for users, tests/contracts for the modulators that are shipped.
+Each check is a function that raises `ContractError` with a reason, or returns. Those of `ALONE` take a function that
+builds the modulator; those of `ATTACHED` and `MACHINERY` also take a small T5 with random, frozen weights. No test
+runner is needed: `probe.py contract` runs them for users, tests/modulators/contract for the shipped modulators.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from modulators.contract.machinery import MACHINERY, compiles_in_one_graph
 
 @dataclass(frozen=True)
 class Result:
-    """Of one check: its name, what it promises, and where it fails why; "" where it holds."""
+    """Result of one check: its name, what it checks, and the reason of a failure; "" if it passes."""
 
     name: str
     promise: str
@@ -25,11 +25,11 @@ class Result:
 
 
 def examine(build: Build, compiled: bool = False) -> list[Result]:
-    """Run every check, the attached ones on every backbone.
+    """Run every check, those with a backbone on each of `BACKBONES`.
 
     Args:
-        build: makes the modulator for a stream.
-        compiled: whether to ask torch.compile too, which takes seconds.
+        build: builds the modulator for a stream.
+        compiled: also check torch.compile, which takes seconds.
     """
     results = [_result(check, partial(check, build)) for check in ALONE]
     for check in (*ATTACHED, *MACHINERY, *((compiles_in_one_graph,) if compiled else ())):
@@ -46,7 +46,7 @@ def _result(check: Callable[..., None], run: Callable[[], None]) -> Result:
         run()
     except ContractError as error:
         reason = str(error)
-    except Exception as error:  # a modulator may raise anything, and its user wants to see the other checks too
+    except Exception as error:  # a modulator may raise anything; the other checks still run
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return Result(check.__name__, _promise(check), reason)
 

@@ -1,4 +1,4 @@
-"""The field modulator: k-simplex experts measure local geometry and gate the stream multiplicatively."""
+"""Field modulator: k-simplex experts measure local geometry and gate the stream multiplicatively."""
 
 from modulators.field.modulator import FieldModulator
 

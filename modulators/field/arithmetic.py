@@ -1,15 +1,15 @@
-r"""The field's arithmetic on the rows of a stream, for all experts at once, with the gradient written out.
+r"""Forward and backward pass of the field on the rows of a stream, for all experts at once.
 
     v = W a + b                        vertices of every expert's simplex, templates in b
-    x_e = LayerNorm_e([edges, volume]) features, padded to one length for all experts, a one at their end
-    s_e = α_e · sigmoid(u_e · x_e)     strength: α times validity, one number a token
+    x_e = LayerNorm_e([edges, volume]) features, padded to one length for all experts, with a constant 1 appended
+    s_e = α_e · sigmoid(u_e · x_e)     strength: α times validity, one number per token
     f_e = 1 − α_e + s_e · gate_e       gate_e = sigmoid(G_e x_e), as wide as the active dimensions a
     a ← a · Π_e f_e
 
-Autograd would walk through a hundred small operations a layer and keep ten times the stream. Here the experts go
-together, and nothing as wide as the stream is kept but the stream itself: the backward pass computes the gates again, a
-product with at most a dozen features and a sigmoid, and goes on in place, some tokens at a time so that the processor's
-cache holds them. With g = ∂L/∂out and r_e = ∂L/∂f_e = g · a · Π_{j ≠ e} f_j, so that nothing is divided by:
+Autograd would record about a hundred small operations per layer and save ten times the size of the stream. Here the
+experts are batched, and of tensors as wide as the stream only the stream itself is saved: the backward pass recomputes
+the gates (a product with at most a dozen features, and a sigmoid) and works in place, on chunks of tokens that fit the
+CPU's cache. With g = ∂L/∂out and r_e = ∂L/∂f_e = g · a · Π_{j ≠ e} f_j, which needs no division:
 
     ∂L/∂a = g · Π f_e + Wᵀ ∂L/∂v      ∂L/∂α_e = Σ (validity_e ∂L/∂s_e) − Σ r_e
     ∂L/∂s_e = Σ_width r_e · gate_e    ∂L/∂(G_e x_e) = s_e · r_e · gate_e (1 − gate_e)
@@ -29,19 +29,19 @@ from modulant.geometry import shape_features
 from modulant.geometry.shapes import LARGEST, features_of, gradient_of_features
 
 _EPS = 1e-5  # of LayerNorm, torch's default
-_AT_ONCE = 1 << 17  # gates that are computed together on a CPU; as many as there are elsewhere
+_CHUNK = 1 << 17  # gates computed together on a CPU; on other devices all at once
 
 
 class FieldWeights(NamedTuple):
-    """What the arithmetic needs of all layers alike. E experts; P features and the one, padded to one length.
+    """Weights shared by all layers. E experts; P features, including the constant 1, padded to one length.
 
     Attributes:
-        vertices: W (coordinates, active), deformation scale in it.
+        vertices: W (coordinates, active), including the deformation scale.
         offsets: b (coordinates,).
-        norm: LayerNorm's weights (E, P), 0 for padding and for the one.
-        shift: its biases (E, P), 0 for padding, 1 for the one.
-        validity: u (E, P), the head's bias beside the one; None without such a head.
-        gates: G (E, P, active), 0 for padding, biases beside the one.
+        norm: LayerNorm weights (E, P), 0 for padding and for the constant.
+        shift: LayerNorm biases (E, P), 0 for padding, 1 for the constant.
+        validity: u (E, P), with the head's bias as weight of the constant; None without such a head.
+        gates: G (E, P, active), 0 for padding, with biases as weights of the constant.
     """
 
     vertices: Tensor
@@ -52,7 +52,7 @@ class FieldWeights(NamedTuple):
     gates: Tensor
 
     def cast(self, dtype: torch.dtype) -> "FieldWeights":
-        """All of them in one dtype."""
+        """Cast all weights to one dtype."""
         return FieldWeights(
             self.vertices.to(dtype),
             self.offsets.to(dtype),
@@ -66,20 +66,21 @@ class FieldWeights(NamedTuple):
 def modulated_rows(
     rows: Float[Tensor, "tokens width"], alpha: Float[Tensor, " experts"], weights: FieldWeights, ks: Sequence[int]
 ) -> Float[Tensor, "tokens width"]:
-    """The rows with their active dimensions, the first ones, modulated; the others are copied, to the bit.
+    """Return the rows with their active dimensions (the first ones) modulated; the others are copied, bit for bit.
 
-    All but `rows` have one dtype, in which is computed; the result has the dtype of `rows`. Differentiable once.
+    Computes in the common dtype of all arguments except `rows`; the result has the dtype of `rows`. Differentiable
+    once.
     """
-    # A compiler fuses the plain formula and its gradient by itself.
+    # torch.compile fuses the autograd version and its gradient by itself.
     if max(ks) > LARGEST or torch.compiler.is_compiling():
-        return plainly_modulated_rows(rows, alpha, weights, ks)
+        return autograd_modulated_rows(rows, alpha, weights, ks)
     return cast(Tensor, _Modulated.apply(rows, alpha, tuple(ks), *weights))  # type: ignore[no-untyped-call]
 
 
-def plainly_modulated_rows(
+def autograd_modulated_rows(
     rows: Float[Tensor, "tokens width"], alpha: Float[Tensor, " experts"], weights: FieldWeights, ks: Sequence[int]
 ) -> Float[Tensor, "tokens width"]:
-    """The same as the formula stands, differentiable as often as one likes."""
+    """Same as `modulated_rows`, by autograd: any number of derivatives, more memory."""
     n_active = weights.vertices.shape[1]
     active = rows[:, :n_active].to(alpha.dtype)
     vertices = torch.addmm(weights.offsets[:, None], weights.vertices, active.t())
@@ -161,7 +162,7 @@ class _Modulated(torch.autograd.Function):
             by_kept += by_factor.sum((1, 2))
             by_factor.mul_(gate)
             by_strength[:, part] = by_factor.sum(-1)
-            by_gate = by_factor.addcmul_(by_factor, gate, value=-1)  # but for the strength, one number a token
+            by_gate = by_factor.addcmul_(by_factor, gate, value=-1)  # times the strength below, one number per token
             scaled = own[:, None]
             by_gates += torch.bmm(x[:, :, part] * scaled, by_gate)
             by_x[:, :, part] = torch.bmm(gates, by_gate.transpose(1, 2)).mul_(scaled)
@@ -195,18 +196,18 @@ class _Modulated(torch.autograd.Function):
 
 
 class _Rows(NamedTuple):
-    """Where each kind's features stand, when all kinds are padded to the longest and one row more, (kinds, length)."""
+    """Index tables between concatenated features and the padded layout (kinds, length): longest kind plus one row."""
 
     length: int
-    padded: Tensor  # (kinds · length,) the feature of each place; one beyond the last for none
-    place: Tensor  # (features,) the place of each feature
-    sizes: Tensor  # (kinds, 1, 1) how many a kind has
+    padded: Tensor  # (kinds · length,) feature index at each padded place; number of features for padding
+    place: Tensor  # (features,) padded place of each feature
+    sizes: Tensor  # (kinds, 1, 1) number of features of each kind
     is_feature: Tensor  # (kinds, length, 1) 1 or 0
 
 
 @lru_cache(maxsize=32)
 def _rows_of_features(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Rows:
-    """Indices between features as `shape_features` orders them and padded ones."""
+    """Index tables for features in the order of `shape_features`."""
     sizes = [k * (k + 1) // 2 + 1 for k in ks]
     length, none = max(sizes) + 1, sum(sizes)
     padded = torch.full((len(ks), length), none)
@@ -225,7 +226,7 @@ def _rows_of_features(ks: tuple[int, ...], device: torch.device, dtype: torch.dt
 
 
 def _normed(shapes: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """LayerNorm's x̂ of each expert's features, (E, P, N), 0 where there is none; and 1 / standard deviation."""
+    """LayerNorm's x̂ of each expert's features, (E, P, N), 0 at padding; and 1 / standard deviation, (E, 1, N)."""
     tables = _rows_of_features(ks, shapes.device, shapes.dtype)
     padded = torch.cat([shapes, shapes.new_zeros(1, shapes.shape[1])])
     features = padded.index_select(0, tables.padded).view(len(ks), tables.length, shapes.shape[1])
@@ -235,7 +236,7 @@ def _normed(shapes: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def _unnormed(by_normed: Tensor, normed: Tensor, inverse: Tensor, ks: tuple[int, ...]) -> Tensor:
-    """The gradient with respect to the features, (features, N), from that with respect to x̂."""
+    """Gradient with respect to the features, (features, N), from that with respect to x̂, (E, P, N)."""
     tables = _rows_of_features(ks, normed.device, normed.dtype)
     mean = by_normed.sum(1, keepdim=True) / tables.sizes
     along = (by_normed * normed).sum(1, keepdim=True) / tables.sizes
@@ -248,7 +249,7 @@ def _strength(alpha: Tensor, valid: Tensor | None, tokens: int) -> Tensor:
 
 
 def _gates(x: Tensor, gates: Tensor, part: slice) -> Tensor:
-    """(E, tokens of the part, active)."""
+    """Gates for a chunk of tokens, (E, chunk, active)."""
     return torch.bmm(x[:, :, part].transpose(1, 2), gates).sigmoid_()
 
 
@@ -276,5 +277,6 @@ def _multiply(active: Tensor, product: Tensor, out: Tensor) -> None:
 
 
 def _parts(tokens: int, gates: Tensor) -> list[slice]:
-    size = max(1, _AT_ONCE // (gates.shape[0] * gates.shape[2])) if gates.device.type == "cpu" else max(1, tokens)
+    """Chunks of tokens."""
+    size = max(1, _CHUNK // (gates.shape[0] * gates.shape[2])) if gates.device.type == "cpu" else max(1, tokens)
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]

@@ -1,1 +1,1 @@
-"""The LightningModules, and what training over a frozen backbone needs."""
+"""The LightningModules, and helpers for training on a frozen backbone."""

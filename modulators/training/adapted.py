@@ -30,7 +30,7 @@ from modulators.arguments import (
     check_peft,
 )
 from modulators.training.frozen import FrozenT5
-from modulators.training.lower_cache import Caching
+from modulators.training.lower_cache import CacheSettings
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
 _NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
@@ -162,7 +162,7 @@ class AdaptedT5(FrozenT5):
             gradient_checkpointing,
             compile,
             seed,
-            Caching(cache, cache_dtype, cache_limit_gib, cache_folder),
+            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
         )
         self.modulator = None
         self.adapter, self.n_parameters = adapter, n_parameters

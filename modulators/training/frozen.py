@@ -22,7 +22,7 @@ from modulant.backbones.sizes import check_layers
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.t5 import (
     RandomEncoder,
-    checkpoint_activations,
+    enable_activation_checkpointing,
     encode,
     load_backbone,
     load_config,
@@ -32,12 +32,12 @@ from modulant.backbones.t5 import (
 from modulant.metrics import AnswerQuality
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_cache, check_steps
 from modulators.base import Modulator
-from modulators.comparison.generation import Asked, Asking, ask
+from modulators.comparison.generation import Comparison, GenerationSettings, compare
 from modulators.training.compiling import compiled
-from modulators.training.lower_cache import Caching, LowerCache
+from modulators.training.lower_cache import CacheSettings, LowerCache
 from modulators.training.masks import prepared_mask
-from modulators.training.processes import check_same, frozen_tensors
-from modulators.training.schedule import asked_of, factor_at, restate
+from modulators.training.processes import check_same_weights, frozen_tensors
+from modulators.training.schedule import factor_at, group_settings, override_groups
 
 Batch = dict[str, Any]
 
@@ -89,7 +89,7 @@ class FrozenT5(pl.LightningModule, ABC):
         gradient_checkpointing: bool,
         compile: Compile,
         seed: int,
-        caching: Caching,
+        caching: CacheSettings,
     ) -> None:
         super().__init__()
         self._learns = learns
@@ -107,7 +107,7 @@ class FrozenT5(pl.LightningModule, ABC):
         self.caching = caching
         self.cache: LowerCache | None = None
         self.quality = AnswerQuality()
-        self.asking = Asking()  # how `predict` asks
+        self.generation = GenerationSettings()  # for `predict`
 
     @property
     def stream(self) -> ResidualStream:
@@ -160,7 +160,7 @@ class FrozenT5(pl.LightningModule, ABC):
         """Make `model` the backbone: attach what learns to it, and prepare it for training as was asked."""
         self.handle = self._attach(model)
         if self.gradient_checkpointing:
-            checkpoint_activations(model)
+            enable_activation_checkpointing(model)
         self._compiled_pass = compiled(model, self.compiled) if self.compiled else None
         if self.caching.where is not None:
             tells = self.modulator is not None
@@ -170,7 +170,7 @@ class FrozenT5(pl.LightningModule, ABC):
         # Every process has read what is frozen: DistributedDataParallel, however it is asked for, sends none of it, at
         # the start or before a step.
         self._ddp_params_and_buffers_to_ignore = list(frozen_tensors(self))
-        check_same(self)
+        check_same_weights(self)
 
     def train(self, mode: bool = True) -> "FrozenT5":
         """The backbone stays in eval mode: no dropout in it is ever active."""
@@ -288,15 +288,15 @@ class FrozenT5(pl.LightningModule, ABC):
         )
         return answer[:, 1:]
 
-    def answers(self, batch: Batch, tokenizer: Any, asking: Asking) -> list[Asked]:
+    def answers(self, batch: Batch, tokenizer: Any, settings: GenerationSettings) -> list[Comparison]:
         """The original's and the modulated model's answers to a batch of prompts."""
         assert self.handle is not None
-        return ask(self.model, tokenizer, self.handle, batch["prompts"], batch, asking)
+        return compare(self.model, tokenizer, self.handle, batch["prompts"], batch, settings)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Asked]:
-        """Each prompt with both answers, asked as `asking` says."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Comparison]:
+        """Each prompt with both answers, generated as `generation` says."""
         tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-        return self.answers(batch, tokenizer, self.asking)
+        return self.answers(batch, tokenizer, self.generation)
 
     def configure_optimizers(self) -> Any:
         groups = self._parameter_groups()
@@ -305,7 +305,7 @@ class FrozenT5(pl.LightningModule, ABC):
         optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
         steps = self.trainer.estimated_stepping_batches
         check_steps(self.schedule, steps)
-        self._asked = asked_of(optimizer)
+        self._group_settings = group_settings(optimizer)
         scheduler = LambdaLR(optimizer, lambda step: factor_at(self.schedule, step, max(int(min(steps, 2**62)), 1)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -333,7 +333,7 @@ class FrozenT5(pl.LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """Rates and weight decay of a resumed run are those asked for now, not those of the checkpoint."""
-        restate(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._asked)
+        override_groups(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._group_settings)
 
     def describe(self) -> dict[str, Any]:
         """What the report says of the model."""

@@ -22,7 +22,7 @@ from modulant.backbones.t5 import RandomEncoder, encode, stream_of
 from modulant.settings import PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
 from modulators.arguments import check_steps
-from modulators.training.schedule import asked_of, cosine, restate
+from modulators.training.schedule import cosine, group_settings, override_groups
 
 VALIDATION = ("spans", "pairs")
 
@@ -170,13 +170,13 @@ class PretrainT5(pl.LightningModule):
             warm = min(1.0, (step + 1) / self.warmup_steps)
             return warm * (0.05 + 0.95 * cosine(step, total))
 
-        self._asked = asked_of(optimizer)
+        self._group_settings = group_settings(optimizer)
         scheduler = LambdaLR(optimizer, rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
         """The rate of a resumed run is the one asked for now, not the checkpoint's."""
-        restate(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._asked)
+        override_groups(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._group_settings)
 
     def on_fit_end(self) -> None:
         """Leave the backbone in the run folder, in Hugging Face's layout."""

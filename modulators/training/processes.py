@@ -1,7 +1,7 @@
-"""What the processes of one run owe each other before the first step: the same frozen weights.
+"""Distributed helpers: shard batches over ranks, and check that all ranks hold the same frozen weights.
 
-DistributedDataParallel would see to that by sending the first process's backbone to all others, 242 MB for T5-small.
-But each process has read it from the same place, and nothing changes it. So a check of 32 bytes goes over the wire.
+DistributedDataParallel would broadcast rank 0's backbone, 242 MB for T5-small. But each process has read it from the
+same place, and nothing changes it; so only a digest of 32 bytes is exchanged.
 """
 
 import hashlib
@@ -12,25 +12,27 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.tensor import DTensor
 
-# As wide as an element, so that a sum is of its bits and not of what they mean: exact in any order, on any device.
+# Integer types as wide as an element: sums of bit patterns are exact in any order, on any device.
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 T = TypeVar("T")
 
 
-def dealt(batches: Sequence[T], rank: int, world: int) -> list[tuple[T, bool]]:
-    """A process's share, and of each batch whether it counts: every process gets as many, since a forward pass may be a
-    collective, and where they do not go round the last ones get one that is another's.
+def shard_batches(batches: Sequence[T], rank: int, world_size: int) -> list[tuple[T, bool]]:
+    """Return a rank's share of the batches, each with whether it counts.
 
-    >>> dealt("abc", 1, 2)
+    All ranks get equally many, since a forward pass may be a collective; a rank that lacks one gets the first batch
+    again, which does not count.
+
+    >>> shard_batches("abc", 1, 2)
     [('b', True), ('a', False)]
     """
-    own = [(batch, True) for batch in batches[rank::world]]
-    return own + [(batches[0], False)] * (-(-len(batches) // world) - len(own))
+    own = [(batch, True) for batch in batches[rank::world_size]]
+    return own + [(batches[0], False)] * (-(-len(batches) // world_size) - len(own))
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Buffers and parameters that do not learn, by every name that they have (tied weights have several)."""
+    """Buffers and frozen parameters, by all of their names (tied weights have several)."""
     parameters = module.named_parameters(remove_duplicate=False)
     return {name: p for name, p in parameters if not p.requires_grad} | dict(
         module.named_buffers(remove_duplicate=False)
@@ -38,9 +40,10 @@ def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
-    """32 bytes for names, types, shapes and contents. Of a matrix those are its rows' and its columns' sums, of bits,
-    which tell any element that differs and any two rows or columns that have changed places; they are taken where the
-    tensor is, at the speed of its memory.
+    """32-byte digest of names, dtypes, shapes and contents.
+
+    Of a matrix, the row and column sums of its bit patterns are hashed, which detects a changed element and swapped
+    rows or columns; they are computed on the tensor's device, at memory bandwidth.
 
     >>> a, b = torch.zeros(2, 3), torch.zeros(2, 3)
     >>> b[1, 2] = 1e-30
@@ -57,22 +60,22 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
     return sha.digest()
 
 
-def check_same(module: nn.Module) -> None:
-    """That all processes of a run hold the same frozen weights, as far as each holds them whole. A collective.
+def check_same_weights(module: nn.Module) -> None:
+    """Check that all ranks hold the same frozen weights; sharded tensors are not compared. A collective.
 
     Raises:
-        ValueError: on every process, where they do not.
+        ValueError: on every rank, if they differ.
     """
     if not distributed.is_initialized() or (world := distributed.get_world_size()) == 1:
         return
     frozen = frozen_tensors(module)
-    names = {id(tensor): name for name, tensor in reversed(frozen.items())}  # each tensor once, by its first name
+    names = {id(tensor): name for name, tensor in reversed(frozen.items())}  # each tensor once, under its first name
     own = digest((names.pop(id(t)), t) for t in frozen.values() if id(t) in names and not isinstance(t, DTensor))
     found: list[bytes] = [b""] * world
     distributed.all_gather_object(found, own)
     if others := [str(rank) for rank, theirs in enumerate(found) if theirs != found[0]]:
         raise ValueError(
-            f"model.backbone: process{'es' if len(others) > 1 else ''} {', '.join(others)} of {world} began with other "
-            "frozen weights than process 0; give every machine the same files, or a hub id at one revision, and the "
+            f"model.backbone: rank{'s' if len(others) > 1 else ''} {', '.join(others)} of {world} started with other "
+            "frozen weights than rank 0; give every machine the same files, or a hub id at one revision, and the "
             "same seed_everything"
         )

@@ -1,8 +1,8 @@
-"""Learning rates over a run, as a factor of what was asked for; and how a resumed run keeps to what is asked for now.
+"""Learning rate schedules, and how the configured rates override those of a checkpoint when a run resumes.
 
-A checkpoint's optimizer brings back the rates and the weight decay that the run was begun with, silently. A factor that
-is a function of the step alone lets a resumed run take new ones, or more steps, from where it is; and with nothing new
-it goes on bit for bit.
+A checkpoint's optimizer silently restores the learning rates and weight decay of the earlier run. Since the schedule is
+a factor that depends on the step alone, a resumed run can use new rates, or more steps, from its current step on; with
+unchanged settings it continues bit for bit.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from modulators.arguments import Schedule
 
-_ASKED = ("lr", "weight_decay")
+_KEYS = ("lr", "weight_decay")
 
 
 def cosine(step: int, steps: int) -> float:
@@ -26,7 +26,7 @@ def cosine(step: int, steps: int) -> float:
 
 
 def factor_at(schedule: Schedule, step: int, steps: int) -> float:
-    """`cosine`, or 1 at every step.
+    """Factor on the learning rate: `cosine`, or 1 at every step.
 
     >>> factor_at("cosine", 10, 10), factor_at("constant", 10, 10)
     (0.0, 1.0)
@@ -34,15 +34,15 @@ def factor_at(schedule: Schedule, step: int, steps: int) -> float:
     return 1.0 if schedule == "constant" else cosine(step, steps)
 
 
-def asked_of(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Rates and weight decay of each parameter group, before a checkpoint overwrites them."""
-    return [{key: group[key] for key in _ASKED if key in group} for group in optimizer.param_groups]
+def group_settings(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Configured learning rate and weight decay of each parameter group; call before a checkpoint is restored."""
+    return [{key: group[key] for key in _KEYS if key in group} for group in optimizer.param_groups]
 
 
-def restate(optimizer: Optimizer, scheduler: LambdaLR, asked: list[dict[str, Any]]) -> None:
-    """Puts back what `asked_of` has noted, the rates scaled to the step where the run is."""
-    scheduler.base_lrs = [group["lr"] for group in asked]
+def override_groups(optimizer: Optimizer, scheduler: LambdaLR, settings: list[dict[str, Any]]) -> None:
+    """Override a restored optimizer and scheduler with `group_settings`, the rates scaled to the current step."""
+    scheduler.base_lrs = [group["lr"] for group in settings]
     factors = [factor(scheduler.last_epoch) for factor in scheduler.lr_lambdas]
-    for group, wanted, factor in zip(optimizer.param_groups, asked, factors, strict=True):
-        group.update(wanted, initial_lr=wanted["lr"], lr=wanted["lr"] * factor)
+    for group, new, factor in zip(optimizer.param_groups, settings, factors, strict=True):
+        group.update(new, initial_lr=new["lr"], lr=new["lr"] * factor)
     scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]

@@ -14,8 +14,8 @@ from modulators.base import Modulator
 from modulators.hooks import ModulatorHandle, attach
 from modulators.initialisation import Geometry, InitialGeometry, TakesGeometry, initial_geometry, lexical_data
 from modulators.training.frozen import FrozenT5
-from modulators.training.lower_cache import Caching
-from modulators.training.processes import dealt
+from modulators.training.lower_cache import CacheSettings
+from modulators.training.processes import shard_batches
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
@@ -90,7 +90,7 @@ class ModulatedT5(FrozenT5):
             gradient_checkpointing,
             compile,
             seed,
-            Caching(cache, cache_dtype, cache_limit_gib, cache_folder),
+            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
         )
         try:
             self.modulator = modulator(self.stream)
@@ -176,7 +176,9 @@ class ModulatedT5(FrozenT5):
         assert self.handle is not None
         with self.handle.disabled():
             batches = data.population_batches()
-            for (rows, input_ids, mask), counts in dealt(batches, self.trainer.global_rank, self.trainer.world_size):
+            for (rows, input_ids, mask), counts in shard_batches(
+                batches, self.trainer.global_rank, self.trainer.world_size
+            ):
                 mask = mask.to(self.device)
                 hidden = self.encode(input_ids.to(self.device), mask)
                 if counts:

@@ -1,20 +1,21 @@
-"""The figures of a folder: a forest plot of every control's lift, and lift and loss against α where α was swept.
+"""The figures of a folder of controls: a forest plot of their lifts, and lift and loss against α where α was swept.
 
 A title says what is seen, in numbers. Nothing here touches pyplot or any other global state.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from modulant.reports import plotting
+from modulant.reports.chart import Axis, Chart, Interval
+from modulant.reports.figures import draw
 from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress
+from modulant.reports.rows import POPULATIONS
 from modulant.reports.wording import number
-from probes.controls.table import POPULATION_NAMES
 
 PANELS = ("train", "mixed", "held_out")
 _COLOURS = {"train": BLUE, "mixed": ORANGE, "held_out": VERMILION}
@@ -27,44 +28,34 @@ def forest(summary: Summary) -> Figure | None:
     controls = {n: c["pearson_lift"] for n, c in summary["controls"].items() if c["pearson_lift"]["all"]}
     if not controls:
         return None
-    rows = {name: -i for i, name in enumerate(controls)}
-    figure = Figure(figsize=(11.0, 1.75 + 0.42 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, len(PANELS), sharey=True, sharex=True)
-    for axis, population in zip(axes, PANELS, strict=True):
-        for name, lifts in controls.items():
-            if lifts[population] is not None:
-                _row(axis, rows[name], lifts[population], INK if name != summary["treatment"] else BLUE)
-        axis.axvline(0, color=INK, linewidth=1.0, zorder=0)
-        treated = controls.get(summary["treatment"], {}).get(population)
-        if treated is not None:
-            axis.axvline(treated["mean"], color=BLUE, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        dress(axis, POPULATION_NAMES[population], x="lift of Pearson", grid="x")
-        axis.spines["left"].set_visible(False)
-        axis.tick_params(axis="y", length=0)
-        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(nbins=5))
-    axes[0].set_yticks(list(rows.values()), list(rows))
-    axes[0].set_ylim(-len(rows) + 0.4, 0.6)
-    for label in axes[0].get_yticklabels():
-        if label.get_text() == summary["treatment"]:
+    treatment = summary["treatment"]
+    views = {
+        POPULATIONS[population]: [
+            Interval(
+                lift["mean"],
+                lift["interval"] or (lift["mean"],) * 2,
+                name,
+                "@blue" if name == treatment else "@ink",
+                list(lift["seeds"].values()) if len(lift["seeds"]) > 1 else (),
+                guide=name == treatment,
+            )
+            for name, lifts in controls.items()
+            if (lift := lifts[population]) is not None
+        ]
+        for population in PANELS
+    }
+    title, rows, lift = _title(summary, controls), Axis(names=list(controls)), Axis("lift of Pearson")
+    figure = draw([Chart("controls", title, views, rows, lift)])
+    for label in figure.axes[0].get_yticklabels():
+        if label.get_text() == treatment:
             label.set(color=BLUE, fontweight="bold")
-    figure.suptitle(_title(summary, controls), x=0.01, ha="left", fontsize=12)
     figure.supxlabel(
         f"line: {summary['level']}% interval over synsets of the mean over seeds;  small dots: seeds;  "
-        f"dashed: {summary['treatment']}",
+        f"dashed: {treatment}",
         fontsize=9,
         color=GREY,
     )
     return figure
-
-
-def _row(axis: Axes, y: float, lift: Mapping[str, Any], colour: str) -> None:
-    if lift["interval"]:
-        axis.plot(lift["interval"], [y, y], color=colour, linewidth=2.2, solid_capstyle="butt")
-    axis.plot([lift["mean"]], [y], color=colour, marker="o", markersize=6.5)
-    seeds = list(lift["seeds"].values())
-    if len(seeds) > 1:
-        below = [y - 0.26] * len(seeds)
-        axis.plot(seeds, below, linestyle="", marker="o", markersize=3.2, color=colour, alpha=0.55, markeredgewidth=0)
 
 
 def _title(summary: Summary, controls: Mapping[str, Any]) -> str:
@@ -122,7 +113,7 @@ def _curve(axis: Axes, alphas: Sequence[float], spreads: Sequence[Any], colour: 
         marker="o",
         markersize=5,
         linewidth=1.5,
-        label=POPULATION_NAMES[population] if population else "validation loss",
+        label=POPULATIONS[population] if population else "validation loss",
     )
     for alpha, spread in points:
         ends = spread.get("interval") or (spread["min"], spread["max"])
@@ -148,12 +139,5 @@ def _sweep_title(name: str, ordered: Sequence[Mapping[str, Any]], alphas: Sequen
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and SVG beside each other, each complete or not at all."""
-    for target in (path.with_suffix(".png"), path.with_suffix(".svg")):
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with matplotlib.rc_context({"svg.hashsalt": "modulant", "svg.fonttype": "none"}):
-                metadata = {"Date": None} if target.suffix == ".svg" else None
-                figure.savefig(temporary, format=target.suffix[1:], dpi=150, metadata=metadata)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    for suffix in (".png", ".svg"):
+        plotting.save(figure, path.with_suffix(suffix))

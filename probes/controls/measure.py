@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modulant.metrics.functional.intervals import percentile_interval
 from probes.controls.plan import Run, State, report_of, state_of
 
 POPULATIONS = ("all", "train", "mixed", "held_out")  # the last axis of relational_bootstrap.npz
@@ -67,11 +68,7 @@ class Measured:
 
 def percentiles(replicates: Replicates) -> Interval | None:
     """The middle `LEVEL` per cent of the finite replicates; None where fewer than half are finite."""
-    finite = replicates[np.isfinite(replicates)]
-    if 2 * len(finite) < len(replicates) or not len(finite):
-        return None
-    low, high = np.percentile(finite, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return float(low), float(high)
+    return percentile_interval(replicates, LEVEL, finite=0.5)
 
 
 def measure(run: Run) -> Measured | None:

@@ -1,22 +1,17 @@
-"""A folder's figures as a page, a CSV, and sentences that say what they mean; nothing is measured here."""
+"""The figures of a folder of controls as a page, a CSV, and verdicts in words; nothing is measured here."""
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from modulant.reports.wording import number
-from probes.pages import table
+from modulant.reports import render
+from modulant.reports.rows import POPULATIONS
+from modulant.reports.table import Table
+from modulant.reports.wording import number, with_interval
+from probes.pages import as_csv_text
 
 Summary = Mapping[str, Any]
 
-POPULATION_NAMES = {
-    "all": "all pairs",
-    "train": "train × train",
-    "mixed": "train × held-out",
-    "held_out": "held-out × held-out",
-}
-_SHORT = {"all": "all pairs", "train": "train", "mixed": "train × held-out", "held_out": "held-out"}
+_JUDGED = {"held_out": "held-out", "all": "all pairs"}
 # Figure → its title in the table, decimals, and whether a sign belongs to it.
 _OTHERS = {
     "validation_loss": ("validation loss", 4, False),
@@ -28,7 +23,6 @@ _OTHERS = {
     "pentachoron_z": ("its z", 1, False),
     "alpha": ("final α", 4, False),
 }
-_JUDGED = ("held_out", "all")
 
 
 def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str] = ()) -> str:
@@ -38,20 +32,18 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
         failed: a line for each run that is missing.
         figures: paths of the figures, as seen from the page.
     """
-    treatment, controls = summary["treatment"], summary["controls"]
-    parts = [f"# {treatment} and its controls"]
-    if not controls:
-        parts.append("No run has ended yet.")
-    else:
-        parts += ["\n".join(f"- {line}" for line in verdicts(summary))]
-        parts += [f"![{_alt(path)}]({path})" for path in figures]
-        parts += ["## Lift of Pearson with path similarity", _lifts(summary), caption(summary)]
-        if any("difference" in control for control in controls.values()):
-            parts += [f"## {treatment} − control", _differences(summary)]
-        parts += ["## Task and geometry", _others(summary), _others_caption(summary)]
-    if failed:
-        parts += ["## Runs that are missing", "\n".join(f"- {line}" for line in failed)]
-    return "\n\n".join(parts) + "\n"
+    controls: Mapping[str, Any] = summary["controls"]
+    lifts = {name: control["pearson_lift"] for name, control in controls.items()}
+    return render.markdown(
+        "controls",
+        **{**summary, "verdicts": verdicts(summary)},
+        drawn={path: _alt(path) for path in figures},
+        lifts=_lifts(summary),
+        differences=_differences(summary),
+        others=_others(summary),
+        without_interval=[name for name, lift in lifts.items() if (lift["all"] or {}).get("interval") is None],
+        failed=failed,
+    )
 
 
 def _alt(path: str) -> str:
@@ -66,38 +58,36 @@ def cell(spread: Mapping[str, Any] | None, digits: int = 4, signed: bool = False
     """
     if spread is None:
         return "–"
-    text = number(spread["mean"], digits, signed)
-    if spread.get("interval"):
-        text += f" [{', '.join(number(end, digits, signed) for end in spread['interval'])}]"
+    text = with_interval(spread["mean"], spread.get("interval"), digits, signed)
     if len(spread["seeds"]) > 1:
         text += f", {number(spread['min'], digits, signed)} … {number(spread['max'], digits, signed)}"
     return text
 
 
-def _lifts(summary: Summary) -> str:
-    header = ["", "trained parameters", "seeds", *POPULATION_NAMES.values()]
+def _lifts(summary: Summary) -> Table:
+    header = ["", "trained parameters", "seeds", *POPULATIONS.values()]
     rows = [
         [
             name,
             f"{control['parameters']:,}",
             ", ".join(map(str, control["seeds"])),
-            *(cell(control["pearson_lift"][p], signed=True) for p in POPULATION_NAMES),
+            *(cell(control["pearson_lift"][p], signed=True) for p in POPULATIONS),
         ]
         for name, control in summary["controls"].items()
     ]
-    return table(header, rows)
+    return Table(header, rows)
 
 
-def _differences(summary: Summary) -> str:
+def _differences(summary: Summary) -> Table:
     rows = [
-        [name, *(cell(control["difference"][p], signed=True) for p in POPULATION_NAMES)]
+        [name, *(cell(control["difference"][p], signed=True) for p in POPULATIONS)]
         for name, control in summary["controls"].items()
         if "difference" in control
     ]
-    return table(["", *POPULATION_NAMES.values()], rows)
+    return Table(["", *POPULATIONS.values()], rows)
 
 
-def _others(summary: Summary) -> str:
+def _others(summary: Summary) -> Table:
     held = {
         key: title
         for key, title in _OTHERS.items()
@@ -110,53 +100,17 @@ def _others(summary: Summary) -> str:
     if summary["original"]:
         known = {"preservation": 1.0, "spearman_lift": 0.0} | dict(summary["original"])
         rows.insert(0, ["original encoder", *(number(known.get(key), *_OTHERS[key][1:]) for key in held)])
-    return table(["", *(title for title, *_ in held.values())], rows)
-
-
-def caption(summary: Summary) -> str:
-    """What an interval covers, and what it does not."""
-    replicates = f"{summary['replicates']:,}" if summary["replicates"] else "of each run's"
-    text = (
-        f"Mean over seeds [{summary['level']}% interval of that mean], least … largest over seeds. The interval is a "
-        f"percentile bootstrap over synsets ({replicates} replicates): it says how far the figure depends on which "
-        "synsets there are. It does not cover the chance in training: the seeds show that, as least and largest."
-    )
-    if any("difference" in control for control in summary["controls"].values()):
-        text += (
-            " A difference is taken seed by seed and, for its interval, replicate by replicate: all runs share the "
-            "split and the resamples."
-        )
-    if not summary["paired"]:
-        text += (
-            " **No interval of a difference is given: the original encoder's figures on the resamples are not the same "
-            "in all runs, so these runs do not share them.**"
-        )
-    missing = [n for n, c in summary["controls"].items() if (c["pearson_lift"]["all"] or {}).get("interval") is None]
-    if missing:
-        text += f" No interval for {', '.join(missing)}: a run of it has left no bootstrap."
-    original = summary["original"]
-    if "pearson" in original:
-        held = f", {number(original['pearson_held_out'])} on held-out" if "pearson_held_out" in original else ""
-        text += f" The original encoder's Pearson is {number(original['pearson'])}{held}."
-    return text
-
-
-def _others_caption(summary: Summary) -> str:
-    return (
-        "Mean, least … largest over seeds. Loss in nats per token; gradient: mean cosine at similarity ≥ 0.25 minus "
-        "below 0.10; preservation: mean cosine with the original representation; z: the CV against Gaussian points; "
-        "α: mean over layers and experts."
-    )
+    return Table(["", *(title for title, *_ in held.values())], rows)
 
 
 def verdicts(summary: Summary) -> list[str]:
-    """What the figures say, in a sentence each: the treatment against nothing, then against each control."""
+    """A sentence for each comparison: the treatment with the original encoder, then with each control."""
     treatment = summary["treatment"]
     treated = summary["controls"].get(treatment)
     if treated is None:
         return [f"no run of {treatment} has ended, so nothing can be compared with it"]
     lines = [
-        f"{treatment} on {_SHORT[p]}: {cell(lift, signed=True)}: {against_zero(lift)}"
+        f"{treatment} on {_JUDGED[p]}: {cell(lift, signed=True)}: {against_zero(lift)}"
         for p in _JUDGED
         if (lift := treated["pearson_lift"][p]) is not None
     ]
@@ -164,16 +118,11 @@ def verdicts(summary: Summary) -> list[str]:
         for p in _JUDGED:
             found = control.get("difference", {}).get(p)
             if found is not None:
-                told = f"{number(found['mean'], 4, True)}{_interval(found)}"
-                lines.append(f"{treatment} − {name} on {_SHORT[p]}: {told}: {against_control(found)}")
+                value = with_interval(found["mean"], found.get("interval"))
+                lines.append(f"{treatment} − {name} on {_JUDGED[p]}: {value}: {against_control(found)}")
         if name != treatment and control.get("difference", {}).get("all") is None:
             lines.append(f"{treatment} − {name}: no seed that both have")
     return lines
-
-
-def _interval(spread: Mapping[str, Any]) -> str:
-    interval = spread.get("interval")
-    return f" [{', '.join(number(end, 4, True) for end in interval)}]" if interval else ""
 
 
 def against_zero(lift: Mapping[str, Any]) -> str:
@@ -207,7 +156,7 @@ def _side(spread: Mapping[str, Any], above: str, below: str, neither: str) -> st
 
 
 def _seeds(spread: Mapping[str, Any]) -> str:
-    """A sign that not all seeds share is no finding yet, whatever the synsets say."""
+    """A qualifier where there is one seed, or where seeds differ in sign: then the interval alone proves nothing."""
     if len(spread["seeds"]) == 1:
         return " (one seed)"
     decided = spread.get("interval") and not spread["interval"][0] <= 0 <= spread["interval"][1]
@@ -216,13 +165,7 @@ def _seeds(spread: Mapping[str, Any]) -> str:
 
 def as_csv(summary: Summary) -> str:
     """One row a control, one column a figure."""
-    rows = [dict(_flat(name, control)) for name, control in summary["controls"].items()]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return as_csv_text([dict(_flat(name, control)) for name, control in summary["controls"].items()])
 
 
 def _flat(name: str, control: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -231,7 +174,7 @@ def _flat(name: str, control: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("parameters", control["parameters"]),
         ("seeds", " ".join(map(str, control["seeds"]))),
     )
-    for population in POPULATION_NAMES:
+    for population in POPULATIONS:
         for what in ("pearson_lift", "difference"):
             yield from _columns(f"{what}/{population}", (control.get(what) or {}).get(population))
     for key in _OTHERS:

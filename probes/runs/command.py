@@ -94,14 +94,12 @@ def ordered(rows: list[dict[str, Any]], by: str) -> list[dict[str, Any]]:
 def _leave(output: Path, runs: Sequence[Any], found: dict[str, Any]) -> None:
     from probes.runs import charts, table
 
-    text = table.markdown(found)
     write_json(output / "runs.json", found)
     write_text(output / "runs.csv", table.as_csv(found))
     figure = charts.overlay(runs, found)
     if figure is not None:
         save(figure, output / "runs.png")
-        text += "\n![The runs over steps, and their lifts](runs.png)\n"
-    write_text(output / "runs.md", text)
+    write_text(output / "runs.md", table.markdown(found, "runs.png" if figure else ""))
     write_whole(output / "runs.html", charts.html(runs, found))
     print(table.markdown(found))
     print(f"written: {output}/runs.md, runs.csv, runs.json, runs.html{', runs.png' if figure is not None else ''}")

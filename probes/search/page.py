@@ -1,4 +1,4 @@
-"""What a search leaves: a table of its trials, the best one's command line, and a figure."""
+"""The output of a search: a table of its trials, the best one's command line, and a figure."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from modulant.reports import render
 from modulant.reports.plotting import BLUE, GREY, ORANGE, dress, save
+from modulant.reports.table import Table
 from modulant.reports.wording import number
-from probes.pages import table, write_json, write_text
+from probes.pages import write_json, write_text
 from probes.search.space import Sweep
 
 _ENOUGH = 8  # trials, for importances to be more than noise
 
 
 def write(sweep: Sweep, study: Any, output: Path, command: Callable[[Mapping[str, Any]], list[str]]) -> None:
-    """Write search.json, .md and .png from all trials that there are, and say where."""
+    """Write search.json, .md and .png from all trials so far, and print where."""
     found = summary(sweep, study, command)
     write_json(output / "search.json", found)
     write_text(output / "search.md", markdown(found))
@@ -81,24 +83,17 @@ def markdown(found: Mapping[str, Any]) -> str:
         ]
         for trial in found["trials"]
     ]
-    parts = [f"# Search: {found['sweep']}", f"{found['complete']} whole trials; {found['metric']}, {found['goal']}."]
-    if rows:
-        parts.append(table(["", "state", found["metric"], *settings, *figures], rows))
-    if found["command"] is not None:
-        parts.append(f"## The best one\n\n```console\n{shlex.join(found['command'])}\n```")
-        parts.append(
-            "It is the best of several by the very figure that it was chosen by, with one seed: part of its lead is "
-            "luck. Train it again with other seeds, and beside its controls (`python probe.py controls`), before it is "
-            "believed."
-        )
-    if found["importances"]:
-        shares = table(["setting", "share"], [[k, number(v, 2)] for k, v in found["importances"].items()])
-        few = f" {found['complete']} trials are too few to rely on." if found["complete"] < _ENOUGH else ""
-        parts.append(
-            f"## How much each setting mattered\n\n{shares}\n\nPED-ANOVA over these trials: which settings set good "
-            f"trials apart, within the ranges searched; no statement of cause.{few}"
-        )
-    return "\n\n".join(parts) + "\n"
+    shares = [[name, number(share, 2)] for name, share in found["importances"].items()]
+    return render.markdown(
+        "search",
+        **{
+            **found,
+            "trials": Table(["", "state", found["metric"], *settings, *figures], rows),
+            "command": found["command"] and shlex.join(found["command"]),
+            "importances": Table(["setting", "share"], shares),
+            "few": found["complete"] < _ENOUGH,
+        },
+    )
 
 
 def figure(found: Mapping[str, Any]) -> Figure:

@@ -12,23 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from modulant.lexicon.taxonomy import UNREACHABLE
+from modulant.metrics.functional.pairs import sampled_pairs
+
 _BLOCK = 2**23  # cosines held at once
 _SAMPLED = 2**24  # pairs of a group of seeds, held at once for each cloud
-_NO_PATH = 255
-
-
-def draw_pairs(n: int, pairs: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Distinct pairs j < i of n points in ascending order, all of them if there are fewer.
-
-    A pair's number is i (i − 1) / 2 + j; numbers are drawn without replacement.
-    """
-    total = n * (n - 1) // 2
-    chosen = np.sort(np.random.default_rng(seed).choice(total, size=min(pairs, total), replace=False))
-    i = ((1 + np.sqrt(1 + 8 * chosen.astype(np.float64))) / 2).astype(np.int64)
-    # The root is rounded: at most one off.
-    i -= i * (i - 1) // 2 > chosen
-    i += (i + 1) * i // 2 <= chosen
-    return i, chosen - i * (i - 1) // 2
 
 
 def sample_figures(
@@ -42,12 +30,12 @@ def sample_figures(
     at_once = max(1, _SAMPLED // pairs)
     found: dict[str, list[list[float]]] = {cloud: [] for cloud in points}
     for start in range(0, len(seeds), at_once):
-        drawn = [draw_pairs(len(distances), pairs, seed) for seed in seeds[start : start + at_once]]
+        drawn = [sampled_pairs(len(distances), pairs, seed) for seed in seeds[start : start + at_once]]
         steps = [distances[i, j] for i, j in drawn]
-        classes = [_Classes(step[step != _NO_PATH]) for step in steps]
+        classes = [_Classes(step[step != UNREACHABLE]) for step in steps]
         for cloud, some in unit.items():
             for step, known, cosines in zip(steps, classes, _cosines(some, drawn), strict=True):
-                found[cloud].append(known.figures(cosines[step != _NO_PATH]))
+                found[cloud].append(known.figures(cosines[step != UNREACHABLE]))
     return {cloud: np.array(rows) for cloud, rows in found.items()}
 
 

@@ -63,7 +63,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("config", ["field.yaml", "lerp.yaml"])
 def test_no_step_waits(config: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", Terminal())  # with the progress bar that somebody looks at
+    monkeypatch.setattr(sys, "stdout", Terminal())  # with a progress bar
     monkeypatch.setenv("TERM", "xterm-256color")
     steps, began = Steps(), time.monotonic()
     with with_callback(steps):

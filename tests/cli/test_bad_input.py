@@ -65,7 +65,7 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--seed_everything", "-3"): ("seed_everything is -3; it must be", "at least 0"),
     (*FIELD, "--model.lr", "-1"): ("model.lr is -1; it must be a number above 0",),
     (*FIELD, "--model.weight_decay", "-1"): ("model.weight_decay is -1; it must be a number of at least 0",),
-    (*FIELD, "--model.layers", "[3,99]"): ("model.layers: layer 99: the encoder has 6",),
+    (*FIELD, "--model.layers", "[3,99]"): ("model.layers: layer 99 does not exist; the encoder has 6 layers",),
     (*FIELD, "--model.layers", "[]"): ("model.layers is []",),
     (*FIELD, "--model.modulator.expert_ks", "[0]"): ("model.modulator.expert_ks is [0]",),
     (*FIELD, "--model.modulator.initial_alpha", "0.9"): ("model.modulator: initial_alpha is 0.9", "alpha_max (0.35)"),

@@ -165,7 +165,7 @@ def test_a_backbones_folder_is_read_without_its_library(tmp_path: Path, monkeypa
     config = {"model_type": "t5", "num_layers": 2, "d_model": 8}
     Path("t5/config.json").write_text(json.dumps(config))
     check(read_command([*field, "--model.layers", "[0,1]"]))
-    assert "layer 2: the encoder has 2" in refused(*field, "--model.layers", "[2]")
+    assert "layer 2 does not exist; the encoder has 2 layers" in refused(*field, "--model.layers", "[2]")
     Path("t5/config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     assert "'t5' is a bert" in refused(*field)
     for text in ("{", "[]", "3", json.dumps({"model_type": "t5"}), "\x00"):  # left to transformers

@@ -24,7 +24,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def small_wordnet(lexicon: Lexicon, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """1,500 of WordNet's synsets, as a user's own archive."""
+    """1,500 of WordNet's synsets, as a user-supplied archive."""
     rows = np.sort(np.random.default_rng(0).choice(len(lexicon), 1500, replace=False))
     return str(write_zip(excerpt(lexicon, rows.tolist()), tmp_path_factory.mktemp("wordnet") / "wordnet.zip"))
 

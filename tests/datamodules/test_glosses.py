@@ -59,7 +59,7 @@ def test_no_pair_of_a_kept_synset(data: GlossDataModule) -> None:
 
 
 def test_an_epoch_holds_every_text_once(data: GlossDataModule) -> None:
-    recipes = data._deal(3)
+    recipes = data._epoch_batches(3)
     spans = [rows for rows, seeds in recipes if seeds is not None]
     pairs = [rows for rows, seeds in recipes if seeds is None]
     assert sorted(np.concatenate(spans).tolist()) == list(range(len(data.spans)))
@@ -72,7 +72,7 @@ def test_an_epoch_holds_every_text_once(data: GlossDataModule) -> None:
 
 def test_epochs_differ_and_are_reproducible(data: GlossDataModule) -> None:
     def epoch(number: int) -> list[dict[str, torch.Tensor]]:
-        return [data.cook(recipe) for recipe in data._deal(number)]
+        return [data.cook(recipe) for recipe in data._epoch_batches(number)]
 
     def texts(batches: list[dict[str, torch.Tensor]]) -> set[bytes]:
         return {row.numpy().tobytes() for batch in batches for row in batch["labels"]}
@@ -88,12 +88,12 @@ def test_processes_share_each_batch(data: GlossDataModule, small_wordnet: str, m
     """Three processes with 64 texts a batch are given what one with 192 is given, masks and all."""
     one = GlossDataModule(tokenizer="mini", batch_size=192, val_fraction=0.3, nltk_data=small_wordnet)
     one.setup()
-    recipes = [rows.tolist() for rows, _ in one._deal(2)]
-    for recipe in one._deal(2)[:6]:
+    recipes = [rows.tolist() for rows, _ in one._epoch_batches(2)]
+    for recipe in one._epoch_batches(2)[:6]:
         whole, parts = one.cook(recipe), []
         for rank in range(3):
-            monkeypatch.setattr(GlossDataModule, "_place", (rank, 3))
-            assert [rows.tolist() for rows, _ in data._deal(2)] == recipes
+            monkeypatch.setattr(GlossDataModule, "_rank_and_world_size", (rank, 3))
+            assert [rows.tolist() for rows, _ in data._epoch_batches(2)] == recipes
             parts.append(data.cook(recipe))
         monkeypatch.undo()
         assert {part["weight"] for part in parts} == {3 / int((whole["labels"] != -100).sum())}
@@ -131,13 +131,13 @@ def test_validation_is_the_same_each_time(data: GlossDataModule) -> None:
 def test_few_pairs_are_drawn_again(data: GlossDataModule) -> None:
     many = GlossDataModule(tokenizer="mini", batch_size=64, pair_fraction=0.9)
     many._corpus, many.spans, many.pairs = data._corpus, data.spans, data.pairs  # what setup() would make again
-    pairs = [rows for rows, seeds in many._deal(0) if seeds is None]
+    pairs = [rows for rows, seeds in many._epoch_batches(0) if seeds is None]
     assert len(pairs) == 9 * batches_per_epoch(len(data.spans), 64)
     counts = np.bincount(np.concatenate(pairs), minlength=len(data.pairs[0]))
     assert counts.max() - counts.min() <= 1
     none = GlossDataModule(tokenizer="mini", batch_size=64, pair_fraction=0.0)
     none.spans, none.pairs = data.spans, data.pairs
-    assert all(seeds is not None for _, seeds in none._deal(0))
+    assert all(seeds is not None for _, seeds in none._epoch_batches(0))
 
 
 @pytest.mark.parametrize(
@@ -156,5 +156,5 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 
 
 def test_a_tokenizer_that_is_not_there(small_wordnet: str, tmp_path: Any) -> None:
-    with pytest.raises(ValueError, match=r"data\.tokenizer: .* has no tokenizer that can be read"):
+    with pytest.raises(ValueError, match=r"data\.tokenizer: .* has no readable tokenizer"):
         GlossDataModule(tokenizer=str(tmp_path), nltk_data=small_wordnet).setup()

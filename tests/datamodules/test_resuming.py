@@ -119,7 +119,7 @@ def whole(start: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Pa
     return run, folder
 
 
-def assert_goes_on_as(resumed: Run, whole: Run, step: int) -> None:
+def assert_continues_as(resumed: Run, whole: Run, step: int) -> None:
     assert resumed.seen == whole.seen[step:]
     assert resumed.weights.keys() == whole.weights.keys()
     for key, value in whole.weights.items():
@@ -147,20 +147,20 @@ def test_epochs_differ(whole: tuple[Run, Path]) -> None:
 )
 def test_resumed(start: Any, whole: tuple[Run, Path], checkpoint: str, step: int) -> None:
     run, folder = whole
-    assert_goes_on_as(start(resume=folder / f"{checkpoint}.ckpt"), run, step)
+    assert_continues_as(start(resume=folder / f"{checkpoint}.ckpt"), run, step)
 
 
 def test_resumed_twice(start: Any, whole: tuple[Run, Path], tmp_path: Path) -> None:
     run, folder = whole
     saver = Save(tmp_path)
     start(saver, resume=folder / "step_5.ckpt", max_epochs=3)
-    assert_goes_on_as(start(resume=tmp_path / "step_16.ckpt"), run, 16)
+    assert_continues_as(start(resume=tmp_path / "step_16.ckpt"), run, 16)
 
 
 def test_resumed_with_workers(start: Any, whole: tuple[Run, Path]) -> None:
-    """Workers are asked for batches before Lightning has restored its counters."""
+    """Workers fetch batches before Lightning has restored its counters."""
     run, folder = whole
-    assert_goes_on_as(start(resume=folder / "step_14.ckpt", data={"num_workers": 1}), run, 14)
+    assert_continues_as(start(resume=folder / "step_14.ckpt", data={"num_workers": 1}), run, 14)
 
 
 def test_an_error_in_mid_epoch(start: Any, whole: tuple[Run, Path], tmp_path: Path) -> None:
@@ -173,11 +173,11 @@ def test_an_error_in_mid_epoch(start: Any, whole: tuple[Run, Path], tmp_path: Pa
     with pytest.raises(RuntimeError, match="tripped"):
         start(Trip(), saver)
     (checkpoint,) = tmp_path.glob("*step=13*")
-    assert_goes_on_as(start(resume=checkpoint), whole[0], 13)
+    assert_continues_as(start(resume=checkpoint), whole[0], 13)
 
 
 def test_stopped_by_max_steps(start: Any, whole: tuple[Run, Path], tmp_path: Path) -> None:
-    """Lightning counts the epoch as done then; the data goes on in its middle all the same."""
+    """Lightning counts the epoch as done then; the data still resumes in its middle."""
     saver = ModelCheckpoint(tmp_path, filename="end", every_n_train_steps=13)
     start(saver, max_steps=13, max_epochs=-1)
     resumed = start(resume=tmp_path / "end.ckpt", max_steps=20, max_epochs=-1)
@@ -202,7 +202,7 @@ def test_part_of_an_epoch(start: Any, tmp_path: Path) -> None:
     saver = Save(tmp_path)
     short = start(saver, limit_train_batches=4)
     assert len(short.seen) == 12
-    assert_goes_on_as(start(resume=tmp_path / "step_6.ckpt", limit_train_batches=4), short, 6)
+    assert_continues_as(start(resume=tmp_path / "step_6.ckpt", limit_train_batches=4), short, 6)
 
 
 def test_another_plan_in_mid_epoch(start: Any, whole: tuple[Run, Path]) -> None:
@@ -218,7 +218,7 @@ def test_another_plan_in_mid_epoch(start: Any, whole: tuple[Run, Path]) -> None:
 
 
 def test_another_number_of_processes_in_mid_epoch() -> None:
-    """What counts is the batch of all processes together. An earlier version gave each of them batches of its own."""
+    """What counts is the global batch size. An earlier version gave each process separate batches."""
     position = Position()
     state = {"epoch": 1, "batches": 5, "processed": 14}
     position.load_state_dict({**state, "plan": {"data.batch_size": 8, "data.seed": 42, "processes": 1}})
@@ -230,7 +230,7 @@ def test_another_number_of_processes_in_mid_epoch() -> None:
     position.load_state_dict({**state, "plan": {"data.batch_size": 8, "data.seed": 42, "processes": 2}})
     for batch_size in (8, 16):
         with pytest.raises(
-            ValueError, match=r"an earlier version, which dealt batches of data.batch_size to 2 processes"
+            ValueError, match=r"an earlier version, which split batches of data.batch_size over 2 processes"
         ):
             position.check({"data.batch_size": batch_size, "data.seed": 42})
     position.load_state_dict({**state, "batches": 0, "plan": {"data.batch_size": 8, "processes": 2}})
@@ -248,7 +248,7 @@ def test_a_new_run_begins_at_the_beginning(few: str, tiny_backbone: str, whole: 
     assert again.seen == run.seen
 
 
-def test_lightning_may_not_deal_again(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lightning_must_not_shard_again(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pl.Trainer, "world_size", 2)
     with pytest.raises(ValueError, match=r"trainer\.use_distributed_sampler must be false"):
         start(num_sanity_val_steps=0)

@@ -253,7 +253,7 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 def test_what_only_setup_can_know(small_wordnet: str, tmp_path: Path) -> None:
     for arguments, message in (
         ({"matching": "some"}, "matching is 'some'; it must be single_token or all"),
-        ({"backbone": str(tmp_path)}, "model.backbone: .* has no tokenizer that can be read"),
+        ({"backbone": str(tmp_path)}, "model.backbone: .* has no readable tokenizer"),
         ({"val_fraction": 0.9999}, "data.val_fraction: 0.9999 leaves none of .* entries to train on"),
     ):
         with pytest.raises(ValueError, match=message) as error:

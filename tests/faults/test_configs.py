@@ -52,7 +52,7 @@ ALL: list[tuple[tuple[str, ...], str, str]] = [
     # ranges
     ((*FIELD, "--model.lr=0"), "", "model.lr is 0; it must be a number above 0"),
     ((*FIELD, "--model.lr=.nan"), "", "model.lr is nan; it must be a number above 0"),
-    ((*FIELD, "--model.layers=[0,6]"), "", "model.layers: layer 6: the encoder has 6, 0 … 5"),
+    ((*FIELD, "--model.layers=[0,6]"), "", "model.layers: layer 6 does not exist; the encoder has 6 layers, 0 … 5"),
     ((*FIELD, "--model.seed=-1"), "", "model.seed is -1"),
     ((*FIELD, "--data.val_fraction=1"), "", "data.val_fraction is 1; it must be a number between 0 and 1"),
     ((*FIELD, "--data.num_workers=-1"), "", "data.num_workers is -1; it must be an integer of at least 0"),

@@ -153,7 +153,7 @@ def test_a_cache_that_keeps_nothing(disk: Disk, wordnet: str, state: str, tally:
     kind = "cache full, read-only or damaged"
     tally.tried(kind, note="the same answer without it, one line for each cache")
     program = (
-        "import sys; from lexicon import Lexicon; import numpy as np; "
+        "import sys; from modulant.lexicon import Lexicon; import numpy as np; "
         "print(int(Lexicon.load(sys.argv[1]).taxonomy.path_distances(np.arange(20)).sum()))"
     )
     environment = os.environ | {"MODULANT_CACHE": str(disk.path), "NUMBA_CACHE_DIR": str(disk.path), "PYTHONPATH": "."}
@@ -198,7 +198,7 @@ def goes_on(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: p
     capfd.readouterr()
     main()(["fit", "--resume", str(run), "--trainer.max_epochs", str(epochs)])
     told = capfd.readouterr().err.splitlines()
-    assert all("will be written again" in line for line in told), told
+    assert all("will be rewritten" in line for line in told), told
     assert json.loads((run / "report.json").read_text())["run"]["outcome"] == "finished"
     assert int(load_verified(newest_checkpoint(run))["global_step"]) == 6 * epochs
 

@@ -23,9 +23,9 @@ from modulant.assets import MINI
 from modulant.backbones.t5 import load_backbone, load_config, stream_of
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.lexicon import Lexicon, LexiconError
+from modulant.storage import sha256_of
 from modulators import FieldModulator, LerpModulator, load_modulated, save_modulator
 from modulators.artifact.files import CONFIG, WEIGHTS
-from modulators.artifact.files import sha256 as _sha256
 from tests.faults.conftest import Tally
 from tests.runs import process, small_wordnet
 from tests.wordnets import Synset, write_zip
@@ -98,7 +98,7 @@ def test_a_backbone_as_a_pickle(tmp_path: Path, layout: str, tally: Tally) -> No
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(), protocol=2))
     with pytest.raises(ValueError, match=r"model\.backbone") as error:
         load_backbone(str(folder))
-    refused(error, "a pickle that holds more than tensors, and is not loaded", "model.safetensors")
+    refused(error, "a pickle with more than tensors, which is not loaded", "model.safetensors")
     tally.survived(CODE)
 
 
@@ -257,7 +257,7 @@ def spoil(folder: Path, how: str) -> None:
         case "a list":
             config["init_args"] = ["evil"]
     save_file(tensors, folder / WEIGHTS)
-    config["sha256"] = _sha256(folder / WEIGHTS)  # a stranger's digest is right too
+    config["sha256"] = sha256_of(folder / WEIGHTS)  # a stranger's digest is right too
     (folder / CONFIG).write_text(json.dumps(config))
 
 

@@ -135,7 +135,7 @@ def test_flipped_bits_in_a_checkpoint(tmp_path: Path, tally: Tally, capsys: pyte
             harmless += 1
         else:
             assert (taken, step, len(told)) == (old, 1, 1)
-            assert told[0].startswith(f"passed over {new}: damaged")
+            assert told[0].startswith(f"skipped {new}: damaged")
             with pytest.raises(CheckpointError, match="damaged"):
                 AtomicCheckpointIO().load_checkpoint(new)
         file.write_bytes(whole)

@@ -42,7 +42,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         sizes = {"vocab_size": len(tokenizer), **SIZES, **variant}
         model = T5ForConditionalGeneration(T5Config(**sizes))
         weights = dict(model.named_parameters())  # the tied matrix once
-        if name == "v1_1":  # has a matrix of its own to score with, which transformers would tie on saving
+        if name == "v1_1":  # has a separate output matrix, which transformers would tie on saving
             weights["lm_head.weight"] = torch.randn_like(model.shared.weight)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "config.json").write_text(json.dumps({"model_type": "t5", **sizes}))

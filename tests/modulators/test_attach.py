@@ -20,10 +20,10 @@ def model() -> T5EncoderModel:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([0, 9], "^layers: layer 9: the encoder has 2, 0 … 1$"),
-        ([-1], "^layers: layer -1: the encoder has 2, 0 … 1$"),
-        ([], r"^layers is \[\]; it must name at least one block, each once$"),
-        ([1, 1], r"^layers is \[1, 1\]; it must name at least one block, each once$"),
+        ([0, 9], "^layers: layer 9 does not exist; the encoder has 2 layers, 0 … 1$"),
+        ([-1], "^layers: layer -1 does not exist; the encoder has 2 layers, 0 … 1$"),
+        ([], r"^layers is \[\]; it must name at least one layer, each once$"),
+        ([1, 1], r"^layers is \[1, 1\]; it must name at least one layer, each once$"),
     ],
 )
 def test_bad_layers(model: T5EncoderModel, layers: list[int], message: str) -> None:

@@ -1,4 +1,4 @@
-"""A fused LERP does what the unfused one does, and is no other modulator to whoever saves or trains it."""
+"""A fused LERP computes what the unfused one does; what is saved and trained is the unfused one."""
 
 import copy
 from pathlib import Path
@@ -54,9 +54,9 @@ def test_it_is_a_snapshot_that_saves_as_the_unfused_one_and_never_trains(lerp: L
     assert fused.fuse() is fused
     assert fused.eval() is fused
     for wrong in (lambda: fused.train(), lambda: fused.parameter_groups(1e-3, 0.0)):
-        with pytest.raises(ValueError, match=r"^a fused LerpModulator cannot be trained: its table does not learn"):
+        with pytest.raises(ValueError, match=r"^a fused LerpModulator cannot be trained: its table is not a parameter"):
             wrong()
-    with pytest.raises(ValueError, match="loads nothing"):
+    with pytest.raises(ValueError, match="loads no state dict"):
         fused.load_state_dict(lerp.state_dict())
 
 

@@ -49,7 +49,7 @@ class Said(NamedTuple):
 
 
 class Runs:
-    """A training of two epochs, the same gone on with for a third, and an evaluation of it."""
+    """A training of two epochs, the same resumed for a third, and an evaluation of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,7 +105,7 @@ def test_a_resumed_training_is_the_same_run_and_an_evaluation_another(runs: Runs
     assert first["run_id"] == resumed["run_id"] != validated["run_id"]
     assert [run["display_name"] for run in (first, resumed, validated)] == ["run"] * 3
     assert [run["job_type"] for run in (first, resumed, validated)] == ["fit", "fit", "validate"]
-    assert min(series(runs.kept[1])["alpha/mean"]) == 15  # goes on after step 11
+    assert min(series(runs.kept[1])["alpha/mean"]) == 15  # continues after step 11
     assert "relational/pearson" in series(runs.kept[2])
 
 
@@ -139,13 +139,13 @@ def test_figures_report_and_model_are_there(runs: Runs) -> None:
 
 @pytest.fixture
 def logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunWandb:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # with nobody's credentials
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # without credentials
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     logger = RunWandb(mode="online")
-    logger.settle(str(tmp_path / "run"), "fit", resumed=False)
+    logger.set_run_folder(str(tmp_path / "run"), "fit", resumed=False)
     return logger
 
 
@@ -164,30 +164,30 @@ def test_without_a_key_or_a_network_the_run_is_kept(
     logger.log_metrics({"alpha/mean": 0.25}, step=7)
     logger.finalize("success")
     wandb.teardown()
-    told = capfd.readouterr().err
-    (told,) = [line for line in told.splitlines() if not line.startswith("wandb: [wandb.login()] Loaded")]
-    assert told.startswith("warning: W&B: Failed" if unreachable else "warning: W&B: No API key configured.")
-    assert told.endswith("run/wandb, for wandb sync")
+    error = capfd.readouterr().err
+    (line,) = [line for line in error.splitlines() if not line.startswith("wandb: [wandb.login()] Loaded")]
+    assert line.startswith("warning: W&B: Failed" if unreachable else "warning: W&B: No API key configured.")
+    assert line.endswith("run/wandb, for wandb sync")
     (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert series(records(kept)) == {"alpha/mean": {7: 0.25}}
 
 
-def test_a_failure_in_mid_run_is_told_once(
+def test_a_failure_in_mid_run_is_reported_once(
     logger: RunWandb, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger._mode = None  # WANDB_MODE decides
     logger.log_metrics({"alpha/mean": 0.25}, step=7)
-    logger.experiment.finish()  # somebody's own code, or a service that has died
+    logger.experiment.finish()  # by user code, or the service has died
     capfd.readouterr()
     for step in (8, 9):
         logger.log_metrics({"alpha/mean": 0.25}, step=step)
     logger.finalize("success")
     wandb.teardown()
-    told = capfd.readouterr().err
-    assert told.startswith("warning: W&B: ")
-    assert told.endswith("metrics.csv goes on\n")
-    assert told.count("\n") == 1
+    error = capfd.readouterr().err
+    assert error.startswith("warning: W&B: ")
+    assert error.endswith("only in metrics.csv\n")
+    assert error.count("\n") == 1
 
 
 def test_disabled_leaves_nothing(logger: RunWandb, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,9 +20,10 @@ from callbacks.measures.pentachoron_health import PentachoronHealth
 from callbacks.measures.relational_alignment import RelationalAlignment
 from callbacks.reporting.environment import command_line, peak_memory, without_secrets
 from callbacks.reporting.report import RunReport
-from callbacks.reporting.values import finite, first_and_last, losses, stop_reason, what_happened
+from callbacks.reporting.values import first_and_last, losses, stop_reason, what_happened
 from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, newest_checkpoint
-from modulant.reports.report_figures import draw
+from modulant.reports.charts import draw
+from modulant.reports.run_folder import finite
 from modulant.reports.wording import duration, number
 
 KEYS = ["run", "model", "data", "environment", "alpha", "relational", "pentachoron", "loss", "stop", "time", "memory"]

@@ -17,8 +17,8 @@ from callbacks.saving.files import (
     load_verified,
     newest_checkpoint,
     save_atomically,
-    sha256_of,
 )
+from modulant.storage import sha256_of
 
 MakeTrainer = Callable[..., pl.Trainer]
 
@@ -142,7 +142,7 @@ def test_plugin_refuses_remote_paths_and_removes_both_files(tmp_path: Path) -> N
     assert names(tmp_path) == []
 
 
-def test_newest_passes_over_what_does_not_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_newest_skips_what_does_not_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "checkpoints"
     for step in (5, 10, 15, 20):
         save_atomically(content(step), folder / f"step_{step:08d}.ckpt")
@@ -151,10 +151,10 @@ def test_newest_passes_over_what_does_not_verify(tmp_path: Path, capsys: pytest.
     digest_path(folder / "step_00000015.ckpt").unlink()
     os.utime(folder / "step_00000005.ckpt")  # the most recently touched is not the newest
     assert newest_checkpoint(tmp_path).name == "step_00000010.ckpt"
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2
-    assert "step_00000020.ckpt: damaged" in told[0]
-    assert "step_00000015.ckpt: no step_00000015.ckpt.sha256" in told[1]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "step_00000020.ckpt: damaged" in lines[0]
+    assert "step_00000015.ckpt: no step_00000015.ckpt.sha256" in lines[1]
 
 
 def test_newest_reads_the_step_inside_when_the_name_has_none(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_saves_at_the_end_of_epochs_by_default(
     assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000040.ckpt", "step_00000060.ckpt"]
 
 
-def test_resumed_run_goes_on_and_keeps_two(
+def test_resumed_run_keeps_two(
     tmp_path: Path, make_trainer: MakeTrainer, make_module: Any, tiny_data: Any, explode: Any
 ) -> None:
     def same_start() -> Any:
@@ -257,7 +257,7 @@ def test_saves_on_exception(
     assert load_verified(newest_checkpoint(tmp_path / "run"))["global_step"] == 33
 
 
-def test_exception_saves_nothing_when_told_so(
+def test_save_on_exception_can_be_off(
     tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any, explode: Any
 ) -> None:
     with pytest.raises(RuntimeError):

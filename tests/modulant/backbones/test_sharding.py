@@ -24,7 +24,7 @@ pytestmark = [
 
 
 def untied_backbone(folder: Path) -> str:
-    """As T5 v1.1 is: a gated feed-forward layer, and an output head of its own."""
+    """As T5 v1.1 is: a gated feed-forward layer, and a separate output head."""
     torch.manual_seed(1)
     sizes = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 18, "num_heads": 4, "num_layers": 2}
     config = T5Config(**sizes, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0)
@@ -48,8 +48,8 @@ def off(found: dict[str, Any], expected: dict[str, Any], skipped: int = 0) -> li
 
 
 @pytest.mark.slow
-def test_two_processes_of_a_backbone_that_is_dealt_out(tmp_path: Path) -> None:
-    """One start of the processes for all of it: that is what costs."""
+def test_two_ranks_of_a_sharded_backbone(tmp_path: Path) -> None:
+    """One start of the processes serves all checks, since it is slow."""
     wordnet, backbone = str(runs.small_wordnet(tmp_path / "wordnet", 48)), runs.tiny_backbone(tmp_path / "backbone")
     train = partial(worlds.training, wordnet=wordnet, backbone=backbone)
     out = str(tmp_path / "out")
@@ -83,7 +83,7 @@ def test_two_processes_of_a_backbone_that_is_dealt_out(tmp_path: Path) -> None:
         assert order["same"]
         assert order["seen"] == [[0, True, "torch.float32"], [1, True, "torch.float32"]]
         assert order["dropped"]
-        assert refused.startswith("model.backbone: process 1 of 2 began with other frozen weights than process 0")
+        assert refused.startswith("model.backbone: rank 1 of 2 started with other frozen weights than rank 0")
         # beyond what learns: headers, and at the start the digests, shapes and buckets
         assert sent["trainable"] <= sent["a step"] < sent["trainable"] + 1500
         assert sent["at the start"] < sent["trainable"] + 3000

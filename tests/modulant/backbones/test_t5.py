@@ -1,4 +1,4 @@
-"""Backbones by path, frozen; what is no backbone is told in one line."""
+"""Backbones by path, frozen; for anything else a one-line error."""
 
 import json
 import shutil
@@ -122,7 +122,7 @@ def test_what_is_no_backbone(backbone: str, tmp_path: Path) -> None:
     nonsense = copied(backbone, tmp_path / "nonsense")
     (nonsense / "config.json").write_text("{not json")
     for name, message in (
-        (tmp_path / "nowhere", "no folder .*nowhere; name 'mini', a folder or a hub id"),
+        (tmp_path / "nowhere", "no folder .*nowhere; it must be 'mini', a folder or a hub id"),
         ("./nowhere", "no folder ./nowhere"),
         (tmp_path / "empty", "cannot be loaded"),
         (tmp_path / "bert", "is a bert; it must be one of t5, umt5"),
@@ -159,6 +159,6 @@ def test_weights_that_are_not_the_configurations(backbone: str, tmp_path: Path) 
 def test_no_tokenizer(tmp_path: Path) -> None:
     UMT5Config(vocab_size=64).save_pretrained(tmp_path)
     assert stream_of(load_config(str(tmp_path))).vocab_size == 64
-    with pytest.raises(ValueError, match="has no tokenizer that can be read") as error:
+    with pytest.raises(ValueError, match="has no readable tokenizer") as error:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(error.value)

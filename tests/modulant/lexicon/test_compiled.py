@@ -21,7 +21,7 @@ def total(values):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
-    modulant.lexicon.compiled._tell.cache_clear()
+    modulant.lexicon.compiled._warn.cache_clear()
     return tmp_path
 
 
@@ -60,6 +60,6 @@ def test_a_full_disk_is_told_once(
 
 def test_no_folder_to_keep_it_in(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    modulant.lexicon.compiled._tell.cache_clear()
+    modulant.lexicon.compiled._warn.cache_clear()
     assert compiled(total)(np.ones(3)) == 3
     assert "cannot be cached (no folder for it can be written)" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import pytest
 
 import modulant.lexicon.archive
 from modulant.assets import WORDNET_SHA256, WORDNET_ZIP
-from modulant.lexicon import Lexicon, LexiconError, cache_folder
+from modulant.lexicon import Lexicon, LexiconError
 from modulant.lexicon.archive import Archive
 from tests.wordnets import Synset, members, write_folder, write_zip
 
@@ -131,14 +131,6 @@ def test_an_unwritable_cache_goes_on(
     monkeypatch.setenv("MODULANT_CACHE", str(tmp_path / "file" / "cache"))  # a mode would not stop root
     assert len(Lexicon.load(write_zip(small, tmp_path / "mine.zip"))) == 7
     assert "cannot be cached" in capsys.readouterr().err
-
-
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MODULANT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_folder() == Path("/somewhere/modulant")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache/modulant"
 
 
 def test_a_flipped_byte_in_the_bundled_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,12 @@ import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 
-import modulant.metrics.pair_counts
+import modulant.metrics.functional.pairs
 import modulant.metrics.relational
 from modulant.metrics import BANDS, POPULATIONS, RelationalAlignment, preservation
+from modulant.metrics.functional.compiled_counts import count_blocks
+from modulant.metrics.functional.counts import Counts, block_parts, count_parts, place_bins
+from modulant.metrics.functional.pairs import row_blocks
 
 P = 700
 
@@ -80,20 +83,19 @@ def test_crowded_cosines_keep_their_spearman(distances: np.ndarray, held_out: np
 def test_the_compiled_loop_counts_what_array_operations_count(
     points: torch.Tensor, distances: np.ndarray, held_out: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modulant.metrics.relational, "PAIRS_PER_BLOCK", 50_000)  # several blocks
-    compiled, arrays = (RelationalAlignment(distances, held_out) for _ in range(2))
-    compiled.update(points)
-    monkeypatch.setattr(RelationalAlignment, "_count", count_by_arrays)
-    arrays.update(points)
-    for state in ("histograms", "sums", "squares"):
+    monkeypatch.setattr(modulant.metrics.functional.pairs, "PAIRS_PER_BLOCK", 50_000)  # several blocks
+    d = np.where(distances == 255, distances[distances != 255].max() + 1, distances).astype(np.uint8)
+    dropped, n_train = int(d.max()), int((~held_out).sum())
+    unit = torch.nn.functional.normalize(points, dim=-1)
+    bins = place_bins(unit, 2**13)
+    compiled = count_blocks(unit, d, dropped + 1, n_train, row_blocks(P, n_train), bins)
+    arrays = Counts(*(torch.zeros_like(counts) for counts in compiled))
+    for first, last in row_blocks(P, n_train):
+        count_parts(arrays, block_parts(unit, torch.from_numpy(d), dropped, n_train, first, last), bins)
+    assert arrays.sums[:, :-1].count_nonzero() > 60
+    for one, other in zip(compiled, arrays, strict=True):
         # The last class is dropped: it holds pairs without a path, and what array operations put there besides.
-        assert torch.equal(getattr(compiled, state)[:, :-1], getattr(arrays, state)[:, :-1])
-
-
-def count_by_arrays(metric: RelationalAlignment, unit: torch.Tensor) -> None:
-    for block in metric._all_pairs(unit):
-        for part in block():
-            metric._accumulate(*part)
+        assert torch.equal(one[:, :-1], other[:, :-1])
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -127,7 +129,7 @@ def test_the_shares_of_any_number_of_ranks_add_up(
     n: int,
     pairs: str | int,
 ) -> None:
-    monkeypatch.setattr(modulant.metrics.relational, "PAIRS_PER_BLOCK", max(8, n * n // 8))
+    monkeypatch.setattr(modulant.metrics.functional.pairs, "PAIRS_PER_BLOCK", max(8, n * n // 8))
     d, out = distances[:n, :n], held_out[:n]
     whole = RelationalAlignment(d, out, pairs)
     whole.update(points[:n])

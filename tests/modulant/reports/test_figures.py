@@ -1,4 +1,4 @@
-"""Figures, by what they hold: lines, panels, labels, bands; each is drawn to a file that is no blank page."""
+"""Charts as figures, by what they hold: lines, panels, labels, bands; each is drawn to a file that is not blank."""
 
 import math
 from itertools import pairwise
@@ -10,13 +10,46 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from modulant.reports import figures
-from modulant.reports.plotting import depth_colours, smoothed
+from modulant.reports import charts
+from modulant.reports.chart import Chart
+from modulant.reports.figures import draw
+from modulant.reports.plotting import depth_colours, save
+from modulant.reports.rows import POPULATIONS
+from modulant.reports.series import smoothed
+
+Series = list[tuple[int, float]]
 
 
-def rising(n: int, start: float, end: float, last_step: int = 2629) -> list[tuple[int, float]]:
+def rising(n: int, start: float, end: float, last_step: int = 2629) -> Series:
     steps = np.linspace(0, last_step, n).astype(int) if n > 1 else np.array([0])
     return [(int(step), start + (end - start) * (1 - math.exp(-step / 900))) for step in steps]
+
+
+def figure_of(*found: Chart | None) -> Figure:
+    """The charts, none of which may be missing, as a figure."""
+    return draw([chart for chart in found if chart is not None or pytest.fail("no chart")])
+
+
+def history(**series: Series) -> list[dict[str, float]]:
+    """The checks of a report's section, from the series of its figures."""
+    checks: dict[int, dict[str, float]] = {}
+    for key, points in series.items():
+        for step, value in points:
+            checks.setdefault(step, {"step": step})[key] = value
+    return list(checks.values())
+
+
+def alpha_over_steps(mean: dict[int, Series], experts: dict[str, dict[int, Series]]) -> Figure:
+    metrics = {f"alpha/layer_{layer:02d}": series for layer, series in mean.items()}
+    for name, by_layer in experts.items():
+        metrics |= {f"alpha/layer_{layer:02d}_{name}": series for layer, series in by_layer.items()}
+    return figure_of(charts.alpha_over_steps({"experts": list(experts)}, metrics))
+
+
+def final_alpha(final: list[list[float]], experts: list[str], initial: float) -> Figure:
+    start = [[initial] * len(experts)] * len(final)
+    alpha = {"final": final, "initial": start, "layers": list(range(len(final))), "experts": experts}
+    return figure_of(charts.final_alpha(alpha))
 
 
 def lines(figure: Figure, panel: int = 0) -> list[str]:
@@ -30,8 +63,9 @@ def drawn(figure: Figure, tmp_path: Path) -> int:
         low, high = axis.get_ylim()
         for line in axis.get_lines():
             values = np.asarray(line.get_ydata(), dtype=float)
+            values = values[np.isfinite(values)]  # a gap is none
             assert ((values >= low) & (values <= high)).all(), axis.get_title(loc="left")
-    path = figures.save(figure, tmp_path / "figures" / "one.png")
+    path = save(figure, tmp_path / "figures" / "one.png")
     assert [other.name for other in path.parent.iterdir()] == ["one.png"]
     assert path.read_bytes().startswith(b"\x89PNG")
     return path.stat().st_size
@@ -51,7 +85,7 @@ def test_alpha_has_a_line_for_each_layer_and_a_panel_for_each_expert(
     tmp_path: Path, layers: int, points: int, experts: tuple[str, ...]
 ) -> None:
     mean = {layer: rising(points, 0.01, 0.03 + layer / 1000) for layer in range(layers)}
-    figure = figures.alpha_over_steps(mean, {name: mean for name in experts})
+    figure = alpha_over_steps(mean, {name: mean for name in experts})
     if len(experts) > 1:
         assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["mean over experts", "expert k1"]
     panels = 1 + (len(experts) if len(experts) > 1 else 0)
@@ -69,9 +103,9 @@ def test_alpha_has_a_line_for_each_layer_and_a_panel_for_each_expert(
 
 
 def test_alpha_title_says_what_is_seen() -> None:
-    title = figures.alpha_over_steps({0: [(0, 0.01), (5, 0.03)], 1: [(0, 0.01), (5, 0.02)]}, {}).get_suptitle()
+    title = alpha_over_steps({0: [(0, 0.01), (5, 0.03)], 1: [(0, 0.01), (5, 0.02)]}, {}).get_suptitle()
     assert title == "Mean α of 2 layers rose from 0.0100 to 0.0250"
-    assert "stayed at 0.0100" in figures.alpha_over_steps({0: [(0, 0.01), (5, 0.01)]}, {}).get_suptitle()
+    assert "stayed at 0.0100" in alpha_over_steps({0: [(0, 0.01), (5, 0.01)]}, {}).get_suptitle()
 
 
 def test_depth_colours_grow_lighter_and_stay_dark_enough() -> None:
@@ -92,7 +126,7 @@ def test_depth_colours_grow_lighter_and_stay_dark_enough() -> None:
 def test_loss_shows_what_there_is(
     tmp_path: Path, train: list[tuple[int, float]], validation: list[tuple[int, float]], expected: list[str]
 ) -> None:
-    figure = figures.loss(train, validation)
+    figure = figure_of(charts.loss({"train/loss": train, "val/loss": validation}))
     assert lines(figure) == expected
     assert figure.axes[0].get_ylabel() == "cross-entropy (nats per token)"
     assert figure.axes[0].get_lines()[-1].get_marker() == "o"
@@ -109,7 +143,7 @@ def test_smoothing_is_the_weighted_mean_it_says() -> None:
 @pytest.mark.parametrize("layers", [3, 24])
 def test_final_alpha_is_numbers_on_colour(tmp_path: Path, layers: int) -> None:
     table = [[0.01 + layer / 100, 0.02, 0.03] for layer in range(layers)]
-    figure = figures.final_alpha(table, list(range(layers)), ["k1", "k2", "k4"], initial=0.01)
+    figure = final_alpha(table, ["k1", "k2", "k4"], initial=0.01)
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == [f"{value:.4f}" for row in table for value in row]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["k1", "k2", "k4"]
@@ -118,7 +152,7 @@ def test_final_alpha_is_numbers_on_colour(tmp_path: Path, layers: int) -> None:
 
 @pytest.mark.parametrize("layers", [1, 3, 24])
 def test_final_alpha_of_one_expert_is_bars(tmp_path: Path, layers: int) -> None:
-    figure = figures.final_alpha([[0.02]] * layers, list(range(layers)), ["lerp"], initial=0.01)
+    figure = final_alpha([[0.02]] * layers, ["lerp"], initial=0.01)
     assert len(figure.axes) == 1
     assert len(figure.axes[0].patches) == layers
     assert len(figure.axes[0].get_lines()) == 1
@@ -126,7 +160,7 @@ def test_final_alpha_of_one_expert_is_bars(tmp_path: Path, layers: int) -> None:
 
 
 def test_equal_alphas_are_one_colour() -> None:
-    image = figures.final_alpha([[0.01, 0.01 + 1e-9]] * 2, [0, 1], ["k1", "k2"]).axes[0].get_images()[0]
+    image = final_alpha([[0.01, 0.01 + 1e-9]] * 2, ["k1", "k2"], 0.01).axes[0].get_images()[0]
     low, high = image.get_clim()
     assert high - low == pytest.approx(0.002, rel=1e-3)
 
@@ -134,38 +168,43 @@ def test_equal_alphas_are_one_colour() -> None:
 @pytest.mark.parametrize("points", [1, 11])
 def test_relational_has_references_and_three_populations(tmp_path: Path, points: int) -> None:
     series = {"pearson": rising(points, 0.24, 0.18), "spearman": rising(points, 0.09, 0.05)}
-    base = {"pearson": 0.24, "spearman": 0.09}
-    references = {"static embeddings": {"pearson": 0.11, "spearman": 0.1}, "random": {"pearson": -0.04}}
-    lifts = {kind: {name: rising(points, 0, -0.06) for name in figures.POPULATIONS} for kind in series}
-    figure = figures.relational(series, base, references, lifts)
+    baseline = {
+        "original": {"pearson": 0.24, "spearman": 0.09},
+        "static": {"pearson": 0.11, "spearman": 0.1},
+        "random": {"pearson": -0.04},
+    }
+    populations = ["train", "mixed", "held_out"]
+    lifts = {f"{name}/{kind}_lift": rising(points, 0, -0.06) for kind in series for name in populations}
+    relational = {"history": history(**series, **lifts), "baseline": baseline, "interval": {"mixed": (-0.07, -0.05)}}
+    figure = figure_of(charts.correlation(relational), charts.lift(relational))
     assert len(figure.axes) == 4
-    assert lines(figure, 0) == ["modulated encoder", "original encoder", "static embeddings", "random"]
-    assert lines(figure, 1) == ["modulated encoder", "original encoder", "static embeddings"]
-    populations = ["training × training", "training × held-out", "held-out × held-out"]
-    assert lines(figure, 2)[1:] == populations
-    assert lines(figure, 3)[1:] == populations
-    original = figure.axes[0].get_lines()[1]
+    untrained = ["original encoder", "static embeddings", "randomly initialised encoder"]
+    assert lines(figure, 0) == [*untrained, "modulated encoder"]
+    assert lines(figure, 1) == [*untrained[:2], "modulated encoder"]
+    assert lines(figure, 2) == lines(figure, 3) == ["no lift", *(POPULATIONS[name] for name in populations)]
+    assert [len(axis.collections) for axis in figure.axes] == [0, 0, 1, 0], "Pearson's interval"
+    original = figure.axes[0].get_lines()[0]
     assert original.get_linestyle() == "--"
     assert list(original.get_ydata()) == [0.24, 0.24]
     assert drawn(figure, tmp_path) > 5000
 
 
 def test_relational_without_a_base_is_one_row() -> None:
-    assert len(figures.relational({"pearson": rising(3, 0.1, 0.2)}, {}, {}, {}).axes) == 1
+    relational = {"history": history(pearson=rising(3, 0.1, 0.2))}
+    assert len(figure_of(charts.correlation(relational)).axes) == 1
+    assert charts.lift(relational) is None
 
 
 def test_bands_show_before_after_and_change(tmp_path: Path) -> None:
-    before = {"0.90–1.00": 0.6, "0.50–0.90": 0.5, "0.00–0.05": math.nan}
-    after = {"0.90–1.00": 0.7, "0.50–0.90": 0.45, "0.00–0.05": math.nan}
-    figure = figures.bands(before, after, {"0.90–1.00": 120, "0.50–0.90": 5100})
-    axis = figure.axes[0]
-    assert [text.get_text() for text in axis.texts] == ["+0.100", "−0.050"]
-    assert [label.get_text() for label in axis.get_xticklabels()] == [
-        "0.90–1.00\n120 pairs",
-        "0.50–0.90\n5.1 k pairs",
-        "0.00–0.05",
-    ]
-    assert "0.700 in the nearest band, 0.450 in the farthest" in axis.get_title(loc="left")
+    before = {"band/0.00_0.05": math.nan, "band/0.50_0.90": 0.5, "band/0.90_1.00": 0.6, "gradient": 0.1}
+    after = {"band/0.00_0.05": math.nan, "band/0.50_0.90": 0.45, "band/0.90_1.00": 0.7, "gradient": 0.2}
+    figure = figure_of(charts.bands({"base": before, "last": after}))
+    both, difference = figure.axes
+    assert [list(line.get_ydata()) for line in both.get_lines()[1:]] == [[0.6, 0.5], [0.7, 0.45]]
+    assert [text.get_text() for text in difference.texts] == ["+0.100", "−0.050"]
+    for axis in figure.axes:
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["0.90–1.00", "0.50–0.90"]
+    assert "0.700 in the nearest band, 0.450 in the farthest" in figure.get_suptitle()
     assert drawn(figure, tmp_path) > 5000
 
 
@@ -173,28 +212,30 @@ def test_bands_show_before_after_and_change(tmp_path: Path) -> None:
     ("reference", "says"), [(0.317, "within its band throughout"), (0.2, "left its band at step 0")]
 )
 def test_pentachoron_shows_band_and_null(tmp_path: Path, reference: float, says: str) -> None:
-    figure = figures.pentachoron(rising(11, 0.317, 0.33), reference, 0.05, null=(0.085, 0.002), reference_name="base")
+    measured = {"reference": reference, "null": 0.085, "null_sd": 0.002}
+    checks = [check | measured for check in history(cv=rising(11, 0.317, 0.33))]
+    figure = figure_of(charts.pentachoron_cv({"history": checks, "reference": "base", "tolerance": 0.05}))
     axis = figure.axes[0]
     assert lines(figure) == [f"base {reference:.3f} ± 0.05", "Gaussian null 0.085 ± 2 sd", "modulated encoder"]
     spans = sorted((patch.get_y(), patch.get_height()) for patch in axis.patches)  # type: ignore[attr-defined]
     assert spans[0] == pytest.approx((0.081, 0.008))
     assert spans[1] == pytest.approx((reference - 0.05, 0.1))
-    assert says in axis.get_title(loc="left")
+    assert says in figure.get_suptitle()
     assert drawn(figure, tmp_path) > 5000
 
 
 def test_pentachoron_of_one_point_and_no_reference(tmp_path: Path) -> None:
-    figure = figures.pentachoron([(0, 0.317)], None, None)
+    figure = figure_of(charts.pentachoron_cv({"history": history(cv=[(0, 0.317)])}))
     assert lines(figure) == ["modulated encoder"]
     assert drawn(figure, tmp_path) > 5000
 
 
 def test_a_constant_is_drawn_flat() -> None:
-    low, high = figures.alpha_over_steps({0: [(0, 0.29154), (9, 0.29154000001)]}, {}).axes[0].get_ylim()
+    low, high = alpha_over_steps({0: [(0, 0.29154), (9, 0.29154000001)]}, {}).axes[0].get_ylim()
     assert high - low >= 0.002
 
 
 def test_no_global_state_is_touched() -> None:
     before = dict(matplotlib.rcParams)
-    figures.loss(rising(10, 2, 1), [])
+    figure_of(charts.loss({"val/loss": rising(10, 2, 1)}))
     assert dict(matplotlib.rcParams) == before

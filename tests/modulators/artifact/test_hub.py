@@ -17,7 +17,7 @@ from modulators import FieldModulator, PretrainedModulator, load_modulated, save
 from tests.modulators.hub import Hub, running
 
 ROOT = Path(__file__).parents[3]
-# In a process of its own: huggingface_hub reads its address and its mode once, when it is imported.
+# In a separate process: huggingface_hub reads its address and its mode once, when it is imported.
 CLIENT = """
 import json, sys
 import torch
@@ -97,14 +97,14 @@ def test_to_the_hub_and_back(backbone: str, tmp_path: Path) -> None:
     assert 'load_modulated("me/field")' in done["again"]
     assert "push_to_hub: me/field: " in done["no token"]
     for name, what in (("nothing", "neither a folder nor"), ("no revision", "neither a folder nor")):
-        assert f"{what} a hub repository at hand" in done[name], done[name]
-    assert "no artefact of a modulator" in done["no artefact"]
+        assert f"{what} an accessible hub repository" in done[name], done[name]
+    assert "not an artefact of a modulator" in done["no artefact"]
     assert not any("\n" in done[name] for name in ("no token", "nothing", "no revision", "no artefact"))
 
 
-def test_a_backbone_that_nobody_else_has_is_not_pushed(backbone: str, tmp_path: Path) -> None:
+def test_a_local_backbone_is_not_pushed(backbone: str, tmp_path: Path) -> None:
     save_modulator(FieldModulator(stream_of(load_config(backbone))), tmp_path, backbone, [0])
     with pytest.raises(
-        ValueError, match=r"^push_to_hub: the backbone is the folder .* say backbone='google-t5/t5-small'"
+        ValueError, match=r"^push_to_hub: the backbone is the local folder .* such as backbone='google-t5/t5-small'"
     ):
         PretrainedModulator.from_pretrained(tmp_path).push_to_hub("me/field")

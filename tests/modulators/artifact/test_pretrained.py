@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from modulant.backbones.t5 import encode, load_backbone, load_config, stream_of
+from modulant.storage import sha256_of
 from modulators import (
     FieldModulator,
     LerpModulator,
@@ -22,7 +23,6 @@ from modulators import (
     save_modulator,
 )
 from modulators.artifact.files import CONFIG, WEIGHTS
-from modulators.artifact.files import sha256 as _sha256
 from modulators.base import Modulator
 
 
@@ -108,7 +108,7 @@ def test_tensors_that_are_not_the_configurations(folder: Path, case: str) -> Non
     else:
         tensors["alpha_logits"] = torch.zeros(3, 4)
     save_file(tensors, folder / WEIGHTS)
-    rewritten(folder, sha256=_sha256(folder / WEIGHTS))
+    rewritten(folder, sha256=sha256_of(folder / WEIGHTS))
     name = "experts.k1.more" if case == "extra" else "alpha_logits"
     refused(folder, rf"modulator\.safetensors: not the tensors that modulator_config\.json describes .*{name}")
 
@@ -119,7 +119,7 @@ def test_damaged_tensors(folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(content)
     refused(folder, "its SHA-256 is not the one in modulator_config.json")
     (folder / WEIGHTS).write_bytes(content[:40])
-    rewritten(folder, sha256=_sha256(folder / WEIGHTS))
+    rewritten(folder, sha256=sha256_of(folder / WEIGHTS))
     refused(folder, "not the tensors that modulator_config.json describes")
     (folder / WEIGHTS).unlink()
     refused(folder, "not the tensors that modulator_config.json describes .*No such file")
@@ -131,13 +131,16 @@ def test_damaged_tensors(folder: Path) -> None:
         ({"modulator": "Popen"}, "modulator is 'Popen'; it must be one of LerpModulator, FieldModulator"),
         ({"init_args": {"colour": "red"}}, "init_args: .*unexpected keyword argument 'colour'"),
         ({"init_args": {"expert_ks": [0]}}, "init_args: "),
-        ({"layers": [7]}, "layers: layer 7: the encoder has 3"),
+        ({"layers": [7]}, "layers: layer 7 does not exist; the encoder has 3 layers"),
         ({"stream": {"d_model": 64, "n_layers": 3, "vocab_size": 16000}}, "trained for a backbone of .*'d_model': 64"),
-        ({"stream": {"width": 64}}, "no artefact of a modulator"),
-        ({"stream": {"d_model": 10**9, "n_layers": 3, "vocab_size": 9}}, "stream: a size of 1,000,000,000"),
-        ({"layers": "all"}, "no artefact of a modulator .*layers is 'all'"),
-        ({"backbone": 7}, "no artefact of a modulator .*backbone is 7"),
-        ({"backbone_revision": ["main"]}, r"no artefact of a modulator .*backbone_revision is \['main'\]"),
+        ({"stream": {"width": 64}}, "not an artefact of a modulator"),
+        (
+            {"stream": {"d_model": 10**9, "n_layers": 3, "vocab_size": 9}},
+            "stream: a size is 1,000,000,000; it must be at most 1,048,576",
+        ),
+        ({"layers": "all"}, "not an artefact of a modulator .*layers is 'all'"),
+        ({"backbone": 7}, "not an artefact of a modulator .*backbone is 7"),
+        ({"backbone_revision": ["main"]}, r"not an artefact of a modulator .*backbone_revision is \['main'\]"),
     ],
 )
 def test_a_configuration_that_is_wrong(folder: Path, changes: dict[str, Any], message: str) -> None:
@@ -188,15 +191,15 @@ def test_a_modulator_without_its_backbone(folder: Path, backbone: str, tmp_path:
 
 def test_what_is_no_artefact(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "no artefact of a modulator .*No such file")
+    refused(tmp_path / "empty", "not an artefact of a modulator .*No such file")
     (folder / CONFIG).write_text("{not json")
-    refused(folder, "no artefact of a modulator")
+    refused(folder, "not an artefact of a modulator")
     (folder / CONFIG).write_text("{}")
-    refused(folder, "no artefact of a modulator .*no 'modulator'")
-    refused(Path("nobody/has-this-modulator"), "neither a folder nor a hub repository at hand")
+    refused(folder, "not an artefact of a modulator .*missing key 'modulator'")
+    refused(Path("nobody/has-this-modulator"), "neither a folder nor an accessible hub repository")
 
 
-def test_a_class_of_somebody_elses(tmp_path: Path, backbone: str) -> None:
+def test_a_registered_class(tmp_path: Path, backbone: str) -> None:
     class Mine(FieldModulator):
         pass
 

@@ -1,4 +1,4 @@
-"""Asking both models: greedy is Hugging Face's own, draws follow the seed alone, α at 0 is the original."""
+"""Comparing both models: greedy is Hugging Face's own, draws follow the seed alone, α at 0 is the original."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from modulant.backbones.t5 import load_backbone, stream_of
 from modulant.backbones.tokenizers import load_tokenizer
 from modulators import FieldModulator, LerpModulator, attach
-from modulators.comparison.generation import Asked, Asking, Drawn, ask
+from modulators.comparison.generation import Comparison, GenerationSettings, GumbelSampling, compare
 from modulators.comparison.page import console, differences, show
 from tests.runs import tiny_backbone
 
@@ -18,8 +18,8 @@ PROMPTS = ["a small dog", "that burns with a low flame", "a cat"]
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """``asked(asking, prompts)`` of a tiny T5 with a loud modulator."""
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """``compared(settings, prompts)`` of a tiny T5 with a loud modulator."""
     folder = tiny_backbone(tmp_path_factory.mktemp("t5"))
     model, tokenizer = load_backbone(folder), load_tokenizer(folder)
     torch.manual_seed(1)
@@ -27,23 +27,23 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Any:
     torch.nn.init.normal_(modulator.proj.weight, std=3.0)
     handle = attach(model, modulator)
 
-    def call(asking: Asking, prompts: list[str] = PROMPTS) -> list[Asked]:
+    def call(settings: GenerationSettings, prompts: list[str] = PROMPTS) -> list[Comparison]:
         inputs = dict(tokenizer([f"summarize: {prompt}" for prompt in prompts], return_tensors="pt", padding=True))
-        return ask(model, tokenizer, handle, prompts, inputs, asking)
+        return compare(model, tokenizer, handle, prompts, inputs, settings)
 
     call.model, call.tokenizer, call.handle = model, tokenizer, handle  # type: ignore[attr-defined]
     return call
 
 
-def test_greedy_is_what_generate_says(asked: Any) -> None:
-    rows = asked(Asking(max_new_tokens=6, next_tokens=3))
+def test_greedy_is_what_generate_says(compared: Any) -> None:
+    rows = compared(GenerationSettings(max_new_tokens=6, next_tokens=3))
     assert [row.prompt for row in rows] == PROMPTS
-    inputs = asked.tokenizer([f"summarize: {p}" for p in PROMPTS], return_tensors="pt", padding=True)
-    modulated = asked.model.generate(**inputs, max_new_tokens=6, do_sample=False)
-    with asked.handle.disabled():
-        original = asked.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    inputs = compared.tokenizer([f"summarize: {p}" for p in PROMPTS], return_tensors="pt", padding=True)
+    modulated = compared.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    with compared.handle.disabled():
+        original = compared.model.generate(**inputs, max_new_tokens=6, do_sample=False)
     for name, tokens in (("original", original), ("modulated", modulated)):
-        expected = asked.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        expected = compared.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         assert [getattr(row, name).text for row in rows] == expected
     assert any(row.original.text != row.modulated.text for row in rows)
     # the first token is the likeliest one, and its probability is that of its log-probability
@@ -53,33 +53,35 @@ def test_greedy_is_what_generate_says(asked: Any) -> None:
     assert len(answer.tokens) == len(answer.logprobs) <= 6
 
 
-def test_alpha_at_0_is_the_original(asked: Any) -> None:
-    rows = asked(Asking(alpha_scales=(0.0, 1.0), max_new_tokens=6, next_tokens=2))
+def test_alpha_at_0_is_the_original(compared: Any) -> None:
+    rows = compared(GenerationSettings(alpha_scales=(0.0, 1.0), max_new_tokens=6, next_tokens=2))
     assert [row.alpha_scale for row in rows] == [0.0, 1.0] * len(PROMPTS)
     assert all(row.modulated == row.original for row in rows if row.alpha_scale == 0)
     assert any(row.modulated != row.original for row in rows if row.alpha_scale == 1)
 
 
-def test_draws_follow_the_seed_the_prompt_and_the_sample_alone(asked: Any) -> None:
-    asking = Asking(temperature=1.0, samples=2, max_new_tokens=6, seed=3)
-    rows = asked(asking)
+def test_draws_follow_the_seed_the_prompt_and_the_sample_alone(compared: Any) -> None:
+    settings = GenerationSettings(temperature=1.0, samples=2, max_new_tokens=6, seed=3)
+    rows = compared(settings)
     assert [(row.prompt, row.sample) for row in rows] == [(prompt, i) for prompt in PROMPTS for i in (0, 1)]
-    assert asked(asking) == rows
+    assert compared(settings) == rows
     # in another order, and each alone: nothing of a neighbour's draw
-    turned = asked(asking, PROMPTS[::-1])
+    turned = compared(settings, PROMPTS[::-1])
     assert [row.original.text for row in sorted(turned, key=key)] == [
         row.original.text for row in sorted(rows, key=key)
     ]
-    alone = [row for prompt in PROMPTS for row in asked(asking, [prompt])]
+    alone = [row for prompt in PROMPTS for row in compared(settings, [prompt])]
     assert [row.modulated.text for row in alone] == [row.modulated.text for row in rows]
     texts = {row.original.text for row in rows}
     assert len(texts) > 3
-    assert {row.original.text for row in asked(Asking(temperature=1.0, samples=2, max_new_tokens=6, seed=4))} != texts
+    assert {
+        row.original.text for row in compared(GenerationSettings(temperature=1.0, samples=2, max_new_tokens=6, seed=4))
+    } != texts
     # both models draw with the same numbers
-    assert all(row.modulated == row.original for row in asked(Asking((0.0,), 1.0, max_new_tokens=6)))
+    assert all(row.modulated == row.original for row in compared(GenerationSettings((0.0,), 1.0, max_new_tokens=6)))
 
 
-def key(row: Asked) -> tuple[str, int]:
+def key(row: Comparison) -> tuple[str, int]:
     return row.prompt, row.sample
 
 
@@ -87,7 +89,7 @@ def test_draws_have_the_softmax_s_frequencies() -> None:
     """4,000 draws of 4 tokens: each frequency within 4 standard errors (0.0316 at most)."""
     scores = torch.tensor([[1.0, 0.0, -1.0, 2.0]]).expand(4000, -1)
     for temperature, top_p in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.7)):
-        drawn = Drawn(Asking(temperature=temperature, top_p=top_p), range(4000))
+        drawn = GumbelSampling(GenerationSettings(temperature=temperature, top_p=top_p), range(4000))
         found = torch.bincount(drawn(torch.zeros(4000, 1).long(), scores).argmax(-1), minlength=4) / 4000
         expected = (scores[0] / temperature).softmax(-1)
         if top_p < 1:  # 0.644 alone is not enough, the next makes 0.881
@@ -97,12 +99,12 @@ def test_draws_have_the_softmax_s_frequencies() -> None:
         assert (found[expected == 0] == 0).all()
 
 
-def test_what_has_no_alpha_is_not_scaled(asked: Any) -> None:
+def test_an_adapter_has_no_alpha_to_scale(compared: Any) -> None:
     class Adapter:
-        disabled = asked.handle.disabled
+        disabled = compared.handle.disabled
 
-    with pytest.raises(ValueError, match=r"talk.alpha_scales: .* no modulator"):
-        ask(asked.model, asked.tokenizer, Adapter(), ["a"], {}, Asking(alpha_scales=(0.5,)))
+    with pytest.raises(ValueError, match=r"talk.alpha_scales: an adapter has no α"):
+        compare(compared.model, compared.tokenizer, Adapter(), ["a"], {}, GenerationSettings(alpha_scales=(0.5,)))
 
 
 @pytest.mark.parametrize(
@@ -121,11 +123,13 @@ def test_what_has_no_alpha_is_not_scaled(asked: Any) -> None:
 )
 def test_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Asking(**arguments)
+        GenerationSettings(**arguments)
 
 
-def test_a_page(asked: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = asked(Asking(alpha_scales=(0.5, 1.0), max_new_tokens=40, next_tokens=2), ["[bold]x[/]", "y" * 300])
+def test_a_page(compared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = compared(
+        GenerationSettings(alpha_scales=(0.5, 1.0), max_new_tokens=40, next_tokens=2), ["[bold]x[/]", "y" * 300]
+    )
     monkeypatch.delenv("NO_COLOR", raising=False)
     for terminal, coloured in ((True, True), (False, False)):
         file = tmp_path / "page.txt"
@@ -157,9 +161,11 @@ def test_differences_put_together_both_texts() -> None:
     assert {str(span.style) for span in coloured.spans} == {"red strike", "bold green"}
 
 
-def test_a_field_modulator_is_asked_alike(tmp_path: Path) -> None:
+def test_a_field_modulator(tmp_path: Path) -> None:
     folder = tiny_backbone(tmp_path)
     model, tokenizer = load_backbone(folder), load_tokenizer(folder)
     handle = attach(model, FieldModulator(stream_of(model.config), expert_edim=8))
-    (row,) = ask(model, tokenizer, handle, ["x"], dict(tokenizer(["x"], return_tensors="pt")), Asking((0.0,)))
+    (row,) = compare(
+        model, tokenizer, handle, ["x"], dict(tokenizer(["x"], return_tensors="pt")), GenerationSettings((0.0,))
+    )
     assert row.original == row.modulated

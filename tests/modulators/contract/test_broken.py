@@ -1,4 +1,4 @@
-"""Modulators that break a promise are found out, each by the check that is about it; one of a user's own passes."""
+"""Each contract check fails on a modulator that violates it; a user-supplied modulator passes all."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.runs import ROOT
 
 SPIRAL = ROOT / "docs" / "examples" / "spiral.py"
 BROKEN = {
-    # the formula has an alpha of its own
+    # the formula ignores the alpha that it is given
     "is_identity_at_alpha_zero": ("turned, alpha.to(stream.dtype)", "turned, self.alphas[layer].to(stream.dtype)"),
     # half of the optimizer's groups
     "groups_every_parameter_once": ('*parameter_group("angles", [self.angles], lr, weight_decay),', ""),
@@ -26,7 +26,7 @@ BROKEN = {
     ),
     # one that takes part in nothing
     "trains_exactly_its_parameters": ("* x - sin * y", "* x - sin.detach() * y + 0 * self.unused.detach()"),
-    # computed in the stream's own precision
+    # computed in the stream's precision
     "rounds_a_bf16_stream_once": ("stream = at_least_fp32(residual)", "stream = residual"),
     # a token looks at the one before it
     "looks_at_each_token_alone": ("turned = torch.cat(", "x = x.roll(1, dims=1)\n        turned = torch.cat("),
@@ -46,7 +46,7 @@ def test_the_example_keeps_every_promise(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("check", BROKEN)
-def test_a_broken_one_is_found_out(
+def test_a_violation_is_found(
     check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old, new = BROKEN[check]
@@ -66,7 +66,7 @@ def test_a_broken_one_is_found_out(
         assert probe.main(["contract", f"{file}:Spiral", "--init", "initial_alpha=0.2"]) == 1
         said = capsys.readouterr().out.splitlines()
         assert said[-3].startswith("is_identity_at_alpha_zero: layer 0 changes the stream by up to ")
-        assert said[-2] == "is_the_base_when_off: umt5: scaled by 0 it is not the base"
+        assert said[-2] == "is_the_base_when_off: umt5: scaled by 0, the output is not the base's"
         assert said[-1] == "Spiral: 17 of 19 checks hold"
         return
     kind = _find(str(file))

@@ -58,7 +58,7 @@ def test_wrong_width_and_layer(modulator: Modulator) -> None:
     with pytest.raises(ValueError, match=rf"^{name} was built for width 32, got 24$"):
         modulator(residual()[..., :24], 0, token_ids())
     for layer in (-1, 3):
-        with pytest.raises(ValueError, match=rf"^layer {layer}: the modulator has 3, 0 … 2$"):
+        with pytest.raises(ValueError, match=rf"^layer is {layer}; the modulator has 3 layers, it must be 0 … 2$"):
             modulator(residual(), layer, token_ids())
 
 

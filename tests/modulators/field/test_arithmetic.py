@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modulators.field import arithmetic as field_arithmetic
-from modulators.field.arithmetic import FieldWeights, modulated_rows, plainly_modulated_rows
+from modulators.field.arithmetic import FieldWeights, autograd_modulated_rows, modulated_rows
 
 WIDTH = 9
 
@@ -52,9 +52,9 @@ def test_value_and_gradients(
     ks: tuple[int, ...], alpha: float, validity: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond α = 1 too, where a factor may vanish; token by token, and all together."""
-    monkeypatch.setattr(field_arithmetic, "_AT_ONCE", at_once)
+    monkeypatch.setattr(field_arithmetic, "_CHUNK", at_once)
     leaves = arguments(ks, 6, alpha, validity)
-    ours, plain = (run(function, leaves, ks) for function in (modulated_rows, plainly_modulated_rows))
+    ours, plain = (run(function, leaves, ks) for function in (modulated_rows, autograd_modulated_rows))
     for one, other in zip(ours, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-9)
 

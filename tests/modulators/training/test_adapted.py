@@ -351,7 +351,7 @@ def test_a_change_shows_in_the_digest(backbone: str) -> None:
         ({"adapter": "dora"}, "adapter is 'dora'; it must be lora or ia3"),
         ({"n_parameters": 0}, "n_parameters is 0; it must be an integer of at least 1"),
         ({"n_parameters": -5}, "n_parameters is -5; it must be an integer of at least 1"),
-        ({"layers": [3]}, "model.layers: layer 3: the encoder has 3"),
+        ({"layers": [3]}, "model.layers: layer 3 does not exist; the encoder has 3 layers"),
         ({"lr": 0.0}, "lr is 0.0; it must be a number above 0"),
         ({"backbone": "./nowhere"}, "model.backbone: no folder"),
     ],

@@ -12,13 +12,13 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
 
 from datamodules import WordNetDataModule
-from modulant.backbones.split_encoder import lower_half, upper_half
+from modulant.backbones.split_encoder import lower_encoder, upper_encoder
 from modulant.backbones.t5 import freeze
 from modulant.storage import StorageError
 from modulators import FieldModulator, LerpModulator, ModulatedT5
 from modulators.arguments import check_cache
 from modulators.training.adapted import AdaptedT5
-from modulators.training.lower_cache import CacheSize, Caching, mapped
+from modulators.training.lower_cache import CacheSettings, CacheSize, memory_mapped
 from tests.runs import small_wordnet, tiny_backbone
 from tests.worlds import SaveAt, _trainer, together, world_size
 
@@ -73,7 +73,7 @@ def train(
         max_epochs=epochs,
         callbacks=[watch, *callbacks],
         accumulate_grad_batches=accumulate,
-        limit_val_batches=len(callbacks),  # between epochs, where somebody looks
+        limit_val_batches=len(callbacks),  # validations between epochs
     )
     data = data or entries(wordnet, backbone)
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -114,7 +114,7 @@ def test_same_run(make: Any, cache: str, settings: dict[str, Any], where: dict[s
 
 
 class Calls(pl.Callback):
-    """How often hooks of somebody else, on the blocks and on the encoder, were called in each epoch's training."""
+    """How often other hooks, on the blocks and on the encoder, were called in each epoch's training."""
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, int]] = []
@@ -138,13 +138,13 @@ def test_nothing_below_runs_again(where: dict[str, str]) -> None:
     calls = Calls()
     train(LERP, **where, callbacks=(calls,), cache="memory")
     filling, *later = calls.epochs
-    # two halves in the epoch that fills it, the upper alone in those that read it
+    # both parts in the epoch that fills it, only the upper one in those that read it
     assert filling == {"encoder": 2 * BATCHES, "0": BATCHES, "1": BATCHES, "attention of 0": BATCHES}
     assert later == [{"encoder": BATCHES, "0": 0, "1": BATCHES, "attention of 0": 0}] * (EPOCHS - 1)
 
 
 def test_resumed(where: dict[str, str], tmp_path: Path) -> None:
-    """In mid-epoch: the cache is filled anew, and goes on with the very next batch."""
+    """In mid-epoch: the cache is filled again, and training resumes with the next batch."""
     file = str(tmp_path / "step.ckpt")
     whole = train(FIELD, **where, callbacks=(SaveAt(BATCHES + 2, file),), cache="memory")
     resumed = train(FIELD, **where, resume=file, cache="disk")
@@ -185,8 +185,8 @@ def test_halves_make_the_encoder(kind: str) -> None:
     mask = (torch.arange(70) < torch.tensor([[70], [64], [9]])).long()
     whole, names = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, list(model.state_dict())
     for m in (1, 3):
-        below = lower_half(model.encoder, m)(input_ids=ids, attention_mask=mask).last_hidden_state
-        above = upper_half(model.encoder, m)(inputs_embeds=below, attention_mask=mask).last_hidden_state
+        below = lower_encoder(model.encoder, m)(input_ids=ids, attention_mask=mask).last_hidden_state
+        above = upper_encoder(model.encoder, m)(inputs_embeds=below, attention_mask=mask).last_hidden_state
         assert torch.equal(above, whole)
     assert len(model.encoder.block) == 4
     assert list(model.state_dict()) == names
@@ -196,7 +196,7 @@ def test_members_stay(where: dict[str, str]) -> None:
     """Every batch of each epoch, with its number; the order is another one."""
     data = entries(where["wordnet"], where["backbone"])
     data.setup("fit")
-    orders = [[batch.tolist() for batch in data._deal(epoch)] for epoch in range(2)]
+    orders = [[batch.tolist() for batch in data._epoch_batches(epoch)] for epoch in range(2)]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
     numbers = [batch["number"] for batch in data.train_dataloader()]
@@ -225,28 +225,28 @@ def test_refused_runs(where: dict[str, str]) -> None:
     regrouped = entries(where["wordnet"], where["backbone"], regroup=True)
     with pytest.raises(ValueError, match=r"must keep their members; set data\.regroup to false"):
         train(LERP, **where, data=regrouped, cache="memory")
-    with pytest.raises(ValueError, match=r"model\.cache_limit_gib is 1e-06, and what is to be cached takes"):
+    with pytest.raises(ValueError, match=r"model\.cache_limit_gib is 1e-06, but the cache takes"):
         train(LERP, **where, cache="memory", cache_limit_gib=1e-6)
 
 
 def test_no_room(tmp_path: Path) -> None:
     """Asked for before a byte is written, so no disk is filled by it."""
     with pytest.raises(StorageError, match=re.escape(str(tmp_path)) + ".*no space is left") as error:
-        mapped(2**55, tmp_path)
+        memory_mapped(2**55, tmp_path)
     assert isinstance(error.value.__cause__, OSError)
     assert error.value.__cause__.errno == errno.ENOSPC
     assert not list(tmp_path.iterdir())
 
 
 def test_size() -> None:
-    size = CacheSize.of(Caching("memory", "bfloat16", 1.0, None), 3, [(32, 10), (8, 5)], 128, torch.float32)
+    size = CacheSize.of(CacheSettings("memory", "bfloat16", 1.0, None), 3, [(32, 10), (8, 5)], 128, torch.float32)
     assert (size.tokens, size.bytes, size.exact) == (360, 360 * 128 * 2, False)
-    assert CacheSize.of(Caching("memory", "float32", 1.0, None), 3, [], 128, torch.bfloat16).exact
+    assert CacheSize.of(CacheSettings("memory", "float32", 1.0, None), 3, [], 128, torch.bfloat16).exact
 
 
 @pytest.mark.slow
 def test_two_processes(where: dict[str, str], tmp_path: Path) -> None:
-    """Each keeps its own part of each batch: what they learn is what they learn without a cache, to the bit."""
+    """Each rank caches its share of each batch; the weights equal those without a cache, bit for bit."""
     jobs = [partial(train, FIELD, **where), partial(train, FIELD, **where, cache="disk")]
     for plain, cached in together(2, jobs, tmp_path / "world"):
         assert same(plain, cached)

@@ -448,7 +448,7 @@ def test_bf16_as_its_overlay_has_it(backbone: str, modulator: Any, tokens: dict[
         ({"lr": float("nan")}, "lr is nan; it must be"),
         ({"lr": float("inf")}, "lr is inf; it must be"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1; it must be a number of at least 0"),
-        ({"layers": [3]}, "model.layers: layer 3: the encoder has 3, 0 … 2"),
+        ({"layers": [3]}, "model.layers: layer 3 does not exist; the encoder has 3 layers, 0 … 2"),
         ({"layers": [0, 0]}, "model.layers is"),
         ({"layers": []}, "model.layers is"),
         ({"modulator": partial(LerpModulator, n_geometric_dims=0)}, "model.modulator: n_geometric_dims is 0"),

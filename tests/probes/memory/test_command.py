@@ -92,7 +92,7 @@ def test_it_is_what_a_real_process_took(modulator: str, checkpointing: str) -> N
 REAL = """
 import sys
 import torch
-from modulant.backbones.t5 import checkpoint_activations
+from modulant.backbones.t5 import enable_activation_checkpointing
 from modulators import FieldModulator, LerpModulator, attach, load_t5, stream_of
 
 def status(key):
@@ -103,7 +103,7 @@ def train(batch):
     modulator = {"field": FieldModulator, "lerp": LerpModulator}[sys.argv[1]](stream_of(model.config))
     attach(model, modulator)
     if sys.argv[2]:
-        checkpoint_activations(model)
+        enable_activation_checkpointing(model)
         for block in [*model.encoder.block, *model.decoder.block]:
             block.training = True
     optimizer = torch.optim.AdamW(modulator.parameters())
@@ -140,7 +140,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "t5-smal"], "did you mean t5-small?"),
         (["--model", "nonsense"], "known are mini, google-t5/t5-small, "),
         (["--model", "t5-small", "--devices", "2"], "--devices is 2: several need --strategy ddp or fsdp"),
-        (["--model", "t5-small", "--layers", "7"], "layer 7: the encoder has 6"),
+        (["--model", "t5-small", "--layers", "7"], "layer 7 does not exist; the encoder has 6 layers"),
         (["--model", "t5-small", "--batch-size", "0"], "'0' must be an integer of at least 1"),
     ],
 )

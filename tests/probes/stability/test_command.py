@@ -19,6 +19,7 @@ from modulant import metrics
 from modulant.assets import MINI
 from modulant.backbones.t5 import load_config, stream_of
 from modulant.geometry import pentachoron_cv
+from modulant.metrics.functional.pairs import sampled_pairs
 from modulators import LerpModulator, save_modulator
 from probes.stability import sampling
 from probes.stability.command import (
@@ -30,7 +31,7 @@ from probes.stability.command import (
     sampled_figures,
     verdicts,
 )
-from probes.stability.sampling import draw_pairs, sample_figures
+from probes.stability.sampling import sample_figures
 from tests.runs import small_wordnet
 
 
@@ -41,14 +42,6 @@ def population(n: int, dim: int = 8) -> tuple[Tensor, npt.NDArray[np.uint8]]:
     d = np.triu(np.random.default_rng(0).integers(1, 14, (n, n), dtype=np.uint8), 1)
     d[2, 3:] = 255
     return points, d + d.T
-
-
-@pytest.mark.parametrize(("n", "pairs"), [(2, 1), (2, 5), (300, 2000), (60, 10_000)])
-def test_pairs_are_distinct(n: int, pairs: int) -> None:
-    i, j = draw_pairs(n, pairs, seed=3)
-    assert len(i) == min(pairs, n * (n - 1) // 2)
-    assert ((j >= 0) & (j < i) & (i < n)).all()
-    assert len({*zip(i.tolist(), j.tolist(), strict=True)}) == len(i)
 
 
 def test_each_seed_is_what_the_metric_gives_for_it() -> None:
@@ -69,7 +62,7 @@ def test_each_seed_by_scipy() -> None:
     n = 4000
     points, d = population(n)
     (row,) = sample_figures({"": points}, d, [9], pairs=30_000)[""]
-    i, j = draw_pairs(n, 30_000, 9)
+    i, j = sampled_pairs(n, 30_000, 9)
     joined = d[i, j] != 255
     i, j = i[joined], j[joined]
     unit = points.double() / points.double().norm(dim=1, keepdim=True).clamp_min(1e-12)

@@ -1,18 +1,18 @@
-"""What a report says, section by section, as rows and sentences from the dictionary of report.json, nothing else.
+"""What a report says, section by section: tables and sentences, from the dictionary of report.json alone.
 
-Sentences may hold Markdown's `code` and **bold**; pages of either kind are made of these.
+Sentences may hold Markdown's `code` and **bold**. The Markdown page and the HTML page are made of the same ones.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.wording import duration, number
+from modulant.reports.table import Table
+from modulant.reports.wording import duration, interval, number
 
 Report = Mapping[str, Any]
-Rows = list[list[str]]
-Table = tuple[list[str], Rows]  # header, rows
 
 POPULATIONS = {
+    "all": "all pairs",
     "train": "training × training",
     "mixed": "training × held-out",
     "held_out": "held-out × held-out",
@@ -35,7 +35,7 @@ def title(report: Report) -> str:
 
 
 def ending(report: Report) -> str:
-    """How a run ended, as a sentence; nothing where that goes without saying."""
+    """How a run ended, as a sentence; nothing for an evaluation that finished."""
     run, stop = report["run"], report["stop"]
     if run["stage"] == "fit":
         epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
@@ -55,9 +55,9 @@ def _row(name: str, before: Any, after: Any, percent: bool = False, digits: int 
     return [name, number(before, digits), number(after, digits), change]
 
 
-def headline(report: Report) -> Rows:
-    """What is followed, before, after, and the change."""
-    rows: Rows = []
+def headline(report: Report) -> Table:
+    """The main figures before and after, and their change."""
+    rows = []
     validation = report["loss"].get("validation")
     if validation:
         rows.append(_row("validation loss (nats per token)", _first(validation), validation.get("last")))
@@ -70,11 +70,8 @@ def headline(report: Report) -> Rows:
         if key in after:
             rows.append(_row(name, before.get(key), after[key], percent=True))
     if "held_out/pearson" in after:
-        rows.append(
-            _row(
-                "Pearson, held-out × held-out", before.get("held_out/pearson"), after["held_out/pearson"], percent=True
-            )
-        )
+        held_out = before.get("held_out/pearson"), after["held_out/pearson"]
+        rows.append(_row("Pearson, held-out × held-out", *held_out, percent=True))
     if "preservation" in after:
         rows.append(["preservation (mean cosine to the original)", "1.0000", number(after["preservation"]), "–"])
     before, after = before_and_after(report["pentachoron"])
@@ -85,7 +82,7 @@ def headline(report: Report) -> Rows:
     alpha = report["alpha"]
     if alpha.get("final"):
         rows.append(_row("mean α", mean(alpha.get("initial")), mean(alpha["final"])))
-    return rows
+    return Table(["", "before", "after", "change"], rows)
 
 
 def _first(measured: Mapping[str, Any]) -> Any:
@@ -94,7 +91,7 @@ def _first(measured: Mapping[str, Any]) -> Any:
 
 
 def before_and_after(summary: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Figures of the frozen base, or else the first that were measured, and the last."""
+    """Figures of the frozen backbone, or else the first that were measured, and the last."""
     base = summary.get("base") or (summary.get("baseline") or {}).get("original") or summary.get("first") or {}
     return base, summary.get("last") or {}
 
@@ -105,7 +102,7 @@ def mean(values: Any) -> float | None:
 
 
 def baselines(relational: Mapping[str, Any]) -> str:
-    """What any encoder has without training, in a sentence."""
+    """The correlation of encoders that nothing trained, in a sentence."""
     named = {"static": "static embeddings", "random": "a randomly initialised encoder"}
     parts = [
         f"{name} {number(relational['baseline'][key].get('pearson'))}"
@@ -115,10 +112,10 @@ def baselines(relational: Mapping[str, Any]) -> str:
     return f"For comparison, Pearson of {' and of '.join(parts)}." if parts else ""
 
 
-def alphas(alpha: Mapping[str, Any]) -> Table | None:
+def alphas(alpha: Mapping[str, Any]) -> Table:
     """α of each layer at the start and at the end, and by expert where there are several."""
     if not alpha.get("final"):
-        return None
+        return Table([], [])
     experts = alpha["experts"]
     several = len(experts) > 1
     header = ["layer", "start", *(experts if several else []), "mean" if several else "final"]
@@ -127,11 +124,11 @@ def alphas(alpha: Mapping[str, Any]) -> Table | None:
     for layer, start, row in zip(alpha["layers"], initial, alpha["final"], strict=True):
         cells = [number(value) for value in row] if several else []
         rows.append([str(layer), number(mean([start]) if None not in start else None), *cells, number(mean([row]))])
-    return header, rows
+    return Table(header, rows)
 
 
 def convergence(alpha: Mapping[str, Any]) -> str:
-    """Whether α came to rest, as a sentence."""
+    """Whether α converged, as a sentence."""
     found = alpha.get("convergence")
     if not alpha.get("final") or not found:
         return ""
@@ -145,7 +142,7 @@ def convergence(alpha: Mapping[str, Any]) -> str:
     return f"Not converged: that would take no α moving more than {tolerance} over {rest}{seen}."
 
 
-def populations(relational: Mapping[str, Any]) -> Table | None:
+def populations(relational: Mapping[str, Any]) -> Table:
     """Correlation before and after on the three populations of pairs."""
     before, after = before_and_after(relational)
     rows = []
@@ -157,41 +154,37 @@ def populations(relational: Mapping[str, Any]) -> Table | None:
             _, first, last, change = _row("", before.get(f"{key}/{figure}"), after.get(f"{key}/{figure}"), percent=True)
             shown = f"{int(pairs):,}" if isinstance(pairs, int | float) else "–"
             rows.append([f"{name}, {figure.capitalize()}", shown, first, last, change])
-    return (["", "pairs", "before", "after", "lift"], rows) if rows else None
+    return Table(["", "pairs", "before", "after", "lift"], rows)
 
 
 def intervals(relational: Mapping[str, Any]) -> str:
-    """The lift's intervals and what they mean, in two sentences."""
-    if not (interval := relational.get("interval")):
+    """The lift's intervals, and what they do and do not cover."""
+    if not relational.get("interval"):
         return ""
-    names = {"all": "all pairs", **POPULATIONS}
-    ends = [
-        f"{names[key]} [{number(low, 4, signed=True)}, {number(high, 4, signed=True)}]"
-        for key, (low, high) in interval.items()
-    ]
+    ends = [f"{POPULATIONS[key]} {interval(found)}" for key, found in relational["interval"].items()]
     return (
         "95% intervals of the Pearson lift over every pair, by a bootstrap over synsets "
-        f"({relational['replicates']:,} replicates): {', '.join(ends)}. They tell how the lift would vary with "
+        f"({relational['replicates']:,} replicates): {', '.join(ends)}. They show how the lift would vary with "
         "other synsets, not with another seed."
     )
 
 
 def caveats(report: Report) -> list[str]:
-    """What a reader might otherwise make too much of."""
+    """Limits of what the figures show, a sentence each."""
     lines = []
     run, relational, pentachoron = report["run"], report["relational"], report["pentachoron"]
     if run["outcome"] != "finished":
         lines.append("The run did not end by itself: its last figures are those of a training cut short.")
     if relational.get("last") and relational.get("baseline"):
         lines.append(
-            "A lift alone shows no knowledge: beside it belong controls with as many parameters (shuffled or random "
-            "geometry, LoRA, IA³; `python probe.py controls` runs them), and the held-out population above, whose "
-            "words no training saw."
+            "A lift alone shows no knowledge. Compare it with controls that have as many parameters (shuffled or "
+            "random geometry, LoRA, IA³; `python probe.py controls` runs them), and look at the held-out population "
+            "above, whose words were not trained on."
         )
         if relational.get("pairs") not in (None, "all"):
             lines.append(
                 f"The relational figures are of a sample of {relational['pairs']:,} pairs; "
-                "its noise may be as large as the lift."
+                "the noise of sampling may be as large as the lift."
             )
     lines.append("This is one run with one seed: without others a small difference means nothing.")
     if far := report["model"]["describe"].get("far"):
@@ -211,7 +204,7 @@ def caveats(report: Report) -> list[str]:
     return lines
 
 
-def what_ran(report: Report) -> Rows:
+def what_ran(report: Report) -> Table:
     """Model, data, machine, versions and command."""
     run, model, environment = report["run"], report["model"], report["environment"]
     parameters = model["parameters"]
@@ -238,7 +231,7 @@ def what_ran(report: Report) -> Rows:
         ["versions", versions],
         ["command", f"`{' '.join(run['command'])}`"],
     ]
-    return [row for row in rows if row[1]]
+    return Table(["", ""], [row for row in rows if row[1]], words=2)
 
 
 def _plain(values: Mapping[str, Any]) -> str:

@@ -1,31 +1,32 @@
-"""How sure is a correlation over pairs? A bootstrap over synsets: pairs share them, so pairs cannot be resampled.
+"""How certain is a correlation over pairs? A bootstrap over synsets: pairs share them, so pairs cannot be resampled.
 
 A replicate draws as many synsets as there are, with replacement, and w_i is how often synset i came; a pair of distinct
 synsets i < j then counts w_i w_j times. (A synset beside its own copy is no pair: its similarity of 1 would be an
-artefact of the resampling.) Training and held-out synsets are drawn apart, each from its own kind: the split is fixed
-by design, not something that another sample would deal anew, so every replicate has its sizes.
+artefact of the resampling.) Training and held-out synsets are resampled separately: the split is fixed by design and
+not part of what is sampled, so every replicate has its sizes.
 
-Every cloud sees the same weights, which depend on nothing but seed, number of synsets and split. So the difference of
-two clouds within a replicate is a replicate of the lift, free of the noise that both share.
+Every cloud gets the same weights, which depend only on seed, number of synsets and split. So the difference of two
+clouds within a replicate is a replicate of the lift, free of the noise that both share.
 
-All replicates are worked at once. With M the pairs' matrix of a term (1, s, s², c, c², s·c of path similarity s and
+All replicates are computed at once. With M the pairs' matrix of a term (1, s, s², c, c², s·c of path similarity s and
 cosine c, zero at and below the diagonal), Σ w_i w_j M_ij is the dot product of a column of W with that of M W: one
 matrix product for a block of rows and all replicates. The products are in fp32, of values that are centred first and
-weights that are small integers; blocks add up in fp64.
+weights that are small integers; sums over blocks are in fp64.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from modulant.metrics.streaming import full_precision, row_blocks
+from modulant.geometry import pearson_from_sums
+from modulant.lexicon.taxonomy import UNREACHABLE
+from modulant.metrics.functional.intervals import percentile_interval
+from modulant.metrics.functional.pairs import POPULATIONS, full_precision, row_blocks
 
-_NO_PATH = 255
-_PAIRS_PER_BLOCK = 2**21
-# fp32 leaves no more of a variance than this, of the cosines themselves and beside the centred mean square.
+# Variances up to these are fp32 rounding errors: of the cosines, absolute; relative to the centred mean square.
 _FLAT_COSINES = 1e-12
 _FLAT = 1e-6
 
@@ -78,7 +79,9 @@ def bootstrap_pearson(
 def synset_weights(
     held_out: Bool[Tensor, "points"] | Bool[np.ndarray, "points"], replicates: int, seed: int
 ) -> Int[Tensor, "replicates points"]:
-    """How often each synset comes in each replicate: as many draws with replacement as there are of its kind.
+    """Number of times that each synset is drawn in each replicate, with replacement from its own kind.
+
+    Each kind, training and held out, keeps its size.
 
     Raises:
         ValueError: fewer than 2 replicates.
@@ -98,19 +101,34 @@ def synset_weights(
 def bootstrap_steps(held_out: Bool[np.ndarray, "points"] | Bool[Tensor, "points"]) -> int:
     """Number of blocks that `bootstrap_pearson` reports to `advance`."""
     out = torch.as_tensor(held_out)
-    return sum(1 for _ in row_blocks(len(out), int((~out).sum()), _PAIRS_PER_BLOCK))
+    return sum(1 for _ in row_blocks(len(out), int((~out).sum())))
 
 
-def percentile_interval(replicates: Float[Tensor, "replicates *rest"], level: float = 0.95) -> Float[Tensor, "2 *rest"]:
-    """Lowest and highest of the middle `level` of replicates, linear between order statistics; NaN ones are left out.
+def lift_intervals(
+    original: Float[Tensor, "replicates 4"], modulated: Float[Tensor, "replicates 4"]
+) -> dict[str, tuple[float, float]]:
+    """95% interval of modulated − original by population ("all" and `POPULATIONS`), where every replicate is finite.
 
-    Raises:
-        ValueError: a level outside (0, 1).
+    Args:
+        original: replicates of one cloud, as `bootstrap_pearson` returns them.
+        modulated: of another, from the same call.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"percentile_interval: level is {level}; it must lie between 0 and 1")
-    tail = (1 - level) / 2
-    return torch.nanquantile(replicates.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    lifts = (modulated - original).numpy()
+    found = {name: percentile_interval(lifts[:, p]) for p, name in enumerate(("all", *POPULATIONS))}
+    return {name: ends for name, ends in found.items() if ends is not None}
+
+
+def interval_figures(intervals: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """`lift_intervals` by the names of logged figures.
+
+    >>> interval_figures({"all": (0.1, 0.2), "train": (0.3, 0.4)})
+    {'pearson_lift_low': 0.1, 'pearson_lift_high': 0.2, 'train/pearson_lift_low': 0.3, 'train/pearson_lift_high': 0.4}
+    """
+    return {
+        f"{'' if name == 'all' else f'{name}/'}pearson_lift_{end}": value
+        for name, ends in intervals.items()
+        for end, value in zip(("low", "high"), ends, strict=True)
+    }
 
 
 def _weighted_sums(
@@ -119,11 +137,11 @@ def _weighted_sums(
     """Σ w_i w_j M_ij by population, term and replicate; terms 1, s, s², then c, c², s·c of each cloud, all centred."""
     n, replicates = weights.shape
     similarity = _centred_similarity(d)
-    centres = [_mean_cosine(unit) for unit in units]
+    centres = [_mean_pair_cosine(unit) for unit in units]
     sums = weights.new_zeros(3, 3 + 3 * len(units), replicates, dtype=torch.float64)
-    for first, last in row_blocks(n, n_train, _PAIRS_PER_BLOCK):
+    for first, last in row_blocks(n, n_train):
         classes = d[first:last, first:]
-        pair = (classes != _NO_PATH).float().triu_(1)
+        pair = (classes != UNREACHABLE).float().triu_(1)
         s = similarity[classes.int()].mul_(pair)
         terms = [pair, s, s.square()]
         for unit, centre in zip(units, centres, strict=True):
@@ -143,15 +161,15 @@ def _weighted_sums(
 
 
 def _centred_similarity(d: Tensor) -> Tensor:
-    """Path similarity of each class minus about its mean, which keeps fp32 sums small; any constant would do."""
+    """Path similarity of each class minus its approximate mean, which keeps fp32 sums small; any constant would do."""
     similarity = 1.0 / torch.arange(1, 257, dtype=torch.float64, device=d.device)
     some = d[:: max(1, len(d) // 64)]
     counts = torch.bincount(some.flatten().int(), minlength=256).double()
-    counts[[0, _NO_PATH]] = 0
+    counts[[0, UNREACHABLE]] = 0
     return (similarity - (counts @ similarity) / counts.sum().clamp_min(1)).float()
 
 
-def _mean_cosine(unit: Tensor) -> float:
+def _mean_pair_cosine(unit: Tensor) -> float:
     """Mean cosine of distinct rows, from |Σ u|²."""
     n = len(unit)
     total = unit.double().sum(0).square().sum() - unit.double().square().sum()
@@ -159,8 +177,6 @@ def _mean_cosine(unit: Tensor) -> float:
 
 
 def _pearson(n: Tensor, s: Tensor, ss: Tensor, c: Tensor, cc: Tensor, sc: Tensor) -> Tensor:
-    s, ss, c, cc, sc = (term / n for term in (s, ss, c, cc, sc))
-    spread_s, spread_c = ss - s.square(), cc - c.square()
-    flat = (spread_s <= _FLAT * ss) | (spread_c <= _FLAT * cc) | (spread_c <= _FLAT_COSINES)
-    r = (sc - s * c) / (spread_s.clamp_min(0) * spread_c.clamp_min(0)).sqrt()
-    return torch.where(flat | (n == 0), torch.nan, r)
+    n, s, c, ss, cc, sc = torch.broadcast_tensors(n, s, c, ss, cc, sc)
+    r = pearson_from_sums(n, s, c, ss, cc, sc, flat=_FLAT)
+    return torch.where(cc / n - (c / n).square() <= _FLAT_COSINES, torch.nan, r)

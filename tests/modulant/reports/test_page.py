@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from modulant.reports.html import page
-from modulant.reports.report_charts import charts
-from modulant.reports.report_page import of_folder, report_page
+from modulant.reports import render
+from modulant.reports.charts import charts
+from modulant.reports.interactive import drawn
+from modulant.reports.page import html, of_folder
 from modulant.reports.run_folder import metrics_of, report_of
 
 HOSTILE = "</script></pre><img src=x onerror=document.title='owned'><script>document.title='owned'</script>`&amp;"
@@ -127,21 +128,25 @@ def test_charts_are_what_plotly_knows(field_run: Path) -> None:
     report = report_of(field_run)
     found = charts(report, metrics_of(field_run, report))
     assert list(found) == FIELD
-    for chart in found.values():
-        for view in chart.views.values():
-            text = re.sub(r'"@[a-z]+(\d+_\d+)?"', '"#123456"', json.dumps([view, chart.layout]))
-            traces, layout = json.loads(text)
+    everything = drawn(list(found.values()))
+    views = {}
+    for chart in everything["charts"]:
+        views[chart["name"]] = dict(zip(found[chart["name"]].views, chart["views"], strict=True))
+        for view in chart["views"]:
+            text = json.dumps([view, chart["layout"]])
+            assert set(re.findall(r"@[a-z]+(?:\d+_\d+)?", text)) <= everything["skins"]["dark"].keys()
+            traces, layout = json.loads(re.sub(r'"@[a-z]+(\d+_\d+)?"', '"#123456"', text))
             go.Figure(data=traces, layout=layout)
-    lines = found["alpha"].views
+    lines = views["alpha"]
     assert list(lines) == ["mean over experts", "expert k1", "expert k2", "expert k4"]
     final = report["alpha"]["final"]
     for column, name in enumerate(("k1", "k2", "k4")):
         for layer, trace in enumerate(lines[f"expert {name}"]):
             assert trace["y"][-1] == pytest.approx(final[layer][column], rel=1e-5)
-    (heat,) = found["alpha_final"].views[""]
+    (heat,) = views["alpha_final"][""]
     assert heat["z"] == final
     volumes = report["pentachoron"]["volumes"]
-    assert [trace["name"] for trace in found["volumes"].views[""]] == [
+    assert [trace["name"] for trace in views["volumes"][""]] == [
         "original encoder",
         "modulated encoder",
         "Gaussian null",
@@ -154,27 +159,27 @@ def test_sections_of_what_was_not_measured_are_left_out(field_run: Path) -> None
     report: dict[str, Any] = report_of(field_run)
     bare = report | {"relational": {}, "pentachoron": {}, "loss": {}, "texts": []}
     bare["alpha"] = {"layers": [], "experts": [], "initial": None, "final": None, "convergence": None}
-    text = report_page(bare, {})
+    text = html(bare, {})
     assert "<h2>Pentachora" not in text
     assert "<h2>α per layer" not in text
     assert "<script" not in text, "no charts, no library"
     assert "<h2>What ran" in text
-    old = report_page({key: value for key, value in report.items() if key != "texts"}, {})
+    old = html({key: value for key, value in report.items() if key != "texts"}, {})
     assert "Side by side" not in old, "reports from before there were answers"
 
 
 def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(field_run: Path, tmp_path: Path) -> None:
     report = report_of(field_run)
     row = {"prompt": "a large dog", "original": "cat", "modulated": "hound"}
-    shown = report_page(report, {}, predictions=[row])
+    shown = html(report, {}, predictions=[row])
     assert "<td>a large dog</td><td>cat</td><td>hound</td>" in shown
     assert "α times" not in shown
-    swept = report_page(report, {}, predictions=[row | {"alpha_scale": 0.0}, row | {"alpha_scale": 2.5}])
+    swept = html(report, {}, predictions=[row | {"alpha_scale": 0.0}, row | {"alpha_scale": 2.5}])
     assert "<td>a large dog</td><td>2.5</td><td>cat</td>" in swept
     (tmp_path / "predictions.jsonl").write_text('{"prompt": "x"}\n[1]\nno json\n{"alpha_scale": "y"}\n')
     assert "<h2>Asked" not in of_folder(tmp_path, report, {})
 
 
 def test_an_empty_page_is_a_page() -> None:
-    text = page("a < b", "", [], [])
+    text = render.html("page", title="a < b", lead="")
     assert "<title>a &lt; b</title>" in text

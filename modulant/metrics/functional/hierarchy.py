@@ -1,4 +1,4 @@
-"""Two more looks at WordNet in a cloud: along the chain of hypernyms, and within the lexicographers' categories."""
+"""Two more measures of WordNet in a cloud: cosines along hypernym chains and within lexicographers' categories."""
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,10 @@ def chain_decay(
         ``cosine``, fp64, NaN at a depth that no chain reaches, and ``count``, the number of links, by depth.
 
     Raises:
-        ValueError: chains of another number of rows than points, or row numbers that are none.
+        ValueError: chains of another number of rows than points, or row numbers out of range.
+
+    >>> chain_decay(torch.eye(2), torch.tensor([[1], [-1]]))
+    {'cosine': tensor([0.], dtype=torch.float64), 'count': tensor([1])}
     """
     if len(chains) != len(points):
         raise ValueError(f"chain_decay: chains of {len(chains)} rows for {len(points)} points")
@@ -39,15 +42,15 @@ def chain_decay(
 def category_clustering(
     points: Float[Tensor, "points dim"], categories: Int[Tensor, "_"], shuffles: int = 20, seed: int = 42
 ) -> dict[str, Tensor]:
-    """Are synsets of one lexicographer's category closer to each other than to the rest?
+    """How much closer synsets of one lexicographer's category are to each other than to the rest.
 
     The mean cosine over the n (n − 1) / 2 pairs of a set is (|Σ u|² − Σ |u|²) / (n (n − 1)) of its unit vectors u.
 
     Args:
         points: one row for each synset.
         categories: a category number, 0 or more, for each.
-        shuffles: number of times that the categories are dealt anew, for what the gap is without any relation.
-        seed: seed of that dealing.
+        shuffles: number of random permutations of the categories, for the gap's null distribution.
+        seed: seed of the permutations.
 
     Returns:
         fp64 scalars ``within``: mean over all pairs of one category; ``global``: over all pairs; ``gap``: their
@@ -73,8 +76,8 @@ def category_clustering(
     generator = torch.Generator().manual_seed(seed)
     null = []
     for _ in range(shuffles):
-        dealt = labels[torch.randperm(len(labels), generator=generator).to(labels.device)]
-        null.append(_within(unit, dealt, len(found))[1].sum() / pairs.sum() - everything)
+        permuted = labels[torch.randperm(len(labels), generator=generator).to(labels.device)]
+        null.append(_within(unit, permuted, len(found))[1].sum() / pairs.sum() - everything)
     spread = torch.stack(null)
     gap = total - everything
     mean, sd = spread.mean(), spread.std(correction=1)
@@ -92,5 +95,5 @@ def _within(unit: Tensor, labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def _unit(points: Tensor) -> Tensor:
-    """Rows of length one in fp64, on the CPU where the device has none; a row of zeros stays one."""
+    """Unit rows in fp64, on the CPU where the device has no fp64; a row of zeros stays zero."""
     return torch.nn.functional.normalize((points.cpu() if points.device.type == "mps" else points).double(), dim=-1)

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-import modulant.metrics.bootstrap
-from modulant.metrics import POPULATIONS, RelationalAlignment, bootstrap_pearson, bootstrap_steps, percentile_interval
-from modulant.metrics.bootstrap import synset_weights
+import modulant.metrics.functional.bootstrap
+import modulant.metrics.functional.pairs
+from modulant.metrics import (
+    POPULATIONS,
+    RelationalAlignment,
+    bootstrap_pearson,
+    bootstrap_steps,
+    lift_intervals,
+    percentile_interval,
+)
+from modulant.metrics.functional.bootstrap import synset_weights
 
 
 def cloud_and_distances(n: int, seed: int = 0, no_path: float = 0.02) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
@@ -51,7 +59,7 @@ def test_replicates_are_those_of_a_plain_float64_bootstrap() -> None:
 def test_many_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     points, d, held_out = cloud_and_distances(90)
     whole = bootstrap_pearson([points], d, held_out, 10)
-    monkeypatch.setattr(modulant.metrics.bootstrap, "_PAIRS_PER_BLOCK", 500)
+    monkeypatch.setattr(modulant.metrics.functional.pairs, "PAIRS_PER_BLOCK", 500)
     steps: list[int] = []
     torch.testing.assert_close(
         bootstrap_pearson([points], d, held_out, 10, advance=lambda: steps.append(1)), whole, rtol=0, atol=2e-6
@@ -61,7 +69,8 @@ def test_many_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_weights_of_one_give_the_figures_of_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     points, d, held_out = cloud_and_distances(300)
-    monkeypatch.setattr(modulant.metrics.bootstrap, "synset_weights", lambda out, n, _: torch.ones(n, len(out)).int())
+    ones = lambda out, n, _: torch.ones(n, len(out)).int()  # noqa: E731
+    monkeypatch.setattr(modulant.metrics.functional.bootstrap, "synset_weights", ones)
     got = bootstrap_pearson([points], d, held_out, 2)[0, 0]
     metric = RelationalAlignment(d, held_out)
     metric.update(points)
@@ -127,12 +136,22 @@ def test_what_does_not_vary_is_nan() -> None:
     assert bootstrap_pearson([points], level, held_out, 5).isnan().all()
 
 
-def test_the_interval_leaves_out_what_is_nan() -> None:
-    replicates = torch.cat([torch.arange(101.0), torch.full((7,), torch.nan)])[torch.randperm(108)]
-    torch.testing.assert_close(percentile_interval(replicates), torch.tensor([2.5, 97.5]).double())
-    torch.testing.assert_close(percentile_interval(replicates, 0.5), torch.tensor([25.0, 75.0]).double())
-    assert percentile_interval(replicates[:, None].expand(-1, 4)).shape == (2, 4)
-    assert percentile_interval(torch.full((9, 2), torch.nan)).isnan().all()
+def test_the_interval_asks_for_enough_finite_replicates() -> None:
+    replicates = np.random.default_rng(0).permutation(np.concatenate([np.arange(101.0), np.full(7, np.nan)]))
+    assert percentile_interval(replicates, finite=0.9) == pytest.approx((2.5, 97.5))
+    assert percentile_interval(replicates, 50, finite=0.9) == pytest.approx((25, 75))
+    assert percentile_interval(replicates, finite=0.95) is None
+    assert percentile_interval(replicates) is None
+    assert percentile_interval(np.full(9, np.nan), finite=0.0) is None
+
+
+def test_the_interval_of_a_lift_is_of_its_paired_differences() -> None:
+    original, modulated = torch.randn(2, 500, 4, dtype=torch.float64)
+    modulated[7, 2] = torch.nan
+    found = lift_intervals(original, modulated)
+    assert found.keys() == {"all", "train", "held_out"}
+    for column, name in ((0, "all"), (1, "train"), (3, "held_out")):
+        assert found[name] == tuple(np.percentile((modulated - original)[:, column], (2.5, 97.5)))
 
 
 def test_bad_input_is_told() -> None:
@@ -145,5 +164,5 @@ def test_bad_input_is_told() -> None:
         bootstrap_pearson([points], d[:29], held_out)
     with pytest.raises(ValueError, match="replicates is 1"):
         bootstrap_pearson([points], d, held_out, replicates=1)
-    with pytest.raises(ValueError, match=r"level is 95\.0"):
-        percentile_interval(torch.randn(9), 95.0)
+    with pytest.raises(ValueError, match="level is 100"):
+        percentile_interval(np.ones(9), 100)

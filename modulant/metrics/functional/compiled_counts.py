@@ -1,15 +1,15 @@
-"""Pairs counted on the CPU in one pass: class and cosine → a histogram and fixed-point sums, four nanoseconds a pair.
+"""The counts of `counts.count_parts` in one compiled pass on the CPU, four nanoseconds a pair.
 
 Array operations read a block of cosines from memory a dozen times; here some hundred pairs at a time are prepared by
-vector instructions, then dealt out while they are in the first cache. Threads take whole blocks, product and count, and
-count each for itself: a product on all of torch's threads would leave them spinning while the count wants the cores.
+vector instructions, then counted while they are in the first-level cache. Each thread takes whole blocks, product and
+count, into counts of its own: a product on all of torch's threads would leave them spinning while the count runs.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import numpy as np
 import torch
@@ -17,16 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modulant.lexicon.compiled import compiled
+from modulant.metrics.functional.counts import Bins, Counts
 
 _CHUNK = 512
-
-
-class Bins(NamedTuple):
-    """How cosines fall into a histogram: a cosine c into bin ⌊(1 + x / (width + |x|)) n / 2⌋, x = c − centre, fp32."""
-
-    n: int
-    centre: float
-    width: float
 
 
 def count_blocks(
@@ -36,20 +29,18 @@ def count_blocks(
     n_train: int,
     blocks: Iterator[tuple[int, int]],
     bins: Bins,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+) -> Counts:
     """Counts the pairs of some blocks of rows, each with all later rows, on as many threads as torch has.
+
+    The bits are the same on any number of threads.
 
     Args:
         unit: (P, D) unit vectors in fp32, training rows first.
         distances: (P, P) classes of all pairs.
-        classes: their number.
-        n_train: how many rows are training ones.
+        classes: number of classes.
+        n_train: number of training rows.
         blocks: rows [first, last) of one kind.
         bins: of the histograms.
-
-    Returns:
-        Histograms (3 populations, classes, bins), then sums of cosines in steps of 2⁻²⁴ and of their squares in steps
-        of 2⁻³⁰ (3, classes). Sums of integers: the same bits on any number of threads.
     """
     count = np.int32 if len(unit) ** 2 < 2**32 else np.int64  # of one bin, at most all pairs
     lock = Lock()
@@ -70,7 +61,7 @@ def count_blocks(
             cosines = torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
             # Training rows: train pairs up to column n_train, mixed ones beyond. Held-out rows: held-out throughout.
             of = slice(0, 2) if first < n_train else slice(1, 3)
-            count_pairs(cosines.numpy(), distances, first, first, n_train, *bins[1:], histograms[of], sums[of])
+            _count_pairs(cosines.numpy(), distances, first, first, n_train, *bins[1:], histograms[of], sums[of])
 
     threads = torch.get_num_threads()
     if threads == 1:
@@ -83,7 +74,7 @@ def count_blocks(
     for some, some_sums in found:
         histograms += some
         sums += some_sums
-    return histograms, sums[..., 0], sums[..., 1]
+    return Counts(*(torch.from_numpy(counts) for counts in (histograms, sums[..., 0], sums[..., 1])))
 
 
 @contextmanager
@@ -97,7 +88,7 @@ def _one_thread_each(threads: int) -> Iterator[None]:
 
 @compiled
 @no_type_check  # numba reads the code: jaxtyping must not wrap it
-def count_pairs(
+def _count_pairs(
     cosines: NDArray[np.float32],
     distances: NDArray[np.uint8],
     row: int,
@@ -108,7 +99,7 @@ def count_pairs(
     histograms: NDArray[np.int32],
     sums: NDArray[np.int64],
 ) -> None:
-    """Adds the pairs of some rows, each with all later points, to counts that no other thread writes to.
+    """Adds the pairs of some rows, each with all later points, to this thread's counts.
 
     Args:
         cosines: (rows, columns), finite.

@@ -1,0 +1,109 @@
+"""Pairs → counts: for each population and path length, a histogram of cosines and their fixed-point sums.
+
+Sums are of integers, cosines in steps of 2⁻²⁴ and their squares in steps of 2⁻³⁰, so they do not depend on the order of
+addition: any division of the pairs among ranks or threads gives the same bits. On a CPU `compiled_counts` gives the
+same counts in one pass; these array operations serve GPUs and samples.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from modulant.metrics.functional.pairs import POPULATIONS
+
+COSINE_STEPS = 2.0**24
+SQUARE_STEPS = 2.0**30
+
+Part = tuple[int, Tensor, Tensor]  # population, classes and cosines of some pairs, both one-dimensional
+
+
+class Bins(NamedTuple):
+    """Histogram bins: a cosine c falls into bin ⌊(1 + x / (width + |x|)) n / 2⌋, x = c − centre, in fp32."""
+
+    n: int
+    centre: float
+    width: float
+
+
+class Counts(NamedTuple):
+    """Int64 counts of pairs; a pair's class is its path length, and the last class is dropped from all figures."""
+
+    histograms: Tensor  # (3 populations, classes, bins)
+    sums: Tensor  # (3, classes): Σ cos in steps of 2⁻²⁴
+    squares: Tensor  # (3, classes): Σ cos² in steps of 2⁻³⁰
+
+
+def place_bins(unit: Float[Tensor, "points dim"], n: int) -> Bins:
+    """`n` bins, placed by the approximate mean and sd of the cosines of unit vectors: dense where cosines are.
+
+    Of about a thousand points, by |Σ u|² and |Uᵀ U|², less their cosines with themselves. Rounded coarsely, so that
+    ranks with other rounding errors agree on the bins.
+
+    >>> place_bins(torch.eye(4), 8)
+    Bins(n=8, centre=0.0, width=0.001)
+    """
+    u = unit[:: max(1, len(unit) // 1024)].double()
+    count = len(u)
+    pairs = max(count * (count - 1), 1)
+    mean = (u.sum(0).square().sum().item() - count) / pairs
+    spread = max(((u.mT @ u).square().sum().item() - count) / pairs - mean**2, 0.0) ** 0.5
+    return Bins(n, round(mean, 3), float(f"{max(spread, 1e-3):.1g}"))
+
+
+def block_parts(
+    unit: Float[Tensor, "points dim"],
+    classes: UInt8[Tensor, "points points"],
+    dropped: int,
+    n_train: int,
+    first: int,
+    last: int,
+) -> Iterator[Part]:
+    """Pairs of rows [first, last), all training or all held out, with all later rows.
+
+    Args:
+        unit: unit vectors, training rows first.
+        classes: of all pairs.
+        dropped: the class of what is no pair i < j.
+        n_train: number of training rows.
+        first, last: rows of one kind.
+    """
+    cosines = unit[first:last] @ unit[first:].mT
+    of_pair = classes[first:last, first:].to(torch.int32)
+    of_pair[torch.ones_like(of_pair, dtype=torch.bool).tril_()] = dropped  # i >= j
+    split = n_train - first
+    ends = [(2, 0, len(unit))] if split <= 0 else [(0, 0, split), (1, split, len(unit))]
+    for population, start, stop in ends:
+        if start < of_pair.shape[1]:
+            yield population, of_pair[:, start:stop].flatten(), cosines[:, start:stop].flatten()
+
+
+def sample_parts(
+    unit: Float[Tensor, "points dim"],
+    classes: UInt8[Tensor, "points points"],
+    n_train: int,
+    ends: Int[Tensor, "2 pairs"],
+) -> Iterator[Part]:
+    """The given pairs, by population."""
+    i, j = ends
+    cosines = (unit[i] * unit[j]).sum(-1)
+    of_pair = classes[i, j].to(torch.int32)
+    population = (i >= n_train).int() + (j >= n_train).int()
+    for p in range(len(POPULATIONS)):
+        yield p, of_pair[population == p], cosines[population == p]
+
+
+def count_parts(counts: Counts, parts: Iterable[Part], bins: Bins) -> None:
+    """Adds pairs to `counts` by array operations."""
+    n = counts.sums.shape[1]
+    for population, classes, cosines in parts:
+        x = cosines.sub(bins.centre)
+        x.div_(x.abs().add_(bins.width))  # into (−1, 1)
+        keys = x.add_(1).mul_(bins.n / 2).to(torch.int32).add_(classes, alpha=bins.n)
+        counts.histograms[population] += torch.bincount(keys, minlength=n * bins.n).view(n, -1)
+        fixed = cosines.mul(COSINE_STEPS).round_().double()
+        counts.sums[population] += torch.bincount(classes, weights=fixed, minlength=n).long()
+        fixed.square_().mul_(SQUARE_STEPS / COSINE_STEPS**2).add_(0.5).floor_()
+        counts.squares[population] += torch.bincount(classes, weights=fixed, minlength=n).long()

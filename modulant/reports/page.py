@@ -1,0 +1,174 @@
+"""A run as one page: report.md for a repository or a chat, report.html for a browser."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modulant.reports import render, rows
+from modulant.reports.charts import FIGURES, Metrics, charts
+from modulant.reports.rows import POPULATIONS, Report
+from modulant.reports.table import Table
+from modulant.reports.verdict import verdict
+from modulant.reports.wording import with_interval
+
+_SHOWN = 40  # rows of predictions.jsonl
+_SPREAD = {"validation_loss": "validation loss", "preservation": "preservation", "alpha": "final α"}
+
+Answers = Sequence[Mapping[str, Any]]
+
+
+def markdown(report: Report) -> str:
+    """report.md, from the dictionary of report.json; sections of what was not measured are left out."""
+    return render.markdown(
+        "report",
+        **_content(report),
+        ending=rows.ending(report),
+        run=report["run"],
+        figures=[(FIGURES[name][0], path) for name, path in report["figures"].items()],
+    )
+
+
+def html(
+    report: Report,
+    metrics: Metrics,
+    config: str = "",
+    predictions: Answers = (),
+    controls: Mapping[str, Any] | None = None,
+) -> str:
+    """report.html; sections of what was not measured are left out.
+
+    Args:
+        report: what report.json holds.
+        metrics: what metrics.csv holds, by key.
+        config: the run's config.yaml.
+        predictions: rows of predictions.jsonl.
+        controls: figures.json of ``probe.py controls``.
+    """
+    texts = report.get("texts") or []
+    rest = f" {len(predictions)} rows, the first {_SHOWN} of them shown." if len(predictions) > _SHOWN else ""
+    content = _content(report)
+    content["what_ran"] = Table(["", ""], [[name, text.strip("`")] for name, text in content["what_ran"].rows], words=2)
+    return render.html(
+        "report",
+        list(charts(report, metrics).values()),
+        **content,
+        lead=_lead(report),
+        verdict=verdict(report),
+        texts=_texts(texts),
+        texts_note=_texts_note(texts),
+        asked=_asked(predictions),
+        asked_note=f"From `predictions.jsonl`.{rest}",
+        controls=controls if controls and controls.get("controls") else None,
+        controls_table=_controls((controls or {}).get("controls") or {}),
+        config=config,
+    )
+
+
+def _content(report: Report) -> dict[str, Any]:
+    """What both pages say."""
+    alpha, relational = report["alpha"], report["relational"]
+    return {
+        "title": rows.title(report),
+        "headline": rows.headline(report),
+        "baselines": rows.baselines(relational),
+        "alphas": rows.alphas(alpha),
+        "convergence": rows.convergence(alpha),
+        "populations": rows.populations(relational),
+        "intervals": rows.intervals(relational),
+        "caveats": rows.caveats(report),
+        "what_ran": rows.what_ran(report),
+    }
+
+
+def of_folder(folder: Path, report: Report, metrics: Metrics, controls: Path | None = None) -> str:
+    """report.html of a run folder, with what lies in it.
+
+    Args:
+        controls: the folder of a ``probe.py controls``; without it the one that the run folder lies in, if it is one.
+
+    Raises:
+        ValueError: `controls` holds no figures.
+    """
+    stage = report["run"]["stage"]
+    files = (folder / name for name in (f"config_{stage}.yaml", "config.yaml"))
+    config = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+    around = folder.resolve().parent.parent  # <controls>/<control>/seed_<n>
+    table_of = controls or (around if (around / "controls.json").is_file() else None)
+    found = None
+    if table_of is not None:
+        try:
+            found = json.loads((table_of / "figures.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            if controls is not None:
+                raise ValueError(
+                    f"--controls: {controls} holds no readable figures.json; name a folder that probe.py controls wrote"
+                ) from error
+    return html(report, metrics, config, _predictions(folder / "predictions.jsonl"), found)
+
+
+def _predictions(file: Path) -> list[dict[str, Any]]:
+    """Rows with a prompt and both answers; other lines are skipped."""
+    if not file.is_file():
+        return []
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(row, dict) or not isinstance(row.get("alpha_scale", 1.0), int | float):
+            continue
+        if all(isinstance(row.get(key), str) for key in ("prompt", "original", "modulated")):
+            found.append(row)
+    return found
+
+
+def _lead(report: Report) -> str:
+    describe, run = report["model"]["describe"], report["run"]
+    on = f"on {describe['backbone']}, " if describe.get("backbone") else ""
+    seed = f", seed {run['seed']}" if run["seed"] is not None else ""
+    return f"{on}{run['folder']}{seed}, {run['ended'][:16].replace('T', ' ')} UTC"
+
+
+def _texts(texts: Answers) -> Table:
+    cells = [[str(row[key]) for key in ("prompt", "lemma", "original", "modulated")] for row in texts]
+    return Table(["held-out definition", "lemma", "original", "modulated"], cells, words=4)
+
+
+def _texts_note(texts: Answers) -> str:
+    changed = sum(row["original"] != row["modulated"] for row in texts)
+    original, modulated = (
+        sum(row[name].strip() == row["lemma"].strip() for row in texts) for name in ("original", "modulated")
+    )
+    return (
+        f"Greedy answers to {len(texts)} definitions, spread evenly over the held-out ones: {changed} differ. The "
+        f"original names the lemma of {original}, the modulated model that of {modulated}."
+    )
+
+
+def _asked(predictions: Answers) -> Table:
+    """Prompts and answers; with a column for the scale of α where it was swept, or not 1."""
+    scaled = any(row.get("alpha_scale", 1.0) != 1.0 for row in predictions)
+    cells = [
+        [row["prompt"], *([f"{row.get('alpha_scale', 1.0):g}"] * scaled), row["original"], row["modulated"]]
+        for row in predictions[:_SHOWN]
+    ]
+    return Table(["prompt", *(["α times"] * scaled), "original", "modulated"], cells, words=4)
+
+
+def _controls(controls: Mapping[str, Any]) -> Table:
+    def spread(found: Mapping[str, Any] | None, signed: bool = False) -> str:
+        return with_interval(found["mean"], found.get("interval"), signed=signed) if found else "–"
+
+    cells = [
+        [
+            name,
+            f"{control['parameters']:,}",
+            ", ".join(map(str, control["seeds"])),
+            *(spread(control["pearson_lift"].get(population), signed=True) for population in POPULATIONS),
+            *(spread(control.get(key)) for key in _SPREAD),
+        ]
+        for name, control in controls.items()
+    ]
+    return Table(["lift of Pearson", "parameters", "seeds", *POPULATIONS.values(), *_SPREAD.values()], cells)
