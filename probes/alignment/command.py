@@ -58,9 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="a run, its modulator/, mini, a folder in Hugging Face's layout, or a hub id"
     )
-    parser.add_argument(
-        "--prefix", metavar="TEXT", help="before every definition (default: 'summarize: ' for a T5, nothing for others)"
-    )
     add_population_arguments(parser)
     parser.add_argument(
         "--random",

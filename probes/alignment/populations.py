@@ -36,6 +36,10 @@ class Split:
 
 
 def add_population_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a probe that measures an encoder over a population."""
+    parser.add_argument(
+        "--prefix", metavar="TEXT", help="before every definition (default: 'summarize: ' for a T5, nothing for others)"
+    )
     parser.add_argument(
         "--population",
         metavar="TOKENIZER",

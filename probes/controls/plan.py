@@ -5,7 +5,6 @@ are paired. The seed sets the order of the data and whatever is drawn before tra
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Any
 
+from modulant.storage import sha256_of
 from probes.controls.settings import ROOT, Control, Options, Request
 from probes.pages import write_text
 
@@ -114,8 +114,7 @@ def verifies(checkpoint: Path) -> bool:
     digests = checkpoint.with_name(f"{checkpoint.name}.sha256")
     if not digests.is_file():
         return False
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(checkpoint)
     return any(line.split()[:1] == [digest] for line in digests.read_text(errors="replace").splitlines())
 
 

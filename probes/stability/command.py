@@ -55,9 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--simplices", type=at_least(2), default=500, help="pentachora in a sample (default: %(default)s)"
     )
-    parser.add_argument(
-        "--prefix", metavar="TEXT", help="before every definition (default: 'summarize: ' for a T5, nothing for others)"
-    )
     add_population_arguments(parser)
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: runs/probes/stability_<model>")
 

@@ -151,7 +151,7 @@ def test_a_search_is_killed_and_goes_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "trial_001 seed 42: saved" in out
     assert err.startswith("interrupted; 1 of 3 runs are done; resume with: python probe.py search sweep.yaml")
-    assert "going on from out/trial_000/seed_42/checkpoints/step_" in first.read_text()
+    assert "resuming from out/trial_000/seed_42/checkpoints/step_" in first.read_text()
 
     finished = done("--trials=3")
     assert (finished.returncode, finished.stderr) == (0, "")
