@@ -1,4 +1,4 @@
-"""What the models answered: shown side by side, and kept as `predictions.jsonl` in the run folder."""
+"""Answers of both models: shown side by side, and written to `predictions.jsonl` in the run folder."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,9 @@ from callbacks.stopping.signals import current
 from datamodules.arguments import STANDARD_INPUT, piped_prompts
 from modulant.settings import Interval, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, checked
 from modulant.storage import write_whole
+from modulators.arguments import GenerationSettings
 from modulators.comparison.conversation import Conversation
-from modulators.comparison.generation import Comparison, GenerationSettings
+from modulators.comparison.generation import Comparison
 from modulators.comparison.page import console, show
 
 SHOWN = 40  # prompts on the screen; the file holds all
@@ -24,8 +25,7 @@ FILE = "predictions.jsonl"
 
 
 class Talk(pl.Callback):
-    """Asks the original and the modulated model, shows the answers, and writes them down; nothing else in the run
-    folder is touched.
+    """Prompts the original and the modulated model, shows their answers, and writes them to the run folder.
 
     Args:
         alpha_scales: answer at each of these times the trained alpha; [0, 0.5, 1, 2] is a sweep. 0 is the original

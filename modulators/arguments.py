@@ -5,14 +5,13 @@ command line, before anything heavy is imported.
 """
 
 import importlib.util
-import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from modulant.backbones.sizes import check_positive
-from modulant.settings import NonNegativeInt
+from modulant.settings import Interval, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, checked
 
 Layers = Literal["all"] | list[NonNegativeInt]
 BackboneDtype = Literal["float32", "bfloat16"]
@@ -63,51 +62,39 @@ def check_steps(schedule: str, steps: int | float) -> None:
 # Comparison of answers
 
 
-def check_generation(alpha_scales: Sequence[float], temperature: float, samples: int) -> None:
-    """Refuse an empty list of scales of α, or several samples of greedy answers, which are all equal.
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How answers are generated.
+
+    Attributes:
+        alpha_scales: factors on α; the modulated model answers at each.
+        temperature: 0 is greedy; otherwise tokens are sampled from softmax(logits / temperature).
+        top_p: sample from the smallest set of tokens whose probability reaches this.
+        max_new_tokens: of an answer, its end token included.
+        samples: answers per prompt; greedy ones would be equal.
+        seed: of the sampling.
+        next_tokens: number of most likely first tokens to report with their probabilities.
 
     Raises:
-        ValueError: either of these.
+        ValueError: a value out of its range.
     """
-    if not alpha_scales:
-        raise ValueError("alpha_scales is empty; it must be a list such as [0, 0.5, 1, 2]")
-    if temperature == 0 and samples > 1:
-        raise ValueError(f"samples is {samples}, and greedy answers are all equal; give a temperature, such as 0.8")
 
+    alpha_scales: Sequence[NonNegativeFloat] = (1.0,)
+    temperature: NonNegativeFloat = 0.0
+    top_p: Annotated[float, Interval(exclusiveMinimum=0, maximum=1)] = 1.0
+    max_new_tokens: PositiveInt = 16
+    samples: PositiveInt = 1
+    seed: Seed = 42
+    next_tokens: NonNegativeInt = 0
 
-def check_scales(alpha_scales: Sequence[float]) -> None:
-    """Refuse an empty list of scales of α, or one that is negative or not finite.
-
-    Raises:
-        ValueError: either of these.
-    """
-    if not alpha_scales:
-        raise ValueError("alpha_scales is empty; it must be a list such as [0, 0.5, 1, 2]")
-    for scale in alpha_scales:
-        if not 0 <= scale < math.inf:
-            raise ValueError(f"alpha_scales: {scale} is no factor for alpha; it must be finite and not negative")
-
-
-def check_asking(
-    temperature: float, top_p: float, max_new_tokens: int, samples: int, seed: int, next_tokens: int
-) -> None:
-    """Refuse settings of generation out of their ranges.
-
-    Raises:
-        ValueError: one is.
-    """
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}; it must be 0, which is greedy, or positive")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; it must lie above 0 and not above 1")
-    check_positive("max_new_tokens", max_new_tokens)
-    check_positive("samples", samples)
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; it must not be negative")
-    if next_tokens < 0:
-        raise ValueError(f"next_tokens is {next_tokens}; it must not be negative")
-    if temperature == 0 and samples > 1:
-        raise ValueError(f"samples is {samples}, and greedy answers are all equal; give a temperature, such as 0.8")
+    @checked
+    def __post_init__(self) -> None:
+        if not self.alpha_scales:
+            raise ValueError("alpha_scales is empty; it must be a list such as [0, 0.5, 1, 2]")
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError(
+                f"samples is {self.samples}, but greedy answers are all equal; set a temperature, such as 0.8"
+            )
 
 
 # Modulators

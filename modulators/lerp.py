@@ -1,6 +1,6 @@
-"""LERP: each token carries a point of a small geometric space, and the stream is drawn towards its image.
+"""LERP: each token has a point in a small geometric space, and the stream is pulled towards the point's projection.
 
-Where the points come from is not this file's business: a matrix is given, or the rows start as random directions.
+`modulators.initialisation` makes the points; here a matrix is given, or the rows start as random directions.
 """
 
 from pathlib import Path
@@ -86,7 +86,7 @@ class LerpModulator(Modulator):
         self._register_alpha_logits(logits, learnable_alpha)
 
     def _context(self, token_ids: Tensor | None) -> Tensor:
-        """W g[token], (..., D): the same at every layer, so looked up and projected once a pass."""
+        """W g[token], (..., D): the same at every layer, so computed once a pass."""
         token_ids = checked_token_ids(self.stream, token_ids)
         points = F.embedding(token_ids, self.geometric_embed.weight)
         return F.linear(at_least_fp32(points), at_least_fp32(self.proj.weight))
@@ -96,7 +96,7 @@ class LerpModulator(Modulator):
 
     @torch.no_grad()
     def place_geometry(self, rows: Float[Tensor, "vocabulary dims"], projection: Float[Tensor, "width dims"]) -> None:
-        """Sets `g` and `W`, in place: an optimizer that knows them goes on knowing them.
+        """Set `g` and `W` in place, so that an optimizer keeps its parameters.
 
         Raises:
             ValueError: another shape than theirs.
@@ -107,7 +107,7 @@ class LerpModulator(Modulator):
             own.copy_(given)
 
     def freeze_geometry(self) -> None:
-        """From now on only the alphas learn."""
+        """Stop training `g` and `W`: only the alphas learn."""
         self.geometric_embed.requires_grad_(False)
         self.proj.requires_grad_(False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
-from modulators.arguments import check_asking, check_scales
+from modulators.arguments import GenerationSettings
 from probes.options import numbers
 
 DESCRIPTION = """\
@@ -43,9 +43,9 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    settings = (args.temperature, args.top_p, args.max_new_tokens, args.samples, args.seed, args.next_tokens)
-    check_scales(args.alpha_scales)
-    check_asking(*settings)
+    settings = GenerationSettings(
+        args.alpha_scales, args.temperature, args.top_p, args.max_new_tokens, args.samples, args.seed, args.next_tokens
+    )
     known = args.prompt or read_prompts(args.prompts)
     if known == STANDARD_INPUT:
         known = piped_prompts()
@@ -53,16 +53,15 @@ def main(args: argparse.Namespace) -> int:
     from modulant.corpus.population import MAX_SOURCE, prefixed
     from modulators import load_modulated
     from modulators.comparison.conversation import Conversation
-    from modulators.comparison.generation import Comparison, GenerationSettings, compare
+    from modulators.comparison.generation import Comparison, compare
     from modulators.comparison.page import console, show
 
     model, tokenizer = load_modulated(_artefact(args.model))
-    asking = GenerationSettings(args.alpha_scales, *settings)
     prompts: Iterable[str] = Conversation() if known is None else known
     said: list[Comparison] = []
     for prompt in prompts:
         inputs = tokenizer([prefixed(prompt)], truncation=True, max_length=MAX_SOURCE, return_tensors="pt")
-        answers = compare(model, tokenizer, model.modulation, [prompt], dict(inputs), asking)
+        answers = compare(model, tokenizer, model.modulation, [prompt], dict(inputs), settings)
         show(answers, console(), heading=known is not None)
         said += answers
     if args.output is not None:

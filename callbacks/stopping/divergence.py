@@ -1,4 +1,4 @@
-"""A training that has broken down ends at once, and says where; nothing of it is saved."""
+"""End a training whose loss or gradient is not finite, and name the place; nothing of it is saved."""
 
 import sys
 from typing import Any

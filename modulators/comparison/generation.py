@@ -8,46 +8,15 @@ an answer.
 import hashlib
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
-from modulators.arguments import check_asking, check_scales
+from modulators.arguments import GenerationSettings
 
 ORIGINAL = None  # instead of an α scale: the backbone with its modulation disabled
-
-
-@dataclass(frozen=True)
-class GenerationSettings:
-    """How answers are generated.
-
-    Attributes:
-        alpha_scales: factors on α; the modulated model answers at each.
-        temperature: 0 is greedy; otherwise tokens are sampled from softmax(logits / temperature).
-        top_p: sample from the smallest set of tokens whose probability reaches this.
-        max_new_tokens: of an answer, its end token included.
-        samples: answers per prompt; greedy ones would be equal.
-        seed: of the sampling.
-        next_tokens: number of most likely first tokens to report with their probabilities.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    alpha_scales: Sequence[float] = (1.0,)
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_new_tokens: int = 16
-    samples: int = 1
-    seed: int = 42
-    next_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        check_scales(self.alpha_scales)
-        check_asking(self.temperature, self.top_p, self.max_new_tokens, self.samples, self.seed, self.next_tokens)
 
 
 class Answer(NamedTuple):

@@ -1,13 +1,12 @@
-r"""The field: every token bends a few small simplices, and their shape gates the stream.
+r"""The field: each token deforms a few small simplices, and their shape gates the stream.
 
-An edge, a triangle and a pentachoron (k = 1, 2, 4) hang at every token. The stream pushes their vertices about; edge
-lengths and volume, normalised, open or close a gate on each dimension. Only the active dimensions are read or written:
-the null space leaves bit for bit as it came.
+Each token has an edge, a triangle and a pentachoron (k = 1, 2, 4). The stream moves their vertices; the normalised edge
+lengths and volume set a gate for each dimension. Only the active dimensions are read or written: the null space is
+unchanged, bit for bit.
 
-On k = 1 the formula says less than it seems to: an edge has one squared length and its squared volume *is* that
+For k = 1 the gate does not depend on the token: an edge has one squared length, and its squared volume *is* that
 number, so LayerNorm of two equal features is zero, the gate is a constant for each dimension (its biases still train),
-and the expert's deformation receives a gradient of zero, up to rounding. The specified arithmetic is kept; a test
-shows it.
+and the expert's deformation has a gradient of zero, up to rounding. The specified arithmetic is kept; a test shows it.
 """
 
 from collections.abc import Sequence
@@ -40,7 +39,7 @@ from modulators.field.arithmetic import FieldWeights, modulated_rows
 
 
 class SimplexExpert(nn.Module):
-    """One simplex: its frozen regular template, how the stream deforms it, and what is read off its shape.
+    """One simplex: its frozen regular template, its deformation by the stream, and the features of its shape.
 
     Linear layers start as `torch.nn.Linear` does, the source's choice: a gate begins near one half, not at one.
     """

@@ -34,7 +34,7 @@ from modulators.training.lower_cache import CacheSettings
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
 _NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
-_FAR = 1.25  # a count that is off by more than this factor is said
+_FAR = 1.25  # a count that is off by more than this factor is printed
 _PREFIX = re.compile(r"\.(lora_A|lora_B|ia3_l)\.default\b")
 
 # LoRA's sets of targets, the largest first: more matrices at a lower rank reach more of the model.
@@ -98,7 +98,7 @@ class AdaptedT5(FrozenT5):
     LoRA adds B A x to what a matrix (d_out, d_in) makes of x, which are r (d_in + d_out) parameters at rank r. It is
     scaled by alpha / r = 1: the rank follows from a count here, and a learning rate should mean the same at each. IA³
     multiplies inputs or outputs of a matrix by a learned vector. Both begin as the base model, bit for bit; neither
-    has dropout. How A starts follows the global generator as it is when the module is made, which gives one number.
+    has dropout. A is initialised from a seed that the global generator gives when the module is made.
 
     Args:
         adapter: ``lora`` (Hu et al. 2021) or ``ia3`` (Liu et al. 2022); needs peft.

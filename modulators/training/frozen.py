@@ -1,7 +1,7 @@
-"""What any training over a frozen T5 does: it is loaded once, stays in eval mode, and only what is attached learns.
+"""Training over a frozen T5: it is loaded once and stays in eval mode, and only what is attached to it learns.
 
-`ModulatedT5` and `AdaptedT5` say what is attached, which parameters it has and how it is saved; the task, its figures
-and its optimizer are the same for both, so that nothing else differs between a modulator and what it is compared with.
+`ModulatedT5` and `AdaptedT5` define what is attached, its parameters and how it is saved. Task, figures and optimizer
+are the same for both, so that a modulator and its controls differ in nothing else.
 """
 
 from abc import ABC, abstractmethod
@@ -30,9 +30,9 @@ from modulant.backbones.t5 import (
     stream_of,
 )
 from modulant.metrics import AnswerQuality
-from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_cache, check_steps
+from modulators.arguments import BackboneDtype, Compile, GenerationSettings, Layers, Schedule, check_cache, check_steps
 from modulators.base import Modulator
-from modulators.comparison.generation import Comparison, GenerationSettings, compare
+from modulators.comparison.generation import Comparison, compare
 from modulators.training.compiling import compiled
 from modulators.training.lower_cache import CacheSettings, LowerCache
 from modulators.training.masks import prepared_mask
@@ -58,7 +58,7 @@ class FrozenT5(pl.LightningModule, ABC):
     eval mode always, receives no gradient, and is in no checkpoint.
 
     Args:
-        learns: what is attached, in one word: its argument, and the prefix of its tensors in a state dict.
+        learns: what is attached, in one word, which is the prefix of its tensors in a state dict.
         backbone: ``mini`` (bundled), a folder in Hugging Face's layout, or a hub id such as ``google-t5/t5-small``.
         layers: the encoder blocks that it is attached to.
         lr: AdamW's learning rate.
@@ -68,7 +68,7 @@ class FrozenT5(pl.LightningModule, ABC):
         gradient_checkpointing: forget activations of the encoder's and decoder's blocks and compute them again.
         compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
         seed: of the randomly initialised encoder that figures are compared with.
-        caching: whether, and how, to keep what the blocks below `layers` make of each training batch.
+        caching: cache for the outputs of the frozen blocks below `layers`.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
@@ -111,10 +111,10 @@ class FrozenT5(pl.LightningModule, ABC):
 
     @property
     def stream(self) -> ResidualStream:
-        """What a modulator must know of the backbone."""
+        """The backbone's sizes, which a modulator is built for."""
         return stream_of(self._config)
 
-    # What a subclass says
+    # What a subclass defines
 
     @property
     @abstractmethod
@@ -139,7 +139,7 @@ class FrozenT5(pl.LightningModule, ABC):
 
     @abstractmethod
     def _about(self) -> dict[str, Any]:
-        """What the report says of what learns."""
+        """Facts about what learns, for the report."""
 
     # How the backbone is treated
 
@@ -152,12 +152,12 @@ class FrozenT5(pl.LightningModule, ABC):
             self.take(load_backbone(self.backbone, dtype))
             return
         if self.compiled:
-            raise ValueError("model.compile must be false where the backbone is dealt out over processes (fsdp.yaml)")
+            raise ValueError("model.compile must be false where the backbone is sharded over processes (fsdp.yaml)")
         device = self.trainer.strategy.root_device
         self.take(load_sharded(self.backbone, self._config, dtype, mesh["data_parallel"], device))
 
     def take(self, model: Any) -> None:
-        """Make `model` the backbone: attach what learns to it, and prepare it for training as was asked."""
+        """Make `model` the backbone: attach what learns to it, and prepare it for training as configured."""
         self.handle = self._attach(model)
         if self.gradient_checkpointing:
             enable_activation_checkpointing(model)
@@ -167,8 +167,7 @@ class FrozenT5(pl.LightningModule, ABC):
             self.cache = LowerCache(self.caching, model.encoder, self.layers[0], bool(self.compiled), tells)
         self.model = model
         self.train(self.training)
-        # Every process has read what is frozen: DistributedDataParallel, however it is asked for, sends none of it, at
-        # the start or before a step.
+        # Each process has read the frozen weights, so DistributedDataParallel sends none, ever.
         self._ddp_params_and_buffers_to_ignore = list(frozen_tensors(self))
         check_same_weights(self)
 
@@ -190,13 +189,13 @@ class FrozenT5(pl.LightningModule, ABC):
     def state_dict(  # type: ignore[override]
         self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Any]:
-        """What learns alone, under ``modulator.`` or ``adapter.``."""
+        """State dict of what learns, and nothing frozen: keys begin with ``modulator.`` or ``adapter.``."""
         destination = {} if destination is None else destination
         destination.update(self._learned(f"{prefix}{self._learns}.", keep_vars))
         return destination
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load what learned, its keys and shapes exactly this one's.
+        """Load a state dict of what learns; keys and shapes must be this module's.
 
         Raises:
             ValueError: keys are missing or left over, or a tensor has another shape.
@@ -238,7 +237,7 @@ class FrozenT5(pl.LightningModule, ABC):
         return run(**inputs, attention_mask=mask, labels=batch["labels"], use_cache=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean over target tokens; under several processes, this one's part of it.
+        """Mean cross-entropy over target tokens, or this rank's part of that mean.
 
         Processes share each batch and average their gradients. The weights (see `modulant.corpus.ragged`) make that
         average the gradient of the whole batch's mean, and the logged loss that mean. A process without a target has a
@@ -250,7 +249,7 @@ class FrozenT5(pl.LightningModule, ABC):
         else:
             scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
             loss = weight * F.cross_entropy(scores, labels, reduction="sum")
-        # In Lightning's own bar a figure is read from the device at each step; `RunProgress` reads when it draws.
+        # Lightning's own bar reads a figure from the device at each step; `RunProgress` reads when it draws.
         self.log("train/loss", loss, sync_dist=weight is not None)
         # 1, or NaN: of a loss that is infinite the gradient may be finite, and of one process's alone the others' is
         return loss * (1 + 0 * loss.detach())
@@ -274,7 +273,7 @@ class FrozenT5(pl.LightningModule, ABC):
         if self.trainer.sanity_checking:
             return
         for name, value in figures.items():
-            # Every rank has the sums of all already; sync_dist only tells Lightning so.
+            # Every rank has the sums of all already; without sync_dist Lightning warns.
             self.log(f"{stage}/{name}", value, prog_bar=name == "loss", sync_dist=True, batch_size=1)
 
     def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
@@ -310,9 +309,11 @@ class FrozenT5(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Raises:
-        ValueError: a cache that no such run can have, or a larger one than its limit.
-        StorageError: the disk has no room for it.
+        """Open the cache of the frozen lower blocks, where one is configured.
+
+        Raises:
+            ValueError: a cache that this run cannot have, or one above its limit.
+            StorageError: the disk has no room for it.
         """
         if self.cache is None:
             return
@@ -322,21 +323,21 @@ class FrozenT5(pl.LightningModule, ABC):
             raise ValueError("model.cache: it keeps the batches of a WordNetDataModule, and the run has none")
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise ValueError("model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp")
-        told = self.cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
+        size = self.cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
         if trainer.is_global_zero:
             each = f", in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
-            print(f"caching {told}{each}; batches keep their members", flush=True)
+            print(f"caching {size}{each}; batches keep their members", flush=True)
 
     def on_fit_end(self) -> None:
         if self.cache is not None:
             self.cache.close()
 
     def on_train_start(self) -> None:
-        """Rates and weight decay of a resumed run are those asked for now, not those of the checkpoint."""
+        """A resumed run takes its rates and weight decay from the configuration, not from the checkpoint."""
         override_groups(self.trainer.optimizers[0], cast(LambdaLR, self.lr_schedulers()), self._group_settings)
 
     def describe(self) -> dict[str, Any]:
-        """What the report says of the model."""
+        """Facts about the model, for the report."""
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         frozen = sum(p.numel() for p in self.parameters()) - trainable if self.model is not None else None
         return {

@@ -10,7 +10,8 @@ import torch
 from modulant.backbones.t5 import load_backbone, stream_of
 from modulant.backbones.tokenizers import load_tokenizer
 from modulators import FieldModulator, LerpModulator, attach
-from modulators.comparison.generation import Comparison, GenerationSettings, GumbelSampling, compare
+from modulators.arguments import GenerationSettings
+from modulators.comparison.generation import Comparison, GumbelSampling, compare
 from modulators.comparison.page import console, differences, show
 from tests.runs import tiny_backbone
 
@@ -110,13 +111,16 @@ def test_an_adapter_has_no_alpha_to_scale(compared: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": -1.0}, "temperature is -1.0; it must be 0"),
+        ({"temperature": -1.0}, "temperature is -1.0; it must be a number of at least 0"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"samples": 2}, "greedy answers are all equal"),
         ({"alpha_scales": ()}, "alpha_scales is empty"),
-        ({"alpha_scales": (1.0, math.inf)}, "inf is no factor"),
+        (
+            {"alpha_scales": (1.0, math.inf)},
+            r"alpha_scales is \(1.0, inf\); it must be a list \(a number of at least 0 each\)",
+        ),
         ({"next_tokens": -1}, "next_tokens is -1"),
         ({"seed": -1}, "seed is -1"),
     ],
