@@ -14,8 +14,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from benchmarks.harness import Row, differing, table
 from modulant.storage import write_whole
 
@@ -24,7 +22,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 TITLES = {
     "step": "A training step, and where its time goes",
     "cached": "Cached lower layers, against full fine-tuning",
-    "batches": "Batches: real tokens, shapes, packing",
+    "batches": "Batches: real tokens, shapes",
     "loop": "Lightning's Trainer, against a bare loop",
     "wire": "Bytes on the wire, against plain DistributedDataParallel",
     "growth": "How cost grows",
@@ -32,7 +30,6 @@ TITLES = {
     "relations": "WordNet relations, against NLTK",
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
-    "fuse": "A fused LERP, against the plain one",
 }
 INTRO = """\
 # Benchmarks
@@ -40,7 +37,8 @@ INTRO = """\
 Written by `make bench`: each ratio is against the plain way, measured in the same run, and each row's results were \
 compared in that run. Ratios are what another machine should see again; times are this one's. Where a row has a limit, \
 it is under "asked", met or not. On a GPU nothing has been measured yet: `python benchmarks/gpu.py --out DIR` does \
-all of it in one call, and leaves a table with the device's name."""
+all of it in one call, and leaves a table with the device's name. What a fused LERP and packed batches gain was \
+measured once, and is settled: [findings](findings.md#fusing-lerp)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(rows), flush=True)
         if not arguments.quick:
             about = str(getattr(module, "ABOUT", "")).strip()
-            head = [f"`python benchmarks/{name}.py`: {machine()}; {time.monotonic() - began:.0f} s.", about]
+            head = [f"`python -m benchmarks --only {name}`: {machine()}; {time.monotonic() - began:.0f} s.", about]
             write_section(name, "\n\n".join([*filter(None, head), table(rows)]))
     for what in wrong:
         print(f"error: {what}: the results differ", file=sys.stderr)

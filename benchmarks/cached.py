@@ -8,7 +8,6 @@ and without it, to the bit.
 """
 
 import copy
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
@@ -20,9 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import Row, backbone, command, interleaved, milliseconds, ratio
+from benchmarks.harness import Row, backbone, interleaved, milliseconds, ratio
 from datamodules import WordNetDataModule
 from modulators import FieldModulator, LerpModulator, attach, stream_of
 from modulators.training.lower_cache import CacheSettings, LowerCache
@@ -52,8 +49,8 @@ def some_batches(n: int) -> list[Batch]:
     """Training batches of the default run, from the shortest definitions to the longest."""
     data = WordNetDataModule(regroup=False)
     data.setup("fit")
-    dealt = sorted(data.train_dataloader(), key=lambda batch: int(batch["attention_mask"].sum()))
-    chosen = [dealt[round((i + 0.5) * len(dealt) / n)] for i in range(n)]
+    batches = sorted(data.train_dataloader(), key=lambda batch: int(batch["attention_mask"].sum()))
+    chosen = [batches[round((i + 0.5) * len(batches) / n)] for i in range(n)]
     return [batch | {"number": number} for number, batch in enumerate(chosen)]
 
 
@@ -176,7 +173,3 @@ def counted(step: Step) -> int:
     with FlopCounterMode(display=False) as counter:
         step()
     return int(counter.get_total_flops())
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

@@ -6,8 +6,8 @@ takes both correlations over all pairs by NumPy and SciPy. Parity: Pearson again
 Spearman against SciPy. Repeats are interleaved, so a busy moment of the machine meets both alike.
 """
 
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -17,9 +17,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import command
+from benchmarks.harness import Row, interleaved, ratio
 from modulant.metrics import RelationalAlignment
 from modulant.metrics.functional.pairs import PAIRS_PER_BLOCK, row_blocks
 
@@ -59,39 +57,39 @@ def unfused(points: Tensor, distances: np.ndarray[Any, Any]) -> tuple[float, flo
     return pearson, float(np.corrcoef(rankdata(similarity), rankdata(cosines))[0, 1])
 
 
-def run(quick: bool = False) -> list[dict[str, Any]]:
+def run(quick: bool = False) -> list[Row]:
     """Rows of the table; `ratio` of the first of a shape is ours / products, of the second unfused / ours."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for n, dim in ((2000, 128),) if quick else SHAPES:
         points, distances, held_out = population(n, dim)
         metric = RelationalAlignment(distances, held_out)
-        metric.update(points)  # compiles, or loads what was compiled
-        ours, plain = [], []
-        for _ in range(3 if quick else 9):
-            start = perf_counter()
-            products(points, int((~held_out).sum()))
-            middle = perf_counter()
+        found: dict[str, Tensor] = {}
+
+        def evaluate(metric: RelationalAlignment = metric, points: Tensor = points, found: Any = found) -> None:
             metric.reset()
             metric.update(points)
-            figures = metric.compute()
-            plain.append(middle - start)
-            ours.append(perf_counter() - middle)
+            found.update(metric.compute())
+
+        ways: dict[str, Callable[[], object]] = {
+            "ours": evaluate,
+            "products": partial(products, points, int((~held_out).sum())),
+        }
+        seconds = interleaved(ways, 3 if quick else 9)  # the first turn, not timed, compiles
         start = perf_counter()
         pearson, spearman = unfused(points, distances)
         old = perf_counter() - start
-        errors = abs(figures["pearson"].item() - pearson), abs(figures["spearman"].item() - spearman)
-        ratios = sorted(o / p for o, p in zip(ours, plain, strict=True))
+        errors = abs(found["pearson"].item() - pearson), abs(found["spearman"].item() - spearman)
         verdict = "equal" if max(errors) <= TOLERANCE else "differ"
         common = {
-            "ours": f"{median(ours):.3f} s",
+            "ours": f"{median(seconds['ours']):.3f} s",
             "parity": f"{verdict}: Pearson to {errors[0]:.0e}, Spearman to {errors[1]:.0e}",
         }
         what = f"evaluation, {n:,} × {dim}, all pairs, {torch.get_num_threads()} threads"
         rows.append(
             {
                 "what": f"{what}, beside its cosine products",
-                "plain": f"{median(plain):.3f} s",
-                "ratio": f"{median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]",
+                "plain": f"{median(seconds['products']):.3f} s",
+                "ratio": str(ratio(seconds["ours"], seconds["products"])),
                 "asked": f"<= {ASKED}" if (n, dim) == SHAPES[0] else "",
                 **common,
             }
@@ -100,13 +98,9 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
             {
                 "what": f"{what}, beside NumPy and SciPy unfused",
                 "plain": f"{old:.1f} s",
-                "ratio": f"{old / median(ours):.0f}",
+                "ratio": f"{old / median(seconds['ours']):.0f}",
                 "asked": "",
                 **common,
             }
         )
     return rows
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

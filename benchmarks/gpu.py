@@ -28,7 +28,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gpu_profile import profiled
-from benchmarks.harness import SIZES, Row, backbone, differing, interleaved, milliseconds, ratio, table
+from benchmarks.harness import Row, backbone, differing, interleaved, milliseconds, ratio, table
 from benchmarks.ways import (
     MODULATORS,
     Batch,
@@ -37,13 +37,13 @@ from benchmarks.ways import (
     drawn_batch,
     drawn_lengths,
     fine_tuned,
-    kept_bytes,
     modulated,
     modulated_module,
 )
 from modulant.metrics import RelationalAlignment
 from modulant.storage import write_whole
 from modulators.training.compiling import compiled
+from probes.memory.model import kept_of
 
 BUDGET = 450  # seconds for all of it
 FULL, FLOOR = "full fine-tuning", "nothing at all layers"
@@ -268,7 +268,7 @@ def memory(now: Setting) -> list[Row]:
         learned = sum(p.numel() * p.element_size() for p in way.modulator.parameters())
         weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
         tensors = [*model.parameters(), *model.buffers(), *way.modulator.parameters(), *way.modulator.buffers()]
-        kept = kept_bytes(partial(way.loss, batch), tensors)
+        kept = kept_of(partial(way.loss, batch), tensors).stays
         way.step(batch)
         torch.cuda.reset_peak_memory_stats()
         way.step(batch)
@@ -333,7 +333,6 @@ class Part:
         self.name = self.measure.__name__
 
 
-ALL = ("mini", *SIZES)
 PARTS = (
     Part(steps, ("mini", "T5-small", "T5-base"), 45),
     Part(launches, ("mini", "T5-small"), 30),
@@ -363,7 +362,7 @@ def measured(part: Part, now: Setting, left: float) -> list[Row]:
 
 @contextmanager
 def limit(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError inside when they are over."""
+    """Limits the seconds of what is inside, by a TimeoutError."""
 
     def over(*_: object) -> None:
         raise TimeoutError(f"longer than {seconds} s")

@@ -5,7 +5,6 @@ And of what surrounds a step: WordNet's size, and processes. Writes docs/figures
 
 import math
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import Ratio, Row, command, interleaved, milliseconds, ratio
-from benchmarks.ways import Way, drawn_batch, gflop, kept_bytes, modulated
+from benchmarks.harness import Ratio, Row, interleaved, milliseconds, ratio
+from benchmarks.ways import Way, drawn_batch, gflop, modulated
 from modulators import FieldModulator, ResidualStream
+from probes.memory.model import kept_of
 
 ABOUT = """\
 One size grows, the others stay: 16 definitions of 32 tokens, width 256, 4 encoder blocks (the decoder keeps 2), the \
@@ -45,7 +43,6 @@ AXES: dict[str, tuple[int, ...]] = {
     "experts": (1, 2, 3, 4, 6),
 }
 SAYS = {"batch": "examples", "length": "tokens", "layers": "blocks", "width": "dimensions", "experts": "simplices"}
-MEASURES = ("seconds", "GFLOP", "kept memory")
 _NEAR = 0.05  # a slope this near to 1 is called linear
 POPULATION_WIDTH, SAMPLE = 128, 1_000_000
 
@@ -132,7 +129,7 @@ def step_curves(size: str, points: Sequence[int], turns: int) -> list[Curve]:
             ))  # fmt: skip
             calls[str(point)] = partial(way.step, batch)
             gflops = gflop(way, batch)
-            stays = kept_bytes(partial(way.loss, batch), way.model.parameters())
+            stays = kept_of(partial(way.loss, batch), way.model.parameters()).stays
         counted.append(gflops)
         kept.append(float(stays))
     seconds = interleaved(calls, turns)
@@ -170,7 +167,7 @@ def field_alone(n_experts: int) -> tuple[Callable[[], object], float, int]:
 
     with FlopCounterMode(display=False) as counter:
         call()
-    kept = kept_bytes(lambda: modulator(residual, 0), [*modulator.parameters(), *modulator.buffers(), residual])
+    kept = kept_of(lambda: modulator(residual, 0), [*modulator.parameters(), *modulator.buffers(), residual]).stays
     return call, counter.get_total_flops() / 1e9, kept
 
 
@@ -301,7 +298,3 @@ def draw(curves: Sequence[Curve], path: Path) -> Path:
         axis.legend(frameon=False, fontsize=8, title="slope", title_fontsize=8, alignment="left")
     figure.suptitle("How cost grows (dashed: linear)", x=0.01, ha="left", fontsize=12)
     return save(figure, path)
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

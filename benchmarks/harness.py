@@ -1,10 +1,9 @@
-"""What the benchmarks share: interleaved timing, paired ratios, backbones of real shapes, and one command line.
+"""What the benchmarks share: interleaved timing, paired ratios, and backbones of real shapes.
 
 A machine that others use too has busy moments. So the ways that are compared take turns, in another order each time,
 and a ratio is taken within each turn: its median, and where nine of ten of them lie.
 """
 
-import argparse
 import random
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -92,15 +91,6 @@ def table(rows: Sequence[Row]) -> str:
 def differing(rows: Sequence[Row]) -> list[str]:
     """What of it has another result than the plain way."""
     return [row["what"] for row in rows if "differ" in str(row.get("parity", ""))]
-
-
-def command(run: Callable[[bool], list[Row]], about: str | None, argv: Sequence[str] | None = None) -> int:
-    """A benchmark's command line; 1 if a result differs from the plain way's."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small shapes and few repeats, for a look")
-    rows = run(parser.parse_args(argv).quick)
-    print(table(rows))
-    return 1 if differing(rows) else 0
 
 
 def _now(device: torch.device | None) -> float:

@@ -9,12 +9,10 @@ same batches. Parity: both have the same losses, to the bit.
 
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from itertools import count
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 from unittest.mock import patch
@@ -24,10 +22,8 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import train
-from benchmarks.harness import Row, command, milliseconds, ratio
+from benchmarks.harness import Row, milliseconds, ratio
 from callbacks import PentachoronHealth, RelationalAlignment, RunReport
 from modulant.backbones.t5 import load_backbone
 from modulators import ModulatedT5
@@ -165,7 +161,3 @@ def run(quick: bool = False) -> list[Row]:
             }
         )
     return rows
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

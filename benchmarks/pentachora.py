@@ -5,23 +5,16 @@ loop does. The volumes' parity is checked against float64 determinants in the sa
 busy moment of the machine meets all alike.
 """
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from statistics import median
-from time import perf_counter
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import command
+from benchmarks.harness import Row, interleaved, milliseconds, ratio
 from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes
 
 SHAPES = ((8402, 512, 1000), (500, 512, 10_000), (500, 64, 10_000))  # points, dimensions, draws
-ASKED_LOOP, ASKED_BATCH = 150.0, 20.0
+ASKED = {"batched determinants": 20.0, "loop": 150.0}
 TOLERANCE = 1e-6
 
 
@@ -44,9 +37,9 @@ def by_loop(points: Tensor, n: int) -> Tensor:
     return volumes.std(correction=0) / volumes.mean()
 
 
-def run(quick: bool = False) -> list[dict[str, Any]]:
+def run(quick: bool = False) -> list[Row]:
     """Rows of the table; `ratio` is plain / ours, `parity` how far CV and volumes are from float64."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for n_points, dim, n in SHAPES[2:] if quick else SHAPES:
         points = torch.randn(n_points, dim, generator=torch.Generator().manual_seed(0))
         exact = torch.cat(
@@ -55,35 +48,20 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         error = float(((pentachoron_volumes(points, n).double() - exact).abs() / exact).max())
         reference = exact.std(correction=0) / exact.mean()
         error_cv = float((pentachoron_cv(points, n).double() / reference - 1).abs())
-        ways: list[Callable[[Tensor, int], Tensor]] = [pentachoron_cv, by_batch, by_loop]
-        ours, batch, loop = interleaved(ways, points, n, 3 if quick else 7)
+        ways = {"ours": pentachoron_cv, "batched determinants": by_batch, "loop": by_loop}
+        seconds = interleaved({name: partial(way, points, n) for name, way in ways.items()}, 3 if quick else 7)
         shape = f"{n_points:,} × {dim}, {n:,} draws"
         parity = "equal" if max(error, error_cv) <= TOLERANCE else "differ"
         parity += f": volumes to {error:.0e}, CV to {error_cv:.0e}"
-        for name, plain, asked in (("batched determinants", batch, ASKED_BATCH), ("loop", loop, ASKED_LOOP)):
-            ratios = sorted(p / o for p, o in zip(plain, ours, strict=True))
+        for name, asked in ASKED.items():
             rows.append(
                 {
                     "what": f"pentachora, {shape}, against {name}",
-                    "ours": f"{1e3 * median(ours):.2f} ms",
-                    "plain": f"{1e3 * median(plain):.1f} ms",
-                    "ratio": f"{median(ratios):.1f} [{ratios[0]:.1f}, {ratios[-1]:.1f}]",
+                    "ours": milliseconds(seconds["ours"]),
+                    "plain": milliseconds(seconds[name]),
+                    "ratio": str(ratio(seconds[name], seconds["ours"])),
                     "asked": f">= {asked:.0f}",
                     "parity": parity,
                 }
             )
     return rows
-
-
-def interleaved(ways: list[Callable[[Tensor, int], Tensor]], points: Tensor, n: int, repeats: int) -> list[list[float]]:
-    times: list[list[float]] = [[] for _ in ways]
-    for _ in range(repeats):
-        for way, seconds in zip(ways, times, strict=True):
-            start = perf_counter()
-            way(points, n)
-            seconds.append(perf_counter() - start)
-    return times
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

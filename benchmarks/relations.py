@@ -1,27 +1,21 @@
-"""Path and Wu–Palmer similarity of all pairs of a population, against NLTK: `python benchmarks/relations.py`.
+"""Path and Wu–Palmer similarity of all pairs of a population, against NLTK.
 
 NLTK is timed on a seeded sample of pairs, ours on every pair of the population. In the same run at least 100,000 pairs
 are asked of both, among them each synset of the population with each of its ancestors, and must be equal to the bit.
 """
 
-import argparse
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import Row, differing, table
+from benchmarks.harness import Row
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.corpus.entries import encode_batch
 from modulant.lexicon import Lexicon, Taxonomy, kept_entries
 from modulant.lexicon.archive import Archive
-from modulant.lexicon.blocks import MAX_BYTES
 
 SYNSETS = 8402  # as many as T5's own vocabulary matches
 PAIRS = 6000  # that NLTK is timed on
@@ -32,12 +26,9 @@ ASKED = {"path": "≥ 30,000 ×", "wup": "≥ 4,000 ×"}
 Ids = npt.NDArray[np.int64]
 
 
-def run(
-    quick: bool = False, synsets: int = SYNSETS, nltk_pairs: int = PAIRS, parity: int = PARITY, nouns: bool = False
-) -> list[Row]:
+def run(quick: bool = False) -> list[Row]:
     """The table's rows; ``quick`` asks for a tenth of everything."""
-    if quick:
-        synsets, nltk_pairs, parity = (max(n // 10, 100) for n in (synsets, nltk_pairs, parity))
+    synsets, nltk_pairs, parity = (n // 10 if quick else n for n in (SYNSETS, PAIRS, PARITY))
     Lexicon.load()  # compiled and cached, if it was not
     loads = [_seconds(Lexicon.load) for _ in range(5)]
     lexicon = Lexicon.load()
@@ -72,31 +63,14 @@ def run(
                 else f"equal on {compared:,} pairs",
             }
         )
-    return rows + ([_all_nouns(kind, lexicon) for kind in whole] if nouns else [])
-
-
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Print the table; ends the process with 1 if a result differed from NLTK's."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--synsets", type=_positive, default=SYNSETS, help="size of the population (%(default)s)")
-    parser.add_argument("--nltk-pairs", type=_positive, default=PAIRS, help="pairs NLTK is timed on (%(default)s)")
-    parser.add_argument("--parity", type=_positive, default=PARITY, help="pairs compared, at least (%(default)s)")
-    parser.add_argument("--nouns", action="store_true", help="also stream the matrices of all 82,115 nouns, once")
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
-    rows = run(**vars(parser.parse_args(argv)))
-    print(table(rows))
-    if wrong := differing(rows):
-        sys.exit(f"error: not NLTK's numbers: {'; '.join(wrong)}")
-    return {"rows": rows}
+    return rows
 
 
 def _population(lexicon: Lexicon, size: int) -> Ids:
     """The first `SYNSETS`, in WordNet's order, with a lemma that is one token for mini, thinned to ``size``."""
     tokenizer = load_tokenizer("mini")
     kept = np.unique(kept_entries(lexicon, lambda texts: encode_batch(tokenizer, texts)).synset)
-    if size > len(kept):
-        raise SystemExit(f"error: --synsets is {size}; mini's tokenizer matches {len(kept)}")
-    population = kept[: max(SYNSETS, size)]
+    population = kept[:SYNSETS]
     return population[np.arange(size) * len(population) // size]
 
 
@@ -157,27 +131,6 @@ def _pair_by_pair(kind: str, plain: list[Any], pairs: Ids) -> float:
     return (time.perf_counter() - start) / len(pairs)
 
 
-def _all_nouns(kind: str, lexicon: Lexicon) -> Row:
-    """The whole matrix of all nouns, in blocks that are looked at and forgotten."""
-    taxonomy, nouns = lexicon.taxonomy, np.flatnonzero(lexicon.pos == "n")
-    start, checked = time.perf_counter(), 0
-    for columns, block in taxonomy.path_blocks(nouns) if kind == "path" else taxonomy.wup_blocks(nouns):
-        rows = np.arange(columns.start % 97, len(nouns), 8191)  # a few of each block, pair by pair
-        ask = taxonomy.path_distance if kind == "path" else taxonomy.wup_similarity
-        if not np.array_equal(block[rows], ask(nouns[rows, None], nouns[columns])):
-            raise SystemExit(f"error: {kind}: columns {columns} differ from pair by pair")
-        checked += block[rows].size
-    seconds = time.perf_counter() - start
-    return {
-        "what": f"{kind}, all {len(nouns):,}² pairs of nouns, in blocks of {MAX_BYTES >> 20} MiB",
-        "ours": f"{seconds:.0f} s, {seconds / len(nouns) ** 2 * 1e9:.1f} ns a pair",
-        "plain": "—",
-        "ratio": "—",
-        "asked": "—",
-        "parity": f"equal to {checked:,} pairs one by one",
-    }
-
-
 def _seconds(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
@@ -187,13 +140,3 @@ def _seconds(function: Callable[[], Any]) -> float:
 def _spread(seconds: list[float], unit: float, name: str, digits: int = 2) -> str:
     """The best, and how far the worst was from it."""
     return f"{min(seconds) * unit:.{digits}f} {name} (… {max(seconds) * unit:.{digits}f})"
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 100:
-        raise argparse.ArgumentTypeError(f"{number} is too few; 100 or more")
-    return number
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 Each turn starts fresh processes: one that imports torch, lightning and transformers and ends; `train.py fit --config
 field.yaml`, which is ended as its first step begins; and `train.py fit --help`. WordNet and its tokens are in the
 cache, as they are after the first run. The untrained model is measured before the first step (held-out answers, all
-pairs of WordNet, two baselines), which is work and no start-up: so the time at which that begins is told apart.
+pairs of WordNet, two baselines), which is work and not start-up: so the time at which that begins is a row of its own.
 """
 
 import os
@@ -15,9 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import Row, command, ratio
+from benchmarks.harness import Row, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 ASKED, ASKED_HELP = 1.5, 2.0
@@ -107,7 +105,3 @@ def _python(*words: str) -> str:
     if done.returncode:
         raise SystemExit(f"error: {' '.join(words[-6:])}: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

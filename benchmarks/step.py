@@ -4,20 +4,16 @@ Operations are counted beside seconds (`torch.utils.flop_counter`, matrix produc
 turns in one process on the same batch, and ratios are within a turn.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import cycle
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks.harness import SHAPES, Ratio, Row, backbone, command, interleaved, milliseconds, ratio
+from benchmarks.harness import SHAPES, Ratio, Row, backbone, interleaved, milliseconds, ratio
 from benchmarks.notebook import Notebook
 from benchmarks.ways import (
     MODULATORS,
@@ -27,7 +23,6 @@ from benchmarks.ways import (
     fine_tuned,
     forward_only,
     gflop,
-    kept_bytes,
     lora,
     modulated,
     n_trained,
@@ -35,6 +30,7 @@ from benchmarks.ways import (
     wordnet_batches,
 )
 from modulators import FieldModulator, attach, stream_of
+from probes.memory.model import kept_of
 
 ABOUT = """\
 Every way trains the same frozen or free model on the same batches of 32 definitions, dropout off, AdamW included; \
@@ -105,7 +101,7 @@ def step_rows(shape: str, model: Any, batches: list[Batch], turns: int) -> list[
     middle = batches[len(batches) // 2]
     parity = same_base(ways, middle)
     counted = {name: gflop(way, middle) for name, way in ways.items()}
-    kept = {name: kept_bytes(partial(way.loss, middle), way.model.parameters()) for name, way in ways.items()}
+    kept = {name: kept_of(partial(way.loss, middle), way.model.parameters()).stays for name, way in ways.items()}
     alone = {
         f"{name} alone": alone_of(ways[f"{name} at all layers"].model, kind, batches)
         for name, kind in MODULATORS.items()
@@ -247,7 +243,3 @@ def epoch_row(shape: str, model: Any, data: Any, chosen: set[int], turns: int) -
         "asked": f">= {EPOCHS_FASTER}",
         "parity": f"{'equal' if off <= TOLERANCE else 'differ'}: loss on a batch to {off:.0e}",
     }
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

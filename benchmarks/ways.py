@@ -7,7 +7,7 @@ not another's. Dropout is off in all of them, full fine-tuning too: its masks wo
 import copy
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,22 +184,6 @@ def gflop(way: Way, batch: Batch) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         way.step(batch)
     return counter.get_total_flops() / 1e9
-
-
-def kept_bytes(call: Callable[[], object], weights: Iterable[Tensor]) -> int:
-    """Bytes that autograd keeps of what `call` computes, for the backward pass: each storage once, weights left out."""
-    kept: list[Tensor] = []  # held, so that no storage's place is used twice
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = call()
-    known = {tensor.untyped_storage().data_ptr() for tensor in weights}
-    sizes = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in kept}
-    del result
-    return sum(size for place, size in sizes.items() if place not in known)
 
 
 def wordnet_batches(n: int, batch_size: int = 32, matching: Literal["single_token", "all"] = "single_token") -> Any:

@@ -1,7 +1,5 @@
 """Bytes that two processes really send: at the start, and a step, beside what plain DistributedDataParallel sends.
 
-    python benchmarks/wire.py [--quick]
-
 Two gloo processes on this machine, each with half of every batch. What is counted is what the kernel says the sockets
 of the first process have sent (TCP_INFO), headers of gloo's messages and all. Of two processes each sends a gradient
 once; of n, 2 (n − 1) / n times. The limit of a step, and of a start, is therefore the trainable parameters' bytes.
@@ -10,21 +8,18 @@ once; of n, 2 (n − 1) / n times. The limit of a step, and of a start, is there
 import os
 import socket
 import struct
-import sys
 import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import torch
 from torch import distributed
 from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.harness import Row, backbone, command
+from benchmarks.harness import Row, backbone
 
 ABOUT = """\
 What two gloo processes send where a backbone is frozen, counted by the kernel at the first one's sockets (TCP_INFO). \
@@ -156,7 +151,3 @@ def _module(shape: str, modulator: str, folder: Path) -> Any:
     torch.manual_seed(0)
     kind = FieldModulator if modulator == "field" else LerpModulator
     return ModulatedT5(partial(kind, initial_alpha=0.1), backbone=str(folder))
-
-
-if __name__ == "__main__":
-    sys.exit(command(run, __doc__))

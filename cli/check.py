@@ -66,7 +66,7 @@ def merge(command: Command) -> Merged:
             raise ValueError(error.text + hint) from error
         raise
     for key in ("model", "data"):
-        if not merged.class_at(key):
+        if not merged.at(key).name:
             raise ValueError(f"{key}: nothing is configured; name a configuration, such as --config field.yaml")
     for path, schema in merged.missing():
         wanted = "a modulator's class" if path == "model.modulator" else describe(schema)
@@ -110,9 +110,9 @@ def planned_steps(given: Mapping[str, Any]) -> float | None:
 
 
 def _check_model(merged: Merged, subcommand: str) -> None:
-    model, modulator = merged.values_at("model"), merged.values_at("model.modulator")
-    name = merged.class_at("model.modulator").rpartition(".")[2]
-    if merged.class_at("model").endswith(".AdaptedT5"):
+    model, modulator = merged.at("model").values, merged.at("model.modulator").values
+    name = merged.at("model.modulator").name.rpartition(".")[2]
+    if merged.at("model").name.endswith(".AdaptedT5"):
         check_peft()
     sizes = read_sizes(model["backbone"]) if "backbone" in model else None
     if sizes is not None and model["layers"] != "all":
@@ -138,7 +138,7 @@ def _check_model(merged: Merged, subcommand: str) -> None:
 
 
 def _check_geometry(merged: Merged, subcommand: str, name: str, width: int | None) -> None:
-    geometry, modulator = merged.values_at("model.geometry"), merged.values_at("model.modulator")
+    geometry, modulator = merged.at("model.geometry").values, merged.at("model.modulator").values
     if "n_geometric_dims" not in modulator:
         raise refuse_geometry(name)
     if geometry["kind"] == "none":
@@ -149,18 +149,18 @@ def _check_geometry(merged: Merged, subcommand: str, name: str, width: int | Non
 
 
 def _check_cached_batches(merged: Merged) -> None:
-    data = merged.class_at("data").rpartition(".")[2]
+    data = merged.at("data").name.rpartition(".")[2]
     if data != "WordNetDataModule":
         raise ValueError(f"model.cache: it keeps the batches of a WordNetDataModule, and data is a {data}")
-    if merged.values_at("data")["regroup"] is True:
+    if merged.at("data").values["regroup"] is True:
         raise ValueError(
-            f"model.cache is {merged.values_at('model')['cache']}, and data.regroup is true; a cache is of batches that"
+            f"model.cache is {merged.at('model').values['cache']}, and data.regroup is true; a cache is of batches that"
             " keep their members: leave data.regroup out, or set model.cache to null"
         )
 
 
 def _check_data(merged: Merged, subcommand: str) -> None:
-    data = merged.values_at("data")
+    data = merged.at("data").values
     if "vocab_size" in data:
         check_vocabulary(data["tokenizer"], data["vocab_size"])
     if "prompts" in data:
@@ -168,7 +168,7 @@ def _check_data(merged: Merged, subcommand: str) -> None:
         if subcommand == "predict" and data["prompts"] == STANDARD_INPUT:
             piped_prompts()
     try:
-        talk = merged.values_at("talk")
+        talk = merged.at("talk").values
         talk |= {"alpha_scales": [float(scale) for scale in talk["alpha_scales"]]}
         GenerationSettings(**talk | {key: float(talk[key]) for key in ("temperature", "top_p")})
     except ValueError as error:

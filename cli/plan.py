@@ -1,11 +1,8 @@
 """What a command would do, without doing it: sizes, steps, devices and memory. Nothing is written.
 
-Counts are exact; memory is what training holds on its device. Weights, gradients and AdamW's state are counted, and the
-activations that the backward pass needs are measured: one forward pass of two examples as long as the longest batch,
-with random weights of the backbone's shape, counted once for each storage that autograd keeps, and scaled to the batch.
-Against the peak of three real steps on a CPU that gave 2 to 6% too much for five configurations, and 13% too little
-under gradient checkpointing, where a block that is computed again holds its activations a second time. What libraries,
-WordNet and evaluations take on the host is not in it.
+Counts are exact. Memory is what training holds on its device, by the estimator of `probes.memory.model`, which measures
+what autograd keeps of one forward pass: here of the module itself, two examples as long as the longest batch, with
+random weights of the backbone's shape. What libraries, WordNet and evaluations take on the host is not in it.
 """
 
 import math
@@ -14,19 +11,19 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import nn
 
 from cli.folder import RunFolder
 from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
-from modulant.backbones.t5 import freeze
 from modulant.corpus.batching import epoch_batches
 from modulant.corpus.ragged import IntArray
 from modulant.reports.wording import number
 from modulators.training.adapted import AdaptedT5
 from modulators.training.frozen import FrozenT5
 from modulators.training.lower_cache import CacheSize
+from probes.memory.model import Kept, arithmetic, build, frozen_bytes, kept_of, learning_bytes, shapes
 
 # Beyond it a forward pass with random weights takes minutes and the memory of the training itself.
 _LARGEST_TRIED = 1_000_000_000  # parameters
@@ -52,7 +49,7 @@ def plan(
         facts["going_on_from"] = str(given.ckpt_path)
     facts["devices"] = _devices(trainer)
     if isinstance(module, FrozenT5):
-        model = _frozen_model(module)
+        model = shapes(module._config, getattr(torch, module.backbone_dtype))
         facts["model"] = _model(module, model)
     if isinstance(data, WordNetDataModule):
         asks = subcommand == "predict"
@@ -64,23 +61,13 @@ def plan(
             if isinstance(module, FrozenT5):
                 if module.caching.where is not None:
                     facts["cache"] = _cache(module, data)
-                facts["memory"] = _memory(module, model, data)
+                facts["memory"] = _memory(module, model, data, trainer)
                 facts["checkpoint"] = _checkpoint(module, given.checkpoint)
         if asks:
             prompts = data.corpus.held_out if data.prompts is None else data.prompts
             facts["prompts"] = STANDARD_INPUT if prompts == STANDARD_INPUT else len(list(prompts))
     facts["seconds"] = round(time.monotonic() - began, 1)
     return facts
-
-
-def _frozen_model(module: FrozenT5) -> Any:
-    """A backbone of the same shape on no device, with what learns attached where that is on none either."""
-    with torch.device("meta"):
-        return freeze(
-            AutoModelForSeq2SeqLM.from_config(
-                module._config, trust_remote_code=False, dtype=getattr(torch, module.backbone_dtype)
-            )
-        )
 
 
 def _model(module: FrozenT5, model: Any) -> dict[str, Any]:
@@ -130,10 +117,10 @@ def _training(data: WordNetDataModule, given: Any, world: int) -> dict[str, Any]
     limit = given.get("limit_train_batches")
     if given.get("overfit_batches"):
         limit = given.overfit_batches
-    if isinstance(limit, float):
+    if isinstance(limit, float) and limit <= 1:
         batches = int(batches * limit)
-    elif limit is not None:
-        batches = min(batches, limit)
+    elif limit is not None:  # 5 may arrive as 5.0: typing keeps one Union of int and float, in the order it met first
+        batches = min(batches, int(limit))
     together = given.get("accumulate_grad_batches") or 1
     epochs, most = given.get("max_epochs"), given.get("max_steps", -1)
     if given.get("fast_dev_run"):
@@ -151,23 +138,23 @@ def _training(data: WordNetDataModule, given: Any, world: int) -> dict[str, Any]
     }
 
 
-def _memory(module: FrozenT5, model: Any, data: WordNetDataModule) -> dict[str, Any]:
+def _memory(module: FrozenT5, model: Any, data: WordNetDataModule, trainer: pl.Trainer) -> dict[str, Any]:
     """Bytes on each device, by what holds them; None for what was not tried."""
-    learned = _learned_bytes(module)
-    found: dict[str, Any] = {
-        "weights": sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()]),
-        "learned": learned,
-        "gradients": learned,
-        "adamw": 2 * learned,
-    }
+    sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
+    learning = learning_bytes(_learned(module), trainer.world_size > 1)
     examples, source, target = longest_batch(data)
-    found["longest_batch"] = [examples, source, target]
+    found: dict[str, Any] = {
+        "weights": sum(frozen_bytes(model, trainer.world_size if sharded else None)),
+        "learned": learning["gradients"],
+        "gradients": learning["gradients"] + learning["gradients on their way"],
+        "adamw": learning["optimizer"],
+        "longest_batch": [examples, source, target],
+    }
     if sum(p.numel() for p in model.parameters()) > _LARGEST_TRIED or module.compiled:
         return found | {"activations": None, "total": None}
-    of_two = kept_for_backward(module, source, target)
-    # the logits' own gradient comes beside what is kept
-    logits = examples * target * module.stream.vocab_size * 4
-    found["activations"] = int(of_two * examples / 2) + logits
+    with arithmetic("bf16" in str(trainer.precision)):
+        kept = kept_for_backward(module, source, target)
+    found["activations"] = kept.of_batch(2, examples, target, module.stream.vocab_size)
     parts = ("weights", "learned", "gradients", "adamw", "activations")
     return found | {"total": sum(int(found[part]) for part in parts)}
 
@@ -180,11 +167,12 @@ def _cache(module: FrozenT5, data: WordNetDataModule) -> dict[str, Any]:
     return {"bytes": size.bytes, "exact": size.exact, "told": size.describe(where)}
 
 
-def _learned_bytes(module: FrozenT5) -> int:
-    if isinstance(module, AdaptedT5):
-        return 4 * module.plan.parameters
+def _learned(module: FrozenT5) -> int:
+    """How many numbers learn."""
+    if isinstance(module, AdaptedT5):  # whose parameters are made with the backbone
+        return module.plan.parameters
     assert module.modulator is not None
-    return sum(p.numel() * p.element_size() for p in module.modulator.parameters() if p.requires_grad)
+    return sum(p.numel() for p in module.modulator.parameters() if p.requires_grad)
 
 
 def longest_batch(data: WordNetDataModule) -> tuple[int, int, int]:
@@ -201,42 +189,27 @@ def longest_batch(data: WordNetDataModule) -> tuple[int, int, int]:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def kept_for_backward(module: FrozenT5, source: int, target: int, examples: int = 2) -> int:
-    """Bytes that autograd keeps of a forward pass, weights left out, each storage once."""
+def kept_for_backward(module: FrozenT5, source: int, target: int, examples: int = 2) -> Kept:
+    """What autograd keeps of a forward pass of the module, on a backbone with random weights."""
     with torch.random.fork_rng(devices=[]):
-        config = module._config
-        model = freeze(
-            AutoModelForSeq2SeqLM.from_config(
-                config, trust_remote_code=False, dtype=getattr(torch, module.backbone_dtype)
-            )
-        )
+        model = build(module._config, getattr(torch, module.backbone_dtype))
         module.take(model)
-    kept: list[Tensor] = []  # held, so that no storage's place is used twice
     module.train()
+    blocks = [*model.encoder.block, *model.decoder.block] if module.gradient_checkpointing else []
+    for block in blocks:
+        block.training = False  # nothing is computed again here
     ids = torch.full((examples, source), 2)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full((examples, target), 2)}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        module(batch)
-    weights = {_storage(p) for p in [*nn.Module.parameters(module), *model.parameters(), *model.buffers()]}
-    sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in kept}
-    return sum(size for place, size in sizes.items() if place not in weights)
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    weights = [*nn.Module.parameters(module), *model.parameters(), *model.buffers()]
+    return kept_of(lambda: module(batch), weights, blocks)
 
 
 def _checkpoint(module: FrozenT5, given: Any) -> dict[str, Any]:
-    return {"bytes": 3 * _learned_bytes(module), "kept": given.save_top_k}
+    return {"bytes": 12 * _learned(module), "kept": given.save_top_k}
 
 
 def told(facts: dict[str, Any]) -> str:
-    """The facts as a page."""
+    """The facts as text."""
     rows: list[tuple[str, str]] = []
     if (model := facts.get("model")) is not None:
         rows += [
@@ -253,7 +226,7 @@ def told(facts: dict[str, Any]) -> str:
             *(("", f"{g['name']}: {g['parameters']:,} at {g['lr']:g}") for g in model["groups"]),
         ]
     else:
-        rows.append(("learns", f"{facts['class']}, of which no sizes and steps are told beforehand"))
+        rows.append(("learns", f"{facts['class']}, whose sizes and steps are not known beforehand"))
     if (data := facts.get("data")) is not None:
         rows.append(
             (
@@ -286,7 +259,7 @@ def told(facts: dict[str, Any]) -> str:
         asks = "what is typed or piped in" if facts["prompts"] == "-" else number_of(facts["prompts"], "prompt")
         rows.append(("asks", asks))
     if "going_on_from" in facts:
-        rows.append(("goes on from", facts["going_on_from"]))
+        rows.append(("resumes from", facts["going_on_from"]))
     rows.append(("run folder", facts["run_folder"]))
     head = f"{facts['command']} would run as follows; nothing was written ({number(facts['seconds'], 1)} s)"
     return "\n".join([head, *(f"  {name:<13}{text}" for name, text in rows)])
@@ -309,7 +282,8 @@ def _memory_rows(memory: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def number_of(n: int, what: str) -> str:
-    """
+    """A count with its noun.
+
     >>> number_of(1, "prompt"), number_of(1200, "prompt")
     ('1 prompt', '1,200 prompts')
     """
@@ -317,7 +291,8 @@ def number_of(n: int, what: str) -> str:
 
 
 def _mib(size: int) -> str:
-    """
+    """Bytes in KiB or MiB.
+
     >>> _mib(1536), _mib(3 * 2**19)
     ('1.5 KiB', '1.5 MiB')
     """

@@ -11,13 +11,27 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cli.configs import did_you_mean, read_value, read_yaml
 from modulant.settings import accepts, describe
 
 Schema = dict[str, Any]
 _FILE = Path(__file__).with_name("schema.json")
+
+
+class Place(NamedTuple):
+    """A place in a configuration.
+
+    Attributes:
+        schema: of its arguments.
+        values: its arguments as they will be: what was given, else the defaults.
+        name: full name of its class; "" where there is none.
+    """
+
+    schema: Schema
+    values: dict[str, Any]
+    name: str
 
 
 @cache
@@ -69,49 +83,26 @@ class Merged:
             node = {key: node}
         self.add(node, option=True)
 
-    def schema_at(self, path: str) -> Schema | None:
-        """Schema of the arguments at a place such as ``model.modulator``; None where no class is named there yet."""
-        schema, node = self._schema, self.config
+    def at(self, path: str) -> Place:
+        """A place such as ``model.modulator``; empty where no class is named there yet, or none can be."""
+        schema, node, name = self._schema, self.config, ""
         for key in path.split("."):
-            if key not in schema.get("properties", {}):
-                return None
-            schema = self._resolved(schema["properties"][key])
-            node = (node or {}).get(key) or {}
-            if self._classes(schema):
-                name = node.get("class_path") if isinstance(node, Mapping) else None
-                if name is None:
-                    return None
-                schema, node = self._defs[name], node["init_args"]
+            own = schema.get("properties", {}).get(key, {})
+            node = node[key] if isinstance(node.get(key), dict) else {}
+            if self._classes(own):
+                name = node.get("class_path", "")
+                schema, node = self._defs.get(name, {}), node.get("init_args", {})
             else:
-                schema = next((o for o in self._options(schema) if "properties" in o), schema)
-        return schema
+                schema, name = self._group(own) or {}, ""
+        defaults = {k: own["default"] for k, own in schema.get("properties", {}).items() if "default" in own}
+        return Place(schema, defaults | node, name)
 
-    def values_at(self, path: str) -> dict[str, Any]:
-        """Arguments at a place as they will be: what was given, else the defaults."""
-        schema = self.schema_at(path) or {"properties": {}}
-        node: Any = self.config
-        for key in path.split("."):
-            node = (node or {}).get(key) or {}
-            node = node.get("init_args", node)
-        defaults = {key: own["default"] for key, own in schema["properties"].items() if "default" in own}
-        return defaults | node
-
-    def class_at(self, path: str) -> str:
-        """Full name of the class at a place; "" where none is named."""
-        node: Any = self.config
-        for key in path.split("."):
-            node = (node or {}).get(key) or {}
-            node, name = (
-                (node.get("init_args", node), node.get("class_path", "")) if isinstance(node, dict) else ({}, "")
-            )
-        return str(name)
-
-    def missing(self, path: str = "") -> Iterator[tuple[str, Schema]]:
-        """Places where a value is required and not given, with its schema."""
+    def missing(self) -> Iterator[tuple[str, Schema]]:
+        """Settings that are required and not given, with their schemas."""
         for place in ("model", "model.modulator", "data"):
-            schema = self.schema_at(place) or {}
+            schema, values, _ = self.at(place)
             for key in schema.get("x-required", ()):
-                if key not in self.values_at(place):
+                if key not in values:
                     yield f"{place}.{key}", schema["properties"][key]
 
     def keys(self) -> list[str]:
@@ -123,10 +114,10 @@ class Merged:
         return found
 
     def _inner(self, path: str, schema: Schema) -> Iterator[str]:
-        own = self.schema_at(path) if self._classes(self._resolved(schema)) else self._group(schema)
+        own = self.at(path).schema if self._classes(schema) else self._group(schema)
         for key, inner in (own or {}).get("properties", {}).items():
             yield key
-            if self._classes(self._resolved(inner)) or self._group(inner):
+            if self._classes(inner) or self._group(inner):
                 yield from (f"{key}.{name}" for name in self._inner(f"{path}.{key}", inner))
 
     # Reading the schema

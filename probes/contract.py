@@ -53,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _arguments(words: list[str]) -> dict[str, Any]:
-    """
+    """The constructor's arguments, each value read as YAML.
+
     >>> _arguments(["n_dims=8", "names=[a, b]"])
     {'n_dims': 8, 'names': ['a', 'b']}
     """

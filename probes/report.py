@@ -11,7 +11,7 @@ DESCRIPTION = """\
 Write report.html of run folders again from report.json, metrics.csv and config.yaml: for a run that is older than the
 page, for one whose predictions.jsonl came later, or with the table of a probe.py controls in it."""
 EXAMPLES = """\
-A run inside a controls' folder gets that folder's table without being told. An evaluation in the same folder
+A run inside a controls' folder gets that folder's table without the option. An evaluation in the same folder
 (report_validate.json, report_test.json) gets its page too.
 
 examples:
@@ -31,11 +31,9 @@ def main(args: argparse.Namespace) -> int:
         ValueError: a folder is no run's, or `--controls` holds no figures.
     """
     for run in args.runs:
-        pages = {name: report_of(run, f"{name}.json") for name in ("report",)}
-        for name in ("report_validate", "report_test"):
-            if (run / f"{name}.json").is_file():
-                pages[name] = report_of(run, f"{name}.json")
-        for name, report in pages.items():
+        evaluations = [name for name in ("report_validate", "report_test") if (run / f"{name}.json").is_file()]
+        for name in ("report", *evaluations):
+            report = report_of(run, f"{name}.json")
             text = of_folder(run, report, metrics_of(run, report), args.controls)
             write_whole(run / f"{name}.html", text)
             print(run / f"{name}.html")

@@ -9,6 +9,7 @@ from typing import Any
 
 from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
 from modulators.arguments import GenerationSettings
+from probes.options import numbers
 
 DESCRIPTION = """\
 Ask the original and the modulated model, side by side: prompts by option, from a file, piped in, or typed at a
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="RUN_OR_ARTEFACT", help="a run, its modulator/, another artefact's folder, or its hub id")
     add("--prompt", action="append", metavar="TEXT", help="a definition to ask; as often as there are prompts")
     add("--prompts", metavar="FILE", default=STANDARD_INPUT, help="a prompt a line; without it, what is piped or typed")
-    add("--alpha-scales", type=_numbers, default=(1.0,), metavar="F,F,…", help="answer at each of these times α")
+    add("--alpha-scales", type=numbers, default=(1.0,), metavar="F,F,…", help="answer at each of these times α")
     add("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
     add("--top-p", type=float, default=1.0, help="of what is drawn (default: %(default)s)")
     add("--max-new-tokens", type=int, default=16, help="of an answer (default: %(default)s)")
@@ -34,13 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=42, help="of what is drawn (default: %(default)s)")
     add("--next-tokens", type=int, default=5, help="how many likely first tokens to show (default: %(default)s)")
     add("--output", type=Path, metavar="FILE", help="write the answers there as JSON lines too")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers such as 0,0.5,1,2") from error
 
 
 def main(args: argparse.Namespace) -> int:

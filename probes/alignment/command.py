@@ -58,9 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="a run, its modulator/, mini, a folder in Hugging Face's layout, or a hub id"
     )
-    parser.add_argument(
-        "--prefix", metavar="TEXT", help="before every definition (default: 'summarize: ' for a T5, nothing for others)"
-    )
     add_population_arguments(parser)
     parser.add_argument(
         "--random",
@@ -123,19 +120,20 @@ def relational(points: "Tensor", distances: Any, held_out: Any) -> Figures:
     """
     from modulant import metrics
 
-    metric = metrics.RelationalAlignment(distances, held_out)
-    metric.update(points)
-    return {key: float(value) for key, value in metric.compute().items()}
+    return _computed(metrics.RelationalAlignment(distances, held_out), points)
 
 
 def _pentachora(points: "Tensor") -> Figures:
     """`metrics.PentachoronCV`, its keys under ``pentachoron/``."""
     from modulant import metrics
 
-    metric = metrics.PentachoronCV()
+    return {f"pentachoron/{key}": value for key, value in _computed(metrics.PentachoronCV(), points).items()}
+
+
+def _computed(metric: Any, points: "Tensor") -> Figures:
+    """A metric's figures that are numbers: not its histograms."""
     metric.update(points)
-    found = metric.compute().items()
-    return {f"pentachoron/{key}": float(value) for key, value in found if value.ndim == 0}  # not its histograms
+    return {key: float(value) for key, value in metric.compute().items() if value.ndim == 0}
 
 
 def _hierarchy(points: "Tensor", data: "WordNetDataModule") -> Figures:

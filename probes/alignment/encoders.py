@@ -1,8 +1,8 @@
 """Representations of WordNet's definitions by any encoder: a run of ours, a T5, or another encoder of Hugging Face's.
 
 A representation is the mean over unpadded tokens, special tokens among them, of the last hidden state, in fp32. Each
-encoder reads the definitions with its own tokenizer; which synsets are measured, and which of them count as held out,
-another tokenizer says (`probes.alignment.populations`), so that several encoders can be measured on the same words.
+encoder reads the definitions with its own tokenizer. Which synsets are measured, and which of them count as held out,
+follows from another tokenizer (`probes.alignment.populations`), so that encoders can be compared on the same words.
 """
 
 import inspect
@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -32,7 +32,7 @@ from modulant.metrics import EntryRepresentations
 from modulators import ModulatorHandle, load_modulated
 from modulators.artifact.files import CONFIG
 
-T5S = ("t5", "mt5", "umt5")  # they read the task's prefix unless told otherwise
+T5S = ("t5", "mt5", "umt5")  # they read the task's prefix by default
 RANDOM_SEED = 42
 _RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small), or a run of train.py"
 # An encoder is used without these: heads of another task, and the decoder of a T5 that was saved without one.
@@ -46,7 +46,7 @@ class Encoder:
     """A text encoder with its own tokenizer, on the device where it will compute.
 
     Attributes:
-        name: what it was asked for by.
+        name: as on the command line.
         prefix: before every text.
         model: takes input_ids and attention_mask, returns a last_hidden_state.
         modulation: the handle of a modulator that is attached.
@@ -111,19 +111,17 @@ def open_encoder(name: str, prefix: str | None = None) -> Encoder:
     Raises:
         ValueError: nothing is there, or it is no text encoder, or it lacks weights or a tokenizer.
     """
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if (artefact := find_artefact(name)) is not None:
         model, tokenizer = load_modulated(artefact)
-        device = _device()
         model.to(device)
         model.modulator.to(device)
         chosen = PREFIX if prefix is None else prefix
         return Encoder(name, tokenizer, chosen, model.config, model.encoder, model.modulation)
-    place = _place(name)
-    config = _config(name, place)
-    tokenizer = _tokenizer(name, place)
+    config, tokenizer, model = _load(name)
     if prefix is None:
         prefix = PREFIX if config.model_type in T5S else ""
-    encoder = Encoder(name, tokenizer, prefix, config, _model(name, place).to(_device()))
+    encoder = Encoder(name, tokenizer, prefix, config, model.to(device))
     _check_reads_both_ways(encoder)
     return encoder
 
@@ -142,25 +140,27 @@ def find_artefact(name: str) -> Path | None:
     if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
         raise ValueError(
             f"--model: {folder} is a run without modulator/{CONFIG}, which the end of a fit leaves; "
-            f"go on with it: python train.py fit --resume {folder}"
+            f"resume it: python train.py fit --resume {folder}"
         )
     return None
 
 
 def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
-    """One vector a text, (N, D) fp32 on the CPU; shows a bar on a terminal and says at the end how long it took."""
+    """One vector a text, (N, D) fp32 on the CPU; shows a bar on a terminal and prints at the end how long it took."""
     hidden, device, metric = encoder.hidden(cloud), encoder.device, None
-    started = time.monotonic()
+    started, console = time.monotonic(), Console(stderr=True)
     batches = sorted_batches(tokens.lengths, EVALUATION_BATCH)
-    with torch.inference_mode(), _bar(f"{cloud} of {encoder.name}", len(batches)) as advance:
-        for rows in batches:
+    shown = track(
+        batches, f"{cloud} of {encoder.name}", console=console, transient=True, disable=not console.is_terminal
+    )
+    with torch.inference_mode():
+        for rows in shown:
             inputs = padded_inputs(tokens.rows(rows), int(encoder.tokenizer.pad_token_id or 0))
             mask = inputs["attention_mask"].to(device)
             states = hidden(inputs["input_ids"].to(device), mask)
             if metric is None:
                 metric = EntryRepresentations(len(tokens), states.shape[-1]).to(device)
             metric.update(torch.from_numpy(rows), states, mask)
-            advance()
         assert metric is not None, "no texts"
         points = metric.compute().cpu()
     seconds = time.monotonic() - started
@@ -191,43 +191,35 @@ def _place(name: str) -> str:
     return place
 
 
-def _config(name: str, place: str) -> Any:
-    try:
-        with _quietly():
-            return AutoConfig.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"--model: {name!r} is no folder, nor a model at hand ({first_line(error)}); {_RIGHT}"
-        ) from error
-
-
-def _tokenizer(name: str, place: str) -> Any:
-    try:
-        with _quietly():
+def _load(name: str) -> tuple[Any, Any, nn.Module]:
+    """Configuration, tokenizer and encoder, frozen."""
+    place = _place(name)
+    with _quietly():
+        with _reading(f"{name!r} is no folder, nor a model at hand", f"; {_RIGHT}"):
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        need = "; its folder needs a tokenizer.json, vocab.txt or spiece.model"
+        with _reading(f"{name!r} has no tokenizer that can be read", need):
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        # Where there are no files transformers builds a tokenizer of special tokens alone, and says nothing.
-        if len(tokenizer) <= len(tokenizer.all_special_ids):
-            raise ValueError(f"it would know {len(tokenizer)} special tokens and no word")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"--model: {name!r} has no tokenizer that can be read ({first_line(error)}); its folder needs a "
-            "tokenizer.json, vocab.txt or spiece.model"
-        ) from error
-    return tokenizer
-
-
-def _model(name: str, place: str) -> nn.Module:
-    try:
-        with _quietly():
+            # Where there are no files transformers builds a tokenizer of special tokens alone, and says nothing.
+            if len(tokenizer) <= len(tokenizer.all_special_ids):
+                raise ValueError(f"it would know {len(tokenizer)} special tokens and no word")
+        with _reading(f"the weights of {name!r} cannot be read"):
             model, report = AutoModel.from_pretrained(
                 place, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
             )
-    except Exception as error:  # torch, safetensors and transformers each have their own for a damaged file
-        raise ValueError(f"--model: the weights of {name!r} cannot be read ({first_line(error)})") from error
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith(_NOT_NEEDED))
     if lacking:
         raise ValueError(f"--model: {name!r} lacks {len(lacking)} tensors ({', '.join(lacking[:3])} …)")
-    return freeze(_encoder_of(model))
+    return config, tokenizer, freeze(_encoder_of(model))
+
+
+@contextmanager
+def _reading(wrong: str, need: str = "") -> Iterator[None]:
+    """Say in one line what cannot be read; for a damaged file each library has errors of its own."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"--model: {wrong} ({first_line(error)}){need}") from error
 
 
 def _encoder_of(model: nn.Module) -> nn.Module:
@@ -254,27 +246,13 @@ def _check_reads_both_ways(encoder: Encoder) -> None:
                 first, other = (read(x, torch.ones_like(x))[0, 0] for x in (ids, changed))
             if torch.equal(first, other):
                 why = "reads from left to right only"
-        except (
-            AttributeError,
-            IndexError,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except Exception as error:  # of whatever kind another architecture raises
             why = f"has no last hidden state for a text ({first_line(error)})"
     if why:
         raise ValueError(
             f"--model: {encoder.name!r}, a {encoder.config.model_type}, {why}: it is no text encoder; name one such as "
             "BERT, RoBERTa or T5"
         )
-
-
-def _device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @contextmanager
@@ -289,11 +267,3 @@ def _quietly() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bar:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total)
-        yield lambda: progress.advance(task)

@@ -36,6 +36,10 @@ class Split:
 
 
 def add_population_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a probe that measures an encoder over a population."""
+    parser.add_argument(
+        "--prefix", metavar="TEXT", help="before every definition (default: 'summarize: ' for a T5, nothing for others)"
+    )
     parser.add_argument(
         "--population",
         metavar="TOKENIZER",
@@ -119,9 +123,7 @@ def _of_run(run: Path) -> Split:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         data = config["data"].get("init_args", config["data"])
         model = config["model"].get("init_args", config["model"])
-        known: dict[str, Any] = {
-            key: data[key] for key in ("val_fraction", "seed", "matching", "nltk_data") if key in data
-        }
+        known: dict[str, Any] = {key: data[key] for key in _OF_DATA if key in data}
         return Split(tokenizer=str(data.get("backbone") or model.get("backbone") or "mini"), **known)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())

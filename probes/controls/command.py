@@ -1,16 +1,16 @@
-"""Is a lift real? Train a modulator and its controls over several seeds, and say in one table what is left of it.
+"""Is a lift real? Trains a modulator and its controls over several seeds, and compares them in one table.
 
-The order of work: make sense of the command line, lock OUTPUT, let train.py check the configurations, run what is not
-whole yet, write table and figures from all that is.
+The order of work: check the command line, lock OUTPUT, let train.py check the configurations, train what is not whole
+yet, write table and figures from all runs that are.
 """
 
 import argparse
 import os
-import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,22 @@ import yaml
 
 from modulant.reports.wording import number
 from probes.controls.plan import (
-    MEMORY,
+    RECORD,
     SEED_OPTIONS,
-    Memory,
+    Record,
     Run,
     State,
     clean,
     command,
     fit,
     lock,
-    report_of,
     resumption,
     runs_of,
     state_of,
     trained_parameters,
 )
-from probes.controls.settings import Asked, Control, leaves, read, setting
+from probes.controls.settings import Control, Request, leaves, read, setting
+from probes.options import at_least
 from probes.pages import write_json, write_text
 
 PASSES_ON = True  # options that are not our own go to every run
@@ -41,7 +41,7 @@ DESCRIPTION = """\
 Train the modulator of a configuration and its controls over several seeds, each run a process of its own, and write
 one table and one figure: lift on the three populations with 95% intervals, validation loss, preservation, CV, final α.
 
-What was stopped goes on by the same command; more seeds, controls or alphas into the same OUTPUT are welcome.
+The same command resumes what was stopped; more seeds, controls or alphas into the same OUTPUT are welcome.
 Any option with a dot, such as --trainer.max_epochs 3, goes to every run (python train.py fit --help lists them)."""
 EXAMPLES = """\
 controls:
@@ -50,7 +50,7 @@ controls:
   Each is configs/controls/<name>.yaml, and says there what it is. LoRA and IA³ need peft.
 
 OUTPUT holds <control>/seed_<seed>/ (a run folder, as train.py leaves it) and .log beside it; controls.md, controls.csv,
-controls.png and .svg, figures.json; and controls.json, which remembers the settings.
+controls.png and .svg, figures.json; and controls.json, the settings of all runs.
 
 examples:
   python probe.py controls --config lerp.yaml
@@ -61,11 +61,18 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--config", "-c", action="append", default=[], metavar="FILE", help="the treatment; of several, later ones win")
+    add(
+        "--config",
+        "-c",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the treatment; of several, later ones override",
+    )
     add("--seeds", default="0,1,2", metavar="S,S,…", help="one run of everything for each (%(default)s)")
     add("--controls", default=None, metavar="NAME,NAME,…", help="which controls (all that apply to the modulator)")
     add("--alphas", default="", metavar="A,A,…", help="further controls: the treatment at each fixed α")
-    add("--jobs", default=None, metavar="N", help="runs side by side (one a CUDA device, else one a core)")
+    add("--jobs", type=at_least(1), metavar="N", help="runs side by side (one a CUDA device, else one a core)")
     add("--output", default=None, type=Path, metavar="DIR", help="OUTPUT (runs/controls/<configuration>)")
 
 
@@ -75,73 +82,55 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: something a user can mend, in one line, before anything has run.
     """
-    asked = read(args)
-    jobs = _jobs(args.jobs)
-    output = args.output or Path("runs", "controls", asked.controls[0].name)
+    request = read(args)
+    output = args.output or Path("runs", "controls", request.controls[0].name)
     created = [folder for folder in (output, *output.parents) if not folder.exists()]
     with lock(output) as held:
         try:
-            memory = Memory(output)
-            memory.check(asked)
-            runs = runs_of(asked, output)
+            record = Record(output)
+            record.check(request)
+            runs = runs_of(request, output)
             left = [run for run in runs if state_of(run) is not State.WHOLE]
-            for line in asked.left_out:
+            for line in request.left_out:
                 print(f"note: {line}")
-            memory.write(asked, _checked(asked, memory, left))
+            record.write(request, _checked(request, record, left))
         except BaseException:
-            if created and not (output / MEMORY).is_file():
+            if created and not (output / RECORD).is_file():
                 (output / ".lock").unlink(missing_ok=True)
                 for folder in created:
                     folder.rmdir()
             raise
-        code = _work(asked, memory, runs, left, jobs, held.fileno()) if left else 0
-        _write(memory)
+        code = _work(request, record, len(runs), left, args.jobs, held.fileno()) if left else 0
+        _write(record)
         return code
 
 
-def _jobs(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise ValueError(f"--jobs is {text}; it must be an integer of at least 1")
-    return int(text)
+def _checked(request: Request, record: Record, left: Sequence[Run]) -> dict[str, Any]:
+    """Let train.py check the configurations of the runs that are left; return what is needed of each.
 
-
-def _checked(asked: Asked, memory: Memory, left: Sequence[Run]) -> dict[str, Any]:
-    """What train.py makes of the configurations that are going to run: it refuses what is wrong, key by key.
-
-    A control of the treatment's own class differs from it in values alone, so one check speaks for all of those.
+    A control of the treatment's own class differs from it in values alone, so one check stands for all of those.
     """
-    known = memory.held.get("checked", {})
-    treatment, *others = asked.controls
+    known = record.held.get("checked", {})
+    treatment, *others = request.controls
     running = {run.control.name for run in left}
-    ask: list[Control] = [c for c in (treatment, *others) if c is treatment or (c.is_adapter and c.name in running)]
+    ask = [c for c in (treatment, *others) if c is treatment or (c.is_adapter and c.name in running)]
     ask = [control for control in ask if running and control.name not in known]
     if ask:
         print(f"checking {', '.join(control.name for control in ask)}", flush=True)
-    found = {}
-    side_by_side = len(os.sched_getaffinity(0))
-    for i in range(0, len(ask), side_by_side):
-        group = ask[i : i + side_by_side]
-        processes = [_start_check(asked, control) for control in group]
-        for control, process in zip(group, processes, strict=True):
-            out, error = process.communicate()
-            if process.returncode:
-                lines = error.strip().splitlines() or ["no message"]
-                raise ValueError(f"{control.name}: {lines[-1].removeprefix('error: ')}")
-            found[control.name] = _resolved(yaml.safe_load(out))
-    return found
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return dict(zip((control.name for control in ask), pool.map(partial(_check, request), ask), strict=True))
 
 
-def _start_check(asked: Asked, control: Control) -> "subprocess.Popen[str]":
+def _check(request: Request, control: Control) -> dict[str, Any]:
+    """Check one configuration; return where its seeds are and what it takes of the machine."""
     sizes = ["--model.n_parameters=10000"] if control.is_adapter else []
-    words = [*fit(asked, control), *sizes, "--print_config"]
+    words = [*fit(request, control), *sizes, "--print_config"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a whole configuration, where its seeds are and what it takes of the machine."""
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise ValueError(f"{control.name}: {lines[-1].removeprefix('error: ')}")
+    config = yaml.safe_load(done.stdout)
     settings = leaves(config)
     return {
         "seeded": [name for name in SEED_OPTIONS if setting(name) in settings],
@@ -149,62 +138,31 @@ def _resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _work(asked: Asked, memory: Memory, runs: list[Run], left: list[Run], jobs: int | None, held: int) -> int:
-    from probes.controls.progress import Display
-    from probes.controls.runner import Job, Runner, Stop, share
+def _work(request: Request, record: Record, total: int, left: list[Run], jobs: int | None, held: int) -> int:
+    from probes.controls.runner import share, train, unfinished
 
-    treatment = asked.controls[0]
-    checked = memory.held["checked"]
-    trainer = checked[treatment.name]["trainer"]
-    machine = share(jobs, len(left), trainer)
-    treated = [run for run in memory.runs() if run.control.name == treatment.name]
-    resumed: set[Path] = set()
-    failed: list[str] = []
+    treatment = request.controls[0].name
+    checked = record.held["checked"]
+    trainer = checked[treatment]["trainer"]
+    treated = [run for run in record.runs() if run.control.name == treatment]
 
     def begin(run: Run) -> list[str] | None:
         n_parameters = trained_parameters(treated) if run.control.is_adapter else None
         if run.control.is_adapter and n_parameters is None:
             return None
         if state_of(run) is State.BEGUN:
-            resumed.add(run.folder)
             return resumption(run)
         clean(run)
-        seeded = checked[run.control.name if run.control.is_adapter else treatment.name]["seeded"]
-        return command(asked, run, seeded, n_parameters)
+        seeded = checked[run.control.name if run.control.is_adapter else treatment]["seeded"]
+        return command(request, run, seeded, n_parameters)
 
-    seconds = [report["time"]["total_s"] for run in runs if run not in left and (report := report_of(run))]
-    display = Display(len(runs) - len(left), len(runs), seconds, trainer)
+    def outcome(run: Run, code: int, stopping: bool) -> tuple[bool, str]:
+        return (True, _found(run)) if state_of(run) is State.WHOLE else (False, unfinished(run, code, stopping))
 
-    def ended(job: Job, code: int) -> None:
-        whole = state_of(job.run) is State.WHOLE
-        if whole:
-            line = _found(job.run)
-        elif stop.signal is not None:
-            line = "saved" if state_of(job.run) is State.BEGUN else "stopped before anything could be saved"
-        else:
-            line = f"failed ({_last_line(job.run.log) or f'exit code {code}'}); {job.run.log}"
-            failed.append(f"{job.run.name} {line}")
-        display.ended(job, whole, f"{job.run.name}: {line}")
-
-    with Stop() as stop, display:
-        display.say(
-            f"{len(left)} of {len(runs)} runs to do, {machine.jobs} side by side with "
-            f"{machine.slots[0]['OMP_NUM_THREADS']} thread(s) each, into {memory.path.parent}"
-        )
-        runner = Runner(machine, held, stop)
-        never = runner.work(
-            left, begin, lambda job: display.started(job, job.run.folder in resumed), ended, display.look
-        )
-    if stop.signal is not None:
-        word = "interrupted" if stop.signal == signal.SIGINT else "terminated"
-        again = shlex.join(["python", "probe.py", "controls", *sys.argv[2:]])
-        print(f"{word}; {display.done} of {len(runs)} runs are whole; go on with: {again}", file=sys.stderr, flush=True)
-        return 128 + stop.signal
+    code, never = train(left, total, share(jobs, len(left), trainer), held, begin, outcome, trainer)
     for run in never:
-        failed.append(f"{run.name} was not begun: no run of {treatment.name} says how many parameters to match")
-    for line in failed:
-        print(line, file=sys.stderr, flush=True)
-    return 1 if failed else 0
+        print(f"{run.name} was not started: no run of {treatment} says how many parameters to match", file=sys.stderr)
+    return code
 
 
 def _found(run: Run) -> str:
@@ -213,26 +171,20 @@ def _found(run: Run) -> str:
 
     measured = measure(run)
     assert measured is not None
-    named = (("validation_loss", "loss", False), ("pearson_lift/all", "lift", True), ("alpha", "α", False))
+    named = (("validation_loss", "loss", False), ("pearson_lift/all", "lift", True),
+             ("pearson_lift/held_out", "on held-out", True), ("alpha", "α", False))  # fmt: skip
     parts = [f"{name} {number(measured.figures[key], 4, sign)}" for key, name, sign in named if key in measured.figures]
-    if (held_out := measured.figures.get("pearson_lift/held_out")) is not None:
-        parts.insert(2, f"on held-out {number(held_out, 4, True)}")
     return ", ".join(parts) or "ended"
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
-    return next((line.strip().removeprefix("error: ") for line in reversed(lines) if line.strip()), "")
-
-
-def _write(memory: Memory) -> None:
+def _write(record: Record) -> None:
     """Table and figures of every run that is whole, this command's or an earlier one's."""
     from probes.controls import table
     from probes.controls.measure import measure, original_figures, summarise
 
-    output, runs = memory.path.parent, memory.runs()
+    output, runs = record.path.parent, record.runs()
     measured = [found for run in runs if (found := measure(run)) is not None]
-    treatment = memory.held["treatment"]
+    treatment = record.held["treatment"]
     summary = summarise(measured, treatment, original_figures(runs))
     whole = {(found.control, found.seed) for found in measured}
     missing = [f"{run.name}: {run.log}" for run in runs if (run.control.name, run.seed) not in whole]

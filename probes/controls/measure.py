@@ -1,4 +1,4 @@
-r"""What the runs of a folder say together: means over seeds, and intervals from bootstraps that all runs share.
+r"""Figures of a folder's runs: means over seeds, and intervals from bootstraps that all runs share.
 
 Every run resamples the synsets in the same way, `b = 1 … B`, and leaves the Pearson correlation of the original and of
 the modulated encoder on each resample. So with `lift_s,b = modulated_s,b − original_s,b` of seed `s`
@@ -6,8 +6,8 @@ the modulated encoder on each resample. So with `lift_s,b = modulated_s,b − or
     interval of the mean lift    = percentiles over b of mean_s lift_s,b
     interval of a difference     = percentiles over b of mean_s (lift_s,b − lift'_s,b)
 
-the latter over the seeds that both have. What the resamples share cancels in it. Seeds are not resampled: three say
-too little of a distribution, and are shown as they are.
+the latter over the seeds that both have. What the resamples share cancels in it. Seeds are not resampled: three are too
+few for a distribution, and are shown as they are.
 """
 
 import math
@@ -72,13 +72,13 @@ def percentiles(replicates: Replicates) -> Interval | None:
 
 
 def measure(run: Run) -> Measured | None:
-    """A run that is whole; None else."""
+    """The figures of a run; None if it is not whole."""
     report = report_of(run) if state_of(run) is State.WHOLE else None
     return None if report is None else measured(report, run.folder, run.control.name, run.seed)
 
 
 def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> Measured:
-    """What a run folder and its report say."""
+    """The figures of a run folder and its report."""
     metrics = report["run"]["metrics"]
     keys = dict(FIGURES)
     for population in POPULATIONS:

@@ -1,11 +1,10 @@
-"""The runs of a command: their command lines, their folders, what has become of each, and what OUTPUT remembers.
+"""The runs of a command: command lines, folders, states, and the record that OUTPUT keeps.
 
-A run is one control with one seed. The split of the data is the same in all, and so are the bootstrap's resamples, so
-that differences are paired; the seed goes to the order of the data and to whatever is drawn before training.
+A run is one control with one seed. All share the split of the data and the bootstrap's resamples, so that differences
+are paired. The seed sets the order of the data and whatever is drawn before training.
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -16,11 +15,12 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Any
 
-from probes.controls.settings import ROOT, Asked, Control, Options
+from modulant.storage import sha256_of
+from probes.controls.settings import ROOT, Control, Options, Request
 from probes.pages import write_text
 
 TRAIN = ROOT / "train.py"
-MEMORY = "controls.json"
+RECORD = "controls.json"
 BUDGET = ("--pentachoron.stop", "false")  # a run that stops early has had another budget
 # Options that a seed goes to, where a configuration has them.
 SEED_OPTIONS = (
@@ -30,7 +30,7 @@ SEED_OPTIONS = (
 
 class State(Enum):
     WHOLE = "whole"
-    BEGUN = "begun"  # has a checkpoint to go on from
+    BEGUN = "begun"  # has a checkpoint to resume from
     FRESH = "fresh"
 
 
@@ -55,29 +55,29 @@ class Run:
         return self.folder.with_suffix(".log")
 
 
-def runs_of(asked: Asked, output: Path) -> list[Run]:
+def runs_of(request: Request, output: Path) -> list[Run]:
     """Seed by seed, the treatment first in each: whatever is there when the command is stopped can be compared."""
-    return [Run(c, s, output / c.name / f"seed_{s}") for s in asked.seeds for c in asked.controls]
+    return [Run(c, s, output / c.name / f"seed_{s}") for s in request.seeds for c in request.controls]
 
 
-def fit(asked: Asked, control: Control) -> list[str]:
+def fit(request: Request, control: Control) -> list[str]:
     """The command line that all runs of a control share."""
     words = [sys.executable, str(TRAIN), "fit"]
-    for path in (*asked.configs, *control.configs):
+    for path in (*request.configs, *control.configs):
         words += ["--config", str(path)]
-    through: Options = tuple(option for option in asked.options if control.lets_through(option[0]))
+    through: Options = tuple(option for option in request.options if control.lets_through(option[0]))
     words += [f"--{name}={value}" for name, value in (*through, *control.options)]
     return [*words, *BUDGET]
 
 
-def command(asked: Asked, run: Run, seeded: Sequence[str], n_parameters: int | None) -> list[str]:
-    """How a run begins.
+def command(request: Request, run: Run, seeded: Sequence[str], n_parameters: int | None) -> list[str]:
+    """The command line that starts a run.
 
     Args:
         seeded: those of `SEED_OPTIONS` that its configuration has.
         n_parameters: that the treatment trains; an adapter is made to match it.
     """
-    words = fit(asked, run.control)
+    words = fit(request, run.control)
     if run.control.is_adapter:
         assert n_parameters is not None
         words.append(f"--model.n_parameters={n_parameters}")
@@ -85,12 +85,12 @@ def command(asked: Asked, run: Run, seeded: Sequence[str], n_parameters: int | N
 
 
 def resumption(run: Run) -> list[str]:
-    """How a run that was interrupted goes on: by the configuration that it has saved."""
+    """The command line that resumes a run, by the configuration that it has saved."""
     return [sys.executable, str(TRAIN), "fit", "--resume", str(run.folder)]
 
 
 def state_of(run: Run) -> State:
-    """What has become of a run, by what its folder holds."""
+    """The state of a run, by what its folder holds."""
     report = report_of(run)
     ended = report is not None and report["run"]["outcome"] == "finished"
     if ended:
@@ -110,34 +110,33 @@ def report_of(run: Run) -> dict[str, Any] | None:
 
 
 def verifies(checkpoint: Path) -> bool:
-    """Whether a checkpoint is the one that the SHA-256 beside it speaks of, as train.py asks before it goes on."""
+    """Whether a checkpoint has the SHA-256 in the file beside it, as train.py requires to resume."""
     digests = checkpoint.with_name(f"{checkpoint.name}.sha256")
     if not digests.is_file():
         return False
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(checkpoint)
     return any(line.split()[:1] == [digest] for line in digests.read_text(errors="replace").splitlines())
 
 
 def clean(run: Run) -> None:
-    """Take away what a run has left that cannot be gone on with."""
+    """Remove what a run has left that cannot be resumed."""
     if run.folder.exists():
         shutil.rmtree(run.folder)
     run.folder.parent.mkdir(parents=True, exist_ok=True)
 
 
 def trained_parameters(runs: Sequence[Run]) -> int | None:
-    """How many parameters a control trains, as soon as one of its runs has said so."""
+    """How many parameters a control trains, by the first report of its runs; None without one."""
     reports = (report_of(run) for run in runs)
     return next((int(report["model"]["parameters"]["trainable"]) for report in reports if report is not None), None)
 
 
-def lock(output: Path, memory: str = MEMORY) -> IO[str]:
-    """Keep other commands out of OUTPUT for as long as this process, or a run that inherits the file, lives.
+def lock(output: Path, record: str = RECORD) -> IO[str]:
+    """Lock OUTPUT for as long as this process, or a run that inherits the file, lives.
 
     Args:
         output: the folder.
-        memory: the file by which a folder of such a command is known.
+        record: the file by which a folder of such a command is known.
 
     Raises:
         ValueError: OUTPUT is no folder for runs, or another command is at work in it.
@@ -147,8 +146,8 @@ def lock(output: Path, memory: str = MEMORY) -> IO[str]:
         raise ValueError(f"--output: {output} cannot be a folder, as {nearest} is a file; name one that can")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ValueError(f"--output: {output} cannot be written, as {nearest} forbids it; name one that can")
-    if output.is_dir() and not (output / memory).is_file() and any(e.name != ".lock" for e in output.iterdir()):
-        raise ValueError(f"--output: {output} holds other files and no {memory}; name a folder of its own")
+    if output.is_dir() and not (output / record).is_file() and any(e.name != ".lock" for e in output.iterdir()):
+        raise ValueError(f"--output: {output} holds other files and no {record}; name a folder of its own")
     output.mkdir(parents=True, exist_ok=True)
     file = (output / ".lock").open("a", encoding="utf-8")
     try:
@@ -159,15 +158,15 @@ def lock(output: Path, memory: str = MEMORY) -> IO[str]:
     return file
 
 
-class Memory:
-    """controls.json: the settings that all runs of a folder share, and every control and seed it was asked for.
+class Record:
+    """controls.json: the settings that all runs of a folder share, and its controls and seeds so far.
 
     Args:
         output: the folder.
     """
 
     def __init__(self, output: Path) -> None:
-        self.path = output / MEMORY
+        self.path = output / RECORD
         self.held: dict[str, Any] = {}
         if self.path.is_file():
             try:
@@ -175,19 +174,21 @@ class Memory:
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{self.path} cannot be read ({error}); name another --output") from error
 
-    def check(self, asked: Asked) -> None:
-        """Raises:
-        ValueError: the folder's runs have other settings; the first that differ are named.
+    def check(self, request: Request) -> None:
+        """Compare a command with those before it.
+
+        Raises:
+            ValueError: the folder's runs have other settings; the first that differ are named.
         """
         if not self.held:
             return
-        name = asked.controls[0].name
+        name = request.controls[0].name
         if self.held["treatment"] != name:
             raise ValueError(
                 f"--output: {self.path.parent} is about {self.held['treatment']}, not {name}; name another"
             )
-        self._compare("", self.held["settings"], asked.settings)
-        for control in asked.controls:
+        self._compare("", self.held["settings"], request.settings)
+        for control in request.controls:
             if control.name in self.held["decides"]:
                 self._compare(f"{control.name}: ", self.held["decides"][control.name], control.decides or {})
 
@@ -199,25 +200,25 @@ class Memory:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise ValueError(f"--output: the runs in {self.path.parent} have {said}{more}; name another --output")
 
-    def write(self, asked: Asked, checked: Mapping[str, Any]) -> None:
-        """Remember a command beside those before it.
+    def write(self, request: Request, checked: Mapping[str, Any]) -> None:
+        """Add a command to those before it.
 
         Args:
             checked: what is to be known of the configurations, by control.
         """
-        decides = {control.name: dict(control.decides or {}) for control in asked.controls}
+        decides = {control.name: dict(control.decides or {}) for control in request.controls}
         self.held = {
-            "treatment": asked.controls[0].name,
-            "settings": dict(asked.settings),
+            "treatment": request.controls[0].name,
+            "settings": dict(request.settings),
             "decides": {**self.held.get("decides", {}), **decides},
-            "seeds": sorted({*self.held.get("seeds", []), *asked.seeds}),
+            "seeds": sorted({*self.held.get("seeds", []), *request.seeds}),
             "checked": {**self.held.get("checked", {}), **checked},
         }
         text = json.dumps(self.held, indent=2, ensure_ascii=False, default=str) + "\n"
         write_text(self.path, text)
 
     def runs(self) -> list[Run]:
-        """Every run that this folder was ever asked for, control by control."""
+        """Every run of all commands so far, control by control."""
         output = self.path.parent
         return [
             Run(Control(name), seed, output / name / f"seed_{seed}")
@@ -227,7 +228,7 @@ class Memory:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """YAML reads 1e-3 as a text, and 1.0e-3 as a number."""
+    """Equal, also where YAML has read one as a text (1e-3) and the other as a number (1.0e-3)."""
     try:
         return float(a) == float(b) and isinstance(a, bool) == isinstance(b, bool)
     except (TypeError, ValueError):

@@ -1,45 +1,36 @@
-"""Runs processes side by side without asking more of the machine than it has, and stops them so that they are saved.
+"""Trains several runs side by side: their share of the machine, their processes, what became of each, how they stop.
 
-Each process has threads or devices of its own: two torch processes that share two cores are six times slower than one.
-Each is the head of its own process group, so that Ctrl-C reaches this process alone, which passes it on once.
+Each process has its own threads or devices: two torch processes that share two cores are six times slower than one.
+Each leads its own process group, so that Ctrl-C reaches this process alone, which passes it on once. One loop polls the
+processes: a pool of threads that wait for them would need the same loop, for signals and progress, and locks besides.
 """
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from probes.controls.plan import Run
+from probes.controls.plan import Run, State, state_of
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.2
 
-
-@dataclass(frozen=True)
-class Machine:
-    """What runs may use.
-
-    Attributes:
-        jobs: runs side by side.
-        slots: the environment of the run in each slot.
-    """
-
-    jobs: int
-    slots: tuple[Mapping[str, str], ...]
+Slots = Sequence[Mapping[str, str]]  # runs side by side: what each has in its environment
 
 
-def share(jobs: int | None, runs: int, trainer: Mapping[str, Any]) -> Machine:
-    """Deal out cores and CUDA devices.
+def share(jobs: int | None, runs: int, trainer: Mapping[str, Any]) -> Slots:
+    """Divide cores and CUDA devices among runs.
 
     Args:
-        jobs: as asked for; None: as many as run well side by side.
-        runs: that are left.
+        jobs: runs side by side; None: as many as run well.
+        runs: how many there are to do.
         trainer: the resolved trainer section, for accelerator and devices.
     """
     cores = len(os.sched_getaffinity(0))
@@ -55,13 +46,9 @@ def share(jobs: int | None, runs: int, trainer: Mapping[str, Any]) -> Machine:
     # a user who has set fewer knows of other work on this machine
     mine = os.environ.get("OMP_NUM_THREADS", "")
     threads = min(threads, int(mine)) if mine.isdigit() and int(mine) > 0 else threads
-    slots = []
-    for i in range(jobs):
-        slot = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-        if devices:
-            slot["CUDA_VISIBLE_DEVICES"] = ",".join(groups[i % len(groups)])
-        slots.append(slot)
-    return Machine(jobs, tuple(slots))
+    common = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    own = [{"CUDA_VISIBLE_DEVICES": ",".join(groups[i % len(groups)])} if devices else {} for i in range(jobs)]
+    return [common | devices_of for devices_of in own]
 
 
 def cuda_devices() -> list[str]:
@@ -77,17 +64,16 @@ def cuda_devices() -> list[str]:
 
 @dataclass
 class Job:
-    """A run that is on its way."""
+    """A run that is training, in one of the slots."""
 
     run: Run
     process: subprocess.Popen[bytes]
     slot: int
-    began: float = field(default_factory=time.monotonic)
-    position: Any = None  # where it stood when it began, for whoever shows the progress
 
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.began
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all that it has started."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
 
 
 class Stop:
@@ -118,18 +104,17 @@ class Stop:
 
 
 class Runner:
-    """Works through runs.
+    """Starts processes, and watches over them.
 
     Args:
-        machine: what they may use.
+        slots: one process in each.
         lock: a file that each of them keeps open: OUTPUT stays locked while any of them lives.
-        stop: asked between two looks.
+        stop: looked at between two polls.
     """
 
-    def __init__(self, machine: Machine, lock: int, stop: Stop) -> None:
-        self.machine, self.lock, self.stop = machine, lock, stop
+    def __init__(self, slots: Slots, lock: int, stop: Stop) -> None:
+        self.slots, self.lock, self.stop = slots, lock, stop
         self.running: list[Job] = []
-        self.waiting: list[Run] = []
 
     def work(
         self,
@@ -143,22 +128,28 @@ class Runner:
 
         Args:
             runs: in the order in which to start them.
-            command: of a run; None where it has to wait for another.
-            started: told of each that begins.
-            ended: told of each that ends, with its exit code.
+            command: the command line of a run; None where it has to wait for another run.
+            started: called with each that starts.
+            ended: called with each that ends, and its exit code.
             look: called some times a second.
         """
-        self.waiting = list(runs)
+        waiting = list(runs)
         signalled = 0
         try:
             while True:
                 for job in [job for job in self.running if job.process.poll() is not None]:
                     self.running.remove(job)
                     ended(job, job.process.returncode)
-                if self.stop.signal is None:
-                    self._fill(command, started)
+                for run in list(waiting):
+                    free = sorted(set(range(len(self.slots))) - {job.slot for job in self.running})
+                    if not free or self.stop.signal is not None:
+                        break
+                    if (words := command(run)) is not None:
+                        waiting.remove(run)
+                        self.running.append(job := Job(run, self._start(words, run, free[0]), free[0]))
+                        started(job)
                 if not self.running:
-                    return self.waiting
+                    return waiting
                 if signalled < self.stop.count:
                     # saved at the first, gone at the second
                     self._signal(signal.SIGINT if signalled == 0 else signal.SIGKILL)
@@ -168,19 +159,9 @@ class Runner:
         finally:
             self._signal(signal.SIGKILL)  # none is left here but after an error of our own
 
-    def _fill(self, command: Callable[[Run], list[str] | None], started: Callable[[Job], None]) -> None:
-        for run in list(self.waiting):
-            free = sorted(set(range(self.machine.jobs)) - {job.slot for job in self.running})
-            if not free or self.stop.signal is not None:
-                return
-            if (words := command(run)) is not None:
-                self.waiting.remove(run)
-                self.running.append(job := Job(run, self._start(words, run.log, free[0]), free[0]))
-                started(job)
-
-    def _start(self, words: Sequence[str], log: Path, slot: int) -> subprocess.Popen[bytes]:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+    def _start(self, words: Sequence[str], run: Run, slot: int) -> subprocess.Popen[bytes]:
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        with run.log.open("ab") as output:
             output.write(f"$ {' '.join(words)}\n".encode())
             output.flush()
             return subprocess.Popen(
@@ -188,12 +169,83 @@ class Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self.machine.slots[slot],
+                env=os.environ | self.slots[slot],
                 pass_fds=(self.lock,),
                 process_group=0,
             )
 
     def _signal(self, number: signal.Signals) -> None:
         for job in self.running:
-            if job.process.poll() is None:
-                os.killpg(job.process.pid, number)
+            job.signal(number)
+
+
+def train(
+    left: Sequence[Run],
+    total: int,
+    slots: Slots,
+    lock: int,
+    command: Callable[[Run], list[str] | None],
+    outcome: Callable[[Run, int, bool], tuple[bool, str]],
+    trainer: Mapping[str, Any],
+    about: Callable[[Run], str] = lambda run: "",
+    hopeless: Callable[[Run], bool] = lambda run: False,
+) -> tuple[int, list[Run]]:
+    """Train runs and show how far they are.
+
+    Args:
+        left: the runs to do.
+        total: how many runs there are with those that were done before.
+        slots, lock: as `Runner` has them.
+        command: the command line of a run; None where it has to wait for another run.
+        outcome: of a run that has ended, its exit code, and whether the command is being stopped: whether the run is
+            done, and a line about it.
+        trainer: the resolved trainer section, for a run's budget.
+        about: what to say of a run that starts.
+        hopeless: asked several times a second of each run that trains: whether to end it, saved.
+
+    Returns:
+        The exit code, 0 where all are done, 1 where one is not, 128 + the signal that ended it; and the runs that could
+        never start.
+    """
+    from probes.controls.progress import Display
+
+    display = Display(left, total, trainer)
+    failed: list[str] = []
+
+    def ended(job: Job, code: int) -> None:
+        done, line = outcome(job.run, code, stop.signal is not None)
+        if not done and stop.signal is None:
+            failed.append(f"{job.run.name}: {line}")
+        display.ended(job.run, done, f"{job.run.name}: {line}")
+
+    def look(runner: Runner) -> None:
+        for job in runner.running:
+            if hopeless(job.run):
+                job.signal(signal.SIGINT)
+        display.look([job.run for job in runner.running], stop.signal is not None)
+
+    with Stop() as stop, display:
+        display.say(
+            f"{len(left)} of {total} runs to do, {len(slots)} side by side with "
+            f"{slots[0]['OMP_NUM_THREADS']} thread(s) each, into {left[0].folder.parents[1]}"
+        )
+        never = Runner(slots, lock, stop).work(
+            left, command, lambda job: display.started(job.run, about(job.run)), ended, look
+        )
+    if stop.signal is not None:
+        word = "interrupted" if stop.signal == signal.SIGINT else "terminated"
+        again = shlex.join(["python", "probe.py", *sys.argv[1:]])
+        print(f"{word}; {display.done} of {total} runs are done; resume with: {again}", file=sys.stderr, flush=True)
+        return 128 + stop.signal, []
+    for line in failed:
+        print(line, file=sys.stderr, flush=True)
+    return int(bool(failed or never)), never
+
+
+def unfinished(run: Run, code: int, stopping: bool) -> str:
+    """A line about a run that has ended and is not done."""
+    if stopping:
+        return "saved" if state_of(run) is State.BEGUN else "stopped before anything was saved"
+    lines = run.log.read_text(encoding="utf-8", errors="replace").splitlines() if run.log.is_file() else []
+    last = next((line.strip().removeprefix("error: ") for line in reversed(lines) if line.strip()), "")
+    return f"failed ({last or f'exit code {code}'}); {run.log}"

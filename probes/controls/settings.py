@@ -1,7 +1,7 @@
-"""What the command of the controls was asked for: configurations, options, seeds, and which controls apply to them.
+"""Reads the command line of the controls: configurations, options, seeds, and the controls that apply to them.
 
-YAML alone is read here, so a mistake is told at once. A setting's name is that of the command line with `init_args`
-and `class_path` left out: ``model.modulator.initial_alpha``.
+Only YAML is read, so that a mistake is reported at once. A setting's name is that of the command line without
+`init_args` and `class_path`: ``model.modulator.initial_alpha``.
 """
 
 import argparse
@@ -29,8 +29,8 @@ _SET_BY_SEEDS = ("seed_everything", "data.order_seed", "model.seed", "model.modu
 _SET_HERE = {
     **dict.fromkeys(_SET_BY_SEEDS, "--seeds says it for every run"),
     "pentachoron.stop": "it is false here, so that all runs have the same budget",
-    "resume": "the same command goes on by itself",
-    "ckpt_path": "the same command goes on by itself",
+    "resume": "the same command resumes by itself",
+    "ckpt_path": "the same command resumes by itself",
 }
 
 Options = tuple[tuple[str, str], ...]
@@ -43,8 +43,8 @@ class Control:
 
     Attributes:
         name: of its folder and its row.
-        configs: after the treatment's, which they win over.
-        options: those that it is defined by; they win over what a user has typed.
+        configs: after the treatment's, which they override.
+        options: those that define it; they override what a user has typed.
         decides: settings that are its own.
     """
 
@@ -58,7 +58,7 @@ class Control:
         return self.name in ADAPTERS
 
     def lets_through(self, option: str) -> bool:
-        """Whether a user's option concerns this control: not what it decides itself, nor a modulator it has not got."""
+        """Whether a user's option applies: not what the control decides itself, nor a modulator that it lacks."""
         name = setting(option)
         if name in (self.decides or {}):
             return False
@@ -66,8 +66,8 @@ class Control:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A command line that makes sense; the treatment is the first of the controls.
+class Request:
+    """A valid command line; the treatment is the first of the controls.
 
     Attributes:
         settings: of the treatment, by name: all configurations, then the options.
@@ -81,8 +81,8 @@ class Asked:
     left_out: tuple[str, ...]
 
 
-def read(args: argparse.Namespace) -> Asked:
-    """Make sense of the parsed command line.
+def read(args: argparse.Namespace) -> Request:
+    """Check the parsed command line.
 
     Raises:
         ValueError: something a user can mend, in one line.
@@ -106,11 +106,12 @@ def read(args: argparse.Namespace) -> Asked:
     stem = configs[0].stem
     treatment = Control("treatment" if stem in {*_all(), "controls"} or stem.startswith("alpha_") else stem)
     fixed = [fixed_alpha(text, modulator, settings) for text in alphas]
-    return Asked(configs, options, settings, seeds, (treatment, *map(overlay, names), *fixed), left_out)
+    return Request(configs, options, settings, seeds, (treatment, *map(overlay, names), *fixed), left_out)
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
-    """
+    """Seeds with commas between them.
+
     >>> read_seeds("0,1, 2")
     (0, 1, 2)
     """
@@ -122,7 +123,8 @@ def read_seeds(text: str) -> tuple[int, ...]:
 
 
 def read_alphas(text: str) -> tuple[str, ...]:
-    """
+    """Injection strengths with commas between them, each in its shortest form.
+
     >>> read_alphas("0.05,0.10"), read_alphas("")
     (('0.05', '0.1'), ())
     """
@@ -166,7 +168,7 @@ def read_options(words: Sequence[str], own: Sequence[str]) -> Options:
 
 
 def choose(text: str | None, modulator: str) -> tuple[list[str], tuple[str, ...]]:
-    """Names of the controls, and what could not be among them by default, with the reason."""
+    """Names of the controls, and a line for those that are left out by default."""
     applicable = APPLICABLE[modulator]
     peft = importlib.util.find_spec("peft") is not None
     if text is None:
@@ -221,6 +223,11 @@ def find_config(name: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration, as it is written.
+
+    Raises:
+        ValueError: it cannot be read, or is no mapping.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -231,7 +238,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def leaves(node: Any, path: str = "") -> dict[str, Any]:
-    """
+    """Every value of a configuration, by the name of its setting.
+
     >>> leaves({"model": {"class_path": "A", "init_args": {"lr": 1}}})
     {'model': 'A', 'model.lr': 1}
     """
@@ -244,7 +252,8 @@ def leaves(node: Any, path: str = "") -> dict[str, Any]:
 
 
 def setting(option: str) -> str:
-    """
+    """The name of the setting that an option sets.
+
     >>> setting("model.modulator.init_args.seed"), setting("model.class_path")
     ('model.modulator.seed', 'model')
     """
@@ -252,6 +261,7 @@ def setting(option: str) -> str:
 
 
 def near(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """The end of an error message: the name that was meant, if one is near."""
     found = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {prefix}{found[0]}?" if found else ""
 

@@ -1,4 +1,4 @@
-"""What training a modulator would take on each device, for a T5 by its name: no weights are needed, and no network."""
+"""Memory that training a modulator takes on each device, for a T5 by its name: without weights and network."""
 
 import argparse
 import json
@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from probes.memory.published import PUBLISHED, published
+from probes.options import at_least
 
 DESCRIPTION = """\
 Memory on each device in training a modulator on a frozen T5, by strategy, and whether it fits on common GPUs.
-Published T5s are known by name, any other is a folder with a config.json or a hub id; only shapes are looked at."""
+A published T5 is given by its name, any other as a folder with a config.json or a hub id; only shapes are read."""
 
 EXAMPLES = """\
 examples:
@@ -22,10 +23,10 @@ _RESERVED = 0.5  # GB of a GPU that CUDA's context takes
 _GB = 1e9
 
 _ABOUT = {
-    "frozen weights": "of the backbone, in {dtype}{dealt}",
-    "gathered blocks": "blocks that are whole for a while: three of the largest",
-    "modulator": "fp32, {learned:,} parameters that learn",
-    "gradients": "of what learns, fp32",
+    "frozen weights": "of the backbone, in {dtype}{sharded}",
+    "gathered blocks": "blocks that are whole for a while, three of the largest at most",
+    "modulator": "fp32, {learned:,} trained parameters",
+    "gradients": "of trained parameters, fp32",
     "gradients on their way": "to the other processes",
     "optimizer": "{optimizer}'s state, fp32",
     "activations": "of {batch} × {source} source and {target} target tokens{again}",
@@ -36,22 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="mini, t5-small … google/flan-t5-xxl, or a folder")
     add("--strategy", choices=("single", "ddp", "fsdp"), default="single", help="default: %(default)s")
-    add("--devices", type=_count, default=1, help="over all machines (default: %(default)s)")
+    add("--devices", type=at_least(1), default=1, help="over all machines (default: %(default)s)")
     add("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of the frozen weights")
-    add("--batch-size", type=_count, default=32, help="examples a device (default: %(default)s)")
-    add("--source", type=_count, default=128, help="tokens of each, padding included (default: %(default)s)")
-    add("--target", type=_count, default=16, help="tokens of each answer (default: %(default)s)")
+    add("--batch-size", type=at_least(1), default=32, help="examples a device (default: %(default)s)")
+    add("--source", type=at_least(1), default=128, help="tokens of each, padding included (default: %(default)s)")
+    add("--target", type=at_least(1), default=16, help="tokens of each answer (default: %(default)s)")
     add("--modulator", choices=("field", "lerp"), default="field", help="default: %(default)s")
     add("--layers", type=_layers, metavar="N,N,…", help="encoder blocks to modulate (default: all)")
     add("--gradient-checkpointing", action="store_true", help="compute activations again in the backward pass")
     add("--optimizer", choices=("adamw", "sgd"), default="adamw", help="default: %(default)s")
     add("--json", action="store_true", help="the figures in bytes, as JSON")
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)
 
 
 def _layers(text: str) -> list[int]:
@@ -62,7 +57,7 @@ def _layers(text: str) -> list[int]:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Count and show.
+    """Count and print.
 
     Raises:
         ValueError: an unknown name, a layer that it lacks, or several devices for one process.
@@ -93,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
     )
     found = {"model": name, **vars(setting), **memory(config, setting)}
     found["fits"] = {f"{size} GB": found["total_each"] <= (size - _RESERVED) * _GB for size in GPUS}
-    print(json.dumps(found, indent=2) if args.json else told(found))
+    print(json.dumps(found, indent=2) if args.json else page(found))
     return 0
 
 
@@ -115,12 +110,12 @@ def _other(model: str) -> str:
     raise ValueError(f"--model: {model!r} is no folder with a config.json and no T5 that is known by name{hint}")
 
 
-def told(found: dict[str, Any]) -> str:
-    """The figures as a page, in GB of 10⁹ bytes."""
+def page(found: dict[str, Any]) -> str:
+    """The figures as text, in GB of 10⁹ bytes."""
     each, many = found["each"], found["devices"] > 1
     words = {
         "dtype": found["dtype"],
-        "dealt": f", blocks dealt out over {found['devices']}" if found["strategy"] == "fsdp" and many else "",
+        "sharded": f", blocks sharded over {found['devices']}" if found["strategy"] == "fsdp" and many else "",
         "learned": found["parameters"]["learned"],
         "optimizer": {"adamw": "AdamW", "sgd": "SGD"}[found["optimizer"]],
         "batch": found["batch_size"],

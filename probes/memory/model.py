@@ -6,40 +6,37 @@ keeps counts once, scaled to the batch. In place of a modulator stands something
 gradients from the first modulated layer on; what the modulator itself keeps is measured by itself, on real tensors of a
 few tokens, as its own code may look at values.
 
-A test holds that it is within 12% of the most memory that a process really takes in three steps of `mini` on a CPU (its
-resident set, large blocks given back at once). With gradient checkpointing it says too little, by 16 to 30% where that
-was looked at: a block that is computed again holds its activations a second time. What libraries, CUDA's context (about
-half a GB) and its allocator take is not in it.
+Tests hold that it is within 12% of the most memory that a process really takes in two steps of `mini` on a CPU (its
+resident set, large blocks given back at once); in seven settings, three of them with gradient checkpointing, it was
+between 8% too little and 7% too much. What libraries, CUDA's context (about half a GB) and its allocator take is not in
+it.
 """
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSeq2SeqLM
 
-from modulant.backbones.t5 import enable_activation_checkpointing, freeze, stream_of
+from modulant.backbones.t5 import freeze, stream_of
 from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream
 
 Strategy = Literal["single", "ddp", "fsdp"]
-STRATEGIES = ("single", "ddp", "fsdp")
 MODULATORS: Mapping[str, Callable[[ResidualStream], Modulator]] = {"field": FieldModulator, "lerp": LerpModulator}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _OPTIMIZERS = {"adamw": 2, "sgd": 0}  # numbers that it keeps of each that learns
-OPTIMIZERS = tuple(_OPTIMIZERS)
-_TRIED = 2  # examples, and tokens of each that a modulator is measured on
+_TRIED = 2  # examples
 _FP32 = 4
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is asked about.
+    """What is estimated.
 
     Attributes:
         devices: over all machines.
@@ -62,16 +59,17 @@ class Setting:
 
 
 def shapes(config: Any, dtype: torch.dtype) -> Any:
-    """A frozen T5 of this configuration on the meta device, with an output head of its own where it has one."""
+    """A frozen T5 of this configuration on the meta device."""
     with torch.device("meta"):
-        model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=dtype))
-    return _untied(model, config)
+        return build(config, dtype)
 
 
-def _untied(model: Any, config: Any) -> Any:
+def build(config: Any, dtype: torch.dtype) -> Any:
+    """A frozen T5 of this configuration with random weights, and an output head of its own where it has one."""
+    model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=dtype))
     # transformers 5 makes every T5 with its embeddings as head, and notes here what config.json said
     if not getattr(config, "scale_decoder_outputs", True) and model.lm_head.weight is model.shared.weight:
-        model.lm_head.weight = nn.Parameter(torch.empty_like(model.shared.weight), requires_grad=False)
+        model.lm_head.weight = nn.Parameter(model.shared.weight.detach().clone(), requires_grad=False)
     return model
 
 
@@ -81,15 +79,12 @@ def memory(config: Any, setting: Setting) -> dict[str, Any]:
     modulator = MODULATORS[setting.modulator](stream_of(config))
     learned = sum(p.numel() for p in modulator.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters())
-    held, gathered = frozen_bytes(model, setting)
-    several = setting.strategy != "single"
+    held, gathered = frozen_bytes(model, setting.devices if setting.strategy == "fsdp" else None)
     each = {
         "frozen weights": held,
         "gathered blocks": gathered,
         "modulator": sum(t.numel() * t.element_size() for t in [*modulator.parameters(), *modulator.buffers()]),
-        "gradients": _FP32 * learned,
-        "gradients on their way": _FP32 * learned if several else 0,  # DDP's buckets, ShardedStrategy's one tensor
-        "optimizer": _FP32 * learned * _OPTIMIZERS[setting.optimizer],
+        **learning_bytes(learned, setting.strategy != "single", setting.optimizer),
         "activations": activations(config, modulator, setting),
     }
     total = sum(each.values())
@@ -101,48 +96,112 @@ def memory(config: Any, setting: Setting) -> dict[str, Any]:
     }
 
 
-def frozen_bytes(model: Any, setting: Setting) -> tuple[int, int]:
-    """What a device holds of the frozen weights, and what it gathers for a while, where blocks are dealt out.
+def learning_bytes(learned: int, several: bool, optimizer: str = "adamw") -> dict[str, int]:
+    """What comes to the parameters that learn, all of it fp32.
+
+    Args:
+        learned: how many there are.
+        several: whether processes share their gradients: in DDP's buckets, in ShardedStrategy's one tensor.
+        optimizer: ``adamw``, which keeps two numbers of each, or ``sgd``.
+    """
+    size = _FP32 * learned
+    return {
+        "gradients": size,
+        "gradients on their way": size if several else 0,
+        "optimizer": size * _OPTIMIZERS[optimizer],
+    }
+
+
+def frozen_bytes(model: Any, shards: int | None) -> tuple[int, int]:
+    """What a device holds of the frozen weights, and what it gathers for a while, where blocks are sharded.
 
     Gathered are at most three times the largest block: the one that is computed, the next, and the buffer that this one
-    arrives in. Each tensor's rows are dealt out by themselves, rounded up.
+    arrives in. Each tensor's rows are sharded by themselves, rounded up.
+
+    Args:
+        model: on any device.
+        shards: over how many devices; None: every one holds all.
     """
     every = [*model.parameters(), *model.buffers()]
-    if setting.strategy != "fsdp":
+    if shards is None:
         return sum(t.numel() * t.element_size() for t in every), 0
     whole = {id(p) for head in (model.shared, model.lm_head) for p in head.parameters()}
     held = 0
     for tensor in every:
-        rows = len(tensor) if id(tensor) in whole else math.ceil(len(tensor) / setting.devices)
+        rows = len(tensor) if id(tensor) in whole else math.ceil(len(tensor) / shards)
         held += rows * tensor[0].numel() * tensor.element_size()
     blocks = [*model.encoder.block, *model.decoder.block]
     largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks)
-    return held, 3 * largest if setting.devices > 1 else largest
+    return held, 3 * largest if shards > 1 else largest
 
 
 def activations(config: Any, modulator: Modulator, setting: Setting) -> int:
-    """Bytes that wait for the backward pass of a device's batch, and two gradients of the logits, as it begins."""
+    """Bytes that a device's batch takes as the backward pass begins."""
     layers = list(range(config.num_layers)) if setting.layers is None else list(setting.layers)
-    of_two = _of_backbone(config, layers, setting, checkpointed=setting.gradient_checkpointing)
-    if setting.gradient_checkpointing:
-        # a block that is computed again holds its own once more
-        one, two = (_cut(config, n) for n in (1, 2))
-        of_two += _of_backbone(two, [0, 1], setting, False) - _of_backbone(one, [0], setting, False)
-    of_two += (
-        _TRIED
-        * setting.source
-        * _of_modulator(modulator, layers[0], setting)
-        * (1 if setting.gradient_checkpointing else len(layers))
-    )
-    logits = setting.batch_size * setting.target * config.vocab_size * _FP32
-    return of_two * setting.batch_size // _TRIED + 2 * logits
+    kept = _of_backbone(config, layers, setting)
+    modulated = _TRIED * setting.source * len(layers) * _of_modulator(modulator, layers[0], setting)
+    kept = kept._replace(stays=kept.stays + modulated)
+    return kept.of_batch(_TRIED, setting.batch_size, setting.target, config.vocab_size)
 
 
-def _cut(config: Any, layers: int) -> Any:
-    """The same with so few encoder blocks."""
-    cut = copy.copy(config)
-    cut.num_layers = layers
-    return cut
+class Kept(NamedTuple):
+    """Bytes that autograd keeps of a forward pass for the backward pass.
+
+    Attributes:
+        stays: until the backward pass comes by.
+        again: what the largest of the blocks keeps while it is computed again, where blocks are.
+    """
+
+    stays: int
+    again: int = 0
+
+    def of_batch(self, tried: int, examples: int, target: int, vocab_size: int) -> int:
+        """The most bytes at once, scaled from some examples to a batch.
+
+        The backward pass begins with two gradients, of the logits and of their logarithms, (B, T, V) each. They are
+        gone when a block is computed again.
+        """
+        logits = _FP32 * examples * target * vocab_size
+        return self.stays * examples // tried + max(2 * logits, self.again * examples // tried)
+
+
+def kept_of(call: Callable[[], object], weights: Iterable[Tensor], recomputed: Sequence[nn.Module] = ()) -> Kept:
+    """Measure what autograd keeps of what `call` computes, each storage once.
+
+    Args:
+        call: run once.
+        weights: left out.
+        recomputed: blocks that training will compute again in the backward pass, and `call` does not: of each stays
+            what it is given. What forward pre-hooks do before it is not computed again.
+    """
+    outside: list[Tensor] = []  # all tensors are held, so that no storage's place is used twice
+    inside: list[list[Tensor]] = []
+    now = [outside]
+
+    def enter(_: object, args: tuple[Tensor, ...]) -> None:
+        outside.append(args[0])
+        inside.append([])
+        now.append(inside[-1])
+
+    def keep(tensor: Tensor) -> Tensor:
+        now[-1].append(tensor)
+        return tensor
+
+    handles = [block.register_forward_pre_hook(enter) for block in recomputed]
+    handles += [block.register_forward_hook(lambda *_: now.pop() and None) for block in recomputed]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = call()
+    for handle in handles:
+        handle.remove()
+    left_out = {_storage(tensor) for tensor in weights}
+
+    def size(tensors: Iterable[Tensor]) -> int:
+        sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}
+        return sum(size for place, size in sizes.items() if place not in left_out)
+
+    found = Kept(size(outside), max(map(size, inside), default=0))
+    del result
+    return found
 
 
 class _Asks(nn.Module):
@@ -156,58 +215,41 @@ class _Asks(nn.Module):
         return residual + self.nothing.to(residual.dtype)
 
 
-def _of_backbone(config: Any, layers: Sequence[int], setting: Setting, checkpointed: bool) -> int:
-    """Of two examples."""
-    kept: list[Tensor] = []  # held, so that no storage's place is used twice
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
+def _of_backbone(config: Any, layers: Sequence[int], setting: Setting) -> Kept:
+    """Of the tried examples, without what a modulator keeps."""
     with FakeTensorMode():
-        model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=DTYPES[setting.dtype]))
-        _untied(model, config)
+        model = build(config, DTYPES[setting.dtype])
         asks = _Asks(config.d_model)
         for layer in layers:
             model.encoder.block[layer].register_forward_pre_hook(lambda _, args: (asks(args[0]), *args[1:]))
-        if checkpointed:
-            enable_activation_checkpointing(model)
-            for block in [*model.encoder.block, *model.decoder.block]:
-                block.training = True
-                # what a block is computed again from is held by its checkpoint, which is no tensor that autograd saves
-                block.register_forward_hook(lambda _, __, output: kept.append(output[0]))
-        ids = torch.full((_TRIED, setting.source), 2)
-        labels = torch.full((_TRIED, setting.target), 2)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _arithmetic(setting):
-            model(input_ids=ids, labels=labels, use_cache=False)
-        weights = {_storage(p) for p in [*model.parameters(), *asks.parameters()]}
-        sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in kept}
-        return sum(size for place, size in sizes.items() if place not in weights)
+        ids, labels = (torch.full((_TRIED, tokens), 2) for tokens in (setting.source, setting.target))
+        blocks = [*model.encoder.block, *model.decoder.block] if setting.gradient_checkpointing else []
+        with arithmetic(setting.dtype == "bfloat16"):
+            call = partial(model, input_ids=ids, labels=labels, use_cache=False)
+            return kept_of(call, [*model.parameters(), *asks.parameters()], blocks)
 
 
 def _of_modulator(modulator: Modulator, layer: int, setting: Setting) -> int:
     """Of a token of one layer, without what comes out of it, which the backbone's block keeps."""
-    tokens = 64
-    kept: list[Tensor] = []
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
+    def kept(tokens: int) -> int:
+        residual = torch.zeros(1, tokens, modulator.stream.d_model, dtype=DTYPES[setting.dtype], requires_grad=True)
+        ids, left_out = torch.full((1, tokens), 2), [*modulator.parameters(), *modulator.buffers()]
 
-    stream = torch.zeros(1, tokens, modulator.stream.d_model, dtype=DTYPES[setting.dtype], requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _arithmetic(setting):
-        out = modulator(stream.clone(), layer, torch.full((1, tokens), 2))
-    left = {_storage(t) for t in [*modulator.parameters(), *modulator.buffers(), out]}
-    sizes = {_storage(tensor): tensor.untyped_storage().nbytes() for tensor in kept}
-    return sum(size for place, size in sizes.items() if place not in left) // tokens
+        def call() -> Tensor:
+            left_out.append(out := modulator(residual.clone(), layer, ids))
+            return out
+
+        with arithmetic(setting.dtype == "bfloat16"):
+            return kept_of(call, left_out).stays
+
+    return (kept(128) - kept(64)) // 64  # some tensors are of no token: they do not grow
 
 
-def _arithmetic(setting: Setting) -> Any:
-    return torch.autocast("cpu", torch.bfloat16) if setting.dtype == "bfloat16" else nullcontext()
+def arithmetic(mixed: bool) -> Any:
+    """The precision of products, on shapes: bfloat16 where that is mixed."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=mixed)
 
 
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-__all__ = ["DTYPES", "MODULATORS", "OPTIMIZERS", "STRATEGIES", "Setting", "activations", "memory", "shapes"]

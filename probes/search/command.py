@@ -1,15 +1,12 @@
 """A search of settings without an account: the sweep file of W&B, Optuna's suggestions, and train.py for each trial.
 
-A trial is a run folder. What Optuna knows lies in a database beside them, so that a search that is stopped goes
-on: a trial that was under way is gone on with from its checkpoint, with the settings that it had.
+A trial is a run folder. What Optuna knows lies in a database beside them, so that a search that was stopped resumes: a
+trial that was under way resumes from its checkpoint, with the settings that it had.
 """
 
 import argparse
 import csv
 import json
-import os
-import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Any
 from modulant.reports.wording import number
 from probes.controls.plan import Run, State, clean, lock, report_of, resumption, state_of
 from probes.controls.settings import Control, Options, read_options
+from probes.options import at_least
 from probes.search.space import Sweep, read_sweep
 
 PASSES_ON = True  # options that are not our own go to every trial
@@ -25,7 +23,7 @@ DESCRIPTION = """\
 Search settings: each trial trains with settings that Optuna's TPE suggests from what the trials before it have found.
 SWEEP is a sweep file of Weights & Biases, the same that `wandb sweep` takes; nothing here asks W&B.
 
-A search that was stopped goes on by the same command, and a larger --trials adds to it.
+The same command resumes a search that was stopped, and a larger --trials adds to it.
 Any option with a dot, such as --trainer.max_epochs 3, goes to every trial."""
 EXAMPLES = """\
 OUTPUT holds trial_<n>/seed_<seed>/ (a run folder) and .log beside it, search.db (Optuna's), and search.md, search.json
@@ -41,22 +39,10 @@ _FIGURES = ("val/loss", "relational/pearson_lift", "relational/preservation", "p
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("sweep", metavar="SWEEP", help="a sweep file, such as configs/sweeps/field.yaml")
-    add("--trials", type=_at_least_one, default=20, metavar="N", help="in all, those that are there included (20)")
-    add(
-        "--jobs",
-        type=_at_least_one,
-        default=1,
-        metavar="N",
-        help="trials side by side (1: each learns from all before)",
-    )
+    add("--trials", type=at_least(1), default=20, metavar="N", help="in all, those that are there included (20)")
+    add("--jobs", type=at_least(1), default=1, metavar="N", help="trials side by side (1: each learns from all before)")
     add("--seed", type=int, default=42, help="of the suggestions and of every trial's training (%(default)s)")
     add("--output", default=None, type=Path, metavar="DIR", help="OUTPUT (runs/search/<sweep>)")
-
-
-def _at_least_one(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least 1")
-    return int(text)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -84,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _study(optuna: Any, sweep: Sweep, output: Path, seed: int, options: Options) -> Any:
-    """What is remembered, or a new study.
+    """The study in OUTPUT's database, or a new one.
 
     Raises:
         ValueError: the trials that are there were of another search.
@@ -111,7 +97,7 @@ def _study(optuna: Any, sweep: Sweep, output: Path, seed: int, options: Options)
 
 
 class Search:
-    """Trials on their way.
+    """The trials of a search.
 
     Args:
         sweep: what is searched.
@@ -125,38 +111,19 @@ class Search:
         self.sweep, self.study, self.output, self.seed, self.options = sweep, study, output, seed, options
         self._trials: dict[Path, Any] = {}  # run folder → an Optuna trial that is under way
         self._given_up: set[Path] = set()  # that the pruner has ended
-        self._failed: list[str] = []
 
     def work(self, n: int, jobs: int, held: int) -> int:
         """Bring the search to `n` trials."""
-        from probes.controls.runner import Job, Machine, Runner, Stop, share
+        from probes.controls.runner import share, train
 
         runs = self._under_way() + [self._run(i) for i in range(len(self.study.trials), n)]
         if not runs:
             return 0
-        machine = share(jobs, len(runs), {"accelerator": "auto", "devices": 1})
-
-        def ended(job: Job, code: int) -> None:
-            self._ended(job.run, code, stop.signal is not None)
-
-        def look(runner: Runner) -> None:
-            for job in runner.running:
-                if self._hopeless(job.run):
-                    os.killpg(job.process.pid, signal.SIGINT)  # which saves it
-
-        with Stop() as stop:
-            print(f"{len(runs)} of {n} trials to do, {machine.jobs} side by side, into {self.output}", flush=True)
-            Runner(Machine(machine.jobs, machine.slots), held, stop).work(runs, self._begin, self._started, ended, look)
-        if stop.signal is not None:
-            again = shlex.join(["python", "probe.py", "search", *sys.argv[2:]])
-            print(f"interrupted; what ran is saved; go on with: {again}", file=sys.stderr, flush=True)
-            return 128 + stop.signal
-        for line in self._failed:
-            print(line, file=sys.stderr, flush=True)
-        return 1 if self._failed else 0
+        slots = share(jobs, len(runs), {"accelerator": "auto", "devices": 1})
+        return train(runs, n, slots, held, self._begin, self._outcome, {}, self._about, self._hopeless)[0]
 
     def command_line(self, params: Mapping[str, Any]) -> list[str]:
-        """Of a training with some settings."""
+        """The command line of a training with these settings."""
         words = [*self.sweep.words, *(f"--{name}={value}" for name, value in self.options)]
         return [*words, *(f"--{name}={value}" for name, value in params.items()), f"--seed_everything={self.seed}"]
 
@@ -165,7 +132,7 @@ class Search:
         return Run(Control(name), self.seed, self.output / name / f"seed_{self.seed}")
 
     def _under_way(self) -> list[Run]:
-        """Those that a stopped search has left."""
+        """The trials that a stopped search has left."""
         from optuna.trial import Trial, TrialState
 
         runs = []
@@ -180,42 +147,43 @@ class Search:
             self._trials[run.folder] = self.study.ask()
         trial = self._trials[run.folder]
         params = {parameter.name: parameter.suggest(trial) for parameter in self.sweep.parameters}
-        if state_of(run) is State.BEGUN:
+        state = state_of(run)
+        if state is State.BEGUN:
             return resumption(run)
-        if state_of(run) is State.FRESH:
+        if state is State.FRESH:
             clean(run)
             return [*self.command_line(params), "--output", str(run.folder)]
-        return [sys.executable, "-c", ""]  # it was whole, and nobody had time to say so
+        return [sys.executable, "-c", ""]  # it is whole, but the search was killed before Optuna knew
 
-    def _started(self, job: Any) -> None:
-        params = self._trials[job.run.folder].params
-        print(f"{job.run.control.name}: {_settings(params)}; {job.run.log}", flush=True)
+    def _about(self, run: Run) -> str:
+        settings = self._trials[run.folder].params.items()
+        return " with " + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings)
 
-    def _ended(self, run: Run, code: int, stopping: bool) -> None:
+    def _outcome(self, run: Run, code: int, stopping: bool) -> tuple[bool, str]:
+        """Report a trial's end to Optuna."""
         from optuna.trial import TrialState
 
-        trial, name = self._trials[run.folder], run.control.name
-        value = _last(run, self.sweep.metric)
+        from probes.controls.runner import unfinished
+
+        trial, value, whole = self._trials[run.folder], _last(run, self.sweep.metric), state_of(run) is State.WHOLE
         if run.folder in self._given_up:
             self.study.tell(trial.number, state=TrialState.PRUNED)
-            print(f"{name}: ended early, worse than the median", flush=True)
-        elif state_of(run) is State.WHOLE and value is not None:
+            return True, "ended early, worse than the median"
+        if whole and value is not None:
             for key in _FIGURES:
                 if (figure := _last(run, key)) is not None:
                     trial.set_user_attr(key, figure)
             self.study.tell(trial.number, value)
-            print(f"{name}: {number(value, 4, True)}; best {number(self.study.best_value, 4, True)} "
-                  f"(trial_{self.study.best_trial.number:03d})", flush=True)  # fmt: skip
-        elif stopping:
-            print(f"{name}: {'saved' if state_of(run) is State.BEGUN else 'begins again'}", flush=True)
-        else:
-            why = f"no {self.sweep.metric} in its report" if state_of(run) is State.WHOLE else _last_line(run.log, code)
+            best = self.study.best_trial
+            return True, f"{number(value, 4, True)}; best {number(best.value, 4, True)} (trial_{best.number:03d})"
+        if not stopping:
             self.study.tell(trial.number, state=TrialState.FAIL)
-            self._failed.append(f"{name} failed ({why}); {run.log}")
-            print(self._failed[-1], flush=True)
+        if whole:
+            return False, f"failed (no {self.sweep.metric} in its report); {run.log}"
+        return False, unfinished(run, code, stopping)
 
     def _hopeless(self, run: Run) -> bool:
-        """Whether a running trial is worse than the median of those before it; told as the pruner's own business."""
+        """Whether a running trial is worse than the median of those before it."""
         if self.sweep.min_checks is None or run.folder in self._given_up:
             return False
         trial = self._trials[run.folder]
@@ -243,14 +211,3 @@ def _last(run: Run, key: str) -> float | None:
     report = report_of(run) or {}
     value = report.get("run", {}).get("metrics", {}).get(key, {}).get("last")
     return None if value is None else float(value)
-
-
-def _last_line(log: Path, code: int) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return next((line.strip().removeprefix("error: ") for line in reversed(lines) if line.strip()), f"exit code {code}")
-
-
-def _settings(params: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in params.items()
-    )

@@ -27,7 +27,7 @@ class Parameter:
     integer: bool = False
 
     def suggest(self, trial: Any) -> Any:
-        """Ask an Optuna trial for a value."""
+        """Let an Optuna trial choose a value."""
         if self.values:
             return trial.suggest_categorical(self.name, list(self.values))
         if self.integer:
@@ -37,7 +37,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep file asks for.
+    """A sweep file.
 
     Attributes:
         metric: the key that is looked at, its last value.
@@ -54,7 +54,7 @@ class Sweep:
     min_checks: int | None
 
     def describe(self) -> dict[str, Any]:
-        """What must not change while a search goes on, as JSON has it."""
+        """What must stay the same when a search is resumed, for JSON."""
         return {
             "metric": self.metric,
             "maximize": self.maximize,

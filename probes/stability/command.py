@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modulant.reports.wording import number
 from probes.alignment.command import relational
 from probes.alignment.populations import add_population_arguments, definitions, describe, load_data, split_for
+from probes.options import at_least
 from probes.pages import folder_name, leave, table
 
 if TYPE_CHECKING:
@@ -49,25 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN_OR_MODEL",
         help="a run, its modulator/, mini, a folder in Hugging Face's layout, or a hub id",
     )
-    parser.add_argument("--seeds", type=_at_least(2), default=50, help="number of samples (default: %(default)s)")
-    parser.add_argument("--pairs", type=_at_least(2), default=200_000, help="pairs in a sample (default: %(default)s)")
+    parser.add_argument("--seeds", type=at_least(2), default=50, help="number of samples (default: %(default)s)")
+    parser.add_argument("--pairs", type=at_least(2), default=200_000, help="pairs in a sample (default: %(default)s)")
     parser.add_argument(
-        "--simplices", type=_at_least(2), default=500, help="pentachora in a sample (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--prefix", metavar="TEXT", help="before every definition (default: 'summarize: ' for a T5, nothing for others)"
+        "--simplices", type=at_least(2), default=500, help="pentachora in a sample (default: %(default)s)"
     )
     add_population_arguments(parser)
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: runs/probes/stability_<model>")
-
-
-def _at_least(least: int) -> Any:
-    def integer(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} must be an integer of at least {least}")
-        return int(text)
-
-    return integer
 
 
 def main(args: argparse.Namespace) -> int:

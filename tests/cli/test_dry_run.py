@@ -44,7 +44,7 @@ def test_what_is_said_is_what_is_done(call: Call, wordnet: str) -> None:
         (["predict", "--config", "field.yaml", "--prompt", "x"], "asks         1 prompt\n"),
         (["validate", "--config", "field.yaml", "--config", "ddp.yaml", "--trainer.devices=2"], "2 × cpu, DDPStrategy"),
         (["fit", "--config", "lerp.yaml", "--config", "controls/ia3.yaml"], "learns       IA³"),
-        (["fit", "--config", "pretrain_mini.yaml"], "PretrainT5, of which"),
+        (["fit", "--config", "pretrain_mini.yaml"], "PretrainT5, whose sizes"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
@@ -16,8 +17,6 @@ from cli.configs import configurations
 from cli.schema import load
 from modulant.settings import Interval, PositiveInt, accepts, checked, describe, schema_of
 from tests.runs import ROOT
-
-jsonschema = pytest.importorskip("jsonschema")
 
 
 def test_it_is_current() -> None:

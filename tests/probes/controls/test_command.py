@@ -13,10 +13,10 @@ import pytest
 
 import probe
 from probes.controls import command as controls
-from probes.controls.plan import Memory, Run, State, command, lock, runs_of, state_of
-from probes.controls.progress import position, remaining
+from probes.controls.plan import Record, Run, State, command, lock, runs_of, state_of
+from probes.controls.progress import Display, position
 from probes.controls.runner import share
-from probes.controls.settings import APPLICABLE, OVERLAYS, Asked, Control, leaves, read
+from probes.controls.settings import APPLICABLE, OVERLAYS, Control, Request, leaves, read
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,18 +28,18 @@ def parsed(*words: str) -> argparse.Namespace:
     return args
 
 
-def asked(*words: str) -> Asked:
+def request(*words: str) -> Request:
     return read(parsed(*words))
 
 
-def words_of(one: Asked, control: str, seed: int = 0, seeded: tuple[str, ...] = ("seed_everything",)) -> list[str]:
+def words_of(one: Request, control: str, seed: int = 0, seeded: tuple[str, ...] = ("seed_everything",)) -> list[str]:
     run = next(run for run in runs_of(one, Path("out")) if (run.control.name, run.seed) == (control, seed))
     return command(one, run, seeded, 1234)
 
 
 @pytest.mark.parametrize(("config", "modulator"), [("lerp.yaml", "LerpModulator"), ("field.yaml", "FieldModulator")])
 def test_by_default_all_controls_that_apply(config: str, modulator: str) -> None:
-    one = asked("--config", config)
+    one = request("--config", config)
     assert [control.name for control in one.controls] == [config[:-5], *APPLICABLE[modulator]]
     assert one.seeds == (0, 1, 2)
     assert one.controls[0].configs == ()
@@ -50,14 +50,14 @@ def test_every_overlay_is_some_modulators_control() -> None:
 
 
 def test_runs_go_seed_by_seed_the_treatment_first() -> None:
-    one = asked("--config", "lerp.yaml", "--seeds", "3,1", "--controls", "shuffled", "--alphas", "0.05")
+    one = request("--config", "lerp.yaml", "--seeds", "3,1", "--controls", "shuffled", "--alphas", "0.05")
     assert [run.name for run in runs_of(one, Path("out"))] == [
         "lerp seed 3", "shuffled seed 3", "alpha_0.05 seed 3", "lerp seed 1", "shuffled seed 1", "alpha_0.05 seed 1",
     ]  # fmt: skip
 
 
 def test_a_command_line_of_a_control() -> None:
-    one = asked(
+    one = request(
         "--config", "lerp.yaml", "--config", "debug.yaml", "--controls", "shuffled", "--trainer.max_epochs", "3"
     )
     words = words_of(one, "shuffled", 2, ("seed_everything", "model.geometry.seed"))
@@ -71,7 +71,7 @@ def test_a_command_line_of_a_control() -> None:
 
 def test_what_defines_a_control_wins_over_an_option() -> None:
     option = ("--model.modulator.init_args.initial_alpha", "0.1")
-    one = asked("--config", "field.yaml", "--controls", "fixed_alpha,lora", "--alphas", "0.5", *option)
+    one = request("--config", "field.yaml", "--controls", "fixed_alpha,lora", "--alphas", "0.5", *option)
     given = "--model.modulator.init_args.initial_alpha=0.1"
     assert given in words_of(one, "field")
     assert given not in words_of(one, "fixed_alpha")  # whose own is 0.29154
@@ -85,7 +85,7 @@ def test_what_defines_a_control_wins_over_an_option() -> None:
 
 
 def test_lerp_has_no_bounds_of_alpha() -> None:
-    one = asked("--config", "lerp.yaml", "--controls", "", "--alphas", "0.5")
+    one = request("--config", "lerp.yaml", "--controls", "", "--alphas", "0.5")
     assert not any("alpha_max" in word for word in words_of(one, "alpha_0.5"))
 
 
@@ -115,8 +115,8 @@ WRONG = [
     (["--config", "lerp.yaml", "--seed", "3"], "--seed is no option; did you mean --seeds?"),
     (["--config", "lerp.yaml", "--trainer.max_epochs"], "--trainer.max_epochs: a value is missing"),
     (["--config", "lerp.yaml", "shuffled"], "'shuffled' belongs to no option"),
-    (["--config", "lerp.yaml", "--jobs", "0"], "--jobs is 0; it must be an integer of at least 1"),
-    (["--config", "lerp.yaml", "--jobs", "many"], "--jobs is many; it must be an integer of at least 1"),
+    (["--config", "lerp.yaml", "--jobs", "0"], "--jobs: '0' must be an integer of at least 1"),
+    (["--config", "lerp.yaml", "--jobs", "many"], "--jobs: 'many' must be an integer of at least 1"),
 ]
 
 
@@ -166,28 +166,28 @@ def test_help_and_mistakes_need_no_torch() -> None:
 
 
 def test_a_folder_remembers_its_settings(tmp_path: Path) -> None:
-    first = asked("--config", "lerp.yaml", "--controls", "shuffled", "--seeds", "0,1", "--trainer.max_epochs", "3")
-    memory = Memory(tmp_path)
-    memory.check(first)
-    memory.write(first, {"lerp": {"seeded": []}})
+    first = request("--config", "lerp.yaml", "--controls", "shuffled", "--seeds", "0,1", "--trainer.max_epochs", "3")
+    record = Record(tmp_path)
+    record.check(first)
+    record.write(first, {"lerp": {"seeded": []}})
     more = ["--config", "lerp.yaml", "--controls", "random", "--seeds", "2", "--alphas", "0.05"]
-    memory = Memory(tmp_path)
-    memory.check(asked(*more, "--trainer.max_epochs=3"))
-    memory.write(asked(*more, "--trainer.max_epochs=3"), {})
-    assert [run.control.name for run in Memory(tmp_path).runs()][::3] == ["lerp", "shuffled", "random", "alpha_0.05"]
-    assert [run.seed for run in memory.runs()][:3] == [0, 1, 2]
+    record = Record(tmp_path)
+    record.check(request(*more, "--trainer.max_epochs=3"))
+    record.write(request(*more, "--trainer.max_epochs=3"), {})
+    assert [run.control.name for run in Record(tmp_path).runs()][::3] == ["lerp", "shuffled", "random", "alpha_0.05"]
+    assert [run.seed for run in record.runs()][:3] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"have trainer\.max_epochs 3, not 4; name another --output"):
-        memory.check(asked(*more, "--trainer.max_epochs=4"))
+        record.check(request(*more, "--trainer.max_epochs=4"))
     with pytest.raises(ValueError, match=r"have model\.lr 0\.001, not 1e-4, trainer\.max_epochs 3, not 10; name"):
-        memory.check(asked(*more, "--model.lr=1e-4"))
+        record.check(request(*more, "--model.lr=1e-4"))
     with pytest.raises(ValueError, match="is about lerp, not field"):
-        memory.check(asked("--config", "field.yaml", "--trainer.max_epochs=3"))
+        record.check(request("--config", "field.yaml", "--trainer.max_epochs=3"))
 
 
 def test_numbers_may_be_written_in_two_ways(tmp_path: Path) -> None:
-    memory = Memory(tmp_path)
-    memory.write(asked("--config", "lerp.yaml", "--model.lr", "0.0005"), {})
-    memory.check(asked("--config", "lerp.yaml", "--model.init_args.lr", "5e-4"))
+    record = Record(tmp_path)
+    record.write(request("--config", "lerp.yaml", "--model.lr", "0.0005"), {})
+    record.check(request("--config", "lerp.yaml", "--model.init_args.lr", "5e-4"))
 
 
 def test_two_commands_keep_out_of_each_others_way(tmp_path: Path) -> None:
@@ -233,35 +233,51 @@ def test_where_a_run_is(tmp_path: Path) -> None:
     assert position(tmp_path) == (9, 1001)
 
 
-def test_what_remains() -> None:
-    assert remaining([], [(5.0, 0.0)], 3, 1) is None
-    assert remaining([60.0], [], 4, 2) == pytest.approx(120.0)
-    assert remaining([], [(30.0, 0.5)], 1, 1) == pytest.approx(30.0 + 60.0)
+def test_what_remains(tmp_path: Path) -> None:
+    runs = [Run(Control(name), 0, tmp_path / name / "seed_0") for name in ("lerp", "lora", "ia3")]
+    resumed = runs[0].folder / "checkpoints" / "a.ckpt"  # half of its epochs are behind it
+    resumed.parent.mkdir(parents=True)
+    resumed.write_bytes(b"")
+    resumed.with_name("a.ckpt.sha256").write_text(hashlib.sha256(b"").hexdigest())
+    (runs[0].folder / "config.yaml").touch()
+    (runs[0].folder / "metrics.csv").write_text("step,epoch,a\n9,1,1\n")
+    display = Display(runs, 5, {"max_epochs": 2})
+    assert display.remaining(60.0) is None
+    display.started(runs[0])
+    display.ended(runs[0], True, "")
+    assert display.done == 3
+    assert display.remaining(60.0) == pytest.approx(240.0)  # half a run a minute, and two to do
+    display.started(runs[1])
+    runs[1].folder.mkdir(parents=True)
+    (runs[1].folder / "metrics.csv").write_text("step,epoch,a\n9,1,1\n")
+    display.look([runs[1]], False)
+    assert display.remaining(60.0) == pytest.approx(90.0)  # of which half is done, in the same minute
 
 
-def test_cores_and_devices_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_and_devices_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     cpu = {"accelerator": "auto", "devices": 1}
 
-    def dealt(jobs: int | None, runs: int, trainer: dict[str, Any]) -> tuple[int, str]:
-        machine = share(jobs, runs, trainer)
-        return machine.jobs, machine.slots[0]["OMP_NUM_THREADS"]
+    def threads(jobs: int | None, runs: int, trainer: dict[str, Any]) -> tuple[int, str]:
+        slots = share(jobs, runs, trainer)
+        return len(slots), slots[0]["OMP_NUM_THREADS"]
 
-    assert dealt(None, 20, cpu) == (8, "1")
-    assert dealt(None, 3, cpu) == (3, "2")
-    assert dealt(2, 20, cpu) == (2, "4")
-    assert dealt(None, 20, {"accelerator": "cpu", "devices": 2}) == (4, "1")  # two processes a run
+    def devices(jobs: int | None, runs: int, trainer: dict[str, Any]) -> list[str | None]:
+        return [slot.get("CUDA_VISIBLE_DEVICES") for slot in share(jobs, runs, trainer)]
+
+    assert threads(None, 20, cpu) == (8, "1")
+    assert threads(None, 3, cpu) == (3, "2")
+    assert threads(2, 20, cpu) == (2, "4")
+    assert threads(None, 20, {"accelerator": "cpu", "devices": 2}) == (4, "1")  # two processes a run
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert dealt(1, 20, cpu) == (1, "1")  # whoever sets it knows of other work
+    assert threads(1, 20, cpu) == (1, "1")  # whoever sets it knows of other work
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,3")
-    machine = share(None, 20, cpu)
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.slots] == ["0", "1", "3"]
-    assert "CUDA_VISIBLE_DEVICES" not in share(1, 1, {"accelerator": "cpu", "devices": 1}).slots[0]
-    machine = share(None, 20, {"accelerator": "cuda", "devices": 2})
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in machine.slots] == ["0,1"]
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in share(6, 6, cpu).slots] == ["0", "1", "3"] * 2
+    assert devices(None, 20, cpu) == ["0", "1", "3"]
+    assert devices(1, 1, {"accelerator": "cpu", "devices": 1}) == [None]
+    assert devices(None, 20, {"accelerator": "cuda", "devices": 2}) == ["0,1"]
+    assert devices(6, 6, cpu) == ["0", "1", "3"] * 2
 
 
 def test_leaves_are_named_as_on_the_command_line() -> None:

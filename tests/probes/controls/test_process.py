@@ -51,13 +51,13 @@ def test_it_is_stopped_and_goes_on(tmp_path: Path, wordnet: str) -> None:
     assert process.returncode == 130
     assert "field seed 3: saved" in out
     assert err.startswith(
-        "interrupted; 0 of 2 runs are whole; go on with: python probe.py controls --config field.yaml"
+        "interrupted; 0 of 2 runs are done; resume with: python probe.py controls --config field.yaml"
     )
     assert "fixed_alpha" not in os.listdir(tmp_path / "out")
 
     finished = done(tmp_path, first)
     assert (finished.returncode, finished.stderr) == (0, "")
-    assert "going on from out/field/seed_3/checkpoints/step_" in log.read_text()
+    assert "resuming from out/field/seed_3/checkpoints/step_" in log.read_text()
     out_folder = tmp_path / "out"
     for name in ("controls.md", "controls.csv", "controls.png", "controls.svg", "figures.json", "controls.json"):
         assert (out_folder / name).stat().st_size > 100, name
@@ -90,8 +90,8 @@ def test_a_run_that_fails_is_told(tmp_path: Path, wordnet: str) -> None:
     said = done(tmp_path, command)
     assert said.returncode == 1
     assert [line.split(" (")[0] for line in said.stderr.splitlines()] == [
-        "field seed 0 failed",
-        "fixed_alpha seed 0 failed",
+        "field seed 0: failed",
+        "fixed_alpha seed 0: failed",
     ]
     assert "layers" in said.stderr.splitlines()[0]
     assert "out/field/seed_0.log" in said.stderr
@@ -103,5 +103,5 @@ def test_a_run_that_fails_is_told(tmp_path: Path, wordnet: str) -> None:
 def test_a_wrong_key_is_told_before_anything_runs(tmp_path: Path, wordnet: str) -> None:
     said = done(tmp_path, words(wordnet, "--trainer.max_epoch", "3"))
     assert (said.returncode, said.stderr.count("\n")) == (2, 1)
-    assert "field: --trainer.max_epoch is no key; did you mean trainer.max_epochs?" in said.stderr
+    assert "field: --trainer.max_epoch is not a key; did you mean trainer.max_epochs?" in said.stderr
     assert not (tmp_path / "out").exists()

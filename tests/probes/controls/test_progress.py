@@ -10,7 +10,7 @@ from rich.console import Console
 
 from probes.controls.plan import Run, lock
 from probes.controls.progress import Display, fraction
-from probes.controls.runner import Job, Machine, Runner, Stop
+from probes.controls.runner import Job, Runner, Stop
 from probes.controls.settings import Control
 
 TRAINER = {"max_epochs": 4, "max_steps": -1}
@@ -29,27 +29,30 @@ def shown(tmp_path: Path, terminal: bool) -> str:
     """All that was written while two runs went by."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100)
-    display = Display(1, 3, [2.0], TRAINER, console)
     runs = [Run(Control(name), 0, tmp_path / name / "seed_0") for name in ("lerp", "lora")]
+    display = Display(runs, 3, TRAINER, console)
 
     def started(job: Job) -> None:
-        display.started(job, resumed=False)
+        display.started(job.run)
 
     def ended(job: Job, code: int) -> None:
         assert code == 0
-        display.ended(job, True, f"{job.run.name}: lift +0.01")
+        display.ended(job.run, True, f"{job.run.name}: lift +0.01")
+
+    def look(runner: Runner) -> None:
+        display.look([job.run for job in runner.running], False)
 
     with lock(tmp_path / "out") as held, Stop() as stop, display:
-        runner = Runner(Machine(1, ({},)), held.fileno(), stop)
-        runner.work(runs, lambda run: [sys.executable, "-c", TRAINS, str(run.folder)], started, ended, display.look)
+        runner = Runner([{}], held.fileno(), stop)
+        runner.work(runs, lambda run: [sys.executable, "-c", TRAINS, str(run.folder)], started, ended, look)
     return stream.getvalue()
 
 
 def test_a_log_gets_plain_lines(tmp_path: Path) -> None:
     lines = shown(tmp_path, terminal=False).splitlines()
-    assert lines[0] == f"lerp seed 0 begins; {tmp_path}/lerp/seed_0.log"
+    assert lines[0] == f"lerp seed 0 starts; {tmp_path}/lerp/seed_0.log"
     assert lines[1] == "lerp seed 0: lift +0.01"
-    assert lines[2] == f"lora seed 0 begins; {tmp_path}/lora/seed_0.log"
+    assert lines[2] == f"lora seed 0 starts; {tmp_path}/lora/seed_0.log"
     assert re.fullmatch(r"2 of 3 runs, \d s, about \d s left; running: lora seed 0 \(starting\)", lines[3])
     assert lines[-1] == "lora seed 0: lift +0.01"
     assert "\x1b" not in "".join(lines)

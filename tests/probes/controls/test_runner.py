@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from probes.controls.plan import Run, lock
-from probes.controls.runner import Job, Machine, Runner, Stop
+from probes.controls.runner import Job, Runner, Stop, train, unfinished
 from probes.controls.settings import Control
 
 # Sleeps until Ctrl-C, and then saves.
@@ -42,9 +42,9 @@ def work(
     def ended(job: Job, code: int) -> None:
         codes[job.run.name] = code
 
-    machine = Machine(jobs, tuple({"SLOT": str(i)} for i in range(jobs)))
+    slots = [{"SLOT": str(i)} for i in range(jobs)]
     with lock(tmp_path / "out") as held, Stop() as stop:
-        runner = Runner(machine, held.fileno(), stop)
+        runner = Runner(slots, held.fileno(), stop)
 
         def see(_: Runner) -> None:
             at_once.append(len(runner.running))
@@ -134,8 +134,8 @@ def test_an_error_of_ours_leaves_no_process(tmp_path: Path) -> None:
 
 def test_the_folder_stays_locked_while_a_run_lives(tmp_path: Path) -> None:
     with lock(tmp_path / "out") as held, Stop() as stop:
-        runner = Runner(Machine(1, ({},)), held.fileno(), stop)
-        child = runner._start(python("import time; time.sleep(60)"), tmp_path / "log", 0)
+        runner = Runner([{}], held.fileno(), stop)
+        child = runner._start(python("import time; time.sleep(60)"), run(tmp_path, "a"), 0)
     try:
         with pytest.raises(ValueError, match="or a run that it has left, is at work"):
             lock(tmp_path / "out")
@@ -143,3 +143,36 @@ def test_the_folder_stays_locked_while_a_run_lives(tmp_path: Path) -> None:
         child.kill()
         child.wait()
     lock(tmp_path / "out").close()
+
+
+def test_what_is_told_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad, hopeless, waiting = (run(tmp_path, name) for name in ("good", "bad", "hopeless", "waiting"))
+    given_up = []
+
+    def command(one: Run) -> list[str] | None:
+        if one is bad:
+            return python("import sys; sys.exit('error: no such key')")
+        return None if one is waiting else python(SAVES, str(tmp_path / "saved")) if one is hopeless else python("")
+
+    def outcome(one: Run, code: int, stopping: bool) -> tuple[bool, str]:
+        assert not stopping
+        return (False, unfinished(one, code, stopping)) if one is bad else (True, f"exit code {code}")
+
+    def give_up(one: Run) -> bool:
+        ready = one is hopeless and not given_up and one.log.is_file() and "ready" in one.log.read_text().split()
+        return ready and given_up.append(one) is None
+
+    with lock(tmp_path / "out") as held:
+        code, never = train(
+            [good, bad, hopeless, waiting], 6, [{"OMP_NUM_THREADS": "1"}] * 2, held.fileno(), command, outcome, {},
+            lambda one: " with lr 0.1", give_up,
+        )  # fmt: skip
+    assert (code, never) == (1, [waiting])
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == f"4 of 6 runs to do, 2 side by side with 1 thread(s) each, into {tmp_path}"
+    assert f"good seed 0 starts with lr 0.1; {good.log}" in lines
+    assert "good seed 0: exit code 0" in lines
+    assert "hopeless seed 0: exit code 130" in lines
+    assert err == f"bad seed 0: failed (no such key); {bad.log}\n"
+    assert err.strip() in lines

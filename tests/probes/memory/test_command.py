@@ -9,8 +9,10 @@ import pytest
 from transformers import T5Config
 
 import probe
+from cli.plan import kept_for_backward
 from modulant.backbones.t5 import load_config
-from probes.memory.model import DTYPES, Setting, memory, shapes
+from modulators import ModulatedT5
+from probes.memory.model import DTYPES, MODULATORS, Setting, memory, shapes
 from probes.memory.published import PUBLISHED
 from tests.runs import ROOT
 
@@ -35,7 +37,7 @@ def test_parameters_are_those_that_are_published(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == COUNTS[name]
 
 
-def test_what_is_dealt_out_and_what_is_not() -> None:
+def test_what_is_sharded_and_what_is_not() -> None:
     config = load_config("mini")
     settings = (Setting("single"), Setting("ddp", 4), Setting("fsdp", 4))
     one, ddp, fsdp = (memory(config, setting)["each"] for setting in settings)
@@ -59,12 +61,21 @@ def test_activations_grow_with_what_they_should() -> None:
     assert kept(dtype="float32") > kept(dtype="bfloat16")
 
 
+@pytest.mark.parametrize(("kind", "checkpointing"), [("field", False), ("field", True), ("lerp", False)])
+def test_shapes_alone_give_what_the_module_keeps(kind: str, checkpointing: bool) -> None:
+    """The dry run measures a pass of the module itself, by the same arithmetic."""
+    module = ModulatedT5(MODULATORS[kind], backbone="mini", gradient_checkpointing=checkpointing)
+    expected = kept_for_backward(module, 64, 16).of_batch(2, 32, 16, module.stream.vocab_size)
+    setting = Setting("single", 1, "float32", 32, 64, 16, kind, gradient_checkpointing=checkpointing)
+    assert memory(load_config("mini"), setting)["each"]["activations"] == pytest.approx(expected, rel=0.08)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("modulator", ["field", "lerp"])
-def test_it_is_what_a_real_process_took(modulator: str) -> None:
+@pytest.mark.parametrize(("modulator", "checkpointing"), [("field", ""), ("lerp", ""), ("field", "checkpointing")])
+def test_it_is_what_a_real_process_took(modulator: str, checkpointing: str) -> None:
     """The largest resident set over two steps of training `mini`, less what the process had before."""
     done = subprocess.run(
-        [sys.executable, "-c", REAL, modulator],
+        [sys.executable, "-c", REAL, modulator, checkpointing],
         cwd=ROOT,
         # large blocks go back to the system at once, so that what is resident is what is used
         env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
@@ -73,7 +84,7 @@ def test_it_is_what_a_real_process_took(modulator: str) -> None:
         check=True,
     )
     real = int(done.stdout)
-    setting = Setting(dtype="float32", batch_size=64, source=64, target=16, modulator=modulator)
+    setting = Setting("single", 1, "float32", 64, 64, 16, modulator, gradient_checkpointing=bool(checkpointing))
     said = memory(load_config("mini"), setting)["total_each"]
     assert said == pytest.approx(real, rel=0.12)
 
@@ -81,6 +92,7 @@ def test_it_is_what_a_real_process_took(modulator: str) -> None:
 REAL = """
 import sys
 import torch
+from modulant.backbones.t5 import enable_activation_checkpointing
 from modulators import FieldModulator, LerpModulator, attach, load_t5, stream_of
 
 def status(key):
@@ -90,6 +102,10 @@ def train(batch):
     model = load_t5("mini")[0]
     modulator = {"field": FieldModulator, "lerp": LerpModulator}[sys.argv[1]](stream_of(model.config))
     attach(model, modulator)
+    if sys.argv[2]:
+        enable_activation_checkpointing(model)
+        for block in [*model.encoder.block, *model.decoder.block]:
+            block.training = True
     optimizer = torch.optim.AdamW(modulator.parameters())
     for _ in range(2):
         ids = torch.randint(3, 300, (batch, 64))
@@ -125,7 +141,7 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "nonsense"], "known are mini, google-t5/t5-small, "),
         (["--model", "t5-small", "--devices", "2"], "--devices is 2: several need --strategy ddp or fsdp"),
         (["--model", "t5-small", "--layers", "7"], "layer 7 does not exist; the encoder has 6 layers"),
-        (["--model", "t5-small", "--batch-size", "0"], "'0' must be a whole number of at least 1"),
+        (["--model", "t5-small", "--batch-size", "0"], "'0' must be an integer of at least 1"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

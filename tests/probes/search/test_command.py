@@ -149,9 +149,9 @@ def test_a_search_is_killed_and_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "trial_001: saved" in out
-    assert err.startswith("interrupted; what ran is saved; go on with: python probe.py search sweep.yaml")
-    assert "going on from out/trial_000/seed_42/checkpoints/step_" in first.read_text()
+    assert "trial_001 seed 42: saved" in out
+    assert err.startswith("interrupted; 1 of 3 runs are done; resume with: python probe.py search sweep.yaml")
+    assert "resuming from out/trial_000/seed_42/checkpoints/step_" in first.read_text()
 
     finished = done("--trials=3")
     assert (finished.returncode, finished.stderr) == (0, "")
