@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cli.own import LOADED, OWN, SUMS, OwnFile
 from modulant.storage import write_whole
+from modulant.storage.files import free_name
 from modulators import Modulator, register
 
 
@@ -43,7 +44,7 @@ def keep(files: Iterable[OwnFile], run: Path, until: str) -> None:
     for file in files:
         copy = run / OWN / file.path.name
         if copy.is_file() and copy.read_bytes() != file.content:
-            copy.replace(copy.with_name(f"{file.module}_until_{until}.py"))
+            copy.replace(free_name(copy.with_name(f"{file.module}_until_{until}.py")))
         copy.parent.mkdir(exist_ok=True)
         write_whole(copy, file.content)
     if files:

@@ -33,12 +33,15 @@ from callbacks import (
     newest_checkpoint,
 )
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
-from callbacks.reporting.environment import without_secret_values
+from callbacks.reporting import history
+from callbacks.reporting.environment import command_line
 from cli import own, own_code, schema
 from cli.command import Command
 from cli.folder import RunFolder
 from cli.own import OwnFile
 from modulant.storage import storing_a_run, write_whole
+from modulant.storage.files import free_name
+from modulant.storage.secrets import HIDDEN, without_secret_values
 
 # Key in the configuration, and the callback that it configures.
 SECTIONS: dict[str, type[pl.Callback]] = {
@@ -51,6 +54,8 @@ _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "
 
 # Prompts, and how they are asked, are new each time.
 _ASKED = ("data.prompts", "talk.")
+
+_HIDDEN_IN_FILE = " (hidden when it was saved)"
 
 # Warnings of the libraries that a user cannot act on.
 _NOISE = (
@@ -153,16 +158,33 @@ def one_line(message: str) -> str:
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run folder when the run begins."""
+    """Writes the whole configuration into the run folder.
+
+    Of a new run when it begins, of a resumed one just before its first checkpoint: config.yaml is what the newest
+    checkpoint was trained with, and a resume that fails or trains nothing leaves it as it was.
+    """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
+        self._resumed_at = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write nothing yet: a checkpoint that does not fit must leave no configuration behind."""
 
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._resumed_at = int(checkpoint["global_step"])
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer, pl_module, "config.yaml")
+        if trainer.ckpt_path is None or not (Path(trainer.default_root_dir) / "config.yaml").is_file():
+            self._save(trainer, pl_module, "config.yaml")
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.global_step > self._resumed_at:
+            self._save(trainer, pl_module, "config.yaml")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
@@ -183,12 +205,22 @@ class RunConfig(SaveConfigCallback):
             own_code.keep(ModulantCLI.command.trusted, Path(trainer.default_root_dir), _until(trainer))
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        file = Path(trainer.default_root_dir) / stage
-        text = saved_form(self.parser, self.config)
-        if stage == "config.yaml" and file.is_file() and file.read_text(encoding="utf-8") != text:
-            # the settings until here are part of the run too
-            file.replace(file.with_name(f"config_until_{_until(trainer)}.yaml"))
+        file, text = Path(trainer.default_root_dir) / stage, saved_form(self.parser, self.config)
+        if stage == "config.yaml":
+            text = self._with_history(file, text, _until(trainer))
         write_whole(file, text)
+
+    def _with_history(self, file: Path, text: str, until: str) -> str:
+        """The configuration under the commands that trained by it; another goes to a file of its own, with its own."""
+        resume = ModulantCLI.command.resume if ModulantCLI.command is not None else None
+        folder = file.parent if file.is_file() or resume is None else resume
+        before, settings = history.head_of(folder), ""
+        if (folder / "config.yaml").is_file():
+            _, settings = history.taken_apart((folder / "config.yaml").read_text(encoding="utf-8"))
+        if settings not in ("", text):
+            write_whole(free_name(file.with_name(f"config_until_{until}.yaml")), before + settings)
+            before = ""
+        return history.extended(before, self._resumed_at, command_line()) + text
 
 
 def _until(trainer: pl.Trainer) -> str:
@@ -288,7 +320,7 @@ class ModulantCLI(LightningCLI):
         before = leaves(yaml.safe_load(saved.read_text(encoding="utf-8")))
         before = {key: value for key, value in before.items() if not key.startswith(_ASKED)}
         changed = [
-            f"{key} {_yaml(before[key])} → {_yaml(value)}"
+            f"{key} {_yaml(before[key])}{_HIDDEN_IN_FILE if HIDDEN in _yaml(before[key]) else ''} → {_yaml(value)}"
             for key, value in leaves(now).items()
             if key in before and value != before[key]
         ]

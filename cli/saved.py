@@ -1,12 +1,13 @@
 """The configuration that a run has saved, as a command that resumes the run reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.configs import Config, read_yaml
 from cli.schema import Merged, short
+from modulant.storage.secrets import hidden_values
 
 # What decides which entries are held out, as far as the configuration says it. The tokenizer and WordNet's archive
 # decide too, and may have moved: for these the checkpoint's fingerprint is compared, once the entries are known.
@@ -15,7 +16,10 @@ DECIDE_THE_SPLIT = ("seed", "val_fraction", "matching")
 
 @dataclass(frozen=True)
 class SavedConfig(Config):
-    """A run's config.yaml: what a command that resumes the run changes is merged over it."""
+    """A run's config.yaml: what a command that resumes the run changes is merged over it.
+
+    Values that were hidden when it was saved are not in its content: they are given again, or are the defaults.
+    """
 
     @classmethod
     def of_run(cls, run: Path) -> "SavedConfig":
@@ -27,7 +31,18 @@ class SavedConfig(Config):
         path = run / "config.yaml"
         if not path.is_file():
             raise ValueError(f"--resume: {run} has no config.yaml; name the run's configuration with --config")
-        return cls(str(path), path, read_yaml(path))
+        content = read_yaml(path)
+        for place in tuple(hidden_values(content)):
+            content = _without(content, place)
+        return cls(str(path), path, content)
+
+
+def _without(content: Mapping[str, Any], place: Sequence[str]) -> dict[str, Any]:
+    """A copy that lacks the value at a place."""
+    key, *rest = place
+    if not rest:
+        return {name: value for name, value in content.items() if name != key}
+    return {**content, key: _without(content[key], rest)}
 
 
 class Split:
@@ -56,7 +71,7 @@ class Split:
 
 
 def _decides(merged: Merged) -> Iterator[tuple[str, Any]]:
-    yield "data", merged.class_at("data")
-    values = merged.values_at("data")
+    _, values, name = merged.at("data")
+    yield "data", name
     for key in DECIDE_THE_SPLIT:
         yield f"data.{key}", values.get(key)

@@ -62,5 +62,5 @@ def field_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     common += ["--trainer.log_every_n_steps", "1", "--alpha_convergence.every_n_steps", "1"]
     run = folder / "run"
     main()([*common, "--trainer.max_epochs", "1", "--output", str(run), "--report.figures=false"])
-    main()([*common, "--trainer.max_epochs", "2", "--resume", str(run)])
+    main()([*common, "--trainer.max_epochs", "2", "--resume", str(run), "--report.figures=true"])
     return run

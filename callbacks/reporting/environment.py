@@ -2,21 +2,16 @@
 
 import os
 import platform
-import re
 import resource
 import sys
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
+from modulant.storage.secrets import without_secrets
+
 PACKAGES = ("modulant", "torch", "lightning", "transformers", "torchmetrics", "nltk", "numpy")
-_SECRET_NAME = re.compile(r"(?i)(?:^|[._-])(api[_-]?key|key|token|secret|passw(or)?d|credentials?|auth)$")
-_SECRET_VALUE = re.compile(r"\b(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{16,})\b")
-_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
-HIDDEN = "***"
-_BARE_HIDDEN = re.compile(r"^(\s*(?:- )*(?:[\w.]+: )?)" + re.escape(HIDDEN) + r"(?=$)", re.MULTILINE)
 
 
 def versions() -> dict[str, str | None]:
@@ -28,45 +23,6 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[package] = None
     return found
-
-
-def without_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line in which the values of secret-looking options, tokens and passwords in addresses are hidden.
-
-    >>> without_secrets(["fit", "--hub.token", "abc", "--api_key=abc", "--data.tokenizer=t5"])
-    ['fit', '--hub.token', '***', '--api_key=***', '--data.tokenizer=t5']
-    """
-    shown = []
-    hide_next = False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        secret = name.startswith("-") and _SECRET_NAME.search(name) is not None
-        if hide_next and not argument.startswith("--"):
-            shown.append(HIDDEN)
-        elif secret and equals:
-            shown.append(f"{name}={HIDDEN}")
-        else:
-            shown.append(_USER_IN_URL.sub(f"{HIDDEN}@", _SECRET_VALUE.sub(HIDDEN, argument)))
-        hide_next = secret and not equals
-    return shown
-
-
-def without_secret_values(text: str) -> str:
-    """A configuration in YAML in which the values of secret-looking keys, tokens and passwords in addresses are hidden.
-
-    >>> without_secret_values("logger:\\n  api_key: abc\\n  url: https://me:pw@host/x\\n")
-    "logger:\\n  api_key: '***'\\n  url: https://***@host/x\\n"
-    >>> without_secret_values("tags:\\n- hf_0123456789abcdef0\\n")
-    "tags:\\n- '***'\\n"
-    """
-    lines = []
-    for line in text.splitlines(keepends=True):
-        key, colon, value = line.partition(":")
-        if colon and value.strip() not in ("", "null") and _SECRET_NAME.search(key.strip().lstrip("- ")):
-            line = f"{key}: '{HIDDEN}'\n"
-        line = _USER_IN_URL.sub(f"{HIDDEN}@", _SECRET_VALUE.sub(HIDDEN, line))
-        lines.append(_BARE_HIDDEN.sub(rf"\1'{HIDDEN}'", line))  # a star would begin an alias
-    return "".join(lines)
 
 
 def command_line() -> list[str]:

@@ -20,6 +20,7 @@ from callbacks.loggers.tensorboard import RunTensorBoard
 from callbacks.measures.first_validation import FirstValidation
 from callbacks.reporting.environment import command_line, machine, peak_memory, seed, versions
 from callbacks.reporting.examples import side_by_side
+from callbacks.reporting.history import Part, followed_by, parts_of
 from callbacks.reporting.values import (
     alphas_of,
     first_and_last,
@@ -219,12 +220,14 @@ class RunReport(Callback):
             sections = {name: only_last(summary, steps) for name, summary in sections.items()}
         final = alphas_of(module)
         metrics_file = f"metrics{self._suffix}.csv"
+        parts = self._parts(trainer)
         return {
             "run": {
                 "stage": self._stage,
                 "outcome": outcome,
                 "folder": _relative(folder),
-                "command": command_line(),
+                "command": parts[0]["command"] if parts else command_line(),
+                "parts": parts,
                 "started": self._began_at,
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seed": seed(),
@@ -265,6 +268,16 @@ class RunReport(Callback):
             if isinstance(logger, MetricsCSV):
                 return read_metrics(logger.path)
         return {}
+
+    def _parts(self, trainer: Trainer) -> list[Part]:
+        """The commands that trained this run, this process's too if it has; none of an evaluation."""
+        if self._stage != "fit":
+            return []
+        parts = parts_of(Path(trainer.default_root_dir))
+        if trainer.global_step == self._loaded_step:
+            return parts
+        here = {"from_step": self._loaded_step, "command": command_line(), "config": "config.yaml"}
+        return followed_by(parts, here)
 
     def _total_seconds(self) -> float:
         return self._seconds_before + (time.monotonic() - self._began if self._began is not None else 0.0)

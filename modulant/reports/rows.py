@@ -230,6 +230,10 @@ def what_ran(report: Report) -> Table:
         ["platform", environment["platform"]],
         ["versions", versions],
         ["command", f"`{' '.join(run['command'])}`"],
+        *(
+            [f"from step {part['from_step']:,}", f"`{' '.join(part['command'])}`, {part['config']}"]
+            for part in run.get("parts", [])[1:]
+        ),
     ]
     return Table(["", ""], [row for row in rows if row[1]], words=2)
 

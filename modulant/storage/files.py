@@ -93,6 +93,15 @@ def _message(path: Path, error: OSError) -> str:
     return f"{path} cannot be written ({reason}); make its folder writable, or name another"
 
 
+def free_name(path: Path) -> Path:
+    """The path itself, or with a number behind its stem where a file has that name already: a_2.yaml, a_3.yaml, …"""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return free
+
+
 def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Writes a temporary file beside `path`, flushed to disk, for `replace_durably`; a failure leaves none.
 

@@ -78,6 +78,7 @@ def model_card(
         geometry=_geometry(config.get("geometry") or {}),
         run=run,
         command=" ".join(_without_paths(run.get("command") or [])),
+        resumed=[(part["from_step"], " ".join(_without_paths(part["command"]))) for part in run.get("parts", [])[1:]],
         versions=", ".join(f"{package} {version}" for package, version in versions.items() if version),
     )
 
