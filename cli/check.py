@@ -14,7 +14,7 @@ from cli import own
 from cli.command import Command
 from cli.folder import RunFolder
 from cli.saved import SavedConfig, Split
-from cli.schema import Merged, UnlistedClassError
+from cli.schema import Merged, UnlistedClassError, short
 from datamodules.arguments import STANDARD_INPUT, check_vocabulary, piped_prompts, read_prompts
 from modulant.backbones.sizes import check_layers, read_sizes
 from modulant.settings import describe
@@ -38,6 +38,7 @@ def check(command: Command) -> dict[str, Any]:
     """
     merged = merge(command)
     if not command.prints_config:  # which is to be looked at, or finished elsewhere
+        _check_places(merged)
         check_trainer(merged.config.get("trainer", {}))
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
@@ -74,6 +75,16 @@ def merge(command: Command) -> Merged:
     if split is not None:
         split.check(merged)
     return merged
+
+
+def _check_places(merged: Merged) -> None:
+    """A run is one folder: whatever looks for its checkpoints, first of all --resume, looks there."""
+    for place, key in (("checkpoint", "dirpath"), ("trainer", "default_root_dir")):
+        if (named := (merged.config.get(place) or {}).get(key)) is not None:
+            raise ValueError(
+                f"{place}.{key} is {short(named)}; a run and its checkpoints lie in one folder, where --resume finds "
+                "them: leave it out, and name that folder with --output"
+            )
 
 
 def check_trainer(given: Mapping[str, Any]) -> None:
@@ -184,5 +195,8 @@ def _check_data(merged: Merged, subcommand: str) -> None:
 
 def _check_folders(command: Command) -> None:
     RunFolder(command)
-    if command.resume is not None and not any((command.resume / "checkpoints").glob("*.ckpt")):
-        raise ValueError(f"--resume: no checkpoint in {command.resume / 'checkpoints'}: nothing to resume from")
+    if command.resume is None or any((command.resume / "checkpoints").glob("*.ckpt")):
+        return
+    dirpath = next((config.dirpath for config in command.configs if isinstance(config, SavedConfig)), None)
+    moved = f"; its configuration put them into {dirpath}: move them" if dirpath else ""
+    raise ValueError(f"--resume: no checkpoint in {command.resume / 'checkpoints'}: nothing to resume from{moved}")

@@ -19,7 +19,12 @@ class SavedConfig(Config):
     """A run's config.yaml: what a command that resumes the run changes is merged over it.
 
     Values that were hidden when it was saved are not in its content: they are given again, or are the defaults.
+
+    Attributes:
+        dirpath: of a run of an earlier version, where its checkpoints were written, if that was another folder.
     """
+
+    dirpath: str | None = None
 
     @classmethod
     def of_run(cls, run: Path) -> "SavedConfig":
@@ -32,17 +37,21 @@ class SavedConfig(Config):
         if not path.is_file():
             raise ValueError(f"--resume: {run} has no config.yaml; name the run's configuration with --config")
         content = read_yaml(path)
-        for place in tuple(hidden_values(content)):
+        checkpoint = content.get("checkpoint")
+        dirpath = checkpoint.get("dirpath") if isinstance(checkpoint, Mapping) else None
+        # two that earlier versions took and did not follow
+        places = (*hidden_values(content), ("trainer", "default_root_dir"), ("checkpoint", "dirpath"))
+        for place in places:
             content = _without(content, place)
-        return cls(str(path), path, content)
+        return cls(str(path), path, content, dirpath)
 
 
-def _without(content: Mapping[str, Any], place: Sequence[str]) -> dict[str, Any]:
+def _without(content: Mapping[str, Any], place: Sequence[str]) -> Mapping[str, Any]:
     """A copy that lacks the value at a place."""
     key, *rest = place
     if not rest:
         return {name: value for name, value in content.items() if name != key}
-    return {**content, key: _without(content[key], rest)}
+    return {**content, key: _without(content[key], rest)} if isinstance(content.get(key), Mapping) else content
 
 
 class Split:

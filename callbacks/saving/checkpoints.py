@@ -73,7 +73,7 @@ class RunCheckpoint(ModelCheckpoint):
         every_n_epochs: epochs between checkpoints, where every_n_train_steps is 0.
         save_top_k: how many of the newest to keep; -1: all.
         save_on_exception: save when training ends by an error, a signal or Ctrl-C too.
-        dirpath: folder of the checkpoints; null: checkpoints/ in the run folder.
+        dirpath: folder of the checkpoints; null: checkpoints/ in the run folder, and nothing else in a configuration.
     """
 
     @checked

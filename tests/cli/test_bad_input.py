@@ -87,6 +87,11 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--trainer.accumulate_grad_batches", "0"): ("trainer.accumulate_grad_batches is 0",),
     (*FIELD, "--trainer.limit_val_batches", "1.5"): ("trainer.limit_val_batches is 1.5", "a share between 0 and 1"),
     (*FIELD, "--checkpoint.every_n_train_steps", "-1"): ("checkpoint.every_n_train_steps is -1",),
+    (*FIELD, "--checkpoint.dirpath", "ckpt"): (
+        "checkpoint.dirpath is ckpt; a run and its checkpoints lie in one",
+        "--output",
+    ),
+    (*FIELD, "--trainer.default_root_dir", "d"): ("trainer.default_root_dir is d; a run and", "name that folder with"),
     (*FIELD, "--alpha_convergence.window", "0"): ("alpha_convergence.window is 0",),
     (*FIELD, "--relational.pairs", "1"): ("relational.pairs is 1",),
     (*FIELD, "--pentachoron.tolerance", "0"): ("pentachoron.tolerance is 0",),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.check import check
 from cli.command import read_command
@@ -107,6 +108,24 @@ def test_a_folder_that_was_empty_is_left_empty() -> None:
     folder.discard_if_empty()
     folder.release()
     assert list(Path("mine").iterdir()) == []
+
+
+def test_a_run_of_an_earlier_version_that_named_another_folder() -> None:
+    """`dirpath` made a run that could not be resumed, and `default_root_dir` was not followed."""
+    run = saved_run()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["default_root_dir"] = "somewhere"
+    config["checkpoint"]["dirpath"] = "elsewhere"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    merged = check(read_command(["fit", "--resume", str(run)]))
+    assert "default_root_dir" not in merged["trainer"]
+    assert "dirpath" not in merged["checkpoint"]
+    (run / "checkpoints").rename("elsewhere")
+    line = (
+        "no checkpoint in run/checkpoints: nothing to resume from; its configuration put them into elsewhere: move them"
+    )
+    with pytest.raises(ValueError, match=line):
+        check(read_command(["fit", "--resume", str(run)]))
 
 
 @contextmanager
