@@ -116,7 +116,7 @@ def test_a_launchers_processes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job7")
     assert {RunFolder(command("--config", "field")).claim() for _ in range(2)} == {Path("runs/field/version_job7")}
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    with pytest.raises(ValueError, match="--output: torchrun's processes cannot agree"):
+    with pytest.raises(ValueError, match="--output: torchrun's processes need one folder"):
         RunFolder(command("--config", "field")).claim()
     assert RunFolder(command("--config", "field", "--output", "mine")).claim() == Path("mine")
 

@@ -162,7 +162,7 @@ def test_a_signal_before_anything_was_begun(number: int, quick: list[str], tmp_p
         _, err = run.communicate(timeout=LIMIT)
         assert run.returncode in (CODES[number], -number)  # −n: Python itself was not up yet
         if run.returncode > 0:
-            assert err == f"{WORDS[number]}; nothing was begun\n"
+            assert err == f"{WORDS[number]}; nothing was started\n"
         assert list(tmp_path.iterdir()) == []
         tally.survived(kind)
 
