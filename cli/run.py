@@ -34,6 +34,7 @@ from callbacks import (
 )
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
 from callbacks.reporting.environment import without_secret_values
+from callbacks.stopping.signals import current
 from cli import own, own_code, schema
 from cli.command import Command
 from cli.folder import RunFolder
@@ -112,6 +113,8 @@ def run(command: Command, config: Mapping[str, Any]) -> None:
     """
     prepare(command.trusted)
     folder = RunFolder(command)
+    if (signals := current()) is not None:
+        signals.clean_up = folder.discard_if_empty
     try:
         with quiet_writers(), storing_a_run(folder.path):
             ModulantCLI.build(parser_arguments(command, config), command, folder)
