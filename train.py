@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.argv = [str(Path(__file__).resolve()), *typed]
     try:
         launched = "TORCHELASTIC_RUN_ID" in os.environ
-        with Signals(alone=_is_alone(), child=is_child(), launched=launched).watching():
+        with Signals(_is_alone(), is_child(), launched, _nothing_started).watching():
             _run(words)
     except (Stopped, KeyboardInterrupt) as stopped:
         number = stopped.number if isinstance(stopped, Stopped) else 2
@@ -81,10 +81,20 @@ def _print_completion(words: list[str]) -> None:
 def _end_by_signal(number: int, what: str) -> None:
     if is_child():  # the launcher kills all processes on any other code
         sys.exit(0)
-    if _is_first():
-        requeued = slurm.requeue() if slurm.asks(number) else ""
-        print(f"{describe(number)}; {what}{requeued}", file=sys.stderr, flush=True)
+    if line := _signal_line(number, what):
+        print(line, file=sys.stderr, flush=True)
     sys.exit(exit_code(number))
+
+
+def _signal_line(number: int, what: str) -> str:
+    if not _is_first():
+        return ""
+    requeued = slurm.requeue() if slurm.asks(number) else ""
+    return f"{describe(number)}; {what}{requeued}"
+
+
+def _nothing_started(number: int) -> str:
+    return _signal_line(number, "nothing was started")
 
 
 def _is_alone() -> bool:

@@ -110,6 +110,11 @@ class RunFolder:
         if os.environ.get(VARIABLE, "").startswith(f"{os.getpid()}:"):
             del os.environ[VARIABLE]
 
+    def give_up(self) -> None:
+        """Leave the folder as it was found, where nothing of worth is in it."""
+        self.discard_if_empty()
+        self.release()
+
     def discard_if_empty(self) -> None:
         """Remove what the run has left where the folder was new or empty, if that is nothing but configuration."""
         if self._was_empty and self.path.is_dir():

@@ -35,6 +35,7 @@ from callbacks import (
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
 from callbacks.reporting import history
 from callbacks.reporting.environment import command_line
+from callbacks.stopping.signals import current
 from cli import own, own_code, schema
 from cli.command import Command
 from cli.folder import RunFolder
@@ -117,6 +118,8 @@ def run(command: Command, config: Mapping[str, Any]) -> None:
     """
     prepare(command.trusted)
     folder = RunFolder(command)
+    if (signals := current()) is not None:
+        signals.clean_up = folder.give_up
     try:
         with quiet_writers(), storing_a_run(folder.path):
             ModulantCLI.build(parser_arguments(command, config), command, folder)

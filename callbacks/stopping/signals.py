@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 GRACE = 25.0  # seconds; schedulers often kill 30 seconds after a signal
@@ -47,7 +47,7 @@ def peer_lost(error: BaseException) -> bool:
 
 
 class Stopped(BaseException):
-    """Raised in the main thread by a signal, before there is anything to save."""
+    """Raised in the main thread by a signal while user input is waited for."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -64,7 +64,9 @@ class Shared(Protocol):
 class Signals:
     """Records SIGINT, SIGTERM and SIGUSR1 while `watching`.
 
-    At first a signal raises `Stopped`; after `defer` it is only recorded, to be checked between steps.
+    At first, while libraries are imported and a run is set up, a signal exits the process at once: an exception that a
+    handler raises may land in a finaliser or a weak reference's callback, where Python drops it. After `defer` a signal
+    is only recorded, to be checked between steps.
 
     Args:
         alone: whether this is the run's only process. With several, signals are deferred from the start, since the
@@ -72,9 +74,22 @@ class Signals:
         child: whether another process of the run has started this one. It exits when that one is gone, and prints
             nothing.
         launched: whether a torchrun agent has started this process. It exits when that one is gone.
+        last_line: what to print when a signal exits the process at once; "" prints nothing.
+
+    Attributes:
+        clean_up: called before the process exits at once, such as to remove an empty run folder.
     """
 
-    def __init__(self, alone: bool = True, child: bool = False, launched: bool = False) -> None:
+    def __init__(
+        self,
+        alone: bool = True,
+        child: bool = False,
+        launched: bool = False,
+        last_line: Callable[[int], str] = lambda number: "",
+    ) -> None:
+        self.clean_up: Callable[[], None] = lambda: None
+        self._last_line = last_line
+        self._immediate = False
         self.number: int | None = None  # the first signal, here or in another process of the run
         self.shared: Shared | None = None
         self._parent = os.getppid() if child or launched else None
@@ -93,7 +108,7 @@ class Signals:
 
         Ctrl-C raises `KeyboardInterrupt` and is not recorded; any other signal raises `Stopped`.
         """
-        before, self._deferred = self._deferred, False
+        self._immediate = True
         fd = signal.set_wakeup_fd(-1)  # the thread does not see signals in this context
         try:
             yield
@@ -104,7 +119,7 @@ class Signals:
             raise KeyboardInterrupt from stopped
         finally:
             signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-            self._deferred = before
+            self._immediate = False
 
     @contextmanager
     def watching(self) -> Iterator["Signals"]:
@@ -146,9 +161,19 @@ class Signals:
     def _handle(self, number: int, frame: object) -> None:
         """Python-level handler, in the main thread."""
         self.note(number)
-        if not self._deferred:
-            self._deferred = True
+        if self._immediate:
+            self._immediate = False
             raise Stopped(number)
+        if not self._deferred:
+            self._exit_before_start(number)
+
+    def _exit_before_start(self, number: int) -> None:
+        self.clean_up()
+        line = self._last_line(number)
+        with suppress(RuntimeError, ValueError):  # the signal came while this stream was being written, or it is closed
+            sys.stdout.flush()
+        os.write(2, f"{line}\n".encode() if line else b"")
+        os._exit(exit_code(number) if self._prints else 0)  # a launcher kills all processes on any other code
 
     def note(self, number: int) -> None:
         """Record the first signal of a run."""

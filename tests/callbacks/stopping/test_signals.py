@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,11 +24,8 @@ def recorded(watched: Signals, seconds: float = 5) -> int | None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_raises_at_first_and_is_only_recorded_later(number: int) -> None:
+def test_a_signal_is_only_recorded_once_a_run_has_started(number: int) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Stopped) as caught, Signals().watching():
-        signal.raise_signal(number)
-    assert caught.value.number == number
     with Signals().watching() as watched:
         assert current() is watched
         watched.defer()
@@ -35,6 +33,17 @@ def test_a_signal_raises_at_first_and_is_only_recorded_later(number: int) -> Non
         assert recorded(watched) == number
     assert current() is None
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_ends_a_wait_for_input() -> None:
+    with Signals().watching() as watched:
+        watched.defer()
+        with pytest.raises(KeyboardInterrupt), watched.immediate():
+            signal.raise_signal(signal.SIGINT)
+        assert watched.number is None
+        with pytest.raises(Stopped) as caught, watched.immediate():
+            signal.raise_signal(signal.SIGTERM)
+    assert caught.value.number == signal.SIGTERM
 
 
 def test_the_main_thread_may_be_busy() -> None:
@@ -58,6 +67,28 @@ def in_child(action: object) -> int:
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_before_a_run_has_started_it_exits_even_in_a_finaliser(
+    number: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Python drops an exception that is raised in a finaliser: the process would run on."""
+
+    class Finalised:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def start() -> None:
+        with Signals(last_line=lambda number: f"{describe(number)}; nothing was started").watching() as watched:
+            watched.clean_up = (tmp_path / "left").rmdir
+            (tmp_path / "left").mkdir()
+            Finalised()
+            (tmp_path / "ran on").touch()
+
+    assert in_child(start) == exit_code(number)
+    assert capfd.readouterr().err == f"{describe(number)}; nothing was started\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_that_does_not_stop_is_exited(
