@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+from transformers import AutoModelForSeq2SeqLM
 from transformers.utils.hub import cached_file
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.generation import folder_settings
 from modulant.backbones.t5 import freeze, translate_weight_errors
 
 # (start, stop) → these rows of a stored tensor
@@ -52,7 +53,7 @@ def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMes
         stored = dict(_stored(resolve_backbone(backbone)))
         _untie(model, stored)
         _fill(model, stored, backbone)
-        model.generation_config = _generation_config(resolve_backbone(backbone), config)
+        model.generation_config = folder_settings(resolve_backbone(backbone), config)
     return model
 
 
@@ -157,9 +158,3 @@ def _pickled(path: Path) -> Iterator[tuple[str, Rows]]:
 
 def _rows_in(whole: Any, start: int, stop: int) -> Tensor:
     return whole[start:stop]
-
-
-def _generation_config(name: str, config: Any) -> Any:
-    if _file(name, "generation_config.json") is None:
-        return GenerationConfig.from_model_config(config)
-    return GenerationConfig.from_pretrained(name)

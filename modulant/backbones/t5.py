@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.generation import folder_settings
 from modulant.backbones.sizes import check_backbone, check_model_type
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.tokenizers import at_revision as _at
@@ -60,6 +61,8 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
             "config.json, or a hub id (google-t5/t5-small), which needs a network or a filled cache"
         ) from error
     check_model_type(backbone, config.model_type)
+    # What a folder can set here that changes no answer, but the form of a model's output, or the kernel of attention.
+    config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
     return config
 
 
@@ -87,10 +90,12 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: s
     Raises:
         ValueError: the weights cannot be read, are incomplete, or have other shapes.
     """
-    name = resolve_backbone(backbone)
+    name, config = resolve_backbone(backbone), load_config(backbone, revision)
     with translate_weight_errors(backbone), _no_progress_bar():
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
             name,
+            config=config,
+            generation_config=folder_settings(name, config, revision),
             dtype=dtype,
             output_loading_info=True,
             trust_remote_code=False,
