@@ -61,6 +61,16 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
             "config.json, or a hub id (google-t5/t5-small), which needs a network or a filled cache"
         ) from error
     check_model_type(backbone, config.model_type)
+    # Weights from elsewhere than the files whose digest an artefact has.
+    if getattr(config, "transformers_weights", None) is not None:
+        raise ValueError(
+            f"model.backbone: config.json of {backbone!r} names a file of weights (transformers_weights), which is not "
+            "supported; name the file model.safetensors, and remove that key"
+        )
+    if (Path(name) / "adapter_config.json").is_file():
+        raise ValueError(
+            f"model.backbone: {backbone!r} holds an adapter of peft (adapter_config.json); merge it into its base model"
+        )
     # What a folder can set here that changes no answer, but the form of a model's output, or the kernel of attention.
     config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
     return config
