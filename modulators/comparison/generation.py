@@ -119,10 +119,18 @@ def _read(tokenizer: Any, tokens: list[int], logprobs: list[float], first: list[
     length = tokens.index(end) + 1 if end in tokens else len(tokens)
     return Answer(
         text=tokenizer.decode(tokens[:length], skip_special_tokens=True),
-        tokens=list(tokenizer.convert_ids_to_tokens(tokens[:length])),
+        tokens=[_piece(tokenizer, token) for token in tokens[:length]],
         logprobs=logprobs[:length],
-        next=[(tokenizer.decode([token]), chance) for token, chance in first],
+        next=[(_piece(tokenizer, token, tokenizer.decode([token])), chance) for token, chance in first],
     )
+
+
+def _piece(tokenizer: Any, token: int, text: str | None = None) -> str:
+    """A token's text, by default the tokenizer's piece; its number if it is a row that only pads the vocabulary."""
+    piece: str | None = tokenizer.convert_ids_to_tokens(token)
+    if piece is None:
+        return f"<{token}>"
+    return piece if text is None else text
 
 
 def _seed(seed: int, prompt: str, sample: int) -> int:
