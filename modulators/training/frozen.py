@@ -31,7 +31,16 @@ from modulant.backbones.t5 import (
     stream_of,
 )
 from modulant.metrics import AnswerQuality
-from modulators.arguments import BackboneDtype, Compile, GenerationSettings, Layers, Schedule, check_cache, check_steps
+from modulators.arguments import (
+    BackboneDtype,
+    Compile,
+    GenerationSettings,
+    Layers,
+    Schedule,
+    check_cache,
+    check_precision,
+    check_steps,
+)
 from modulators.base import Modulator
 from modulators.comparison.generation import Comparison, compare
 from modulators.training.compiling import compiled
@@ -143,6 +152,10 @@ class FrozenT5(pl.LightningModule, ABC):
         """Facts about what learns, for the report."""
 
     # How the backbone is treated
+
+    def setup(self, stage: str) -> None:
+        """Before the backbone is loaded: a trainer that would cast what learns is refused."""
+        check_precision(self.trainer.precision)
 
     def configure_model(self) -> None:
         if self.model is not None:
