@@ -157,7 +157,7 @@ def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None 
     The modulator does not become a submodule of `model`: move, train and save it separately. Attach before compiling.
 
     Args:
-        model: a T5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
+        model: a T5, mT5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
         modulator: built for this backbone's sizes.
         layers: the blocks to modulate; all of them if None.
 
