@@ -140,8 +140,10 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return {**position, "split": self._split()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises:
-        ValueError: the checkpoint's run held out other entries, so that some which it was trained on would be now.
+        """Take the position of a checkpoint's run, whose split must be this one.
+
+        Raises:
+            ValueError: that run held out other entries, so that some that it was trained on would be held out now.
         """
         self._position.load_state_dict(state_dict)
         plan = state_dict["plan"]
