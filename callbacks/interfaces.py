@@ -92,5 +92,5 @@ def layer_alphas(module: L.LightningModule, *more: Tensor) -> Tensor:
     With `more` tensors of that shape, which come in the same transfer: (1 + more, layers, experts).
     """
     alphas = cast(Tensor, cast(Any, module).modulator.alphas).detach()[list(modulated(module).layers)]
-    together = torch.stack([alphas, *more]).double().cpu()
+    together = torch.stack([alphas, *more]).cpu().double()
     return together if more else together[0]
