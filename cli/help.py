@@ -17,9 +17,9 @@ _WHAT = {
 
 _OWN = """\
   --config FILE          a configuration; a bare name is looked up in configs/; of several, later ones win
-  --output DIR           run folder; without it runs/<configuration>/version_<n>
-  --resume DIR           resume that run from its newest checkpoint that verifies; options and overlays beside it win,
-                         and a configuration that names a model replaces the run's
+  --output DIR           run folder: new, empty or a run's; without it runs/<configuration>/version_<n>
+  --resume DIR           resume that run from its newest checkpoint that verifies; configurations and options beside it
+                         are merged over the run's own
   --trust FILE           execute a Python file of yours and let configurations name its modulators; may be repeated
   --dry-run[=json]       check everything, say what would be done (parameters, steps, memory, folder), write nothing
   --print_config         print the whole configuration, which is a configuration again, and end

@@ -38,7 +38,7 @@ def test_two_processes_train_and_agree_with_one(tmp_path: Path, quick: list[str]
     two += ["--alpha_convergence.every_n_steps", "4"]  # the last step is one of these
     done = process("fit", *quick, *two, "--trainer.max_epochs", "1", "--output", "run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    assert done.stdout.splitlines()[-1] == "ended after 12 steps: max_epochs (1) reached; run/report.html"
+    assert done.stdout.splitlines()[-1] == "ended after 12 steps: max_epochs (1) reached; run/report.md"
     run = tmp_path / "run"
     report = json.loads((run / "report.json").read_text())
     assert report["environment"]["devices"] == 2
