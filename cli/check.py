@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import own
-from cli.command import Command
+from cli.command import Command, Config
 from cli.folder import RunFolder
 from cli.schema import Merged, UnlistedClassError
 from datamodules.arguments import STANDARD_INPUT, check_vocabulary, piped_prompts, read_prompts
@@ -54,7 +54,7 @@ def merge(command: Command) -> Merged:
     merged = Merged(own.modulators(command.trusted))
     try:
         for config in command.configs:
-            merged.add(config.content, f"{config.path}: ")
+            merged.add(_with_split(config), f"{config.path}: ")
         for name, value in command.options:
             merged.add_option(name, value)
     except UnlistedClassError as error:
@@ -68,6 +68,16 @@ def merge(command: Command) -> Merged:
         wanted = "a modulator's class" if path == "model.modulator" else describe(schema)
         raise ValueError(f"{path} is missing; it must be {wanted}")
     return merged
+
+
+def _with_split(config: Config) -> Mapping[str, Any]:
+    """A configuration; one that a run saved before there was ``data.split`` means ``entry``."""
+    data = config.content.get("data")
+    if config.path.stem != "config" or not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
+        return config.content
+    if not str(data.get("class_path")).endswith(".WordNetDataModule"):
+        return config.content
+    return {**config.content, "data": {**data, "init_args": {"split": "entry", **data["init_args"]}}}
 
 
 def check_trainer(given: Mapping[str, Any]) -> None:

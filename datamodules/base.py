@@ -12,13 +12,15 @@ from datamodules.position import BATCH_SIZE, EpochSampler, Position
 from modulant.corpus.entries import Corpus, Tokenizer
 from modulant.corpus.population import EvaluationBatch, Population
 from modulant.lexicon import Entries, Lexicon, LexiconError
+from modulant.lexicon.entries import SplitBy
 
 
 class CorpusDataModule(pl.LightningDataModule, ABC):
     """Owns the corpus and the position in it: ``state_dict()`` holds the epoch and its number of finished batches."""
 
-    def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None) -> None:
+    def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None, split: SplitBy) -> None:
         super().__init__()
+        self.split = split
         self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
         self.order_seed = seed  # of the order of each epoch
         self._corpus: Corpus | None = None
@@ -108,6 +110,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return {
             BATCH_SIZE: self._global_batch_size,
             "data.seed": self.seed,
+            "data.split": self.split,
             "data.order_seed": self.order_seed,
             "training entries": len(self.corpus.trained),
         }
@@ -136,4 +139,17 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return self._position.state_dict(trainer, self._batches_per_epoch(), self._plan())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the position.
+
+        Raises:
+            ValueError: the run held out other entries, so that some that it was trained on would count as held out.
+        """
+        # A checkpoint of an earlier version does not say the split; it was by entries.
+        was, now = {"data.split": "entry", **state_dict["plan"]}, self._plan()
+        for key in ("data.split", "data.seed", "training entries"):
+            if was.get(key, now[key]) != now[key]:
+                raise ValueError(
+                    f"{key}: {was[key]} in the run, {now[key]} now; what was trained on would count as held out, so "
+                    "resume it with its own data settings"
+                )
         self._position.load_state_dict(state_dict)

@@ -4,6 +4,9 @@ Two kinds of batches take turns. *Spans*: span corruption of every synset's defi
 except the synsets of held-out entries. *Pairs*: the task's own form, ``summarize: definition`` → lemma, over synsets
 that no kept entry uses, so that the frozen base can answer at all and has still never seen a pair that a modulator will
 be trained or tested on.
+
+The held-out entries are those of ``split: entry``, with which `mini` was made. Those of ``split: synset`` are a part of
+them, so their glosses are not trained on either, and a backbone made here is good for both.
 """
 
 from collections.abc import Iterator
@@ -58,7 +61,7 @@ class GlossDataModule(CorpusDataModule):
         nltk_data: str | None = None,
     ) -> None:
         check_vocabulary(tokenizer, vocab_size)
-        super().__init__(batch_size, val_fraction, seed, nltk_data)
+        super().__init__(batch_size, val_fraction, seed, nltk_data, "entry")
         self.tokenizer_name, self.vocab_size, self.pair_fraction = tokenizer, vocab_size, pair_fraction
 
     def setup(self, stage: str | None = None) -> None:
@@ -66,7 +69,7 @@ class GlossDataModule(CorpusDataModule):
             return
         lexicon = self._lexicon()
         tokenizer = self._tokenizer(lexicon)
-        corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, "single_token")
+        corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, "single_token", self.split)
         self._corpus = corpus
         self._sentinel = int(tokenizer.convert_tokens_to_ids("<extra_id_0>"))
         self._end, self._pad_id = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)

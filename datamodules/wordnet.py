@@ -16,7 +16,7 @@ from modulant.corpus.batching import batches_per_epoch, epoch_batches, real_toke
 from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
 from modulant.corpus.population import MAX_SOURCE, prefixed
 from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
-from modulant.lexicon.entries import Matching
+from modulant.lexicon.entries import Matching, SplitBy
 from modulant.settings import NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, checked
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
@@ -44,6 +44,8 @@ class WordNetDataModule(CorpusDataModule):
         order_seed: of each epoch's order alone, for several seeds on one split; null: seed.
         pad_to_multiple_of: rounds a batch's lengths up: fewer shapes, for CUDA graphs, and more padding.
         regroup: draw anew which examples share a batch; null: true, unless the model has a cache. Each epoch does so.
+        split: what is held out whole: synset, or entry, which is the source's and leaks. By entry, a definition with
+            two lemmas may be trained on with one of them and held out with the other.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -63,8 +65,9 @@ class WordNetDataModule(CorpusDataModule):
         order_seed: Seed | None = None,
         pad_to_multiple_of: PositiveInt = 1,
         regroup: bool | None = None,
+        split: SplitBy = "synset",
     ) -> None:
-        super().__init__(batch_size, val_fraction, seed, nltk_data)
+        super().__init__(batch_size, val_fraction, seed, nltk_data, split)
         if order_seed is not None:
             self.order_seed = order_seed
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
@@ -80,7 +83,9 @@ class WordNetDataModule(CorpusDataModule):
             self._build()
 
     def _build(self) -> None:
-        self._corpus = Corpus.build(self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching)
+        self._corpus = Corpus.build(
+            self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching, self.split
+        )
         trained = self._corpus.trained
         self._train_lengths = self._corpus.sources.lengths[trained]
         self._target_lengths = self._corpus.targets.lengths[trained]
@@ -105,6 +110,7 @@ class WordNetDataModule(CorpusDataModule):
             "wordnet": corpus.lexicon.version,
             "nltk_data": self.nltk_data,
             "matching": self.matching,
+            "split": self.split,
             "tokenizer": self.backbone,
             "entries": len(corpus.entries),
             "train_entries": len(corpus.trained),

@@ -217,6 +217,25 @@ def test_another_plan_in_mid_epoch(start: Any, whole: tuple[Run, Path]) -> None:
     assert len(resumed.seen) in (2 * BATCHES - 1, 2 * BATCHES)
 
 
+@pytest.mark.parametrize(("key", "value"), [("split", "entry"), ("seed", 7), ("val_fraction", 0.7)])
+def test_another_split(start: Any, whole: tuple[Run, Path], key: str, value: Any) -> None:
+    """Between epochs too: what was trained on would count as held out."""
+    said = "training entries" if key == "val_fraction" else f"data.{key}"
+    with pytest.raises(ValueError, match=rf"^{said}: .* in the run, .* now; what was trained on would count as held"):
+        start(resume=whole[1] / "epoch_18.ckpt", data={key: value})
+
+
+def test_a_checkpoint_that_does_not_say_its_split(start: Any, tmp_path: Path) -> None:
+    """One of an earlier version, which split by entries."""
+    start(Save(tmp_path), data={"split": "entry"}, max_epochs=1)
+    checkpoint = torch.load(tmp_path / "epoch_9.ckpt", weights_only=True)
+    del checkpoint["WordNetDataModule"]["plan"]["data.split"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    assert len(start(resume=tmp_path / "old.ckpt", data={"split": "entry"}, max_epochs=2).seen) == BATCHES
+    with pytest.raises(ValueError, match=r"^data.split: entry in the run, synset now"):
+        start(resume=tmp_path / "old.ckpt")
+
+
 def test_another_number_of_processes_in_mid_epoch() -> None:
     """What counts is the global batch size. An earlier version gave each process separate batches."""
     position = Position()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from datamodules import WordNetDataModule
+from modulant.corpus.entries import Corpus
 from modulant.corpus.population import PREFIX
 from modulant.lexicon import Lexicon
 from tests.wordnets import Synset, write_zip
@@ -74,6 +75,27 @@ def test_the_split(data: WordNetDataModule) -> None:
     assert len(corpus.held_out) == round(0.1 * len(data.entries))
     both = np.sort(np.concatenate([corpus.trained, corpus.held_out]))
     np.testing.assert_array_equal(both, np.arange(len(data.entries)))
+
+
+@pytest.mark.parametrize(("split", "leaked"), [("synset", 0), ("entry", 142)])
+def test_no_source_is_on_both_sides_of_the_split(data: WordNetDataModule, split: Any, leaked: int) -> None:
+    if split != data.split:
+        data = WordNetDataModule(split=split)
+        data.setup()
+    corpus, about = data.corpus, data.describe()
+    trained = {corpus.sources[int(i)].tobytes() for i in corpus.trained}
+    assert sum(corpus.sources[int(i)].tobytes() in trained for i in corpus.held_out) == leaked
+    assert (about["split"], about["held_out_entries"], about["train_entries"]) == (split, 956, 8600)
+    synsets = set(data.entries.synset[corpus.held_out].tolist())
+    assert (len(synsets & set(data.entries.synset[corpus.trained].tolist())) == 0) == (leaked == 0)
+    assert (about["held_out_synsets"] == len(synsets)) == (leaked == 0)
+
+
+def test_mini_was_pretrained_outside_of_both_splits(data: WordNetDataModule) -> None:
+    """Span corruption left out the definitions that ``entry`` holds out; those of ``synset`` are among them."""
+    entry = Corpus.build(data.corpus.lexicon, data.tokenizer, 0.1, 42, "single_token", "entry")
+    definitions = np.array(data.entries.definitions)
+    assert set(definitions[data.corpus.held_out]) < set(definitions[entry.held_out])
 
 
 def test_little_padding(data: WordNetDataModule) -> None:
@@ -241,6 +263,7 @@ def test_prompts_that_are_none(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
         ({"val_fraction": 0.0}, "val_fraction is 0.0; it must be a number between 0 and 1"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0; it must be a number between 0 and 1"),
+        ({"split": "lemma"}, "split is 'lemma'; it must be synset or entry"),
         ({"seed": -1}, "seed is -1; it must be an integer of at least 0"),
         ({"num_workers": -1}, "num_workers is -1; it must be an integer of at least 0"),
     ],
