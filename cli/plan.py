@@ -259,8 +259,8 @@ def told(facts: dict[str, Any]) -> str:
             (
                 "data",
                 f"{data['task']} over WordNet {data['wordnet']}: {data['entries']:,} entries, "
-                f"{data['held_out_entries']:,} of them held out, by {data['split']}; {data['max_source_tokens']} tokens at "
-                "most",
+                f"{data['held_out_entries']:,} of them held out, by {data['split']}; "
+                f"{data['max_source_tokens']} tokens at most",
             )
         )
     if (training := facts.get("training")) is not None:

@@ -7,8 +7,9 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from datamodules.position import BATCH_SIZE, EpochSampler, Position
+from datamodules.position import BATCH_SIZE, EpochSampler, Position, accumulated
 from modulant.corpus.entries import Corpus, Tokenizer
 from modulant.corpus.population import EvaluationBatch, Population
 from modulant.lexicon import Entries, Lexicon, LexiconError
@@ -92,8 +93,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
     def _global_batch_size(self) -> int:
         """Examples in a batch over all ranks, which share each batch.
 
-        One process with this batch size computes the same gradients. Accumulated batches are weighted equally, whatever
-        their number of tokens, as in Lightning; this does not depend on the number of ranks either.
+        One process with this batch size computes the same gradients.
         """
         return self.batch_size * self._rank_and_world_size[1]
 
@@ -104,6 +104,10 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def _batches_per_epoch(self) -> int:
         """Length of `_epoch_batches`."""
+
+    @abstractmethod
+    def _target_tokens(self, batch: Any) -> int:
+        """Number of target tokens in one of `_epoch_batches`."""
 
     def _plan(self) -> dict[str, Any]:
         """Settings that determine the batches of an epoch, besides its number."""
@@ -125,12 +129,35 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         if trainer is None:
             return EpochSampler(self._epoch_batches, self._batches_per_epoch(), lambda: (0, 0))
         total = self._batches_per_epoch()
+
+        def batches(epoch: int) -> Sequence[Any]:
+            # Those of overfit_batches are the same each epoch.
+            some = self._epoch_batches(0 if getattr(trainer, "overfit_batches", 0) else epoch)
+            if (n := _accumulated_in(trainer, epoch)) == 1:
+                return some
+            limit = getattr(trainer, "limit_train_batches", 1.0)
+            ends = int(total * limit) if isinstance(limit, float) else min(total, limit)
+            return accumulated(some, self._target_tokens, n, ends)
+
         if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError("trainer.use_distributed_sampler must be false: the DataModule shards the batches itself")
         if trainer.ckpt_path is None:  # a new run; this DataModule may have been used before
             self._position.reset()
         self._position.check(self._plan())
-        return EpochSampler(self._epoch_batches, total, lambda: self._position.current(trainer, total))
+        return EpochSampler(batches, total, lambda: self._position.current(trainer, total))
+
+    def _evaluated(self, batches: list[Any], limit: str) -> list[list[Any]]:
+        """Batches of an evaluation, grouped: one a rank. They are sorted by length; a part is drawn from all lengths.
+
+        Args:
+            limit: the trainer's argument that may ask for a part. What it gives does not depend on the number of ranks.
+        """
+        world = self._rank_and_world_size[1]
+        groups = [batches[i : i + world] for i in range(0, len(batches), world)]
+        part = getattr(self.trainer, limit, 1.0)
+        if part == 0 or (isinstance(part, float) and part == 1.0):
+            return groups
+        return [groups[i] for i in np.random.default_rng(self.seed).permutation(len(groups))]
 
     def state_dict(self) -> dict[str, Any]:
         trainer = self.trainer
@@ -153,3 +180,11 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
                     "resume it with its own data settings"
                 )
         self._position.load_state_dict(state_dict)
+
+
+def _accumulated_in(trainer: pl.Trainer, epoch: int) -> int:
+    """Batches that make a step of an epoch."""
+    for callback in getattr(trainer, "callbacks", ()):
+        if isinstance(callback, GradientAccumulationScheduler):
+            return int(callback.get_accumulate_grad_batches(epoch))
+    return int(getattr(trainer, "accumulate_grad_batches", 1))

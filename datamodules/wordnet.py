@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
-from datamodules.position import ResumableLoader
+from datamodules.position import Accumulated, ResumableLoader
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.corpus.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
 from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
@@ -162,6 +162,9 @@ class WordNetDataModule(CorpusDataModule):
         shapes = (pairs.collate(rows.tolist())["input_ids"].shape for rows in self._run_batches)
         return [(examples, longest) for examples, longest in shapes]
 
+    def _target_tokens(self, batch: IntArray) -> int:
+        return int(self._target_lengths[batch].sum())
+
     def _batches_per_epoch(self) -> int:
         return batches_per_epoch(len(self._train_lengths), self._global_batch_size)
 
@@ -183,15 +186,17 @@ class WordNetDataModule(CorpusDataModule):
         Every process gets as many batches, for Lightning's hooks and the collectives in them are called once a batch:
         where they do not go round, the last is one entry without a target, which counts nowhere.
         """
-        batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
-        rank, world = self._rank_and_world_size
-        own = batches[rank::world]
-        own += [_NOTHING] * (-(-len(batches) // world) - len(own))
-        return self._loader(_Pairs(self.corpus, self.corpus.held_out), own)
+        return self._held_out_loader("limit_val_batches")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The held-out entries again: WordNet is split in two, not three."""
-        return self.val_dataloader()
+        return self._held_out_loader("limit_test_batches")
+
+    def _held_out_loader(self, limit: str) -> DataLoader[Any]:
+        batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
+        rank = self._rank_and_world_size[0]
+        own = [group[rank] if rank < len(group) else _NOTHING for group in self._evaluated(batches, limit)]
+        return self._loader(_Pairs(self.corpus, self.corpus.held_out), own)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The prompts, in their order; every process gets all of them. What comes one by one is asked one by one."""
@@ -234,6 +239,9 @@ class _Rows(Dataset[int]):
     def __getitem__(self, row: int) -> int:
         return int(row)
 
+    def __getitems__(self, rows: Any) -> Any:
+        return rows
+
 
 class _Pairs(_Rows):
     """Some of the entries."""
@@ -270,7 +278,9 @@ class _SharedPairs(_Pairs):
             for number, members in enumerate(batches):
                 self._numbers[members] = number
 
-    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
+    def collate(self, rows: Sequence[int] | Accumulated) -> dict[str, Any]:
+        if isinstance(rows, Accumulated):
+            return {**self.collate(rows.batch), "factor": rows.factor}
         index = np.asarray(rows)
         sources, targets = self._sources.rows(index), self._targets.rows(index)
         batch = shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)

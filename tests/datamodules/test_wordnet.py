@@ -204,6 +204,30 @@ def test_validation_is_dealt_whole_and_unpadded(small: WordNetDataModule, world:
     assert first == Counter(sources(list(small.val_dataloader())[:world]))
 
 
+def test_a_part_of_the_held_out_entries_has_all_lengths(small: WordNetDataModule, small_wordnet: str) -> None:
+    """Batches are sorted by length: the first of them would be the shortest definitions."""
+
+    def first(data: WordNetDataModule, world: int, n: int) -> list[dict[str, Any]]:
+        parts = []
+        for rank in range(world):
+            strategy = SimpleNamespace(root_device=torch.device("cpu"))
+            limits = {"limit_val_batches": n, "limit_test_batches": n}
+            data.trainer = SimpleNamespace(global_rank=rank, world_size=world, strategy=strategy, **limits)
+            parts += list(data.val_dataloader())[:n]
+            assert sources(parts[-n:]) == sources(list(data.test_dataloader())[:n])
+        data.trainer = None
+        return parts
+
+    lengths = small.corpus.sources.lengths[small.corpus.held_out]
+    part = first(small, 1, 6)
+    found = [int(length) for batch in part for length in batch["attention_mask"].sum(1)]
+    assert max(found) > np.median(lengths)
+    assert abs(np.mean(found) - lengths.mean()) < 0.25 * lengths.mean()
+    twice = WordNetDataModule(nltk_data=small_wordnet, matching="all", batch_size=32)
+    twice.setup()
+    assert Counter(sources(first(small, 2, 3))) == Counter(sources(first(twice, 1, 3)))
+
+
 def test_matching_all_keeps_lemmas_of_any_length(small: WordNetDataModule, small_wordnet: str) -> None:
     lexicon = Lexicon.load(small_wordnet)
     expected = [
