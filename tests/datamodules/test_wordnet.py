@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from datamodules import WordNetDataModule
+from datamodules.arguments import piped_prompts, read_prompts
 from modulant.corpus.entries import Corpus
 from modulant.corpus.population import PREFIX
 from modulant.lexicon import Lexicon
@@ -263,6 +264,17 @@ def test_prompts(small_wordnet: str, tmp_path: Path) -> None:
     assert first["attention_mask"].sum() == sum(len(data.tokenizer(text).input_ids) for text in texts)
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_a_prompt_is_a_line(ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Unicode calls a break within it; a byte order mark is no part of the first."""
+    expected = ["a\u2028tame animal", "a\flarge\x85building", "a \x1c\vthing"]
+    (tmp_path / "prompts.txt").write_bytes(("\ufeff" + ends.join(expected) + ends).encode())
+    assert read_prompts(str(tmp_path / "prompts.txt")) == expected
+    with (tmp_path / "prompts.txt").open(encoding="utf-8") as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        assert piped_prompts() == expected
+
+
 def test_without_prompts_the_held_out_definitions_are_asked(small: WordNetDataModule) -> None:
     definitions = small.entries.definitions
     assert prompts_of(small) == [definitions[i] for i in small.corpus.held_out]
@@ -276,6 +288,8 @@ def test_prompts_that_are_none(tmp_path: Path) -> None:
         (str(tmp_path / "empty.txt"), "there is no prompt in it"),
         (str(tmp_path / "latin.txt"), "latin.txt is no text in UTF-8"),
         ([], "there is no prompt in it"),
+        ([""], "prompt 1 of 1 is empty"),
+        (["a dog", " \t"], "prompt 2 of 2 is empty"),
     ):
         with pytest.raises(ValueError, match=rf"^data\.prompts: .*{message}"):
             WordNetDataModule(prompts=prompts)
