@@ -12,6 +12,7 @@ from typing import Any
 
 from cli import own
 from cli.command import Command
+from cli.configs import Config
 from cli.folder import RunFolder
 from cli.saved import SavedConfig, Split
 from cli.schema import Merged, UnlistedClassError, short
@@ -61,7 +62,7 @@ def merge(command: Command) -> Merged:
     split = None
     try:
         for config in command.configs:
-            merged.add(config.content, f"{config.path}: ")
+            merged.add(_with_split(config), f"{config.path}: ")
             if isinstance(config, SavedConfig):
                 split = Split(merged)
         for name, value in command.options:
@@ -89,6 +90,16 @@ def _check_places(merged: Merged) -> None:
                 f"{place}.{key} is {short(named)}; a run and its checkpoints lie in one folder, where --resume finds "
                 "them: leave it out, and name that folder with --output"
             )
+
+
+def _with_split(config: Config) -> Mapping[str, Any]:
+    """A configuration; one that a run saved before there was ``data.split`` means ``entry``."""
+    data = config.content.get("data")
+    if config.path.stem != "config" or not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
+        return config.content
+    if not str(data.get("class_path")).endswith(".WordNetDataModule"):
+        return config.content
+    return {**config.content, "data": {**data, "init_args": {"split": "entry", **data["init_args"]}}}
 
 
 def check_trainer(given: Mapping[str, Any]) -> None:

@@ -96,7 +96,7 @@ def _model(module: FrozenT5, model: Any) -> dict[str, Any]:
 
 def _data(data: WordNetDataModule) -> dict[str, Any]:
     about = data.describe()
-    keys = ("task", "wordnet", "entries", "train_entries", "held_out_entries", "batch_size")
+    keys = ("task", "wordnet", "entries", "train_entries", "held_out_entries", "split", "batch_size")
     return {key: about[key] for key in keys} | {"max_source_tokens": about["max_source_tokens"] + 1}
 
 
@@ -232,7 +232,8 @@ def told(facts: dict[str, Any]) -> str:
             (
                 "data",
                 f"{data['task']} over WordNet {data['wordnet']}: {data['entries']:,} entries, "
-                f"{data['held_out_entries']:,} of them held out; {data['max_source_tokens']} tokens at most",
+                f"{data['held_out_entries']:,} of them held out, by {data['split']}; "
+                f"{data['max_source_tokens']} tokens at most",
             )
         )
     if (training := facts.get("training")) is not None:

@@ -27,12 +27,14 @@ def read_prompts(prompts: str | list[str] | None) -> list[str] | str | None:
     """What is to be asked: the lines of a file that are not empty, the list as it is, or `STANDARD_INPUT`.
 
     Raises:
-        ValueError: the file cannot be read as text, or there is no prompt.
+        ValueError: the file cannot be read as text, there is no prompt, or one of a list is empty.
     """
     if prompts is None or prompts == STANDARD_INPUT:
         return prompts
     if isinstance(prompts, list):
         texts = prompts
+        if empty := next((i for i, text in enumerate(texts, 1) if not text.strip()), None):
+            raise ValueError(f"data.prompts: prompt {empty} of {len(texts)} is empty")
     else:
         file = Path(prompts).expanduser()
         try:
@@ -75,4 +77,6 @@ def _piped(stream: TextIO) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    """Lines that hold something. U+2028, a form feed and their like are part of a line, a byte order mark is not."""
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.strip() for line in lines if line.strip()]

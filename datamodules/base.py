@@ -8,18 +8,21 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from datamodules.position import BATCH_SIZE, EpochSampler, Position
+from datamodules.position import BATCH_SIZE, EpochSampler, Position, accumulated
 from modulant.corpus.entries import Corpus, Tokenizer
 from modulant.corpus.population import EvaluationBatch, Population
 from modulant.lexicon import Entries, Lexicon, LexiconError
+from modulant.lexicon.entries import SplitBy
 
 
 class CorpusDataModule(pl.LightningDataModule, ABC):
     """Owns the corpus and the position in it: ``state_dict()`` holds the epoch and its number of finished batches."""
 
-    def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None) -> None:
+    def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None, split: SplitBy) -> None:
         super().__init__()
+        self.split = split
         self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
         self.order_seed = seed  # of the order of each epoch
         self._corpus: Corpus | None = None
@@ -93,8 +96,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
     def _global_batch_size(self) -> int:
         """Examples in a batch over all ranks, which share each batch.
 
-        One process with this batch size computes the same gradients. Accumulated batches are weighted equally, whatever
-        their number of tokens, as in Lightning; this does not depend on the number of ranks either.
+        One process with this batch size computes the same gradients.
         """
         return self.batch_size * self._rank_and_world_size[1]
 
@@ -106,11 +108,16 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
     def _batches_per_epoch(self) -> int:
         """Length of `_epoch_batches`."""
 
+    @abstractmethod
+    def _target_tokens(self, batch: Any) -> int:
+        """Number of target tokens in one of `_epoch_batches`."""
+
     def _plan(self) -> dict[str, Any]:
         """Settings that determine the batches of an epoch, besides its number."""
         return {
             BATCH_SIZE: self._global_batch_size,
             "data.seed": self.seed,
+            "data.split": self.split,
             "data.order_seed": self.order_seed,
             "training entries": len(self.corpus.trained),
         }
@@ -125,12 +132,35 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         if trainer is None:
             return EpochSampler(self._epoch_batches, self._batches_per_epoch(), lambda: (0, 0))
         total = self._batches_per_epoch()
+
+        def batches(epoch: int) -> Sequence[Any]:
+            # Those of overfit_batches are the same each epoch.
+            some = self._epoch_batches(0 if getattr(trainer, "overfit_batches", 0) else epoch)
+            if (n := _accumulated_in(trainer, epoch)) == 1:
+                return some
+            limit = getattr(trainer, "limit_train_batches", 1.0)
+            ends = int(total * limit) if isinstance(limit, float) else min(total, limit)
+            return accumulated(some, self._target_tokens, n, ends)
+
         if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError("trainer.use_distributed_sampler must be false: the DataModule shards the batches itself")
         if trainer.ckpt_path is None:  # a new run; this DataModule may have been used before
             self._position.reset()
         self._position.check(self._plan())
-        return EpochSampler(self._epoch_batches, total, lambda: self._position.current(trainer, total))
+        return EpochSampler(batches, total, lambda: self._position.current(trainer, total))
+
+    def _evaluated(self, batches: list[Any], limit: str) -> list[list[Any]]:
+        """Batches of an evaluation, grouped: one a rank. They are sorted by length; a part is drawn from all lengths.
+
+        Args:
+            limit: the trainer's argument that may ask for a part. What it gives does not depend on the number of ranks.
+        """
+        world = self._rank_and_world_size[1]
+        groups = [batches[i : i + world] for i in range(0, len(batches), world)]
+        part = getattr(self.trainer, limit, 1.0)
+        if part == 0 or (isinstance(part, float) and part == 1.0):
+            return groups
+        return [groups[i] for i in np.random.default_rng(self.seed).permutation(len(groups))]
 
     def state_dict(self) -> dict[str, Any]:
         trainer = self.trainer
@@ -146,8 +176,8 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
             ValueError: that run held out other entries, so that some that it was trained on would be held out now.
         """
         self._position.load_state_dict(state_dict)
-        plan = state_dict["plan"]
-        earlier = {key: plan[key] for key in ("data.seed", "training entries") if key in plan}  # without a fingerprint
+        plan = {"data.split": "entry", **state_dict["plan"]}  # which checkpoints of earlier versions do not say
+        earlier = {key: plan[key] for key in ("data.split", "data.seed", "training entries") if key in plan}
         self._saved_split = dict(state_dict.get("split", earlier))
         if self._corpus is not None:
             self._check_split()
@@ -160,6 +190,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
             texts = (f"{entries[int(row)].lemma}\t{entries[int(row)].definition}\n" for row in corpus.held_out)
             self._fingerprint = corpus, hashlib.sha256("".join(texts).encode()).hexdigest()
         return {
+            "data.split": self.split,
             "data.seed": self.seed,
             "data.val_fraction": self.val_fraction,
             "training entries": len(corpus.trained),
@@ -174,6 +205,14 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         shown = [f"{key} {saved[key]} (now {now[key]})" for key in changed if key != "held-out entries" and key in now]
         raise ValueError(
             f"the run holds out other entries{': it had ' if shown else ''}{', '.join(shown)}; entries that it was "
-            "trained on must not become held out: resume it with its own data.seed, data.val_fraction, data.matching, "
-            "data.nltk_data and tokenizer"
+            "trained on must not become held out: resume it with its own data.split, data.seed, data.val_fraction, "
+            "data.matching, data.nltk_data and tokenizer"
         )
+
+
+def _accumulated_in(trainer: pl.Trainer, epoch: int) -> int:
+    """Batches that make a step of an epoch."""
+    for callback in getattr(trainer, "callbacks", ()):
+        if isinstance(callback, GradientAccumulationScheduler):
+            return int(callback.get_accumulate_grad_batches(epoch))
+    return int(getattr(trainer, "accumulate_grad_batches", 1))

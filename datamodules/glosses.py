@@ -4,9 +4,13 @@ Two kinds of batches take turns. *Spans*: span corruption of every synset's defi
 except the synsets of held-out entries. *Pairs*: the task's own form, ``summarize: definition`` → lemma, over synsets
 that no kept entry uses, so that the frozen base can answer at all and has still never seen a pair that a modulator will
 be trained or tested on.
+
+The held-out entries are those of ``split: entry``, with which `mini` was made. Those of ``split: synset`` are a part of
+them, so their glosses are not trained on either, and a backbone made here is good for both.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.arguments import check_vocabulary
 from datamodules.base import CorpusDataModule
-from datamodules.position import ResumableLoader
+from datamodules.position import Accumulated, ResumableLoader
 from datamodules.span_corruption import corrupt, noise_mask
 from datamodules.unigram import train_unigram
 from modulant.backbones.tokenizers import load_tokenizer
@@ -58,7 +62,7 @@ class GlossDataModule(CorpusDataModule):
         nltk_data: str | None = None,
     ) -> None:
         check_vocabulary(tokenizer, vocab_size)
-        super().__init__(batch_size, val_fraction, seed, nltk_data)
+        super().__init__(batch_size, val_fraction, seed, nltk_data, "entry")
         self.tokenizer_name, self.vocab_size, self.pair_fraction = tokenizer, vocab_size, pair_fraction
 
     def setup(self, stage: str | None = None) -> None:
@@ -66,7 +70,7 @@ class GlossDataModule(CorpusDataModule):
             return
         lexicon = self._lexicon()
         tokenizer = self._tokenizer(lexicon)
-        corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, "single_token")
+        corpus = Corpus.build(lexicon, tokenizer, self.val_fraction, self.seed, "single_token", self.split)
         self._corpus = corpus
         self._sentinel = int(tokenizer.convert_tokens_to_ids("<extra_id_0>"))
         self._end, self._pad_id = int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)
@@ -128,7 +132,10 @@ class GlossDataModule(CorpusDataModule):
         return [recipes[i] for i in np.random.default_rng((self.seed, epoch, n_spans)).permutation(len(recipes))]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return ResumableLoader(_Cooked(self), sampler=self._sampler(), batch_size=None, pin_memory=self._to_cuda)
+        # The recipe takes the place of a batch's indices. As a sampler Lightning would replace it for overfit_batches.
+        return ResumableLoader(
+            _Cooked(self), batch_sampler=self._sampler(), collate_fn=_as_it_is, pin_memory=self._to_cuda
+        )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Span corruption of held-out glosses, and the task on held-out entries; all of both on every process."""
@@ -142,7 +149,11 @@ class GlossDataModule(CorpusDataModule):
             training_batch(sources.rows(rows), targets.rows(rows), self._pad_id)
             for rows in sorted_batches(sources.lengths, self.batch_size)
         ]
-        return [DataLoader(_Ready(batches), batch_size=None) for batches in (spans, pairs)]
+        loaders = []
+        for batches in (spans, pairs):  # every process has all of them, so that groups are only an order here
+            ready = [batch for group in self._evaluated(batches, "limit_val_batches") for batch in group]
+            loaders.append(DataLoader(_Ready(ready), batch_size=None))
+        return loaders
 
     def batch_of_spans(self, texts: list[Any], rng: np.random.Generator) -> dict[str, Tensor]:
         """Some texts, corrupted anew."""
@@ -151,6 +162,21 @@ class GlossDataModule(CorpusDataModule):
     def _corrupted(self, texts: list[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
         both = [corrupt(text, noise_mask(len(text), rng), self._sentinel, self._end) for text in texts]
         return [source for source, _ in both], [target for _, target in both]
+
+    def _target_tokens(self, batch: _Recipe) -> int:
+        rows, seeds = batch
+        if seeds is None:
+            return int(self.pairs[1].lengths[rows].sum())
+        return int(self._span_targets[self.spans.lengths[rows]].sum())
+
+    @cached_property
+    def _span_targets(self) -> IntArray:
+        """Number of target tokens by a text's length, which determines the numbers of hidden tokens and of spans."""
+        lengths = np.unique(self.spans.lengths)
+        targets = self._corrupted([np.zeros(n, dtype=np.int64) for n in lengths], np.random.default_rng(0))[1]
+        table = np.zeros(lengths.max() + 1, dtype=np.int64)
+        table[lengths] = [len(target) for target in targets]
+        return table
 
     def cook(self, recipe: _Recipe) -> dict[str, Any]:
         """This process's part of a recipe's batch; the same recipe gives the same batch.
@@ -173,6 +199,15 @@ class _Cooked(Dataset[dict[str, Any]]):
 
     def __getitem__(self, recipe: Any) -> dict[str, Any]:
         return self._data.cook(recipe)
+
+    def __getitems__(self, recipe: Any) -> dict[str, Any]:
+        if isinstance(recipe, Accumulated):
+            return {**self._data.cook(recipe.batch), "factor": recipe.factor}
+        return self._data.cook(recipe)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 class _Ready(Dataset[dict[str, Tensor]]):

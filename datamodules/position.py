@@ -8,7 +8,7 @@ starts, so a position from these two would skip or repeat data at boundaries.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Sampler
@@ -78,6 +78,36 @@ class Position:
 def _trained_on(trainer: pl.Trainer) -> int:
     """Batches that a trainer has finished, over all epochs and resumed fits."""
     return int(cast(Any, trainer.fit_loop.epoch_loop.batch_progress.total).processed)
+
+
+class Accumulated(NamedTuple):
+    """A batch of an epoch, one of those whose gradients are accumulated for a step.
+
+    Attributes:
+        batch: what the loader makes a batch from.
+        factor: of its mean loss. Lightning divides each by ``accumulate_grad_batches``, whatever the number of tokens,
+            in an epoch's last, shorter step too; with these factors a step is that of one batch of all its examples.
+    """
+
+    batch: Any
+    factor: float
+
+
+def accumulated(batches: Sequence[Any], tokens: Callable[[Any], int], n: int, limit: int) -> list[Accumulated]:
+    """The batches of an epoch with their factors, where ``n`` make a step and an epoch ends after ``limit`` of them.
+
+    Args:
+        tokens: number of target tokens of a batch.
+
+    >>> accumulated("abc", {"a": 1, "b": 3, "c": 2}.get, n=2, limit=3)[1:]
+    [Accumulated(batch='b', factor=1.5), Accumulated(batch='c', factor=2.0)]
+    """
+    found = []
+    for start in [*range(0, limit, n), *range(limit, len(batches), n)]:
+        step = batches[start : min(start + n, limit if start < limit else len(batches))]
+        counts = [tokens(batch) for batch in step]
+        found += [Accumulated(batch, n * own / sum(counts)) for batch, own in zip(step, counts, strict=True)]
+    return found
 
 
 class EpochSampler(Sampler[Any]):

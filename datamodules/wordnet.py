@@ -10,13 +10,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
-from datamodules.position import ResumableLoader
+from datamodules.position import Accumulated, ResumableLoader
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.corpus.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
 from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
 from modulant.corpus.population import MAX_SOURCE, prefixed
 from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
-from modulant.lexicon.entries import Matching
+from modulant.lexicon.entries import Matching, SplitBy
 from modulant.settings import NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, checked
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
@@ -44,6 +44,8 @@ class WordNetDataModule(CorpusDataModule):
         order_seed: of each epoch's order alone, for several seeds on one split; null: seed.
         pad_to_multiple_of: rounds a batch's lengths up: fewer shapes, for CUDA graphs, and more padding.
         regroup: draw anew which examples share a batch; null: true, unless the model has a cache. Each epoch does so.
+        split: what is held out whole: synset, or entry, which is the source's and leaks. By entry, a definition with
+            two lemmas may be trained on with one of them and held out with the other.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -63,8 +65,9 @@ class WordNetDataModule(CorpusDataModule):
         order_seed: Seed | None = None,
         pad_to_multiple_of: PositiveInt = 1,
         regroup: bool | None = None,
+        split: SplitBy = "synset",
     ) -> None:
-        super().__init__(batch_size, val_fraction, seed, nltk_data)
+        super().__init__(batch_size, val_fraction, seed, nltk_data, split)
         if order_seed is not None:
             self.order_seed = order_seed
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
@@ -80,7 +83,9 @@ class WordNetDataModule(CorpusDataModule):
             self._build()
 
     def _build(self) -> None:
-        self._corpus = Corpus.build(self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching)
+        self._corpus = Corpus.build(
+            self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching, self.split
+        )
         trained = self._corpus.trained
         self._train_lengths = self._corpus.sources.lengths[trained]
         self._target_lengths = self._corpus.targets.lengths[trained]
@@ -106,6 +111,7 @@ class WordNetDataModule(CorpusDataModule):
             "wordnet": corpus.lexicon.version,
             "nltk_data": self.nltk_data,
             "matching": self.matching,
+            "split": self.split,
             "tokenizer": self.backbone,
             "entries": len(corpus.entries),
             "train_entries": len(corpus.trained),
@@ -157,6 +163,9 @@ class WordNetDataModule(CorpusDataModule):
         shapes = (pairs.collate(rows.tolist())["input_ids"].shape for rows in self._run_batches)
         return [(examples, longest) for examples, longest in shapes]
 
+    def _target_tokens(self, batch: IntArray) -> int:
+        return int(self._target_lengths[batch].sum())
+
     def _batches_per_epoch(self) -> int:
         return batches_per_epoch(len(self._train_lengths), self._global_batch_size)
 
@@ -178,15 +187,17 @@ class WordNetDataModule(CorpusDataModule):
         Every process gets as many batches, for Lightning's hooks and the collectives in them are called once a batch:
         where they do not go round, the last is one entry without a target, which counts nowhere.
         """
-        batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
-        rank, world = self._rank_and_world_size
-        own = batches[rank::world]
-        own += [_NOTHING] * (-(-len(batches) // world) - len(own))
-        return self._loader(_Pairs(self.corpus, self.corpus.held_out), own)
+        return self._held_out_loader("limit_val_batches")
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The held-out entries again: WordNet is split in two, not three."""
-        return self.val_dataloader()
+        return self._held_out_loader("limit_test_batches")
+
+    def _held_out_loader(self, limit: str) -> DataLoader[Any]:
+        batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
+        rank = self._rank_and_world_size[0]
+        own = [group[rank] if rank < len(group) else _NOTHING for group in self._evaluated(batches, limit)]
+        return self._loader(_Pairs(self.corpus, self.corpus.held_out), own)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The prompts, in their order; every process gets all of them. What comes one by one is asked one by one."""
@@ -229,6 +240,9 @@ class _Rows(Dataset[int]):
     def __getitem__(self, row: int) -> int:
         return int(row)
 
+    def __getitems__(self, rows: Any) -> Any:
+        return rows
+
 
 class _Pairs(_Rows):
     """Some of the entries."""
@@ -265,7 +279,9 @@ class _SharedPairs(_Pairs):
             for number, members in enumerate(batches):
                 self._numbers[members] = number
 
-    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
+    def collate(self, rows: Sequence[int] | Accumulated) -> dict[str, Any]:
+        if isinstance(rows, Accumulated):
+            return {**self.collate(rows.batch), "factor": rows.factor}
         index = np.asarray(rows)
         sources, targets = self._sources.rows(index), self._targets.rows(index)
         batch = shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)

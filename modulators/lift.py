@@ -12,6 +12,7 @@ from torch import Tensor
 from modulant import metrics
 from modulant.corpus.entries import Corpus
 from modulant.lexicon import Lexicon
+from modulant.lexicon.entries import SplitBy
 from modulant.metrics import EntryRepresentations
 from modulators.hooks import ModulatorHandle
 
@@ -25,6 +26,7 @@ def relational_lift(
     val_fraction: float = 0.1,
     seed: int = 42,
     nltk_data: str | None = None,
+    split: SplitBy = "synset",
 ) -> dict[str, float]:
     """How much a modulator changes the agreement of the encoder's cosines with WordNet, over all pairs of synsets.
 
@@ -38,6 +40,7 @@ def relational_lift(
         val_fraction: share of the entries that is held out; with the `seed` of the training, the same ones as then.
         seed: seed of the split.
         nltk_data: a folder with a WordNet other than the bundled one.
+        split: what is held out whole, as ``data.split`` of the training; of runs without that key it was ``entry``.
 
     Returns:
         ``pearson``, ``pearson_lift``, ``pearson_lift_low`` and ``_high``, ``spearman``, ``gradient``, … of all pairs;
@@ -50,7 +53,7 @@ def relational_lift(
             loaded from anywhere, no such WordNet, or representations that are not finite.
     """
     handle = _checked(model, tokenizer, handle)
-    corpus = Corpus.build(Lexicon.load(nltk_data), tokenizer, val_fraction, seed, "single_token")
+    corpus = Corpus.build(Lexicon.load(nltk_data), tokenizer, val_fraction, seed, "single_token", split)
     batches, held_out, distances = corpus.evaluation_batches(), corpus.population.held_out, corpus.path_distances
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

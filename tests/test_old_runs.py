@@ -69,6 +69,7 @@ def test_its_configuration_is_read(old: Path, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     facts = json.loads(said[said.index("{") :])
     assert facts["training"]["steps"] == 8
+    assert facts["data"]["split"] == "entry", "its configuration has no such key: there was no other split"
     assert facts["model"]["trained_parameters"] == report_of(old)["model"]["parameters"]["trainable"]
 
 

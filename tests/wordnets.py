@@ -56,11 +56,11 @@ def _index(synsets: list[Synset], offsets: dict[int, int], name: str) -> str:
     )
 
 
-def write_zip(synsets: list[Synset], file: Path) -> Path:
+def write_zip(synsets: list[Synset], file: Path, folder: str = "wordnet/") -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members(synsets).items():
-            archive.writestr(f"wordnet/{name}", content)
+            archive.writestr(f"{folder}{name}", content)
     return file
 
 

@@ -141,7 +141,7 @@ def validation(n: int, wordnet: str, backbone: str, folder: str, baselines: bool
     pl.seed_everything(0, verbose=False)
     module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
     data = WordNetDataModule(
-        backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=n / ENTRIES, batch_size=3
+        backbone=backbone, nltk_data=wordnet, matching="all", split="entry", val_fraction=n / ENTRIES, batch_size=3
     )
     looks = [RelationalAlignment(baselines=baselines, bootstrap=0), PentachoronHealth(n=50)]
     (figures,) = _trainer(folder, callbacks=looks).validate(module, datamodule=data, verbose=False)
@@ -154,7 +154,9 @@ def entry_by_entry(n: int, wordnet: str, backbone: str) -> dict[str, float]:
     pl.seed_everything(0, verbose=False)
     module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
     module.configure_model()
-    data = WordNetDataModule(backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=n / ENTRIES)
+    data = WordNetDataModule(
+        backbone=backbone, nltk_data=wordnet, matching="all", split="entry", val_fraction=n / ENTRIES
+    )
     data.setup()
     loss = right = whole = tokens = 0.0
     for row in data.corpus.held_out:
@@ -215,6 +217,7 @@ def training(
         backbone=backbone,
         nltk_data=wordnet,
         matching="all",
+        split="entry",
         val_fraction=11 / ENTRIES,
         batch_size=batch_size,
         num_workers=workers,
@@ -269,7 +272,7 @@ def disagreement(wordnet: str, backbone: str, folder: str, drift_seen_by: int, r
     """
     module = ModulatedT5(partial(FieldModulator, expert_ks=(2,)), backbone=backbone, lr=0.01)
     data = WordNetDataModule(
-        backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=11 / ENTRIES, batch_size=4
+        backbone=backbone, nltk_data=wordnet, matching="all", split="entry", val_fraction=11 / ENTRIES, batch_size=4
     )
     tolerance = 9.0 if _rank() == rest_seen_by else 1e-9
     looks = [_Drifting(drift_seen_by), AlphaConvergence(every_n_steps=1, window=4, tolerance=tolerance, stop=True)]
@@ -284,7 +287,7 @@ def sharded_figures(n: int, wordnet: str, backbone: str, folder: str) -> dict[st
     pl.seed_everything(0, verbose=False)
     module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
     data = WordNetDataModule(
-        backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=n / ENTRIES, batch_size=3
+        backbone=backbone, nltk_data=wordnet, matching="all", split="entry", val_fraction=n / ENTRIES, batch_size=3
     )
     looks = [RelationalAlignment(bootstrap=0), PentachoronHealth(n=50)]
     trainer = _trainer(folder, callbacks=looks, strategy=ShardedStrategy(), inference_mode=False)

@@ -96,7 +96,7 @@ def data_line(trainer: L.Trainer) -> str:
         return ""
     return (
         f"{about['task']} over WordNet {about['wordnet']}: {about['entries']:,} entries, "
-        f"{about['held_out_entries']:,} of them held out"
+        f"{about['held_out_entries']:,} of them held out" + (f", by {about['split']}" if "split" in about else "")
     )
 
 

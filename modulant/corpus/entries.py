@@ -11,10 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from modulant.corpus import cache
-from modulant.corpus.population import MAX_SOURCE, MAX_TARGET, PREFIX, EvaluationBatch, Population, held_out_entries
+from modulant.corpus.population import (
+    MAX_SOURCE,
+    MAX_TARGET,
+    PREFIX,
+    EvaluationBatch,
+    Population,
+    held_out_entries,
+    held_out_sources,
+)
 from modulant.corpus.ragged import Ragged
 from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
-from modulant.lexicon.entries import MIN_DEFINITION, Matching
+from modulant.lexicon.entries import MIN_DEFINITION, Matching, SplitBy
 from modulant.storage import cache_arrays
 
 EVALUATION_BATCH = 128  # sources without gradients; a constant, so figures do not depend on data.batch_size
@@ -46,19 +54,27 @@ class Corpus:
 
     @classmethod
     def build(
-        cls, lexicon: Lexicon, tokenizer: Tokenizer, val_fraction: float, seed: int, matching: Matching
+        cls,
+        lexicon: Lexicon,
+        tokenizer: Tokenizer,
+        val_fraction: float,
+        seed: int,
+        matching: Matching,
+        split: SplitBy = "synset",
     ) -> "Corpus":
         """Matches WordNet with a tokenizer.
 
         Args:
             matching: ``single_token`` keeps lemmas of one token, each token once; ``all`` keeps every lemma–definition
                 pair.
+            split: ``synset`` holds out all entries of a source text or none; ``entry`` draws single entries.
 
         Raises:
-            ValueError: no such matching, or too few entries to train on some and hold some out.
+            ValueError: no such matching or split, or too few entries to train on some and hold some out.
         """
-        if matching not in get_args(Matching):
-            raise ValueError(f"data.matching is {matching!r}; it must be one of {', '.join(get_args(Matching))}")
+        for key, value, known in (("matching", matching, Matching), ("split", split, SplitBy)):
+            if value not in get_args(known):
+                raise ValueError(f"data.{key} is {value!r}; it must be one of {', '.join(get_args(known))}")
 
         entries, sources, targets = _tokenised(lexicon, tokenizer, matching)
         if len(entries) < 2:
@@ -66,7 +82,10 @@ class Corpus:
                 f"{tokenizer.name_or_path or type(tokenizer).__name__}: {len(entries)} lemmas of WordNet are one token "
                 "of this tokenizer; it does not fit English words (or use data.matching: all)"
             )
-        held_out = held_out_entries(len(entries), val_fraction, seed)
+        if split == "synset":
+            held_out = held_out_sources(sources, val_fraction, seed)
+        else:
+            held_out = held_out_entries(len(entries), val_fraction, seed)
         if len(held_out) == len(entries):
             raise ValueError(f"data.val_fraction: {val_fraction} leaves none of {len(entries)} entries to train on")
         return cls(lexicon, tokenizer, entries, sources, targets, held_out)

@@ -35,6 +35,32 @@ def held_out_entries(n: int, val_fraction: float, seed: int) -> npt.NDArray[np.i
     return np.sort(order[n - max(1, round(n * val_fraction)) :])
 
 
+def held_out_sources(sources: Ragged, val_fraction: float, seed: int) -> npt.NDArray[np.int64]:
+    """Which entries are held out where entries with the same source text must not be split.
+
+    They are some of those of `held_out_entries`, from the end of the same permutation, each with all entries of its
+    source; as many as there, but for a few where no group fits any more. A backbone that was pre-trained outside the
+    sources of `held_out_entries` is therefore outside of these too. A source with several entries is held out more
+    often than one with a single entry.
+
+    Args:
+        sources: of each entry; two synsets may have the same.
+    """
+    n = len(sources)
+    number: dict[bytes, int] = {}
+    group = np.array([number.setdefault(sources[i].tobytes(), len(number)) for i in range(n)])
+    sizes, order = np.bincount(group), np.random.default_rng(seed).permutation(n)
+    taken = np.zeros(len(number), dtype=bool)
+    left = wanted = max(1, round(n * val_fraction))
+    for row in order[n - wanted :][::-1]:
+        if not taken[group[row]] and sizes[group[row]] <= left:
+            taken[group[row]] = True
+            left -= sizes[group[row]]
+    if left == wanted:  # the groups are all larger than what is wanted
+        taken[group[order[-1]]] = True
+    return np.flatnonzero(taken[group])
+
+
 @dataclass(frozen=True, eq=False)
 class Population:
     """Distinct synsets in the order of the entries; a synset is held out when no training entry uses it.

@@ -17,6 +17,7 @@ _DATA_FILES = (
     *(f"{kind}.{pos}" for kind in ("data", "index") for pos in ("adj", "adv", "noun", "verb")),
     "lexnames",
 )
+_NAMES = ("wordnet", "wordnet31", "wordnet2021", "wordnet2022")  # of NLTK's packages; each is a zip, or its folder
 _LARGEST = 512 << 20  # bytes; WordNet 3.0 unpacks to 40 MB
 
 
@@ -26,7 +27,7 @@ class LexiconError(ValueError):
 
 @dataclass(frozen=True)
 class Archive:
-    """A WordNet database that NLTK can read: a zip with a folder ``wordnet/``, or such a folder."""
+    """A WordNet database that NLTK can read: a zip with a folder such as ``wordnet/``, or such a folder."""
 
     path: Path
     sha256: str
@@ -51,13 +52,14 @@ class Archive:
         root = Path(nltk_data).expanduser()
         if root.is_file():
             return cls(root, _sha256([root]))
-        for candidate in (root / "corpora/wordnet.zip", root / "wordnet.zip"):
-            if candidate.is_file():
-                return cls(candidate, _sha256([candidate]))
-        for folder in (root / "corpora/wordnet", root / "wordnet", root):
-            files = [folder / name for name in _DATA_FILES]
-            if all(file.is_file() for file in files):
-                return cls(folder, _sha256(files))
+        for name in _NAMES:
+            for candidate in (root / f"corpora/{name}.zip", root / f"{name}.zip"):
+                if candidate.is_file():
+                    return cls(candidate, _sha256([candidate]))
+            for folder in (root / f"corpora/{name}", root / name, root):
+                files = [folder / file for file in _DATA_FILES]
+                if all(file.is_file() for file in files):
+                    return cls(folder, _sha256(files))
         raise LexiconError(f"{root}: no WordNet here; expected corpora/wordnet.zip or a folder corpora/wordnet")
 
     def reader(self) -> Any:
@@ -90,9 +92,16 @@ class Archive:
                 warnings.simplefilter("ignore", ResourceWarning)  # NLTK leaves `lexnames` open
                 if self.path.is_dir():
                     return EnglishReader(FileSystemPathPointer(str(self.path)), None)
-                return EnglishReader(ZipFilePathPointer(str(self.path), "wordnet/"), None)
+                return EnglishReader(ZipFilePathPointer(str(self.path), self._folder()), None)
         except Exception as error:  # NLTK raises zipfile, OS, index and value errors alike for a damaged archive
             raise self.unreadable(error) from error
+
+    def _folder(self) -> str:
+        """The folder in a zip that holds the database: ``wordnet31/`` in NLTK's ``wordnet31.zip``."""
+        with zipfile.ZipFile(self.path) as archive:
+            names = archive.namelist()
+        found = [name.removesuffix("data.noun") for name in names if name.rpartition("/")[2] == "data.noun"]
+        return min(found, key=lambda name: (name != "wordnet/", name.count("/"), name), default="wordnet/")
 
     def _check_size(self) -> None:
         """Refuses a zip that unpacks to much more than WordNet: NLTK reads each member into memory as a whole.

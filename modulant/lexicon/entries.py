@@ -14,6 +14,7 @@ import numpy.typing as npt
 from modulant.lexicon.lexicon import Lexicon
 
 Matching = Literal["single_token", "all"]
+SplitBy = Literal["synset", "entry"]  # what is held out whole
 MIN_DEFINITION = 10  # characters; a definition must be longer
 
 Encode = Callable[[list[str]], list[list[int]]]  # texts to token ids, without special tokens

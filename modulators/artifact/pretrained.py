@@ -205,6 +205,7 @@ def save_modulator(
         "stream": asdict(modulator.stream),
         "geometry": dict(geometry) if geometry else None,
         "parameters": sum(p.numel() for p in modulator.parameters()),
+        "split": ((report or {}).get("data") or {}).get("split"),
     }
     card = model_card(about, report, name=Path(folder).name)
     PretrainedModulator(modulator, about, card).save_pretrained(folder)

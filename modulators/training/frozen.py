@@ -266,7 +266,7 @@ class FrozenT5(pl.LightningModule, ABC):
         # Lightning's own bar reads a figure from the device at each step; `RunProgress` reads when it draws.
         self.log("train/loss", loss, sync_dist=weight is not None)
         # 1, or NaN: of a loss that is infinite the gradient may be finite, and of one process's alone the others' is
-        return loss * (1 + 0 * loss.detach())
+        return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch).logits

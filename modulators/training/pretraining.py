@@ -149,7 +149,7 @@ class PretrainT5(pl.LightningModule):
         """The mean over target tokens; under several processes, this one's part of it, as in `FrozenT5`."""
         loss, _ = self._loss(batch)
         self.log("train/loss", loss, sync_dist="weight" in batch)
-        return loss * (1 + 0 * loss.detach())  # NaN where the loss is none, see FrozenT5
+        return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())  # NaN where the loss is none, see FrozenT5
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         loss, count = self._loss(batch)

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modulant.lexicon.entries import Matching
+from modulant.lexicon.entries import Matching, SplitBy
 
 if TYPE_CHECKING:
     from datamodules import WordNetDataModule
 
-_OF_DATA = ("val_fraction", "seed", "matching", "nltk_data")  # keys of a configuration's data
+_OF_DATA = ("val_fraction", "seed", "matching", "nltk_data", "split")  # keys of a configuration's data
 MIN_SYNSETS = 5  # a pentachoron has five corners
 
 
@@ -26,6 +26,7 @@ class Split:
         val_fraction, seed: of the entries that are held out.
         matching: as `datamodules.WordNetDataModule` has it.
         nltk_data: a folder with a WordNet other than the bundled one.
+        split: what is held out whole; of a run or an artefact that does not say it, ``entry``.
     """
 
     tokenizer: str = "mini"
@@ -33,6 +34,7 @@ class Split:
     seed: int = 42
     matching: Matching = "single_token"
     nltk_data: str | None = None
+    split: SplitBy = "synset"
 
 
 def add_population_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +86,7 @@ def load_data(split: Split) -> "WordNetDataModule":
             matching=split.matching,
             seed=split.seed,
             nltk_data=split.nltk_data,
+            split=split.split,
         )
         data.setup()
     except ValueError as error:  # under the names that a configuration has for these
@@ -123,7 +126,7 @@ def _of_run(run: Path) -> Split:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         data = config["data"].get("init_args", config["data"])
         model = config["model"].get("init_args", config["model"])
-        known: dict[str, Any] = {key: data[key] for key in _OF_DATA if key in data}
+        known: dict[str, Any] = {"split": "entry"} | {key: data[key] for key in _OF_DATA if key in data}
         return Split(tokenizer=str(data.get("backbone") or model.get("backbone") or "mini"), **known)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
@@ -135,6 +138,7 @@ def _of_artefact(folder: Path) -> Split:
 
     file = folder / "modulator_config.json"
     try:
-        return Split(tokenizer=str(json.loads(file.read_text(encoding="utf-8"))["backbone"]))
+        config = json.loads(file.read_text(encoding="utf-8"))
+        return Split(tokenizer=str(config["backbone"]), split=config.get("split") or "entry")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: no configuration of a modulator ({error!r})") from error

@@ -23,7 +23,7 @@ def decoded(data: GlossDataModule, ids: Any) -> str:
 
 
 def test_held_out_means_what_the_task_means(data: GlossDataModule, small_wordnet: str) -> None:
-    task = WordNetDataModule(nltk_data=small_wordnet, val_fraction=0.3)
+    task = WordNetDataModule(nltk_data=small_wordnet, val_fraction=0.3, split="entry")
     task.setup()
     assert list(task.entries) == list(data.entries)
     np.testing.assert_array_equal(task.corpus.held_out, data.corpus.held_out)

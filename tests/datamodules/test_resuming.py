@@ -252,6 +252,17 @@ def test_another_split_is_refused_at_an_epochs_end_too(
         start(resume=tmp_path / "some.ckpt", data=changed)
 
 
+def test_a_checkpoint_that_does_not_say_its_split(start: Any, tmp_path: Path) -> None:
+    """One of an earlier version, which split by entries."""
+    start(Save(tmp_path), data={"split": "entry"}, max_epochs=1)
+    checkpoint = torch.load(tmp_path / "epoch_9.ckpt", weights_only=True)
+    del checkpoint["WordNetDataModule"]["plan"]["data.split"], checkpoint["WordNetDataModule"]["split"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    assert len(start(resume=tmp_path / "old.ckpt", data={"split": "entry"}, max_epochs=2).seen) == BATCHES
+    with pytest.raises(ValueError, match=r"it had data.split entry \(now synset\)"):
+        start(resume=tmp_path / "old.ckpt")
+
+
 def test_another_number_of_processes_in_mid_epoch() -> None:
     """What counts is the global batch size. An earlier version gave each process separate batches."""
     position = Position()

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from datamodules import WordNetDataModule
+from datamodules.arguments import piped_prompts, read_prompts
+from modulant.corpus.entries import Corpus
 from modulant.corpus.population import PREFIX
 from modulant.lexicon import Lexicon
 from tests.wordnets import Synset, write_zip
@@ -74,6 +76,27 @@ def test_the_split(data: WordNetDataModule) -> None:
     assert len(corpus.held_out) == round(0.1 * len(data.entries))
     both = np.sort(np.concatenate([corpus.trained, corpus.held_out]))
     np.testing.assert_array_equal(both, np.arange(len(data.entries)))
+
+
+@pytest.mark.parametrize(("split", "leaked"), [("synset", 0), ("entry", 142)])
+def test_no_source_is_on_both_sides_of_the_split(data: WordNetDataModule, split: Any, leaked: int) -> None:
+    if split != data.split:
+        data = WordNetDataModule(split=split)
+        data.setup()
+    corpus, about = data.corpus, data.describe()
+    trained = {corpus.sources[int(i)].tobytes() for i in corpus.trained}
+    assert sum(corpus.sources[int(i)].tobytes() in trained for i in corpus.held_out) == leaked
+    assert (about["split"], about["held_out_entries"], about["train_entries"]) == (split, 956, 8600)
+    synsets = set(data.entries.synset[corpus.held_out].tolist())
+    assert (len(synsets & set(data.entries.synset[corpus.trained].tolist())) == 0) == (leaked == 0)
+    assert (about["held_out_synsets"] == len(synsets)) == (leaked == 0)
+
+
+def test_mini_was_pretrained_outside_of_both_splits(data: WordNetDataModule) -> None:
+    """Span corruption left out the definitions that ``entry`` holds out; those of ``synset`` are among them."""
+    entry = Corpus.build(data.corpus.lexicon, data.tokenizer, 0.1, 42, "single_token", "entry")
+    definitions = np.array(data.entries.definitions)
+    assert set(definitions[data.corpus.held_out]) < set(definitions[entry.held_out])
 
 
 def test_little_padding(data: WordNetDataModule) -> None:
@@ -182,6 +205,30 @@ def test_validation_is_dealt_whole_and_unpadded(small: WordNetDataModule, world:
     assert first == Counter(sources(list(small.val_dataloader())[:world]))
 
 
+def test_a_part_of_the_held_out_entries_has_all_lengths(small: WordNetDataModule, small_wordnet: str) -> None:
+    """Batches are sorted by length: the first of them would be the shortest definitions."""
+
+    def first(data: WordNetDataModule, world: int, n: int) -> list[dict[str, Any]]:
+        parts = []
+        for rank in range(world):
+            strategy = SimpleNamespace(root_device=torch.device("cpu"))
+            limits = {"limit_val_batches": n, "limit_test_batches": n}
+            data.trainer = SimpleNamespace(global_rank=rank, world_size=world, strategy=strategy, **limits)
+            parts += list(data.val_dataloader())[:n]
+            assert sources(parts[-n:]) == sources(list(data.test_dataloader())[:n])
+        data.trainer = None
+        return parts
+
+    lengths = small.corpus.sources.lengths[small.corpus.held_out]
+    part = first(small, 1, 6)
+    found = [int(length) for batch in part for length in batch["attention_mask"].sum(1)]
+    assert max(found) > np.median(lengths)
+    assert abs(np.mean(found) - lengths.mean()) < 0.25 * lengths.mean()
+    twice = WordNetDataModule(nltk_data=small_wordnet, matching="all", batch_size=32)
+    twice.setup()
+    assert Counter(sources(first(small, 2, 3))) == Counter(sources(first(twice, 1, 3)))
+
+
 def test_matching_all_keeps_lemmas_of_any_length(small: WordNetDataModule, small_wordnet: str) -> None:
     lexicon = Lexicon.load(small_wordnet)
     expected = [
@@ -217,6 +264,17 @@ def test_prompts(small_wordnet: str, tmp_path: Path) -> None:
     assert first["attention_mask"].sum() == sum(len(data.tokenizer(text).input_ids) for text in texts)
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_a_prompt_is_a_line(ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever Unicode calls a break within it; a byte order mark is no part of the first."""
+    expected = ["a\u2028tame animal", "a\flarge\x85building", "a \x1c\vthing"]
+    (tmp_path / "prompts.txt").write_bytes(("\ufeff" + ends.join(expected) + ends).encode())
+    assert read_prompts(str(tmp_path / "prompts.txt")) == expected
+    with (tmp_path / "prompts.txt").open(encoding="utf-8") as piped:
+        monkeypatch.setattr("sys.stdin", piped)
+        assert piped_prompts() == expected
+
+
 def test_without_prompts_the_held_out_definitions_are_asked(small: WordNetDataModule) -> None:
     definitions = small.entries.definitions
     assert prompts_of(small) == [definitions[i] for i in small.corpus.held_out]
@@ -230,6 +288,8 @@ def test_prompts_that_are_none(tmp_path: Path) -> None:
         (str(tmp_path / "empty.txt"), "there is no prompt in it"),
         (str(tmp_path / "latin.txt"), "latin.txt is no text in UTF-8"),
         ([], "there is no prompt in it"),
+        ([""], "prompt 1 of 1 is empty"),
+        (["a dog", " \t"], "prompt 2 of 2 is empty"),
     ):
         with pytest.raises(ValueError, match=rf"^data\.prompts: .*{message}"):
             WordNetDataModule(prompts=prompts)
@@ -241,6 +301,7 @@ def test_prompts_that_are_none(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
         ({"val_fraction": 0.0}, "val_fraction is 0.0; it must be a number between 0 and 1"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0; it must be a number between 0 and 1"),
+        ({"split": "lemma"}, "split is 'lemma'; it must be synset or entry"),
         ({"seed": -1}, "seed is -1; it must be an integer of at least 0"),
         ({"num_workers": -1}, "num_workers is -1; it must be an integer of at least 0"),
     ],

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modulant.corpus import population
-from modulant.corpus.population import Population, held_out_entries
+from modulant.corpus.population import Population, held_out_entries, held_out_sources
 from modulant.corpus.ragged import Ragged
 
 
@@ -17,6 +17,20 @@ def test_ninety_to_ten_by_a_seeded_permutation() -> None:
     np.testing.assert_array_equal(held_out, held_out_entries(9362, 0.1, 42))
     assert len(np.intersect1d(held_out, held_out_entries(9362, 0.1, 43))) < 200  # 94 by chance
     assert len(held_out_entries(3, 0.001, 0)) == 1, "at least one"
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=60), st.floats(0.01, 0.99), st.integers(0, 99))
+def test_a_source_is_held_out_whole(texts: list[int], val_fraction: float, seed: int) -> None:
+    sources = Ragged.of([[text, 1] for text in texts])
+    held_out, single = held_out_sources(sources, val_fraction, seed), held_out_entries(len(texts), val_fraction, seed)
+    hidden = {texts[i] for i in held_out}
+    assert held_out.tolist() == [i for i, text in enumerate(texts) if text in hidden]
+    assert hidden
+    assert hidden <= {texts[i] for i in single}, "what was pre-trained outside of the entries' split is outside of it"
+    assert len(held_out) <= len(single) or len(hidden) == 1
+    np.testing.assert_array_equal(held_out, held_out_sources(sources, val_fraction, seed))
+    if len(set(texts)) == len(texts):
+        np.testing.assert_array_equal(held_out, single)
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=30), st.data())

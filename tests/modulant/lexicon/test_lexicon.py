@@ -75,6 +75,21 @@ def test_a_zip_named_directly(small: list[Synset], tmp_path: Path, cache: Path) 
     assert len(Lexicon.load(write_zip(small, tmp_path / "mine.zip"))) == 7
 
 
+@pytest.mark.parametrize("folder", ["wordnet31/", "nltk_data/corpora/wordnet2021/", ""])
+def test_a_zip_whose_folder_has_another_name(small: list[Synset], folder: str, tmp_path: Path, cache: Path) -> None:
+    """NLTK's `wordnet31.zip` has a folder of its own name."""
+    assert len(Lexicon.load(write_zip(small, tmp_path / "wordnet31.zip", folder))) == 7
+
+
+@pytest.mark.parametrize("place", ["corpora/wordnet31.zip", "wordnet31.zip", "corpora/wordnet31"])
+def test_another_wordnet_of_nltks(small: list[Synset], place: str, tmp_path: Path, cache: Path) -> None:
+    if place.endswith("zip"):
+        write_zip(small, tmp_path / place, "wordnet31/")
+    else:
+        write_folder(small, tmp_path / place)
+    assert len(Lexicon.load(tmp_path)) == 7
+
+
 def test_compiled_once(small: list[Synset], tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_zip(small, tmp_path / "mine.zip")
     Lexicon.load(file)

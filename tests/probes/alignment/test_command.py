@@ -91,6 +91,7 @@ def run(models: dict[str, str], wordnet: str, tmp_path_factory: pytest.TempPathF
     modulator = LerpModulator(stream_of(load_config(models["t5"])), initial_alpha=0.3)
     save_modulator(modulator, folder / "modulator", models["t5"], layers=[0, 1])
     data = {"backbone": models["t5"], "val_fraction": 0.3, "seed": 7, "matching": "single_token", "nltk_data": wordnet}
+    data["split"] = "synset"
     config = {"model": {"init_args": {"backbone": models["t5"]}}, "data": {"init_args": data | {"batch_size": 4}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
@@ -163,13 +164,27 @@ def test_population_of_a_run_is_the_one_it_was_measured_on(models: dict[str, str
     population = load_data(split).population
     assert population.synsets.tolist() == data.population.synsets.tolist()
     assert population.held_out.tolist() == data.population.held_out.tolist()
+    assert split.split == "synset"
     assert split_for(str(run), "mini", None).tokenizer == "mini"
 
 
 def test_population_of_a_model_or_lone_artefact(models: dict[str, str], run: Path, tmp_path: Path) -> None:
     assert split_for(models["bert"], None, None) == Split()
     shutil.copytree(run / "modulator", tmp_path / "mine")
-    assert split_for(str(tmp_path / "mine"), None, None) == Split(tokenizer=models["t5"])
+    assert split_for(str(tmp_path / "mine"), None, None) == Split(tokenizer=models["t5"], split="entry")
+
+
+def test_population_of_an_earlier_run_is_split_by_entry(run: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["data"]["init_args"]["split"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert split_for(str(tmp_path), None, None).split == "entry"
+
+
+def test_population_of_an_artefact_that_says_its_split(models: dict[str, str], tmp_path: Path) -> None:
+    modulator = LerpModulator(stream_of(load_config(models["t5"])))
+    save_modulator(modulator, tmp_path, models["t5"], layers=[0], report={"data": {"split": "synset"}})
+    assert split_for(str(tmp_path), None, None).split == "synset"
 
 
 def test_command_writes_what_it_prints(
