@@ -140,8 +140,10 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return {**position, "split": self._split()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises:
-        ValueError: the checkpoint's run held out other entries, so that some which it was trained on would be now.
+        """Take a checkpoint's position, and refuse another split than its run had.
+
+        Raises:
+            ValueError: other entries are held out now, so that some which the run was trained on would be.
         """
         self._position.load_state_dict(state_dict)
         plan = state_dict["plan"]
