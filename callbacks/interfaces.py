@@ -86,7 +86,11 @@ def population_source(trainer: L.Trainer) -> PopulationSource:
 
 
 @torch.no_grad()
-def layer_alphas(module: L.LightningModule) -> Tensor:
-    """α of the modulated layers, (layers, experts) in fp64 on the CPU."""
-    alphas = cast(Tensor, cast(Any, module).modulator.alphas)
-    return alphas.detach().double().cpu()[list(modulated(module).layers)]
+def layer_alphas(module: L.LightningModule, *more: Tensor) -> Tensor:
+    """α of the modulated layers, (layers, experts) in fp64 on the CPU.
+
+    With `more` tensors of that shape, which come in the same transfer: (1 + more, layers, experts).
+    """
+    alphas = cast(Tensor, cast(Any, module).modulator.alphas).detach()[list(modulated(module).layers)]
+    together = torch.stack([alphas, *more]).cpu().double()
+    return together if more else together[0]

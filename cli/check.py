@@ -25,9 +25,13 @@ from modulators.arguments import (
     check_field,
     check_geometry_file,
     check_peft,
+    check_precision,
     check_steps,
     refuse_geometry,
 )
+
+# Lightning's plugins that cast what learns.
+_CASTS = ("HalfPrecision", "DoublePrecision", "TransformerEnginePrecision", "BitsandbytesPrecision")
 
 
 def check(command: Command) -> dict[str, Any]:
@@ -97,6 +101,12 @@ def check_trainer(given: Mapping[str, Any]) -> None:
         low, high = given.get(smallest), given.get(largest)
         if low is not None and high is not None and 0 <= high < low:
             raise ValueError(f"trainer.{smallest} is {low}; it must not be above {largest}, which is {high}")
+    check_precision(given.get("precision"))
+    plugins = given.get("plugins")
+    for plugin in plugins if isinstance(plugins, list) else [plugins]:
+        name = str(plugin.get("class_path") if isinstance(plugin, Mapping) else plugin).rpartition(".")[2]
+        if name in _CASTS:
+            check_precision(f"that of {name} (trainer.plugins)")
     interval = given.get("val_check_interval")
     if isinstance(interval, float) and given.get("check_val_every_n_epoch", 1) is None:
         raise ValueError(

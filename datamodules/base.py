@@ -140,10 +140,10 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return {**position, "split": self._split()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a checkpoint's position, and refuse another split than its run had.
+        """Take the position of a checkpoint's run, whose split must be this one.
 
         Raises:
-            ValueError: other entries are held out now, so that some which the run was trained on would be.
+            ValueError: that run held out other entries, so that some that it was trained on would be held out now.
         """
         self._position.load_state_dict(state_dict)
         plan = state_dict["plan"]

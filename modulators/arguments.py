@@ -37,6 +37,22 @@ def check_cache(layers: Literal["all"] | list[int], cache: str | None, cache_fol
         )
 
 
+def check_precision(precision: str | int | None) -> None:
+    """Refuse a precision that would cast what learns, and with it the optimizer's state, from fp32 to another type.
+
+    Of the names that Lightning has, that is every one but full and mixed precision: ``bf16-true``, ``16-true``,
+    ``64-true`` and those of Transformer Engine.
+
+    Raises:
+        ValueError: it would.
+    """
+    if precision is not None and str(precision) not in ("32", "32-true", "16", "16-mixed", "bf16", "bf16-mixed"):
+        raise ValueError(
+            f"trainer.precision is {precision}, which casts what learns and its optimizer too; these stay in fp32: it "
+            "must be 32-true, bf16-mixed or 16-mixed; for a bf16 backbone add --config bf16.yaml"
+        )
+
+
 def check_peft() -> None:
     """Refuse an adapter where peft is not installed.
 

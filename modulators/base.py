@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from modulant.backbones.stream import ResidualStream
 
@@ -146,6 +147,14 @@ def parameter_group(
     """
     trainable = [p for p in parameters if p.requires_grad]
     return [{"name": name, "params": trainable, "lr": lr, "weight_decay": weight_decay}] if trainable else []
+
+
+def plain_autograd() -> bool:
+    """Whether hand-written gradients must give way: torch.compile, torch.func and forward-mode derivatives trace or
+    transform the plain formula."""
+    return bool(
+        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
 
 
 def at_least_fp32(tensor: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ that is recomputed in the backward pass (gradient checkpointing) thus sees its o
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from threading import get_ident
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -23,7 +25,12 @@ from modulant.backbones.split_encoder import TOKEN_IDS
 from modulators.base import Modulator, Prepared
 from modulators.summary import Summary, summarise
 
-_numbers = count()  # one model may have several handles; each needs its own argument name
+
+class _Setting(NamedTuple):
+    """What `disabled` and `scaled` set."""
+
+    active: bool = True
+    alpha_scale: float = 1.0
 
 
 class _Pass(NamedTuple):
@@ -49,10 +56,14 @@ class ModulatorHandle:
     def __init__(self, encoder: nn.Module, modulator: Modulator, layers: list[int]) -> None:
         self.modulator = modulator
         self.layers = layers
-        self._active = True
-        self._alpha_scale = 1.0
+        # By thread. Compiled code cannot ask for its thread, so it reads the newest of all.
+        self._settings: dict[int, _Setting] = {}
+        self._newest = _Setting()
         self._unfused: Modulator | None = None
-        self._argument = f"modulation_{next(_numbers)}"
+        # One encoder may have several handles, perhaps from another process; each needs its own argument name.
+        self._argument = next(name for n in count() if (name := f"modulation_{n}") not in encoder._modules)
+        self._encoder = encoder
+        encoder.add_module(self._argument, _Follower(self))
         # Blocks outside `layers` need a hook too, to remove the argument before the block sees it.
         blocks = list(cast(nn.ModuleList, encoder.block))
         self._hooks: list[RemovableHandle] = [
@@ -67,32 +78,29 @@ class ModulatorHandle:
         """Remove the hooks. Calling it again does nothing."""
         while self._hooks:
             self._hooks.pop().remove()
+        self._encoder._modules.pop(self._argument, None)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Context in which the model is the base model. May be nested."""
-        before, self._active = self._active, False
-        try:
+        """Context in which the model is the base model, in this thread. May be nested."""
+        with self._set(self._setting()._replace(active=False)):
             yield
-        finally:
-            self._active = before
 
     @contextmanager
     def scaled(self, factor: float) -> Iterator[None]:
         """Context in which α is multiplied by `factor`: at 0 the base model, bit for bit. Nested factors multiply.
 
-        Parameters and state dict do not change. Beyond 1 an α may leave the range that it was trained in.
+        Of this thread alone, as `disabled` is; of all threads where the model is compiled. Parameters and state dict do
+        not change. Beyond 1 an α may leave the range that it was trained in.
 
         Raises:
             ValueError: `factor` is not finite.
         """
         if not math.isfinite(factor):
             raise ValueError(f"scaled: factor is {factor}; it must be finite")
-        before, self._alpha_scale = self._alpha_scale, self._alpha_scale * float(factor)
-        try:
+        now = self._setting()
+        with self._set(now._replace(alpha_scale=now.alpha_scale * float(factor))):
             yield
-        finally:
-            self._alpha_scale = before
 
     def fuse(self) -> None:
         """Use `modulator.fuse()` from now on, for inference: faster, and equal up to rounding.
@@ -113,12 +121,35 @@ class ModulatorHandle:
 
     def summary(self) -> Summary:
         """Summarise what is attached and its current state; print the result, or take its `as_dict()`."""
-        state = "removed" if not self._hooks else "active" if self._active else "disabled"
+        now = self._setting()
+        state = "removed" if not self._hooks else "active" if now.active else "disabled"
         original = self._unfused or self.modulator
-        return summarise(original, self.modulator, self.layers, self._alpha_scale, state)
+        return summarise(original, self.modulator, self.layers, now.alpha_scale, state)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.summary().line()}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy begins outside `disabled` and `scaled`, which would never end for it.
+        return self.__dict__ | {"_settings": {}, "_newest": _Setting()}
+
+    def _setting(self) -> _Setting:
+        if torch.compiler.is_compiling():
+            return self._newest
+        return self._settings.get(get_ident(), _Setting()) if self._settings else _Setting()
+
+    @contextmanager
+    def _set(self, setting: _Setting) -> Iterator[None]:
+        thread = get_ident()
+        before = self._settings.pop(thread, None)
+        self._settings[thread] = self._newest = setting
+        try:
+            yield
+        finally:
+            self._settings.pop(thread)
+            if before is not None:
+                self._settings[thread] = before
+            self._newest = (list(self._settings.values()) or [_Setting()])[-1]
 
     def _encoder_hook(
         self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -126,7 +157,7 @@ class ModulatorHandle:
         token_ids = kwargs.get("input_ids", args[0] if args else None)
         if token_ids is None:  # the upper part of a split encoder, which reads hidden states
             token_ids = kwargs.get(TOKEN_IDS)
-        now = _Pass(self._active, self._alpha_scale, token_ids)
+        now = _Pass(*self._setting(), token_ids)
         # A modulator that overrides forward may not take `prepared`.
         if now.active and type(self.modulator).forward is Modulator.forward:
             now = now._replace(prepared=self.modulator.prepare(token_ids, now.alpha_scale))
@@ -138,7 +169,9 @@ class ModulatorHandle:
         kwargs = dict(kwargs)
         kwargs.pop(TOKEN_IDS, None)
         # A block that is called outside its encoder gets no such argument.
-        now: _Pass = kwargs.pop(self._argument, _Pass(self._active, self._alpha_scale, None))
+        now: _Pass | None = kwargs.pop(self._argument, None)
+        if now is None:
+            now = _Pass(*self._setting(), None)
         if not now.active or layer not in self.layers:
             return args, kwargs
         # A modulator that overrides forward may not take `alpha_scale`; it works as long as the scale is 1.
@@ -151,13 +184,31 @@ class ModulatorHandle:
         return args, kwargs
 
 
+class _Follower(nn.Module):
+    """A submodule of the encoder without parameters: the modulator moves and is cast as the encoder is.
+
+    It is in no state dict, and the model's `parameters()` do not name the modulator's.
+    """
+
+    def __init__(self, handle: ModulatorHandle) -> None:
+        super().__init__()
+        self.handle, self.training = handle, False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Follower":
+        for modulator in (self.handle.modulator, self.handle._unfused):
+            if modulator is not None:
+                modulator._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+
 def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None = None) -> ModulatorHandle:
     """Attach `modulator` to `model`: it rewrites the stream that the encoder blocks read.
 
-    The modulator does not become a submodule of `model`: move, train and save it separately. Attach before compiling.
+    The modulator moves to the model's device, and from then on follows the model to every device and dtype. It does not
+    become a submodule: train and save it separately. Attach before compiling.
 
     Args:
-        model: a T5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
+        model: a T5, mT5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
         modulator: built for this backbone's sizes.
         layers: the blocks to modulate; all of them if None.
 
@@ -170,7 +221,11 @@ def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None 
     if not isinstance(encoder, nn.Module) or not isinstance(blocks, nn.ModuleList):
         raise ValueError(f"attach needs a T5-like model with encoder.block, got {type(model).__name__}")
     _check_sizes(cast(Any, model).config, len(blocks), modulator)
-    return ModulatorHandle(encoder, modulator, check_layers(layers, len(blocks)))
+    chosen = check_layers(layers, len(blocks))
+    device = next(encoder.parameters()).device
+    if device.type != "meta":
+        modulator.to(device)
+    return ModulatorHandle(encoder, modulator, chosen)
 
 
 def _check_sizes(config: Any, n_blocks: int, modulator: Modulator) -> None:

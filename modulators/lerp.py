@@ -23,6 +23,7 @@ from modulators.base import (
     at_least_fp32,
     logit,
     parameter_group,
+    plain_autograd,
 )
 
 _PROJECTION_SD = 0.01  # of W before any alignment
@@ -147,8 +148,9 @@ def checked_token_ids(stream: ResidualStream, token_ids: Tensor | None) -> Tenso
         raise ValueError(
             "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
         )
-    # Looking at values would make a GPU wait and break a compiled graph; there the embedding itself complains.
-    if token_ids.device.type == "cpu" and not torch.compiler.is_compiling() and token_ids.numel():
+    # Looking at values would make a GPU wait, break a compiled graph, and is impossible under torch.vmap; there the
+    # embedding itself complains.
+    if token_ids.device.type == "cpu" and not plain_autograd() and token_ids.numel():
         lowest, highest = (int(x) for x in token_ids.aminmax())
         if lowest < 0 or highest >= stream.vocab_size:
             wrong = lowest if lowest < 0 else highest
@@ -167,7 +169,7 @@ def drawn_towards(target: Tensor, residual: Tensor, alpha: Tensor) -> Tensor:
         raise ValueError(f"token_ids have shape {tokens}, the stream asks for {asked}")
     stream = at_least_fp32(residual)
     target, alpha = target.to(stream.dtype), alpha.to(stream.dtype)
-    if torch.compiler.is_compiling():  # a compiler fuses the plain formula and its gradient by itself
+    if plain_autograd():
         return torch.lerp(stream, target, alpha).to(residual.dtype)
     drawn = cast(Tensor, _Drawn.apply(stream, target, alpha))  # type: ignore[no-untyped-call]
     return drawn.to(residual.dtype)
@@ -188,7 +190,8 @@ class _Drawn(torch.autograd.Function):
         stream, target, alpha = ctx.saved_tensors
         by_stream, by_target, by_alpha = ctx.needs_input_grad
         flat = grad.flatten()
-        towards = torch.dot(flat, target.flatten()) - torch.dot(flat, stream.flatten()) if by_alpha else None
+        with torch.autocast(device_type=grad.device.type, enabled=False):  # the backward pass may be called inside it
+            towards = torch.dot(flat, target.flatten()) - torch.dot(flat, stream.flatten()) if by_alpha else None
         return (
             (1 - alpha) * grad if by_stream else None,
             alpha * grad if by_target else None,

@@ -46,6 +46,11 @@ class MetricsCSV(Logger):
         return self._folder / self._filename
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """What has been logged, on rank zero."""
+        return tuple(column for column in self._columns or () if column not in INDEX_COLUMNS)
+
+    @property
     def name(self) -> str:
         return ""
 

@@ -1,11 +1,13 @@
 """Where do the injection strengths settle, and when? α over steps, and the step at which it came to rest."""
 
+import math
 from typing import Annotated, Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from callbacks.interfaces import layer_alphas, modulated
 from callbacks.logs import announce, log_at_validation_end, log_now
@@ -18,6 +20,10 @@ LANDMARKS = ("0.29154", "0.5", "0.70846")
 
 class AlphaConvergence(L.Callback):
     """Logs α of each modulated layer and expert, and finds the step from which no α moved any more.
+
+    At a small learning rate α cannot move by the tolerance, whatever the data, and at a rate of zero not at all. So α
+    has converged only where it also stays closer together than a random walk of the optimizer's steps would
+    (`AlphaWindow`); where it does not, the report says whether the rate or the end of its schedule keeps α still.
 
     Args:
         every_n_steps: optimizer steps between two checks of alpha.
@@ -39,6 +45,8 @@ class AlphaConvergence(L.Callback):
         self.converged_at: int | None = None
         self.stop_reason: str | None = None
         self._checked_at = -1
+        self._rate, self._rates, self._squared_rates, self._largest_rate = 0.0, 0.0, 0.0, 0.0
+        self._reach: list[Tensor] = []  # between checks: how far Adam could have moved each α, all steps one way
         self._latest: dict[str, float] = {}
         self._initial: dict[str, float] = {}
 
@@ -53,6 +61,16 @@ class AlphaConvergence(L.Callback):
             self._initial = dict(self._latest)
             log_now(trainer, self._latest)
 
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        logits = getattr(modulated(pl_module).modulator, "alpha_logits", None)
+        for group in optimizer.param_groups:
+            if any(parameter is logits for parameter in group["params"]):
+                # Adam and its kin, which know betas, move a parameter by about their rate.
+                self._rate = float(group["lr"]) if "betas" in group else math.nan
+                self._rates += self._rate
+                self._squared_rates += self._rate**2
+                self._largest_rate = max(self._largest_rate, self._rate)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -64,7 +82,8 @@ class AlphaConvergence(L.Callback):
         log_now(trainer, self._latest)
         # Of the host, where it is already: a number would be sent to the device, and a bar would ask it back each step.
         pl_module.log("alpha/mean", torch.tensor(self._latest["alpha/mean"]), logger=False)
-        rests = self.metric.converged
+        # An α that never moved has not come to rest: its gradient is none, or rounding takes each step back.
+        rests = self.metric.converged and self._latest != self._initial
         if self.stop:  # ranks on other hardware may see other digits, and must not stop one by one
             rests = trainer.strategy.broadcast(rests)
         if not rests:
@@ -76,7 +95,8 @@ class AlphaConvergence(L.Callback):
             if self.stop_reason is None:
                 self.stop_reason = (
                     f"AlphaConvergence: no alpha moved more than {self.metric.tolerance:g} over the last "
-                    f"{self.metric.window} checks, up to step {step}; mean alpha {self._latest['alpha/mean']:.5f}"
+                    f"{self.metric.window} checks, up to step {step}, less than a random walk of the same steps; mean "
+                    f"alpha {self._latest['alpha/mean']:.5f}"
                 )
                 announce(trainer, self.stop_reason)
 
@@ -89,6 +109,9 @@ class AlphaConvergence(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "snapshots": list(self.metric.snapshots),
+            "walks": list(self.metric.walks),
+            "reach": list(self._reach),
+            "rates": [self._rate, self._rates, self._squared_rates, self._largest_rate],
             "converged_at": self.converged_at,
             "stop_reason": self.stop_reason,
             "checked_at": self._checked_at,
@@ -98,8 +121,13 @@ class AlphaConvergence(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.metric.reset()
-        for snapshot in state_dict["snapshots"]:
-            self.metric.update(snapshot)
+        snapshots = state_dict["snapshots"]
+        # Of an older version, which knew no walks: nothing has converged until they are known.
+        walks = state_dict.get("walks", [torch.zeros_like(snapshot) for snapshot in snapshots])
+        for snapshot, walk in zip(snapshots, walks, strict=True):
+            self.metric.update(snapshot, walk)
+        self._reach = list(state_dict.get("reach", []))
+        self._rate, self._rates, self._squared_rates, self._largest_rate = state_dict.get("rates", (0.0, 0.0, 0.0, 0.0))
         self.converged_at = state_dict["converged_at"]
         self.stop_reason = state_dict["stop_reason"]
         self._checked_at = state_dict["checked_at"]
@@ -111,7 +139,11 @@ class AlphaConvergence(L.Callback):
             "initial": self._initial,
             "final": self._latest,
             "converged_at": self.converged_at,
+            "checks": len(self.metric.snapshots),
             "moved_in_window": float(self.metric.compute()) if len(self.metric.snapshots) > 1 else None,
+            "reach_in_window": _number(float(torch.stack(self._reach[1:]).sum(0).max())) if self._reach[1:] else None,
+            "walk_in_window": _number(self.metric.walk),
+            "rate_share": _number(self._rate / self._largest_rate) if self._largest_rate else None,
             "every_n_steps": self.every_n_steps,
             "window": self.metric.window,
             "tolerance": self.metric.tolerance,
@@ -120,8 +152,11 @@ class AlphaConvergence(L.Callback):
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._checked_at = trainer.global_step
-        alphas = layer_alphas(module)  # one wait for the device, and nothing of a training step waits beside it
-        self.metric.update(alphas)
+        # One wait for the device, and nothing of a training step waits beside it.
+        alphas, slopes = layer_alphas(module, _slopes(module))
+        self.metric.update(alphas, self._squared_rates * slopes.square())
+        self._reach = [*self._reach, self._rates * slopes][-self.metric.window :]
+        self._rates = self._squared_rates = 0.0
         self._latest = self._figures(module, alphas)
 
     def _figures(self, module: L.LightningModule, alphas: Tensor) -> dict[str, float]:
@@ -135,3 +170,19 @@ class AlphaConvergence(L.Callback):
         mean = alphas.mean().item()
         figures["alpha/mean"] = mean
         return figures | {f"alpha/distance_to_{mark}": abs(mean - float(mark)) for mark in LANDMARKS}
+
+
+def _slopes(module: L.LightningModule) -> Tensor:
+    """Σ |dα/dθ| over the logits behind each α: how far α moves where each of these moves by one. Zero: none learns."""
+    modulator: Any = modulated(module).modulator
+    logits = getattr(modulator, "alpha_logits", None)
+    with torch.enable_grad():
+        wanted: Tensor = modulator.alphas[list(modulated(module).layers)]
+        if not isinstance(logits, nn.Parameter) or not wanted.requires_grad:
+            return torch.zeros_like(wanted)
+        found = [torch.autograd.grad(alpha, logits, retain_graph=True)[0].abs().sum() for alpha in wanted.flatten()]
+    return torch.stack(found).view(wanted.shape)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

@@ -20,9 +20,10 @@ BAND = 0.21  # the middle of an earlier notebook's "universal band", 0.20 to 0.2
 class PentachoronHealth(L.Callback):
     """Measures the CV over all active dimensions at each validation's end; ends a training whose cloud has drifted.
 
-    Unhealthy is a CV further than `tolerance` from the reference; `patience` such checks in a row end the training. A
-    reference that the frozen backbone itself misses would say nothing about the training: that is announced at once,
-    and then nothing is stopped.
+    Unhealthy is a CV further than `tolerance` from the reference; `patience` such checks in a row end the training, not
+    counting the one of the untrained modulator. `RunCheckpoint` keeps the last checkpoint that was healthy, and the
+    artefact of a run that was stopped here is made of it. A reference that the frozen backbone itself misses would say
+    nothing about the training: that is announced at once, and then nothing is stopped.
 
     Args:
         reference: ``base`` (the frozen backbone's CV), ``band`` (0.21), ``null`` (Gaussian points), or a number. The
@@ -96,6 +97,13 @@ class PentachoronHealth(L.Callback):
         self._volumes = state_dict.get("volumes", {})
         self.stop_reason, self.out_from_the_start = state_dict["stop_reason"], state_dict["out_from_the_start"]
 
+    @property
+    def last_healthy_step(self) -> int | None:
+        """Step of the last check that was healthy, if any was; None where nothing is stopped."""
+        if not self.stop or self.out_from_the_start is not None:
+            return None
+        return max((int(check["step"]) for check in self._history if check.get("healthy") == 1.0), default=None)
+
     def summary(self) -> dict[str, Any]:
         """For the report: the base's figures, those of each check with its step, and what was asked."""
         return {
@@ -146,7 +154,7 @@ class PentachoronHealth(L.Callback):
 
     def _drifted(self) -> str | None:
         """Why the training should end, if it should."""
-        checks = self._history[-self.patience :]
+        checks = [check for check in self._history if check["step"] > 0][-self.patience :]
         if self.out_from_the_start is not None or len(checks) < self.patience:
             return None
         if any(check.get("healthy", 1.0) for check in checks):

@@ -31,6 +31,8 @@ from callbacks.reporting.values import (
     stop_reason,
     what_happened,
 )
+from callbacks.saving.artifact import weights_of
+from callbacks.saving.checkpoints import result_of
 from modulant.reports.charts import draw
 from modulant.reports.page import markdown, of_folder
 from modulant.reports.run_folder import finite
@@ -234,6 +236,7 @@ class RunReport(Callback):
                 "resumed_from": str(trainer.ckpt_path) if trainer.ckpt_path else None,
                 "epochs": len(self._epoch_seconds),
                 "steps": steps,
+                "result": self._result(trainer, module, outcome),
                 "checkpoints": [f"checkpoints/{path.name}" for path in sorted((folder / "checkpoints").glob("*.ckpt"))],
                 "metrics_file": metrics_file if (folder / metrics_file).is_file() else None,
                 "metrics": measured,
@@ -262,6 +265,18 @@ class RunReport(Callback):
             "figures": {},
             "texts": self._texts,
         }
+
+    def _result(self, trainer: Trainer, module: LightningModule, outcome: str) -> dict[str, Any] | None:
+        """Which step the artefact is of, and its figures, where that is not the last step."""
+        result = result_of(trainer) if (self._stage, outcome) == ("fit", "finished") else None
+        if result is None or result.checkpoint is None:
+            return None
+        with weights_of(module, result):
+            alphas = alphas_of(module)
+        # Lightning counts the batches from 0.
+        at = {key: dict(series).get(result.step - 1) for key, series in self._metrics(trainer).items()}
+        figures = {key: value for key, value in at.items() if value is not None}
+        return {"step": result.step, "reason": result.reason, "alphas": alphas, "metrics": figures}
 
     def _metrics(self, trainer: Trainer) -> dict[str, list[tuple[int, float]]]:
         for logger in trainer.loggers:

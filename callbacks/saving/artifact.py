@@ -1,35 +1,62 @@
 """Save the trained modulator or adapter as a loadable folder in the run folder."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
+from callbacks.logs import announce
+from callbacks.saving.checkpoints import LAST, RunResult, result_of
+from callbacks.saving.files import load_verified
+
 
 class RunArtifact(pl.Callback):
     """Writes `modulator/` at the end of a fit, by `modulators.save_modulator`, with a card from the run's report.
 
-    For an adapter, writes `adapter/`, which PEFT loads.
+    For an adapter, writes `adapter/`, which PEFT loads. The weights are those that `RunCheckpoint` names as the run's
+    result: the last, the best of what it monitors, or the last healthy ones.
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from modulators import AdaptedT5, ModulatedT5, save_modulator
 
         folder = Path(trainer.default_root_dir)
-        if trainer.is_global_zero and isinstance(pl_module, AdaptedT5):
-            pl_module.save_adapter(folder / "adapter")
-        if not trainer.is_global_zero or not isinstance(pl_module, ModulatedT5):
+        if not trainer.is_global_zero or not isinstance(pl_module, AdaptedT5 | ModulatedT5):
             return
-        save_modulator(
-            pl_module.modulator,
-            folder / "modulator",
-            backbone=pl_module.backbone,
-            layers=pl_module.layers,
-            report=_report_of(folder, trainer.global_step),
-            geometry=pl_module.provenance,
-            backbone_revision=pl_module.backbone_revision,
-        )
+        result = result_of(trainer)
+        name = "adapter" if isinstance(pl_module, AdaptedT5) else "modulator"
+        if result.reason != LAST:
+            announce(trainer, f"{name}/ is of step {result.step}: {result.reason}")
+        with weights_of(pl_module, result):
+            if isinstance(pl_module, AdaptedT5):
+                pl_module.save_adapter(folder / name)
+                return
+            save_modulator(
+                pl_module.modulator,
+                folder / name,
+                backbone=pl_module.backbone,
+                layers=pl_module.layers,
+                report=_report_of(folder, trainer.global_step),
+                geometry=pl_module.provenance,
+                backbone_revision=pl_module.backbone_revision,
+            )
+
+
+@contextmanager
+def weights_of(module: pl.LightningModule, result: RunResult) -> Iterator[None]:
+    """The module with the weights of a run's result; afterwards with its own again."""
+    if result.checkpoint is None:
+        yield
+        return
+    own = {key: value.clone() for key, value in module.state_dict().items()}
+    module.load_state_dict(load_verified(result.checkpoint)["state_dict"])
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 def _report_of(folder: Path, step: int) -> dict[str, Any] | None:

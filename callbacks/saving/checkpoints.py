@@ -1,9 +1,12 @@
 """Checkpoint callback `RunCheckpoint`, and the plugin that reads and writes its files, `AtomicCheckpointIO`."""
 
+import difflib
+import math
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -29,7 +32,18 @@ from callbacks.stopping.signals import peer_lost
 from modulant.settings import NonNegativeInt, PositiveInt, checked
 from modulant.storage import StorageError
 
-__all__ = ["AtomicCheckpointIO", "CheckpointError", "RunCheckpoint", "newest_checkpoint", "not_finite"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "CheckpointError",
+    "RunCheckpoint",
+    "RunResult",
+    "newest_checkpoint",
+    "not_finite",
+    "result_of",
+]
+
+
+LAST = "the last step"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -66,14 +80,18 @@ class DivergenceError(CheckpointError):
 class RunCheckpoint(ModelCheckpoint):
     """Saves `step_<step>.ckpt` as the run goes on, keeps the newest few, and always saves where training ends.
 
-    It saves between steps or at an epoch's end, never in a step (`callbacks.stopping.loops`).
+    It saves between steps or at an epoch's end, never in a step (`callbacks.stopping.loops`). With `monitor` it also
+    saves after each validation that is among the best, keeps these, and the run's artefact is made of the best. Where
+    `PentachoronHealth` may stop a run, the last checkpoint before an unhealthy check is kept.
 
     Args:
         every_n_train_steps: optimizer steps between checkpoints; 0: at the end of epochs.
         every_n_epochs: epochs between checkpoints, where every_n_train_steps is 0.
-        save_top_k: how many of the newest to keep; -1: all.
+        save_top_k: how many of the newest to keep, and with monitor as many of the best; -1: all.
         save_on_exception: save when training ends by an error, a signal or Ctrl-C too.
         dirpath: folder of the checkpoints; null: checkpoints/ in the run folder, and nothing else in a configuration.
+        monitor: a logged key, such as relational/pearson_lift, that tells the best; null: the last is the result.
+        mode: whether the best has the lowest value, min, or the highest, max.
     """
 
     @checked
@@ -84,6 +102,8 @@ class RunCheckpoint(ModelCheckpoint):
         save_top_k: Literal[-1] | PositiveInt = 2,
         save_on_exception: bool = True,
         dirpath: str | None = None,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
     ) -> None:
         super().__init__(
             dirpath=dirpath,
@@ -99,6 +119,11 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        # Lightning's own monitor is the step: what it keeps are the newest.
+        self.watched, self.best_is = monitor, mode
+        self._scores: dict[int, float] = {}  # of checkpoints, by step
+        self._mine: set[Path] = set()
+        self._measured: tuple[int, float] | None = None
 
     @property
     def state_key(self) -> str:
@@ -107,10 +132,11 @@ class RunCheckpoint(ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         # what was kept is read from the folder again: a run folder may have been moved or cleaned in between
-        return {}
+        return {"monitor": self.watched, "scores": dict(self._scores)} if self.watched else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass
+        if state_dict.get("monitor") == self.watched:
+            self._scores = dict(state_dict.get("scores", {}))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
@@ -133,6 +159,7 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._require_monitor(trainer)
         if trainer.ckpt_path is None:
             return
         held = self._on_disk()
@@ -144,7 +171,11 @@ class RunCheckpoint(ModelCheckpoint):
                     os.replace(path, path.with_name(f"{path.name}.superseded"))
                     digest_path(path).unlink(missing_ok=True)
         kept = [(step, path) for step, path in held if step <= trainer.global_step]
-        self._count_as_saved(kept if self.save_top_k == -1 else kept[-self.save_top_k :])
+        newest = kept if self.save_top_k == -1 else kept[-self.save_top_k :]
+        self._count_as_saved(newest)
+        self._scores = {step: score for step, score in self._scores.items() if step in dict(kept)}
+        healthy = max((step for step, _ in kept if step <= (_last_healthy_step(trainer) or -1)), default=-1)
+        self._mine = {path for step, path in kept if step in {healthy, *self._scores, *dict(newest)}}
         if any(step == trainer.global_step for step, _ in kept):
             self._last_global_step_saved = trainer.global_step
 
@@ -162,12 +193,21 @@ class RunCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        """Whether `every_n_train_steps` were completed since the last checkpoint, here or a moment ago."""
+        """Whether `every_n_train_steps` were completed since the last checkpoint, or one of the best is to be saved."""
         n, last = self._every_n_train_steps, self._last_global_step_saved
-        return n > 0 and trainer.global_step // n > last // n and not self._should_skip_saving_checkpoint(trainer)
+        due = n > 0 and trainer.global_step // n > last // n
+        return (due or self._is_among_the_best(trainer)) and not self._should_skip_saving_checkpoint(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: what comes after a validation is a moment between steps, or an epoch's end."""
+        """Notes what is monitored; a moment between steps, or an epoch's end, comes next, and saves."""
+        if self.watched is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        value = trainer.callback_metrics.get(self.watched)
+        if value is None:
+            raise CheckpointError(self._unknown(trainer.callback_metrics))
+        # The ranks agree, whatever each of them has measured.
+        found = trainer.strategy.broadcast(float(value))
+        self._measured = (trainer.global_step, found) if math.isfinite(found) else None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
@@ -186,7 +226,7 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero:
             loops.align_counters(trainer)
             checkpoint = trainer._checkpoint_connector.dump_checkpoint(self.save_weights_only)
-            path = self._folder / f"step_{trainer.global_step:08d}{SUFFIX}"
+            path = self._current_path(trainer.global_step)
             try:
                 trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, str(path))
             except StorageError:
@@ -194,7 +234,7 @@ class RunCheckpoint(ModelCheckpoint):
                     return  # the disk that ended the run will not take this either, and has said so
                 raise
             self._last_global_step_saved = trainer.global_step
-            for step_path in self._surplus(path):
+            for step_path in self._surplus(trainer, path):
                 trainer.strategy.checkpoint_io.remove_checkpoint(step_path)
             # of these the command line says how to go on
             if not (isinstance(exception, KeyboardInterrupt | SystemExit | StorageError) or peer_lost(exception)):
@@ -208,9 +248,63 @@ class RunCheckpoint(ModelCheckpoint):
             )
         super()._save_checkpoint(trainer, filepath)
 
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        step = trainer.global_step
+        if self._measured is not None and self._measured[0] == step:
+            self._scores[step] = self._measured[1]
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        for path in self._surplus(trainer, self._current_path(step)):
+            self._remove_checkpoint(trainer, str(path))
+
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
-        # Lightning keeps the one resumed from for ever; here it ages like the others
-        return previous != current
+        return False  # the newest are not all that is kept, and the one resumed from ages like the others: see _surplus
+
+    def result(self, trainer: Trainer) -> "RunResult":
+        """Which state of a fit is its result: the best that was monitored, the last healthy one, or the last."""
+        drifted = _drifted(trainer)
+        held = {step: path for step, path in self._on_disk() if step <= trainer.global_step}
+        if drifted is not None:
+            held = {step: path for step, path in held.items() if step <= drifted}
+        scores = {step: score for step, score in self._scores.items() if step in held}
+        if scores:
+            step = self._best(scores)[0]
+            extreme = "lowest" if self.best_is == "min" else "highest"
+            reason = f"{self.watched} is the {extreme} there, {scores[step]:.4f}"
+        elif drifted is not None and held:
+            step, reason = max(held), "the last checkpoint that was healthy"
+        else:
+            none_healthy = ", as no checkpoint was healthy" if drifted is not None else ""
+            return RunResult(trainer.global_step, None, f"{LAST}{none_healthy}")
+        return RunResult(step, None if step == trainer.global_step else held[step], reason)
+
+    def _is_among_the_best(self, trainer: Trainer) -> bool:
+        if self._measured is None or self._measured[0] != trainer.global_step:
+            return False
+        scores = self._scores | {self._measured[0]: self._measured[1]}
+        return self.save_top_k == -1 or trainer.global_step in self._best(scores)[: self.save_top_k]
+
+    def _best(self, scores: dict[int, float]) -> list[int]:
+        """Steps, the best first; of equal ones the earliest."""
+        sign = 1 if self.best_is == "min" else -1
+        return sorted(scores, key=lambda step: (sign * scores[step], step))
+
+    def _require_monitor(self, trainer: Trainer) -> None:
+        """Raises CheckpointError where our own figures before the first step lack one of that name."""
+        if self.watched is None or trainer.global_step > 0:
+            return
+        ours = self.watched.split("/")[0] in ("alpha", "pentachoron", "relational")
+        logged = {key for logger in trainer.loggers for key in getattr(logger, "keys", ())}
+        # The first rank alone has a file of them.
+        if trainer.strategy.broadcast(ours and bool(logged) and self.watched not in logged):
+            raise CheckpointError(self._unknown(logged))
+
+    def _unknown(self, keys: Iterable[str]) -> str:
+        near = difflib.get_close_matches(str(self.watched), sorted(keys), n=3, cutoff=0.5)
+        hint = f"; nearest: {', '.join(near)}" if near else ""
+        return f"checkpoint.monitor: nothing is logged as {self.watched!r}{hint}"
+
+    def _current_path(self, step: int) -> Path:
+        return self._folder / f"step_{step:08d}{SUFFIX}"
 
     @property
     def _folder(self) -> Path:
@@ -228,12 +322,54 @@ class RunCheckpoint(ModelCheckpoint):
         self.best_model_path, self.best_model_score = str(kept[-1][1]), torch.tensor(kept[-1][0])
         self.kth_best_model_path, self.kth_value = str(kept[0][1]), torch.tensor(kept[0][0])
 
-    def _surplus(self, saved: Path) -> list[Path]:
-        """Checkpoints too many after one more was saved on an exception."""
+    def _surplus(self, trainer: Trainer, saved: Path) -> list[Path]:
+        """Checkpoints too many after one more was saved."""
+        self._mine.add(saved)
         if self.save_top_k == -1:
             return []
-        mine = {path for path in map(Path, self.best_k_models)} | {saved}
-        return sorted(mine, key=step_of)[: -self.save_top_k]
+        steps = {step_of(path): path for path in self._mine}
+        keep = set(sorted(steps)[-self.save_top_k :])
+        scores = {step: score for step, score in self._scores.items() if step in steps}
+        keep |= set(self._best(scores)[: self.save_top_k])
+        healthy = _last_healthy_step(trainer)
+        if healthy is not None:
+            keep.add(max((step for step in steps if step <= healthy), default=-1))
+        gone = [path for step, path in sorted(steps.items()) if step not in keep]
+        self._mine.difference_update(gone)
+        self._scores = {step: score for step, score in self._scores.items() if step in keep}
+        if scores:
+            best = self._best(scores)[0]
+            self.best_model_path, self.best_model_score = str(steps[best]), torch.tensor(scores[best])
+        return gone
+
+
+class RunResult(NamedTuple):
+    """The state that a run's artefact is made of."""
+
+    step: int
+    checkpoint: Path | None  # None: the weights as they are
+    reason: str
+
+
+def result_of(trainer: Trainer) -> RunResult:
+    """By the run's `RunCheckpoint`; without one the last step."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RunCheckpoint):
+            return callback.result(trainer)
+    return RunResult(trainer.global_step, None, LAST)
+
+
+def _last_healthy_step(trainer: Trainer) -> int | None:
+    found = (getattr(callback, "last_healthy_step", None) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return next((step for step in found if step is not None), None)
+
+
+def _drifted(trainer: Trainer) -> int | None:
+    """Of a run that was stopped because it drifted: the last healthy step, −1 without one; of others None."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "last_healthy_step") and getattr(callback, "stop_reason", None):
+            return -1 if callback.last_healthy_step is None else int(callback.last_healthy_step)
+    return None
 
 
 def not_finite(module: LightningModule) -> str | None:

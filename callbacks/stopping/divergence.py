@@ -16,8 +16,9 @@ class Divergence(L.Callback):
     """Looks at the norm of the whole gradient before each optimizer step; where it is not finite, the run ends.
 
     A loss that is not finite leaves no finite gradient (`FrozenT5` sees to that), and the gradient is the same on all
-    ranks, so all end at the same step. On a CUDA device the norm is looked at one step later, when it has reached the
-    host by itself: waiting for it would cost more than the step that is lost.
+    ranks, so all end at the same step. Under fp16's loss scaling, which expects infinite gradients, it looks at the
+    loss, summed over all ranks. On a CUDA device the norm is looked at one step later, when it has reached the host by
+    itself: waiting for it would cost more than the step that is lost.
 
     Args:
         skip: bad batches in a row to leave out, without a step, before a broken training ends.
@@ -29,6 +30,7 @@ class Divergence(L.Callback):
         self.skipped = 0
         self._in_a_row = 0
         self._batch: Any = None
+        self._losses: list[Tensor] = []  # of the batches since the last step, under fp16's loss scaling
         self._pending: tuple[int, Tensor, torch.cuda.Event | None] | None = None
 
     @property
@@ -50,13 +52,22 @@ class Divergence(L.Callback):
     ) -> None:
         self._batch = batch
 
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        if trainer.scaler is not None:
+            self._losses.append(loss.detach())
+
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        if trainer.scaler is not None:
-            return  # fp16's loss scaling expects infinities, and skips them itself
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm: Any
+        if trainer.scaler is None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+        else:
+            # fp16's loss scaling expects infinite gradients, and skips them itself until the scale fits. No scale mends
+            # a loss that is not finite.
+            norm = trainer.strategy.reduce(torch.stack(self._losses).float().sum(), reduce_op="sum")
+            self._losses = []
         if norm.is_cuda and not self.skip:
             previous, self._pending = self._pending, _on_its_way(trainer.global_step, norm)
             if previous is not None:
@@ -81,13 +92,16 @@ class Divergence(L.Callback):
         for parameter in module.parameters():
             parameter.grad = None  # which an optimizer takes for no part of its step
         if trainer.is_global_zero:
-            line = f"step {step}: the gradient is {float(norm)}; the batch is left out ({self.skipped} so far)"
+            what = "gradient" if trainer.scaler is None else "scaled loss"
+            line = f"step {step}: the {what} is {float(norm)}; the batch is left out ({self.skipped} so far)"
             print(line, file=sys.stderr, flush=True)
 
     def _told(self, trainer: L.Trainer, module: L.LightningModule, step: int, norm: float) -> str:
         loss = trainer.callback_metrics.get("train/loss")
-        said = [f"step {step}: the gradient's norm is {norm}"]
-        said += [f"the loss was {float(loss):.4g}"] if loss is not None else []
+        fp16 = trainer.scaler is not None
+        what = "scaled loss" if fp16 else "gradient's norm"
+        said = [f"step {step}: the {what} is {norm}"]
+        said += [f"the loss was {float(loss):.4g}"] if loss is not None and not fp16 else []
         said.append(self._where(module))
         if modulated(module).modulator is not None:
             said.append(largest_alpha(module))
@@ -95,10 +109,12 @@ class Divergence(L.Callback):
             path for path in (getattr(callback, "best_model_path", "") for callback in _callbacks(trainer)) if path
         ]
         name = saved[0].rpartition("/")[2] if saved else ""
+        # T5's activations are beyond fp16's largest number, 65504, whatever the learning rate.
+        advice = "trainer.precision bf16-mixed (--config bf16.yaml)" if fp16 else "a smaller model.lr"
         said.append(
-            f"nothing of this is saved, {name} is the run before it: resume with a smaller model.lr"
+            f"nothing of this is saved, {name} is the run before it: resume with {advice}"
             if name
-            else "nothing was saved yet: begin with a smaller model.lr"
+            else f"nothing was saved yet: begin with {advice}"
         )
         return "; ".join(said)
 

@@ -14,27 +14,20 @@ memory-mapped files. No rank ever holds more than its shard, the embeddings (tem
 and one tensor.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig
-from transformers.utils.hub import cached_file
+from transformers import AutoModelForSeq2SeqLM
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.generation import folder_settings
 from modulant.backbones.t5 import freeze, translate_weight_errors
-
-# (start, stop) → these rows of a stored tensor
-Rows = Callable[[int, int], Tensor]
-_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+from modulant.backbones.weights import Rows, stored_tensors
 
 
 def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMesh, device: torch.device) -> Any:
@@ -49,10 +42,10 @@ def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMes
     model.to_empty(device=device)
     model.tie_weights()
     with translate_weight_errors(backbone):
-        stored = dict(_stored(resolve_backbone(backbone)))
+        stored = dict(stored_tensors(resolve_backbone(backbone)))
         _untie(model, stored)
         _fill(model, stored, backbone)
-        model.generation_config = _generation_config(resolve_backbone(backbone), config)
+        model.generation_config = folder_settings(resolve_backbone(backbone), config)
     return model
 
 
@@ -118,48 +111,3 @@ def _rows_of(parameter: Tensor) -> tuple[int, int]:
     size = -(-n // parameter.device_mesh.size())
     start = min(parameter.device_mesh.get_local_rank() * size, n)
     return start, min(start + size, n)
-
-
-def _stored(name: str) -> Iterator[tuple[str, Rows]]:
-    """Tensors of a folder or hub id, by name; rows are read on demand.
-
-    Raises:
-        OSError: there are no weights in a supported format.
-    """
-    found = next((path for file in _FILES if (path := _file(name, file)) is not None), None)
-    if found is None:
-        raise OSError(f"none of {', '.join(_FILES)} is there")
-    parts = {found}
-    if found.suffix == ".json":
-        index = json.loads(found.read_text(encoding="utf-8"))["weight_map"]
-        parts = {Path(str(_file(name, part))) for part in index.values()}
-    for path in sorted(parts):
-        yield from (_safetensors(path) if path.suffix == ".safetensors" else _pickled(path))
-
-
-def _file(name: str, file: str) -> Path | None:
-    path = cached_file(
-        name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-    )
-    return None if path is None else Path(path)
-
-
-def _safetensors(path: Path) -> Iterator[tuple[str, Rows]]:
-    file: Any = safe_open(path, framework="pt")
-    for name in file.keys():  # noqa: SIM118
-        yield name, partial(_rows_in, file.get_slice(name))
-
-
-def _pickled(path: Path) -> Iterator[tuple[str, Rows]]:
-    for name, tensor in torch.load(path, map_location="cpu", mmap=True, weights_only=True).items():
-        yield name, partial(_rows_in, tensor)
-
-
-def _rows_in(whole: Any, start: int, stop: int) -> Tensor:
-    return whole[start:stop]
-
-
-def _generation_config(name: str, config: Any) -> Any:
-    if _file(name, "generation_config.json") is None:
-        return GenerationConfig.from_model_config(config)
-    return GenerationConfig.from_pretrained(name)

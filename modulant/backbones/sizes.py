@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modulant.assets import resolve_backbone
 
-SUPPORTED = ("t5", "umt5")  # values of model_type
+SUPPORTED = ("t5", "mt5", "umt5")  # values of model_type
 
 
 def check_positive(name: str, value: int) -> None:

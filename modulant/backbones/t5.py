@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.generation import folder_settings
 from modulant.backbones.sizes import check_backbone, check_model_type
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.tokenizers import at_revision as _at
@@ -60,7 +61,41 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
             "config.json, or a hub id (google-t5/t5-small), which needs a network or a filled cache"
         ) from error
     check_model_type(backbone, config.model_type)
+    _check_head(backbone, config)
+    if config.pad_token_id is None:
+        raise ValueError(f"model.backbone: config.json of {backbone!r} has no pad_token_id, which pads T5's targets")
+    if getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id  # as T5 was trained
+    # Weights from elsewhere than the files whose digest an artefact has.
+    if getattr(config, "transformers_weights", None) is not None:
+        raise ValueError(
+            f"model.backbone: config.json of {backbone!r} names a file of weights (transformers_weights), which is not "
+            "supported; name the file model.safetensors, and remove that key"
+        )
+    if (Path(name) / "adapter_config.json").is_file():
+        raise ValueError(
+            f"model.backbone: {backbone!r} holds an adapter of peft (adapter_config.json); merge it into its base model"
+        )
+    # What a folder can set here that changes no answer, but the form of a model's output, or the kernel of attention.
+    config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
     return config
+
+
+def _check_head(backbone: str, config: Any) -> None:
+    """Check that a configuration is of a model that writes answers, where it says of which.
+
+    Raises:
+        ValueError: it is of an encoder alone, a classifier, or a model whose output head is not among its weights.
+    """
+    names = getattr(config, "architectures", None) or ["T5ForConditionalGeneration"]
+    heads = ("ForConditionalGeneration", "WithLMHeadModel")
+    # T5 v1.0 uses its embeddings as head, so a T5Model has all of it.
+    whole = names[0] == "T5Model" and config.scale_decoder_outputs
+    if not whole and not any(head in name for name in names for head in heads):
+        raise ValueError(
+            f"model.backbone: {backbone!r} is a {names[0]}; it must have a decoder and an output head, as a "
+            "T5ForConditionalGeneration has"
+        )
 
 
 def revision_of(backbone: str, revision: str | None = None) -> str | None:
@@ -87,10 +122,12 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: s
     Raises:
         ValueError: the weights cannot be read, are incomplete, or have other shapes.
     """
-    name = resolve_backbone(backbone)
-    with translate_weight_errors(backbone), _no_progress_bar():
+    name, config = resolve_backbone(backbone), load_config(backbone, revision)
+    with translate_weight_errors(backbone), _quiet():
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
             name,
+            config=config,
+            generation_config=folder_settings(name, config, revision),
             dtype=dtype,
             output_loading_info=True,
             trust_remote_code=False,
@@ -124,13 +161,18 @@ def translate_weight_errors(backbone: str) -> Iterator[None]:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Disable transformers' progress bar over the tensors of a file; downloads keep theirs."""
-    shown = transformers_logging.is_progress_bar_enabled()
+def _quiet() -> Iterator[None]:
+    """Disable transformers' progress bar over the tensors of a file, and its tables and advice; downloads keep theirs.
+
+    What is missing becomes an error, and whether T5's embeddings are tied follows from its weights.
+    """
+    shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(level)
         if shown:
             transformers_logging.enable_progress_bar()
 

@@ -1,5 +1,6 @@
 """Load a backbone's tokenizer."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ def load_tokenizer(backbone: str, revision: str | None = None, key: str = "model
         key: configuration key of ``backbone``, for error messages.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: there is none, it cannot be read, or it has more tokens than the backbone has embeddings.
     """
     from transformers import AutoTokenizer, T5Tokenizer
 
@@ -23,9 +24,34 @@ def load_tokenizer(backbone: str, revision: str | None = None, key: str = "model
     bare = (Path(place) / "spiece.model").is_file() and not (Path(place) / "config.json").is_file()
     try:
         kind = T5Tokenizer if bare else AutoTokenizer
-        return kind.from_pretrained(place, trust_remote_code=False, **at_revision(revision))
+        tokenizer = kind.from_pretrained(place, trust_remote_code=False, **at_revision(revision))
     except (OSError, ValueError) as error:
         raise ValueError(f"{key}: {backbone!r} has no readable tokenizer ({first_line(error)})") from error
+    tokens, rows = max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)]), _rows(place, revision)
+    if key == "model.backbone" and rows is not None and tokens > rows:
+        raise ValueError(
+            f"{key}: the tokenizer of {backbone!r} has {tokens:,} tokens, and its config.json {rows:,} (vocab_size): "
+            "they are not of one model"
+        )
+    return tokenizer
+
+
+def _rows(place: str, revision: str | None) -> int | None:
+    """`vocab_size` in config.json, if it is there."""
+    from transformers.utils.hub import cached_file
+
+    file = cached_file(
+        place,
+        "config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        **at_revision(revision),
+    )
+    try:
+        rows = None if file is None else json.loads(Path(file).read_text(encoding="utf-8")).get("vocab_size")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return rows if isinstance(rows, int) else None
 
 
 def at_revision(revision: str | None) -> dict[str, str]:

@@ -5,18 +5,22 @@ little: a Gaussian cloud's depends mostly on its number of effective dimensions.
 of Gaussian clouds of the same size and per-dimension scale.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 BIN_WIDTH, BINS = 0.05, 61  # of volumes relative to their mean
 _CORNERS = 5
-# Below this ratio of pivots fp32 keeps fewer than six digits of a volume.
-_DEGENERATE = 0.05
+# Below this share of the lengths squared, a pivot in fp32 or fp64 has too few digits left: about 1e-6 or 1e-9 is wrong.
+_DOUBTFUL = {torch.float32: 0.05, torch.float64: 1e-7}
+_FLAT = 8 * torch.finfo(torch.float64).eps  # a height of this share of the edges is rounding error
 _CHUNK = 2**16  # draws times dimensions
 # A global Gram matrix costs N² dot products, direct edges 10 per draw; the gathers are cheaper than the edges' memory.
 _GRAM_ENTRIES_PER_DRAW = 64
 _FEW_DIMS = 32  # up to which fp64 costs little, and many a draw would need it
+_USUAL = 20  # coordinates between 2^-20 and 2^20 need no scaling: their squares are far from the ends of fp32
 
 
 def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"]:
@@ -46,33 +50,35 @@ def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"
     return torch.stack(columns, dim=-1).long()
 
 
-def pentachoron_volumes(points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42) -> Float[Tensor, "draws"]:
+def pentachoron_volumes(
+    points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42, dtype: torch.dtype | None = None
+) -> Float[Tensor, "draws"]:
     """Volumes sqrt(det Gram of 4 edges) / 24 of seeded draws of five distinct points. Unit: length⁴.
 
     The determinant is the product in fp64 of the pivots of the Gram matrix of the four edges at the first corner. Where
     draws outnumber points by far, its entries are read from one centred Gram matrix of the cloud, else computed from
-    each draw's edges; in fp32, and again in fp64 for nearly flat draws (a tiny pivot). On Apple's GPU, which has no
-    fp64, this runs on the CPU.
+    each draw's edges; in fp32, or fp64 for few dimensions. A Gram matrix squares the condition number, so a nearly flat
+    draw (a tiny pivot) is computed again by orthogonalising its edges in fp64: a relative error of about 1e-15 times
+    the condition number of the edges, as by their singular values. Zero where that leaves nothing. On Apple's GPU,
+    which has no fp64, this runs on the CPU.
+
+    Args:
+        dtype: of the volumes; None: that of the points, at least fp32.
 
     Raises:
-        ValueError: fewer than 5 points.
+        ValueError: fewer than 5 points, or volumes out of the range of `dtype`.
     """
-    draws = pentachoron_draws(len(points), n, seed)
-    cloud = points.cpu() if points.device.type == "mps" else points
-    draws = draws.to(cloud.device)
-    if cloud.dtype in (torch.float16, torch.bfloat16):
-        cloud = cloud.float()
-    with torch.autocast(cloud.device.type, enabled=False):
-        short = cloud.shape[1] <= _FEW_DIMS or cloud.dtype == torch.float64
-        dtype = torch.float64 if short else torch.float32
-        many = len(cloud) ** 2 <= _GRAM_ENTRIES_PER_DRAW * n
-        pivots = _pivots(_edges_from_gram(cloud.to(dtype), draws) if many else _edges(cloud, draws, dtype))
-        if not short:
-            largest, smallest = pivots.aminmax(dim=0)
-            doubtful = (smallest < _DEGENERATE * largest).nonzero().squeeze(-1)
-            if len(doubtful) > 0:
-                pivots = pivots.index_copy(1, doubtful, _pivots(_edges(cloud, draws[doubtful], torch.float64)))
-        return _volume(pivots).to(points.device, torch.promote_types(points.dtype, torch.float32))
+    volumes, exponent = _scaled_volumes(points, n, seed)
+    for _ in range(4):
+        volumes = volumes * 2.0**exponent
+    dtype = torch.promote_types(points.dtype, torch.float32) if dtype is None else dtype
+    found = volumes.to(dtype)
+    if exponent and (found.isinf().any() or (volumes.amax() > 0 and not found.any())):
+        raise ValueError(
+            f"pentachoron_volumes: volumes of lengths around 2^{exponent} (length⁴) are out of {dtype}'s range; scale "
+            "the points, or name another dtype"
+        )
+    return found.to(points.device)
 
 
 def coefficient_of_variation(volumes: Float[Tensor, "draws"]) -> Float[Tensor, ""]:
@@ -87,12 +93,20 @@ def coefficient_of_variation(volumes: Float[Tensor, "draws"]) -> Float[Tensor, "
 def pentachoron_cv(points: Float[Tensor, "points dim"], n: int = 1000, seed: int = 42) -> Float[Tensor, ""]:
     """Standard deviation over mean (both of the population) of `pentachoron_volumes`. Unitless.
 
-    NaN when every drawn pentachoron is flat.
+    NaN when every drawn pentachoron is flat. Computed in fp64 at any scale of the points.
 
     Raises:
-        ValueError: fewer than 5 points.
+        ValueError: fewer than 5 points, or an offset so large that rounding has made all points one.
     """
-    return coefficient_of_variation(pentachoron_volumes(points, n, seed))
+    volumes, _ = _scaled_volumes(points, n, seed)
+    if not volumes.any() and points.any():
+        step = torch.finfo(points.dtype).eps * float(points.detach().abs().amax())
+        if float((points.detach() - points[0].detach()).abs().amax()) <= 16 * step:
+            raise ValueError(
+                f"pentachoron_cv: the {len(points)} points differ by less than {points.dtype} resolves so far from the "
+                f"origin (steps of {step:.1g}); subtract their mean before they are rounded"
+            )
+    return coefficient_of_variation(volumes).to(points.device, torch.promote_types(points.dtype, torch.float32))
 
 
 def gaussian_null_volumes(
@@ -101,19 +115,26 @@ def gaussian_null_volumes(
     """Volumes in `repeats` Gaussian clouds with the number of points and the per-dimension scale of `points`.
 
     The clouds have no correlation between dimensions, so a CV above theirs indicates fewer effective dimensions or
-    heavy tails. z = (cv − mean) / sd of their CVs. Their mean is the origin, as volumes do not depend on it.
+    heavy tails. z = (cv − mean) / sd of their CVs. Their mean is the origin, as volumes do not depend on it. In fp64;
+    for points on Apple's GPU, on the CPU.
 
     Raises:
         ValueError: fewer than 5 points, or fewer than 2 repeats.
     """
     if repeats < 2:
         raise ValueError(f"gaussian_null_volumes: repeats is {repeats}; a spread needs at least 2")
-    scale = points.detach().float().std(dim=0, correction=0)
+    cloud = points.detach().cpu() if points.device.type == "mps" else points.detach()
+    scale = cloud.double().std(dim=0, correction=0)
+    exponent = _exponent(scale, torch.float32)
+    scale = (scale * 2.0**-exponent).float()
     # Drawn on the CPU, so the null is the same on every device. The offset keeps it apart from the seed of the draws.
     generator = torch.Generator().manual_seed(seed + 1)
-    noise = torch.empty(points.shape)
+    noise = torch.empty(cloud.shape)
     clouds = (noise.normal_(generator=generator).to(scale.device) * scale for _ in range(repeats))
-    return torch.stack([pentachoron_volumes(cloud, n, seed) for cloud in clouds])
+    volumes = torch.stack([pentachoron_volumes(cloud, n, seed, torch.float64) for cloud in clouds])
+    for _ in range(4):
+        volumes = volumes * 2.0**exponent
+    return volumes
 
 
 def relative_volume_histogram(volumes: Float[Tensor, "draws"]) -> Float[Tensor, "bins"]:
@@ -127,8 +148,68 @@ def relative_volume_histogram(volumes: Float[Tensor, "draws"]) -> Float[Tensor, 
     return torch.bincount(bins, minlength=BINS).double()
 
 
-def _edges(points: Tensor, draws: Tensor, dtype: torch.dtype) -> list[list[Tensor]]:
-    """⟨p_i − p_0, p_j − p_0⟩ for 1 ≤ j ≤ i ≤ 4, as a triangle of vectors (draws,) in fp64."""
+def _scaled_volumes(points: Tensor, n: int, seed: int) -> tuple[Tensor, int]:
+    """Volumes in fp64 of the points times 2^-k, and k: 0 for points of usual lengths."""
+    draws = pentachoron_draws(len(points), n, seed)
+    cloud = points.cpu() if points.device.type == "mps" else points
+    draws = draws.to(cloud.device)
+    if cloud.dtype in (torch.float16, torch.bfloat16):
+        cloud = cloud.float()
+    exponent = _exponent(cloud.detach(), cloud.dtype)
+    if exponent:
+        cloud = cloud * 2.0**-exponent
+    with torch.autocast(cloud.device.type, enabled=False):
+        short = cloud.shape[1] <= _FEW_DIMS or cloud.dtype == torch.float64
+        dtype = torch.float64 if short else torch.float32
+        many = len(cloud) ** 2 <= _GRAM_ENTRIES_PER_DRAW * n
+        gram, squared = _edges_from_gram(cloud.to(dtype), draws) if many else _edges(cloud, draws, dtype)
+        pivots = _pivots(gram)
+        volumes = _volume(pivots)
+        # Written so that a NaN is doubtful too, and stays one.
+        doubtful = (~(pivots.detach().amin(0) > _DOUBTFUL[dtype] * squared)).nonzero().squeeze(-1)
+        if len(doubtful) > 0:
+            volumes = volumes.index_copy(0, doubtful, _orthogonalised_volumes(cloud, draws[doubtful]))
+    return volumes, exponent
+
+
+def _exponent(values: Tensor, dtype: torch.dtype) -> int:
+    """k, such that values times 2^-k can be squared in `dtype`; 0 where they can as they are."""
+    largest = max(abs(float(end)) for end in values.aminmax()) if values.numel() else 0.0
+    exponent = math.frexp(largest)[1] if math.isfinite(largest) else 0
+    limit = 120 if dtype == torch.float32 else 1000  # 2^-k is itself a number of that dtype
+    return 0 if largest == 0 or abs(exponent) <= _USUAL else max(-limit, min(exponent, limit))
+
+
+def _orthogonalised_volumes(points: Tensor, draws: Tensor) -> Tensor:
+    """Volumes by the modified Gram–Schmidt process in fp64: the product of four heights over 24.
+
+    The farthest corner from what is spanned so far comes first, so that what is flat comes out within a few roundings.
+    """
+    volumes = []
+    for some in draws.split(max(1, _CHUNK // max(1, points.shape[1]))):
+        corners = points.index_select(0, some.flatten()).double().unflatten(0, some.shape)
+        edges = corners[:, 1:] - corners[:, :1]
+        flat = edges.detach().square().sum(-1).amax(-1) * _FLAT**2
+        solid, volume = torch.ones_like(flat, dtype=torch.bool), torch.full_like(flat, 1 / 24)
+        for left in range(_CORNERS - 2, -1, -1):
+            squared, farthest = edges.square().sum(-1).max(-1)
+            edge = edges.take_along_dim(farthest[:, None, None], 1)
+            first = (torch.arange(1, left + 1, device=edges.device) == farthest[:, None]).unsqueeze(-1)
+            edges = torch.where(first, edges[:, :1], edges[:, 1:])  # the others
+            solid = solid & ~(squared <= flat)  # NaN goes on
+            height = torch.where(solid, squared, 1.0).sqrt()  # no infinite slope of the root at 0
+            volume = volume * height
+            unit = edge / height[:, None, None]
+            edges = edges - (edges * unit).sum(-1, keepdim=True) * unit
+        volumes.append(torch.where(solid, volume, 0.0))
+    return torch.cat(volumes)
+
+
+def _edges(points: Tensor, draws: Tensor, dtype: torch.dtype) -> tuple[list[list[Tensor]], Tensor]:
+    """⟨p_i − p_0, p_j − p_0⟩ for 1 ≤ j ≤ i ≤ 4, as a triangle of vectors (draws,) in fp64; and the largest of them.
+
+    The largest square that entered says how much of a pivot may be rounding error.
+    """
     grams = []
     # A few hundred draws at a time stay in the cache from the gather to the product.
     for some in draws.split(max(1, _CHUNK // points.shape[1])):
@@ -136,10 +217,11 @@ def _edges(points: Tensor, draws: Tensor, dtype: torch.dtype) -> list[list[Tenso
         edges = corners[:, 1:].sub_(corners[:, :1].clone())
         grams.append(edges @ edges.mT)  # (n, 4, 4)
     rows = torch.cat(grams).flatten(1).mT.double().contiguous().unbind(0)
-    return [[rows[4 * i + j] for j in range(i + 1)] for i in range(4)]
+    gram = [[rows[4 * i + j] for j in range(i + 1)] for i in range(4)]
+    return gram, torch.stack([row[-1].detach() for row in gram]).amax(0)
 
 
-def _edges_from_gram(points: Tensor, draws: Tensor) -> list[list[Tensor]]:
+def _edges_from_gram(points: Tensor, draws: Tensor) -> tuple[list[list[Tensor]], Tensor]:
     """The same from the cloud's Gram matrix: G_ij − G_i0 − G_0j + G_00. Centred first, as the differences cancel."""
     n = len(points)
     points = points - points.mean(0)
@@ -154,7 +236,8 @@ def _edges_from_gram(points: Tensor, draws: Tensor) -> list[list[Tensor]]:
     to_first = [read(first, row) for row in others]
     shifted = [origin - row for row in to_first]
     begins = [row * n for row in others]
-    return [[read(begins[i], others[j]) - to_first[i] + shifted[j] for j in range(i + 1)] for i in range(4)]
+    squared = gram.detach()[:: n + 1].double()[columns].amax(0)  # of corners: the differences cancel
+    return [[read(begins[i], others[j]) - to_first[i] + shifted[j] for j in range(i + 1)] for i in range(4)], squared
 
 
 def _pivots(gram: list[list[Tensor]]) -> Tensor:

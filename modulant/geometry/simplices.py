@@ -54,7 +54,8 @@ def squared_edge_lengths(points: Float[Tensor, "*batch vertices dim"]) -> Float[
 def squared_simplex_volume(points: Float[Tensor, "*batch vertices dim"]) -> Float[Tensor, "*batch"]:
     """det(E Eᵀ) / (k!)², E the k edge vectors from vertex 0; the same number as by Cayley–Menger.
 
-    Unit: length^(2k). May come out below zero by rounding when the points are dependent.
+    Unit: length^(2k). May come out below zero by rounding when the points are dependent: the relative error is about
+    that of the dtype times the squared condition number of the edges.
 
     Raises:
         ValueError: with fewer than two points there is no volume.

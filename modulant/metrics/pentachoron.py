@@ -22,7 +22,9 @@ Several = Annotated[int, Interval(minimum=2)]  # a standard deviation needs two
 class PentachoronCV(Metric):
     """CV of pentachoron volumes over seeded draws, and its z-score against Gaussian clouds.
 
-    Several clouds are pooled. Ranks that hold the same cloud count it once each, which changes no figure.
+    Of several clouds, the CVs and each null's are pooled as root mean squares: volumes count relative to their own
+    cloud's mean, so clouds of any scale can be pooled. Ranks that hold the same cloud count it once each, which changes
+    no figure.
 
     Args:
         n: number of draws of five points.
@@ -32,10 +34,9 @@ class PentachoronCV(Metric):
 
     full_state_update = False
     is_differentiable = False
-    volumes: Tensor
-    squares: Tensor
-    draws: Tensor
-    null: Tensor  # (null_repeats,)
+    mean_volumes: Tensor
+    squares: Tensor  # of the clouds' CVs
+    null: Tensor  # (null_repeats,), squares too
     histogram: Tensor  # (bins,)
     null_histogram: Tensor  # (bins,)
     updates: Tensor
@@ -44,7 +45,7 @@ class PentachoronCV(Metric):
     def __init__(self, n: Several = 1000, seed: Seed = 42, null_repeats: Several = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.n, self.seed, self.null_repeats = n, seed, null_repeats
-        for name in ("volumes", "squares", "draws", "updates"):
+        for name in ("mean_volumes", "squares", "updates"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("null", torch.zeros(null_repeats, dtype=torch.float64), dist_reduce_fx="sum")
         for name in ("histogram", "null_histogram"):
@@ -53,25 +54,25 @@ class PentachoronCV(Metric):
     @torch.no_grad()
     def update(self, points: Float[Tensor, "points dim"]) -> None:
         """Adds a cloud of at least five points."""
-        volumes = pentachoron_volumes(points, self.n, self.seed).to(self.volumes)
-        self.volumes += volumes.sum()
-        self.squares += volumes.square().sum()
-        self.draws += len(volumes)
+        volumes = pentachoron_volumes(points, self.n, self.seed, torch.float64)
+        self.mean_volumes += volumes.mean()
+        self.squares += coefficient_of_variation(volumes).square()
         self.histogram += relative_volume_histogram(volumes)
         for repeat, null in enumerate(gaussian_null_volumes(points, self.n, self.seed, self.null_repeats)):
-            self.null[repeat] += coefficient_of_variation(null).to(self.null)
-            self.null_histogram += relative_volume_histogram(null).to(self.null)
+            self.null[repeat] += coefficient_of_variation(null).square()
+            self.null_histogram += relative_volume_histogram(null)
         self.updates += 1
 
     def compute(self) -> dict[str, Tensor]:
         """``cv``; ``null_mean``, ``null_sd`` of the Gaussian clouds' CVs; ``z`` = (cv − mean) / sd; ``mean_volume``.
 
+        NaN where every draw is flat.
+
         ``histogram`` and ``null_histogram`` (bins,): shares of the volumes over their cloud's mean, in bins of
         `geometry.BIN_WIDTH`.
         """
-        mean = self.volumes / self.draws
-        cv = (self.squares / self.draws - mean.square()).clamp_min(0).sqrt() / mean
-        null = self.null / self.updates
+        mean, cv = self.mean_volumes / self.updates, (self.squares / self.updates).sqrt()
+        null = (self.null / self.updates).sqrt()
         null_mean, null_sd = null.mean(), null.std(correction=1)
         z = (cv - null_mean) / null_sd
         figures = {"cv": cv, "null_mean": null_mean, "null_sd": null_sd, "z": z, "mean_volume": mean}

@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Literal, TypeVar
 
@@ -15,12 +15,20 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from modulant.lexicon.taxonomy import UNREACHABLE
-from modulant.metrics.functional.alignment import alignment_figures, constant_cosines
-from modulant.metrics.functional.counts import Bins, Counts, block_parts, count_parts, place_bins, sample_parts
+from modulant.metrics.functional.alignment import Fine, alignment_figures, constant_cosines
+from modulant.metrics.functional.counts import (
+    Bins,
+    Counts,
+    Part,
+    block_parts,
+    count_parts,
+    number_of_bins,
+    place_bins,
+    sample_parts,
+)
+from modulant.metrics.functional.fine_counts import FineBins, count_fine, crowded, place_fine_bins, unit_vectors
 from modulant.metrics.functional.pairs import POPULATIONS, full_precision, row_blocks, sampled_pairs
 
-# Of few pairs each weighs more, and so does what shares a bin; of many the histograms should stay in a core's cache.
-_BINS, _BINS_OF_FEW, _FEW = 2**13, 2**15, 2**21
 _SAMPLE_PER_STEP = 2**16  # pairs
 
 _T = TypeVar("_T")
@@ -49,6 +57,7 @@ class RelationalAlignment(Metric):
     histograms: Tensor  # (3 populations, classes, bins)
     sums: Tensor  # (3, classes)
     squares: Tensor  # (3, classes)
+    remainders: Tensor  # (3, classes), of the squares of fine counts
     _order: Tensor
     _distances: Tensor
 
@@ -73,14 +82,14 @@ class RelationalAlignment(Metric):
         d[d == UNREACHABLE] = self.n_classes
         self.n_train = int((~out).sum())
         self.pairs, self.seed = pairs, seed
-        self.n_bins = _BINS_OF_FEW if len(out) ** 2 < 2 * _FEW else _BINS
-        self._bins: Bins | None = None  # placed by the first points after a reset
+        self.n_bins = number_of_bins(len(out))
+        self._bins: Bins | FineBins | None = None  # placed by the first points after a reset
         self.register_buffer("_order", torch.from_numpy(order), persistent=False)
         self.register_buffer("_distances", torch.from_numpy(d), persistent=False)
         shape = (len(POPULATIONS), self.n_classes + 1)
         self.add_state("histograms", torch.zeros(*shape, self.n_bins, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("sums", torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("squares", torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
+        for name in ("sums", "squares", "remainders"):
+            self.add_state(name, torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, points: Float[Tensor, "points dim"]) -> None:
@@ -89,7 +98,8 @@ class RelationalAlignment(Metric):
             raise ValueError(f"RelationalAlignment: got {len(points)} points for {len(self._order)} synsets")
         device = self._order.device
         with full_precision(device):
-            unit = torch.nn.functional.normalize(points.to(device)[self._order].float(), dim=-1)
+            ordered = points.to(device)[self._order]
+            unit = unit_vectors(ordered)
             broken = int((~unit.isfinite()).any(dim=1).sum())
             if broken > 0:
                 warnings.warn(
@@ -100,6 +110,10 @@ class RelationalAlignment(Metric):
                 return
             if self._bins is None:
                 self._bins = place_bins(unit, self.n_bins)
+                if crowded(unit, self.n_train, self._bins):
+                    self._bins = place_fine_bins(unit_vectors(ordered, fine=True), self.n_train, self.n_bins)
+            if isinstance(self._bins, FineBins):
+                unit = unit_vectors(ordered, fine=True)
             if self.pairs == "all":
                 self._count_all(unit, self._bins)
             else:
@@ -111,21 +125,25 @@ class RelationalAlignment(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The figures of `alignment_figures`."""
-        if constant_cosines(self._counts):
+        if constant_cosines(self._counts, self._fine):
             warnings.warn(
                 "RelationalAlignment: all cosines are the same, as of constant representations; with zero variance "
                 "Pearson and Spearman are undefined (NaN)",
                 stacklevel=2,
             )
-        return alignment_figures(self._counts)
+        return alignment_figures(self._counts, self._fine)
 
     @property
     def _counts(self) -> Counts:
         return Counts(self.histograms, self.sums, self.squares)
 
-    def _count_all(self, unit: Tensor, bins: Bins) -> None:
+    @property
+    def _fine(self) -> Fine | None:
+        return Fine(self._bins.centre, self.remainders) if isinstance(self._bins, FineBins) else None
+
+    def _count_all(self, unit: Tensor, bins: Bins | FineBins) -> None:
         blocks = _by_rank(row_blocks(len(unit), self.n_train))
-        if unit.device.type == "cpu":
+        if unit.device.type == "cpu" and isinstance(bins, Bins):
             # Imported here: numba takes a third of a second, which a run without an evaluation need not spend.
             from modulant.metrics.functional.compiled_counts import count_blocks
 
@@ -134,15 +152,20 @@ class RelationalAlignment(Metric):
                 state += counts
             return
         for first, last in blocks:
-            parts = block_parts(unit, self._distances, self.n_classes, self.n_train, first, last)
-            count_parts(self._counts, parts, bins)
+            self._count(block_parts(unit, self._distances, self.n_classes, self.n_train, first, last), bins)
 
-    def _count_sample(self, unit: Tensor, bins: Bins, pairs: int) -> None:
+    def _count_sample(self, unit: Tensor, bins: Bins | FineBins, pairs: int) -> None:
         place = torch.empty_like(self._order)  # of each synset among the ordered rows: the sample ignores the split
         place[self._order] = torch.arange(len(unit), device=place.device)
         ends = place[torch.from_numpy(np.stack(sampled_pairs(len(unit), pairs, self.seed))).to(place.device)]
         for some in _by_rank(iter(ends.split(_SAMPLE_PER_STEP, dim=1))):
-            count_parts(self._counts, sample_parts(unit, self._distances, self.n_train, some), bins)
+            self._count(sample_parts(unit, self._distances, self.n_train, some), bins)
+
+    def _count(self, parts: Iterable[Part], bins: Bins | FineBins) -> None:
+        if isinstance(bins, FineBins):
+            count_fine(self._counts, self.remainders, parts, bins)
+        else:
+            count_parts(self._counts, parts, bins)
 
 
 def _by_rank(blocks: Iterator[_T]) -> Iterator[_T]:

@@ -41,7 +41,9 @@ def ending(report: Report) -> str:
         epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
         how = {"finished": "Ended", "interrupted": "**Interrupted**", "failed": "**Failed**"}[run["outcome"]]
         spent = duration(report["time"]["total_s"])
-        return f"{how} after {run['steps']} steps, {epochs}, {spent}: {stop['reason']}."
+        result = run.get("result")
+        artefact = f" The artefact is of step {result['step']}: {result['reason']}." if result else ""
+        return f"{how} after {run['steps']} steps, {epochs}, {spent}: {stop['reason']}.{artefact}"
     if run["outcome"] != "finished":
         return f"**{run['outcome'].capitalize()}**: {stop['reason']}."
     return ""
@@ -135,11 +137,25 @@ def convergence(alpha: Mapping[str, Any]) -> str:
     at = found.get("converged_at")
     rest = f"the last {found['window']} checks, {found['every_n_steps']} steps apart"
     tolerance = f"{found['tolerance']:g}"
+    moved, share = found.get("moved_in_window"), found.get("rate_share")
+    ended = share is not None and share < 0.1
+    scheduled = f"the schedule had brought the learning rate to {number(share, 2)} of its largest"
     if at is not None:
-        return f"Converged at step {at}: no α moved more than {tolerance} over {rest}."
-    moved = found.get("moved_in_window")
-    seen = f"; the largest movement was {moved:.2g}" if moved is not None else ""
-    return f"Not converged: that would take no α moving more than {tolerance} over {rest}{seen}."
+        by_then = f" In the end {scheduled}." if ended else ""
+        return f"Converged at step {at}: no α moved more than {tolerance} over {rest}.{by_then}"
+    checks = found.get("checks", found["window"])
+    if moved is None or moved > found["tolerance"] or checks < found["window"]:
+        seen = f"; the largest movement was {moved:.2g}" if moved is not None else ""
+        few = f"; there were {checks}" if checks < found["window"] else ""
+        return f"Not converged: that would take no α moving more than {tolerance} over {rest}{few}{seen}."
+    if ended:
+        why = f"{scheduled}, so that rest is the schedule's"
+    else:
+        reach, walk = found.get("reach_in_window"), found.get("walk_in_window")
+        known = reach is not None and walk is not None
+        range_ = f": {reach:.2g} all in one direction, about {1.6 * walk:.2g} in random ones" if known else ""
+        why = f"at this learning rate the optimizer moves α by little in such a time{range_}"
+    return f"Not converged: no α moved more than {moved:.2g} over {rest}, but {why}."
 
 
 def populations(relational: Mapping[str, Any]) -> Table:

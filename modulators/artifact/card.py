@@ -51,7 +51,7 @@ def model_card(
         controls: content of `figures.json` in a folder of `probe.py controls`.
         name: what `load_modulated` is called with: the artefact's folder, or a hub id.
     """
-    report = report or {}
+    report = sections.as_of_result(report or {})
     run, data = report.get("run") or {}, report.get("data") or {}
     relational = report.get("relational") or {}
     versions = (report.get("environment") or {}).get("versions") or {}

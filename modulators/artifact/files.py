@@ -13,7 +13,9 @@ from torch import Tensor
 
 from modulant.assets import MINI_SHA256, resolve_backbone
 from modulant.backbones.stream import ResidualStream
+from modulant.backbones.t5 import translate_weight_errors
 from modulant.backbones.tokenizers import first_line
+from modulant.backbones.weights import WEIGHT_FILES, digest_of_weights
 from modulant.storage import sha256_of
 from modulators.base import Modulator
 from modulators.registry import registered_class
@@ -21,7 +23,9 @@ from modulators.registry import registered_class
 WEIGHTS, CONFIG, CARD = "modulator.safetensors", "modulator_config.json", "README.md"
 FILES = (WEIGHTS, CONFIG, CARD)
 
-# Candidates for the file whose SHA-256 identifies a backbone's weights; the first one that exists counts.
+_ALL_WEIGHTS = "weights"  # key of the digest of all tensors; other keys are names of files
+
+# Artefacts of 0.1.0 name one file of the backbone's folder and its SHA-256, the first of these that there was.
 _BACKBONE_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "config.json")
 
 # Types of the configuration's values. Keys of later versions may be missing or null.
@@ -104,29 +108,48 @@ def read_modulator(folder: Path, stored: StoredConfig) -> Modulator:
 
 
 def backbone_digest(backbone: str) -> dict[str, str] | None:
-    """File → SHA-256 identifying the weights of a bundled or local backbone; None for a hub id (it has a revision).
+    """Digest of the weights of a bundled or local backbone; None for a hub id (it has a revision), or without weights.
 
-    Takes about a second per gigabyte of weights.
+    Of ``mini`` it is the SHA-256 of its file, of a folder that of all its tensors, however they are stored.
+
+    Raises:
+        ValueError: the folder's weights cannot be read.
     """
     if backbone == "mini":
         return {"model.safetensors": MINI_SHA256["model.safetensors"]}
-    folder = Path(resolve_backbone(backbone))
-    found = next((folder / name for name in _BACKBONE_FILES if (folder / name).is_file()), None)
-    return None if found is None else {found.name: sha256_of(found)}
+    folder = resolve_backbone(backbone)
+    if not any((Path(folder) / name).is_file() for name in WEIGHT_FILES):
+        return None
+    with translate_weight_errors(backbone):
+        return {_ALL_WEIGHTS: digest_of_weights(folder)}
 
 
 def check_backbone_weights(folder: Path, stored: StoredConfig) -> None:
     """Check that the backbone named by the artefact still has the weights that the modulator was trained on.
 
+    An artefact of 0.1.0 has the SHA-256 of one file, which is compared with that file: of shards it was the index, so
+    their contents are not checked.
+
     Raises:
-        ValueError: its weights have another SHA-256.
+        ValueError: its weights have another SHA-256, or cannot be read.
     """
     backbone, expected = stored.values["backbone"], stored.values.get("backbone_sha256")
-    if expected and (found := backbone_digest(backbone)) and found != expected:
-        raise ValueError(
-            f"{folder}: the backbone {backbone!r} no longer has the weights that the modulator was trained on (SHA-256 "
-            "of its weights); name the right one with backbone=, or pass this one as backbone= to use it anyway"
-        )
+    if not expected or not (place := Path(resolve_backbone(backbone))).is_dir():
+        return
+    for name, digest in expected.items():
+        if name == _ALL_WEIGHTS:
+            with translate_weight_errors(backbone):
+                found = digest_of_weights(str(place))
+        elif name in _BACKBONE_FILES:
+            found = sha256_of(place / name) if (place / name).is_file() else ""
+        else:
+            raise ValueError(f"{folder / CONFIG}: backbone_sha256 names {name!r:.60}, which holds no weights")
+        if found != digest:
+            raise ValueError(
+                f"{folder}: the backbone {backbone!r} no longer has the weights that the modulator was trained on "
+                "(SHA-256 of its weights); name the right one with backbone=, or pass this one as backbone= to use it "
+                "anyway"
+            )
 
 
 def check_stream(folder: Path, stored: StoredConfig, stream: ResidualStream, backbone: str) -> None:

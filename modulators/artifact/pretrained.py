@@ -247,8 +247,8 @@ def load_modulated(
         token: for the hub.
 
     Returns:
-        (model, tokenizer), in eval mode. The model has two additional attributes: ``modulator``, the module, which does
-        not move with the model to another device, and ``modulation``, its handle.
+        (model, tokenizer), in eval mode. The model has two additional attributes: ``modulator``, the module, which
+        moves with the model to another device or dtype, and ``modulation``, its handle.
 
     Raises:
         ValueError: there is no artefact, its class is not registered, the backbone has other sizes or weights, or its

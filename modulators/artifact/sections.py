@@ -14,6 +14,28 @@ _LOSS = {
 }
 
 
+def as_of_result(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The report of a run whose artefact is of an earlier step, with the figures of that step in place of the last.
+
+    Intervals, which were computed of the last weights, are left out.
+    """
+    result = (report.get("run") or {}).get("result")
+    if not result:
+        return report
+    found = dict(report)
+    for name in ("relational", "pentachoron"):
+        section = report.get(name) or {}
+        then = [check for check in section.get("history") or [] if check.get("step") == result["step"]]
+        found[name] = dict(section) | {"last": then[-1] if then else None, "interval": {}}
+    metrics = {
+        key: dict(value) | {"last": result["metrics"].get(key)} for key, value in report["run"]["metrics"].items()
+    }
+    found["run"] = dict(report["run"]) | {"metrics": metrics}
+    convergence = {**((report.get("alpha") or {}).get("convergence") or {}), "converged_at": None}
+    found["alpha"] = dict(report.get("alpha") or {}) | {"final": result["alphas"], "convergence": convergence}
+    return found
+
+
 def correlations(relational: Mapping[str, Any]) -> Table:
     """Pearson before and after by population of pairs, with the lift's interval."""
     last, original = relational.get("last") or {}, (relational.get("baseline") or {}).get("original") or {}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
+from modulant.backbones.generation import generate_greedily
 from modulators.arguments import GenerationSettings
 
 ORIGINAL = None  # instead of an α scale: the backbone with its modulation disabled
@@ -91,12 +92,12 @@ def _answers(
         processors.append(GumbelSampling(settings, [_seed(settings.seed, prompt, sample) for prompt in prompts]))
     context = handle.disabled() if scale is ORIGINAL else nullcontext() if scale == 1.0 else handle.scaled(scale)
     with context, torch.no_grad():
-        generated = model.generate(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=False,  # noise is added to the scores: their argmax is the sample
-            num_beams=1,
+        generated = generate_greedily(  # when sampling, noise is added to the scores: their argmax is the sample
+            model,
+            inputs["input_ids"],
+            inputs["attention_mask"],
+            settings.max_new_tokens,
+            tokenizer.eos_token_id,
             logits_processor=processors,
             output_logits=True,
             return_dict_in_generate=True,
@@ -118,10 +119,18 @@ def _read(tokenizer: Any, tokens: list[int], logprobs: list[float], first: list[
     length = tokens.index(end) + 1 if end in tokens else len(tokens)
     return Answer(
         text=tokenizer.decode(tokens[:length], skip_special_tokens=True),
-        tokens=list(tokenizer.convert_ids_to_tokens(tokens[:length])),
+        tokens=[_piece(tokenizer, token) for token in tokens[:length]],
         logprobs=logprobs[:length],
-        next=[(tokenizer.decode([token]), chance) for token, chance in first],
+        next=[(_piece(tokenizer, token, tokenizer.decode([token])), chance) for token, chance in first],
     )
+
+
+def _piece(tokenizer: Any, token: int, text: str | None = None) -> str:
+    """A token's text, by default the tokenizer's piece; its number if it is a row that only pads the vocabulary."""
+    piece: str | None = tokenizer.convert_ids_to_tokens(token)
+    if piece is None:
+        return f"<{token}>"
+    return piece if text is None else text
 
 
 def _seed(seed: int, prompt: str, sample: int) -> int:

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from modulant.geometry import shape_features
 from modulant.geometry.shapes import LARGEST, features_of, gradient_of_features
+from modulators.base import plain_autograd
 
 _EPS = 1e-5  # of LayerNorm, torch's default
 _CHUNK = 1 << 17  # gates computed together on a CPU; on other devices all at once
@@ -69,10 +70,9 @@ def modulated_rows(
     """Return the rows with their active dimensions (the first ones) modulated; the others are copied, bit for bit.
 
     Computes in the common dtype of all arguments except `rows`; the result has the dtype of `rows`. Differentiable
-    once.
+    once; any number of times under torch.func.
     """
-    # torch.compile fuses the autograd version and its gradient by itself.
-    if max(ks) > LARGEST or torch.compiler.is_compiling():
+    if max(ks) > LARGEST or plain_autograd():
         return autograd_modulated_rows(rows, alpha, weights, ks)
     return cast(Tensor, _Modulated.apply(rows, alpha, tuple(ks), *weights))  # type: ignore[no-untyped-call]
 
@@ -141,58 +141,63 @@ class _Modulated(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid) = (
-            ctx.saved_tensors
-        )
-        ks: tuple[int, ...] = ctx.ks
-        n_active, kept = to_vertices.shape[1], (1 - alpha)[:, None, None]
-        active, above = rows[:, :n_active].to(alpha.dtype), grad[:, :n_active].to(alpha.dtype)
-        x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])
-        strength = _strength(alpha, valid, len(rows))
-        by_active = torch.empty_like(active, memory_format=torch.contiguous_format)
-        by_x, by_strength = torch.empty_like(x), torch.empty_like(x[:, 0])
-        by_gates, by_kept = torch.zeros_like(gates), torch.zeros_like(alpha)
-        for part in _parts(len(rows), gates):
-            gate = _gates(x, gates, part)
-            own = strength[:, part]
-            factors = (gate * own[:, :, None]).add_(kept)
-            by_factor = _products_of_others(factors)
-            torch.mul(by_factor[0], factors[0], out=by_active[part]).mul_(above[part])
-            by_factor.mul_(active[part] * above[part])
-            by_kept += by_factor.sum((1, 2))
-            by_factor.mul_(gate)
-            by_strength[:, part] = by_factor.sum(-1)
-            by_gate = by_factor.addcmul_(by_factor, gate, value=-1)  # times the strength below, one number per token
-            scaled = own[:, None]
-            by_gates += torch.bmm(x[:, :, part] * scaled, by_gate)
-            by_x[:, :, part] = torch.bmm(gates, by_gate.transpose(1, 2)).mul_(scaled)
-        by_alpha, by_validity = -by_kept, None
-        if valid is None:
-            by_alpha += by_strength.sum(1)
-        else:
-            by_alpha += (by_strength * valid).sum(1)
-            by_head = by_strength * alpha[:, None] * valid * (1 - valid)
-            by_validity = (x * by_head[:, None]).sum(-1)
-            by_x.addcmul_(to_validity[:, :, None], by_head[:, None])
-        by_norm, by_shift = (by_x * normed).sum(-1), by_x.sum(-1)
-        by_vertices = gradient_of_features(
-            _unnormed(by_x * norm[:, :, None], normed, inverse, ks), differences, gram, ks
-        )
-        by_vertices = by_vertices.view(len(to_vertices), len(rows))
-        by_active.addmm_(by_vertices.t(), to_vertices)
-        by_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
-        by_rows[:, :n_active], by_rows[:, n_active:] = by_active, grad[:, n_active:]
-        return (
-            by_rows,
-            by_alpha,
-            None,
-            by_vertices @ active,
-            by_vertices.sum(1),
-            by_norm,
-            by_shift,
-            by_validity,
-            by_gates,
-        )
+        # The forward pass runs without autocast; the backward pass may be called inside it.
+        with torch.autocast(device_type=grad.device.type, enabled=False):
+            return _gradients(ctx, grad)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of the arguments of `_Modulated`, in their order."""
+    (rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid) = (
+        ctx.saved_tensors
+    )
+    ks: tuple[int, ...] = ctx.ks
+    n_active, kept = to_vertices.shape[1], (1 - alpha)[:, None, None]
+    active, above = rows[:, :n_active].to(alpha.dtype), grad[:, :n_active].to(alpha.dtype)
+    x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])
+    strength = _strength(alpha, valid, len(rows))
+    by_active = torch.empty_like(active, memory_format=torch.contiguous_format)
+    by_x, by_strength = torch.empty_like(x), torch.empty_like(x[:, 0])
+    by_gates, by_kept = torch.zeros_like(gates), torch.zeros_like(alpha)
+    for part in _parts(len(rows), gates):
+        gate = _gates(x, gates, part)
+        own = strength[:, part]
+        factors = (gate * own[:, :, None]).add_(kept)
+        by_factor = _products_of_others(factors)
+        torch.mul(by_factor[0], factors[0], out=by_active[part]).mul_(above[part])
+        by_factor.mul_(active[part] * above[part])
+        by_kept += by_factor.sum((1, 2))
+        by_factor.mul_(gate)
+        by_strength[:, part] = by_factor.sum(-1)
+        by_gate = by_factor.addcmul_(by_factor, gate, value=-1)  # times the strength below, one number per token
+        scaled = own[:, None]
+        by_gates += torch.bmm(x[:, :, part] * scaled, by_gate)
+        by_x[:, :, part] = torch.bmm(gates, by_gate.transpose(1, 2)).mul_(scaled)
+    by_alpha, by_validity = -by_kept, None
+    if valid is None:
+        by_alpha += by_strength.sum(1)
+    else:
+        by_alpha += (by_strength * valid).sum(1)
+        by_head = by_strength * alpha[:, None] * valid * (1 - valid)
+        by_validity = (x * by_head[:, None]).sum(-1)
+        by_x.addcmul_(to_validity[:, :, None], by_head[:, None])
+    by_norm, by_shift = (by_x * normed).sum(-1), by_x.sum(-1)
+    by_vertices = gradient_of_features(_unnormed(by_x * norm[:, :, None], normed, inverse, ks), differences, gram, ks)
+    by_vertices = by_vertices.view(len(to_vertices), len(rows))
+    by_active.addmm_(by_vertices.t(), to_vertices)
+    by_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    by_rows[:, :n_active], by_rows[:, n_active:] = by_active, grad[:, n_active:]
+    return (
+        by_rows,
+        by_alpha,
+        None,
+        by_vertices @ active,
+        by_vertices.sum(1),
+        by_norm,
+        by_shift,
+        by_validity,
+        by_gates,
+    )
 
 
 class _Rows(NamedTuple):

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
+from modulant.backbones.generation import generate_greedily
 from modulant.backbones.sharding import load_sharded
 from modulant.backbones.sizes import check_layers
 from modulant.backbones.stream import ResidualStream
@@ -30,7 +31,16 @@ from modulant.backbones.t5 import (
     stream_of,
 )
 from modulant.metrics import AnswerQuality
-from modulators.arguments import BackboneDtype, Compile, GenerationSettings, Layers, Schedule, check_cache, check_steps
+from modulators.arguments import (
+    BackboneDtype,
+    Compile,
+    GenerationSettings,
+    Layers,
+    Schedule,
+    check_cache,
+    check_precision,
+    check_steps,
+)
 from modulators.base import Modulator
 from modulators.comparison.generation import Comparison, compare
 from modulators.training.compiling import compiled
@@ -142,6 +152,10 @@ class FrozenT5(pl.LightningModule, ABC):
         """Facts about what learns, for the report."""
 
     # How the backbone is treated
+
+    def setup(self, stage: str) -> None:
+        """Before the backbone is loaded: a trainer that would cast what learns is refused."""
+        check_precision(self.trainer.precision)
 
     def configure_model(self) -> None:
         if self.model is not None:
@@ -278,13 +292,9 @@ class FrozenT5(pl.LightningModule, ABC):
 
     def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
         """Greedy answers without the start token, (B, at most max_tokens)."""
-        answer: Tensor = self.model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            max_new_tokens=max_tokens,
-            do_sample=False,
-            num_beams=1,
-        )
+        data: Any = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        end = getattr(getattr(data, "tokenizer", None), "eos_token_id", None)  # which the targets end with
+        answer: Tensor = generate_greedily(self.model, batch["input_ids"], batch["attention_mask"], max_tokens, end)
         return answer[:, 1:]
 
     def answers(self, batch: Batch, tokenizer: Any, settings: GenerationSettings) -> list[Comparison]:

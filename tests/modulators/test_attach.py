@@ -1,11 +1,18 @@
 """What attach refuses, and calls that do not come with token ids."""
 
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from modulators import FieldModulator, LerpModulator, ResidualStream, attach
+from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream, attach
 
 STREAM = ResidualStream(d_model=16, n_layers=2, vocab_size=30)
 
@@ -96,3 +103,97 @@ def test_all_hidden_states_can_still_be_asked_for(model: T5EncoderModel) -> None
     with torch.no_grad():
         out = model(torch.randint(0, 30, (2, 70)), output_hidden_states=True)
     assert len(out.hidden_states) == 3
+
+
+@pytest.mark.parametrize("modulator", [FieldModulator(STREAM), LerpModulator(STREAM, n_geometric_dims=4)])
+def test_a_modulator_follows_its_base(model: T5EncoderModel, modulator: Modulator) -> None:
+    ids = torch.randint(0, 30, (2, 70))
+    names = model.state_dict().keys()
+    handle = attach(model, modulator)
+    assert model.state_dict().keys() == names
+    assert not {id(p) for p in model.parameters()} & {id(p) for p in modulator.parameters()}
+    expected = model(ids)[0]
+    for dtype in (torch.float64, torch.bfloat16, torch.float32):
+        model.to(dtype)
+        assert {p.dtype for p in modulator.parameters()} == {dtype}
+        out = model(ids)[0]
+        assert out.dtype == dtype
+        torch.testing.assert_close(out.float(), expected, rtol=0.1, atol=0.1)
+    model.encoder.half()
+    assert modulator.alpha_logits.dtype == torch.float16
+    model.to("meta")
+    assert {p.device.type for p in modulator.parameters()} == {"meta"}
+    handle.remove()
+    model.to_empty(device="cpu")
+    assert modulator.alpha_logits.device.type == "meta", "once removed, it stays where it is"
+
+
+def test_a_fused_modulator_follows_with_the_one_it_is_made_from(model: T5EncoderModel) -> None:
+    handle = attach(model, LerpModulator(STREAM, n_geometric_dims=4))
+    handle.fuse()
+    model.double()
+    assert handle.modulator.table.dtype == torch.float64
+    handle.unfuse()
+    assert handle.modulator.proj.weight.dtype == torch.float64
+
+
+_ATTACH_AGAIN = """
+import pickle, sys, torch
+from modulators import FieldModulator, ResidualStream, attach
+model, handle, ids, once = pickle.load(open(sys.argv[1], "rb"))
+with torch.no_grad():
+    assert torch.equal(model(ids)[0], once)
+    second = attach(model, FieldModulator(ResidualStream(16, 2, 30), initial_alpha=0.3))
+    both = model(ids)[0]
+    assert not torch.equal(both, once)
+    with second.disabled():
+        assert torch.equal(model(ids)[0], once)
+    handle.remove()
+    with second.disabled():
+        assert not torch.equal(model(ids)[0], once)
+    assert not torch.equal(model(ids)[0], both)
+"""
+
+
+def test_a_pickled_model_is_attached_to_in_another_process(model: T5EncoderModel, tmp_path: Path) -> None:
+    ids = torch.randint(0, 30, (2, 70))
+    handle = attach(model, FieldModulator(STREAM, initial_alpha=0.3))
+    with torch.no_grad():
+        once = model(ids)[0]
+    with handle.disabled(), (tmp_path / "model.pkl").open("wb") as file:
+        pickle.dump((model, handle, ids, once), file)
+    done = subprocess.run(
+        [sys.executable, "-c", _ATTACH_AGAIN, str(tmp_path / "model.pkl")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_thread_changes_its_own_passes_alone(model: T5EncoderModel) -> None:
+    ids = torch.randint(0, 30, (2, 70))
+    base = model(ids)[0]
+    handle = attach(model, FieldModulator(STREAM, initial_alpha=0.3))
+    modulated = model(ids)[0]
+    with ThreadPoolExecutor(1) as other:
+
+        def elsewhere() -> Tensor:
+            return other.submit(lambda: model(ids)[0]).result()
+
+        with handle.disabled():
+            assert torch.equal(elsewhere(), modulated)
+            assert torch.equal(model(ids)[0], base)
+        with handle.scaled(2.0):
+            assert torch.equal(elsewhere(), modulated)
+            assert not torch.equal(model(ids)[0], modulated)
+        # contexts that overlap, and end in the order in which they began
+        theirs = handle.disabled()
+        with handle.disabled():
+            other.submit(theirs.__enter__).result()
+            assert torch.equal(elsewhere(), base)
+        assert torch.equal(model(ids)[0], modulated)
+        assert torch.equal(elsewhere(), base)
+        other.submit(theirs.__exit__, None, None, None).result()
+        assert torch.equal(elsewhere(), modulated)

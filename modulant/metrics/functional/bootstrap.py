@@ -11,7 +11,8 @@ clouds within a replicate is a replicate of the lift, free of the noise that bot
 All replicates are computed at once. With M the pairs' matrix of a term (1, s, s², c, c², s·c of path similarity s and
 cosine c, zero at and below the diagonal), Σ w_i w_j M_ij is the dot product of a column of W with that of M W: one
 matrix product for a block of rows and all replicates. The products are in fp32, of values that are centred first and
-weights that are small integers; sums over blocks are in fp64.
+weights that are small integers; sums over blocks are in fp64. Cosines that crowd come from fp64, as in `fine_counts`,
+whose thresholds hold here too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,12 +24,12 @@ from torch import Tensor
 
 from modulant.geometry import pearson_from_sums
 from modulant.lexicon.taxonomy import UNREACHABLE
+from modulant.metrics.functional.counts import number_of_bins, place_bins
+from modulant.metrics.functional.fine_counts import FLAT, FLAT_FINE, crowded, unit_vectors
 from modulant.metrics.functional.intervals import percentile_interval
 from modulant.metrics.functional.pairs import POPULATIONS, full_precision, row_blocks
 
-# Variances up to these are fp32 rounding errors: of the cosines, absolute; relative to the centred mean square.
-_FLAT_COSINES = 1e-12
-_FLAT = 1e-6
+_FLAT = 1e-6  # a variance up to this share of the centred mean square is a rounding error of fp32
 
 
 @torch.no_grad()
@@ -69,11 +70,14 @@ def bootstrap_pearson(
     d = d[order][:, order].to(device)
     order = order.to(device)
     with full_precision(device):
-        units = [torch.nn.functional.normalize(cloud.to(device)[order].float(), dim=-1) for cloud in clouds]
-        sums = _weighted_sums(units, d, int((~out).sum()), weights, advance)
-        sums = torch.cat([sums.sum(0, keepdim=True), sums]).cpu()  # (4, 3 + 3 C, R), all pairs first
+        n_train = int((~out).sum())
+        units = [_units(cloud.to(device)[order], n_train) for cloud in clouds]
+        sums = _weighted_sums(units, d, n_train, weights, advance).cpu()  # (4, 3 + 3 C, R), all pairs first
     shared, own = sums[:, :3].unbind(1), sums[:, 3:].unflatten(1, (-1, 3)).unbind(2)
-    return _pearson(*(term.unsqueeze(1) for term in shared), *own).permute(1, 2, 0).contiguous()
+    flat = sums.new_tensor([FLAT_FINE if unit.dtype == torch.float64 else FLAT for unit in units]).unsqueeze(1)
+    n, s, ss = (term.unsqueeze(1) for term in shared)
+    c, cc, sc = own
+    return _pearson(n, s, ss, c, cc, sc, flat).permute(1, 2, 0).contiguous()
 
 
 def synset_weights(
@@ -131,21 +135,40 @@ def interval_figures(intervals: Mapping[str, Sequence[float]]) -> dict[str, floa
     }
 
 
+def _units(points: Tensor, n_train: int) -> Tensor:
+    """Unit vectors in fp32; in fp64 where cosines crowd."""
+    unit = unit_vectors(points)
+    if not bool(unit.isfinite().all()):
+        return unit
+    fine = crowded(unit, n_train, place_bins(unit, number_of_bins(len(unit))))
+    return unit_vectors(points, fine=True) if fine else unit
+
+
 def _weighted_sums(
     units: list[Tensor], d: Tensor, n_train: int, weights: Tensor, advance: Callable[[], None] | None
 ) -> Tensor:
-    """Σ w_i w_j M_ij by population, term and replicate; terms 1, s, s², then c, c², s·c of each cloud, all centred."""
+    """Σ w_i w_j M_ij by population, term and replicate; terms 1, s, s², then c, c², s·c of each cloud, all centred.
+
+    Of all pairs first, then of each of `POPULATIONS`.
+    """
     n, replicates = weights.shape
     similarity = _centred_similarity(d)
-    centres = [_mean_pair_cosine(unit) for unit in units]
+    centres = [_centres(unit, n_train) for unit in units]  # each: all pairs, then by population
     sums = weights.new_zeros(3, 3 + 3 * len(units), replicates, dtype=torch.float64)
     for first, last in row_blocks(n, n_train):
         classes = d[first:last, first:]
         pair = (classes != UNREACHABLE).float().triu_(1)
         s = similarity[classes.int()].mul_(pair)
         terms = [pair, s, s.square()]
+        split = max(n_train, first) - first
         for unit, centre in zip(units, centres, strict=True):
-            c = (unit[first:last] @ unit[first:].mT).sub_(centre).mul_(pair)
+            c = unit[first:last] @ unit[first:].mT
+            if first >= n_train:
+                c.sub_(centre[3])
+            else:
+                c[:, :split].sub_(centre[1])
+                c[:, split:].sub_(centre[2])
+            c = c.float().mul_(pair)
             terms += [c, c.square(), s * c]
         own = weights[first:last].double()
         # Training rows meet training columns, then held-out ones; held-out rows only their own kind.
@@ -157,7 +180,14 @@ def _weighted_sums(
                 sums[population, t] += product.double().mul_(own).sum(0)
         if advance is not None:
             advance()
-    return sums
+    together = sums.clone()
+    for t, centre in zip(range(3, sums.shape[1], 3), centres, strict=True):
+        for p, own_centre in enumerate(centre[1:]):
+            shift = own_centre - centre[0]  # c about the centre of all pairs is c about its own, plus this
+            together[p, t] += shift * sums[p, 0]
+            together[p, t + 1] += 2 * shift * sums[p, t] + shift**2 * sums[p, 0]
+            together[p, t + 2] += shift * sums[p, 1]
+    return torch.cat([together.sum(0, keepdim=True), sums])
 
 
 def _centred_similarity(d: Tensor) -> Tensor:
@@ -169,14 +199,24 @@ def _centred_similarity(d: Tensor) -> Tensor:
     return (similarity - (counts @ similarity) / counts.sum().clamp_min(1)).float()
 
 
+def _centres(unit: Tensor, n_train: int) -> tuple[float, float, float, float]:
+    """Mean cosine of all pairs, from |Σ u|²; and the same for each population, of vectors in fp64 its own."""
+    centre = _mean_pair_cosine(unit)
+    if unit.dtype != torch.float64:
+        return centre, centre, centre, centre
+    train, held = unit[:n_train], unit[n_train:]
+    between = float(train.sum(0) @ held.sum(0)) / max(len(train) * len(held), 1)
+    return centre, _mean_pair_cosine(train), between, _mean_pair_cosine(held)
+
+
 def _mean_pair_cosine(unit: Tensor) -> float:
-    """Mean cosine of distinct rows, from |Σ u|²."""
+    """Mean cosine of distinct rows."""
     n = len(unit)
     total = unit.double().sum(0).square().sum() - unit.double().square().sum()
     return float(total / max(n * (n - 1), 1))
 
 
-def _pearson(n: Tensor, s: Tensor, ss: Tensor, c: Tensor, cc: Tensor, sc: Tensor) -> Tensor:
+def _pearson(n: Tensor, s: Tensor, ss: Tensor, c: Tensor, cc: Tensor, sc: Tensor, flat: Tensor) -> Tensor:
     n, s, c, ss, cc, sc = torch.broadcast_tensors(n, s, c, ss, cc, sc)
     r = pearson_from_sums(n, s, c, ss, cc, sc, flat=_FLAT)
-    return torch.where(cc / n - (c / n).square() <= _FLAT_COSINES, torch.nan, r)
+    return torch.where(cc / n - (c / n).square() <= flat, torch.nan, r)

@@ -2,7 +2,7 @@
 
 Sums are of integers, cosines in steps of 2⁻²⁴ and their squares in steps of 2⁻³⁰, so they do not depend on the order of
 addition: any division of the pairs among ranks or threads gives the same bits. On a CPU `compiled_counts` gives the
-same counts in one pass; these array operations serve GPUs and samples.
+same counts in one pass; these array operations serve GPUs and samples. `fine_counts` serves cosines that crowd.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,6 +16,9 @@ from modulant.metrics.functional.pairs import POPULATIONS
 
 COSINE_STEPS = 2.0**24
 SQUARE_STEPS = 2.0**30
+
+# Of few pairs each weighs more, and so does what shares a bin; of many the histograms should stay in a core's cache.
+_BINS, _BINS_OF_FEW, _FEW = 2**13, 2**15, 2**21
 
 Part = tuple[int, Tensor, Tensor]  # population, classes and cosines of some pairs, both one-dimensional
 
@@ -36,6 +39,15 @@ class Counts(NamedTuple):
     squares: Tensor  # (3, classes): Σ cos² in steps of 2⁻³⁰
 
 
+def number_of_bins(n_points: int) -> int:
+    """Bins of a histogram of the cosines among so many points.
+
+    >>> number_of_bins(500), number_of_bins(8000)
+    (32768, 8192)
+    """
+    return _BINS_OF_FEW if n_points**2 < 2 * _FEW else _BINS
+
+
 def place_bins(unit: Float[Tensor, "points dim"], n: int) -> Bins:
     """`n` bins, placed by the approximate mean and sd of the cosines of unit vectors: dense where cosines are.
 
@@ -51,6 +63,13 @@ def place_bins(unit: Float[Tensor, "points dim"], n: int) -> Bins:
     mean = (u.sum(0).square().sum().item() - count) / pairs
     spread = max(((u.mT @ u).square().sum().item() - count) / pairs - mean**2, 0.0) ** 0.5
     return Bins(n, round(mean, 3), float(f"{max(spread, 1e-3):.1g}"))
+
+
+def bin_keys(cosines: Float[Tensor, "pairs"], bins: Bins) -> Int[Tensor, "pairs"]:
+    """The bin of each fp32 cosine."""
+    x = cosines.sub(bins.centre)
+    x.div_(x.abs().add_(bins.width))  # into (−1, 1)
+    return x.add_(1).mul_(bins.n / 2).to(torch.int32)
 
 
 def block_parts(
@@ -99,9 +118,7 @@ def count_parts(counts: Counts, parts: Iterable[Part], bins: Bins) -> None:
     """Adds pairs to `counts` by array operations."""
     n = counts.sums.shape[1]
     for population, classes, cosines in parts:
-        x = cosines.sub(bins.centre)
-        x.div_(x.abs().add_(bins.width))  # into (−1, 1)
-        keys = x.add_(1).mul_(bins.n / 2).to(torch.int32).add_(classes, alpha=bins.n)
+        keys = bin_keys(cosines, bins).add_(classes, alpha=bins.n)
         counts.histograms[population] += torch.bincount(keys, minlength=n * bins.n).view(n, -1)
         fixed = cosines.mul(COSINE_STEPS).round_().double()
         counts.sums[population] += torch.bincount(classes, weights=fixed, minlength=n).long()

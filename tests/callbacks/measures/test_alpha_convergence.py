@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from callbacks import AlphaConvergence
+from modulant.reports.rows import convergence
 
 
 def test_alpha_of_each_layer_and_expert_is_logged_at_each_check(tiny: ModuleType) -> None:
@@ -43,22 +45,85 @@ def test_several_batches_of_one_step_are_one_check(tiny: ModuleType) -> None:
     assert [step for step, _ in trainer.logger.seen["alpha/mean"]] == [0, 1, 3]
 
 
-def test_rest_is_found_and_may_stop_the_run(tiny: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    look = AlphaConvergence(every_n_steps=2, window=3, tolerance=1.0, stop=True)
-    trainer = tiny.make_trainer(callbacks=[look])
-    trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
-    assert look.converged_at == 4  # steps 0, 2 and 4 fill the window
-    assert trainer.global_step == 4
+@pytest.fixture
+def pulled(tiny: ModuleType) -> Any:
+    """A module whose α have an optimum, 0.25, and nothing else to learn."""
+
+    class Pulled(tiny.TinyT5):  # type: ignore[name-defined, misc]
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            return (self.modulator.alphas - 0.25).square().sum()
+
+    return Pulled(lr=0.02)
+
+
+def test_rest_is_found_and_may_stop_the_run(tiny: ModuleType, pulled: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    look = AlphaConvergence(every_n_steps=5, window=4, tolerance=0.01, stop=True)
+    trainer = tiny.make_trainer(callbacks=[look], max_epochs=60)
+    trainer.fit(pulled, datamodule=tiny.TinyWords())
+    assert look.converged_at == trainer.global_step < 600
+    assert pulled.modulator.alphas.detach().mean() == pytest.approx(0.25, abs=0.01)
     assert look.stop_reason is not None
-    assert "no alpha moved more than 1 over the last 3 checks, up to step 4" in look.stop_reason
+    assert f"no alpha moved more than 0.01 over the last 4 checks, up to step {look.converged_at}" in look.stop_reason
     assert capsys.readouterr().out.count(look.stop_reason) == 1
 
 
-def test_rest_alone_does_not_stop(tiny: ModuleType) -> None:
-    look = AlphaConvergence(every_n_steps=2, window=3, tolerance=1.0)
+def test_rest_alone_does_not_stop(tiny: ModuleType, pulled: Any) -> None:
+    look = AlphaConvergence(every_n_steps=5, window=4, tolerance=0.01)
+    trainer = tiny.make_trainer(callbacks=[look], max_epochs=60)
+    trainer.fit(pulled, datamodule=tiny.TinyWords())
+    assert look.converged_at is not None
+    assert (trainer.global_step, look.stop_reason) == (600, None)
+
+
+@pytest.mark.parametrize("lr", [0.0, 1e-5, 0.05])
+def test_a_tolerance_that_no_alpha_can_leave_is_no_rest(tiny: ModuleType, lr: float) -> None:
+    look = AlphaConvergence(every_n_steps=1, window=8, tolerance=1.0, stop=True)
     trainer = tiny.make_trainer(callbacks=[look])
+    trainer.fit(tiny.TinyT5(lr=lr), datamodule=tiny.TinyWords())
+    assert (look.converged_at, trainer.global_step) == (None, 20)
+    found = look.summary()
+    assert found["moved_in_window"] <= found["reach_in_window"] * (1 + 1e-3)
+    # 7 steps of the rate that alphas learn with, all one way; α is between 0.001 and 0.35, and began at 0.2.
+    slope = 0.349 * (0.199 / 0.349) * (0.150 / 0.349)
+    assert found["reach_in_window"] == pytest.approx(7 * lr * slope, rel=0.3)
+    assert found["walk_in_window"] == pytest.approx(7**0.5 * lr * slope, rel=0.3)
+
+
+def test_an_alpha_that_does_not_learn_has_not_converged(tiny: ModuleType) -> None:
+    module, look = tiny.TinyT5(), AlphaConvergence(every_n_steps=1, window=3, tolerance=1.0)
+    module.modulator.alpha_logits.requires_grad_(False)
+    trainer = tiny.make_trainer(callbacks=[look])
+    trainer.fit(module, datamodule=tiny.TinyWords())
+    assert look.converged_at is None
+
+
+def test_of_a_schedule_that_ends_at_zero_the_rate_is_told(tiny: ModuleType) -> None:
+    class Scheduled(tiny.TinyT5):  # type: ignore[name-defined, misc]
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()
+            falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / 20))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
+
+    look = AlphaConvergence(every_n_steps=1, window=4, tolerance=0.05)
+    trainer = tiny.make_trainer(callbacks=[look])
+    trainer.fit(Scheduled(), datamodule=tiny.TinyWords())
+    assert look.converged_at is None
+    assert look.summary()["rate_share"] == pytest.approx(0.05)
+    told = convergence({"final": [[0.2]], "convergence": look.summary()})
+    assert "so that rest is the schedule's" in told
+
+
+def test_a_state_of_an_older_version_waits_for_a_window_of_its_own(tiny: ModuleType) -> None:
+    look = AlphaConvergence(every_n_steps=2, window=4, tolerance=1.0)
+    trainer = tiny.make_trainer(callbacks=[look], max_epochs=1)
     trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
-    assert (look.converged_at, trainer.global_step, look.stop_reason) == (4, 20, None)
+    state = look.state_dict()
+    older = {key: value for key, value in state.items() if key not in ("walks", "reach", "rates")}
+    resumed = AlphaConvergence(every_n_steps=2, window=4, tolerance=1.0)
+    resumed.load_state_dict(older)
+    assert len(resumed.metric.snapshots) == 4
+    assert not resumed.metric.converged
+    assert resumed.summary()["rate_share"] is None
 
 
 def test_validate_writes_the_same_figures(tiny: ModuleType) -> None:

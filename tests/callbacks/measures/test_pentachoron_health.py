@@ -12,6 +12,8 @@ import torch
 
 from callbacks import PentachoronHealth
 from callbacks.measures.representations import entry_representations
+from callbacks.saving.artifact import weights_of
+from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, result_of
 from modulant.geometry import coefficient_of_variation, gaussian_null_volumes, pentachoron_cv
 
 
@@ -35,13 +37,33 @@ def test_a_drift_from_the_base_ends_the_training_after_patience(
     look = PentachoronHealth(tolerance=1e-6, patience=2, n=200)
     trainer = tiny.make_trainer(callbacks=[look], max_epochs=9, num_sanity_val_steps=1)
     trainer.fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
-    # Unhealthy already at step 0, where the modulator is not the identity; validations after 10 and 20 steps.
-    assert [step for step, _ in trainer.logger.seen["pentachoron/cv"]] == [0, 9]
-    assert trainer.global_step == 10
+    # Unhealthy already at step 0, where the modulator is not the identity; that is no check of the training's.
+    assert [step for step, _ in trainer.logger.seen["pentachoron/cv"]] == [0, 9, 19]
+    assert trainer.global_step == 20
+    assert look.last_healthy_step is None
     assert look.stop_reason is not None
     assert "at 2 checks in a row" in look.stop_reason
     assert capsys.readouterr().out.count(look.stop_reason) == 1
     assert json.loads(json.dumps(look.summary(), allow_nan=False))["stop_reason"] == look.stop_reason
+
+
+def test_the_last_healthy_checkpoint_outlives_the_stop(tiny: ModuleType, tmp_path: Path) -> None:
+    # Distances from the base: 0.047 untrained, 0.041 after an epoch, then 0.050, 0.055 and 0.053.
+    look, checkpoint = PentachoronHealth(tolerance=0.045, patience=3, n=200), RunCheckpoint()
+    trainer = tiny.make_trainer(
+        callbacks=[look, checkpoint], enable_checkpointing=True, plugins=[AtomicCheckpointIO()], max_epochs=9
+    )
+    module = tiny.TinyT5()
+    trainer.fit(module, datamodule=tiny.TinyWords())
+    assert (trainer.global_step, look.last_healthy_step) == (40, 10)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.ckpt"))
+    assert kept == ["step_00000010.ckpt", "step_00000030.ckpt", "step_00000040.ckpt"]
+    result = result_of(trainer)
+    assert (result.step, result.reason) == (10, "the last checkpoint that was healthy")
+    now = module.modulator.alphas.detach().clone()
+    with weights_of(module, result):
+        assert not torch.equal(module.modulator.alphas, now)
+    assert torch.equal(module.modulator.alphas, now)
 
 
 @pytest.mark.parametrize("settings", [{"tolerance": 1.0}, {"tolerance": 1e-6, "stop": False}])
@@ -128,5 +150,5 @@ def test_two_ranks_see_and_decide_what_one_does(tmp_path: Path) -> None:
     assert first == second
     assert first["validate"][1]["last"] == pytest.approx(alone["validate"][1]["last"], abs=1e-6)
     assert first["validate"][2]["last"] == pytest.approx(alone["validate"][2]["last"], rel=1e-4)
-    assert first["fit_steps"] == alone["fit_steps"] == 10
+    assert first["fit_steps"] == alone["fit_steps"] == 20
     assert first["fit"][2]["stop_reason"] is not None

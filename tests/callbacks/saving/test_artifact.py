@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
+from callbacks.saving.files import load_verified
 from modulators import load_modulated, write_card
 from tests.runs import main, small_wordnet, tiny_backbone
 
@@ -50,3 +52,32 @@ def test_controls_are_added_afterwards(run: Path, tmp_path: Path) -> None:
     text = write_card(run, tmp_path)
     assert "| shuffled | 7 | 1 | +0.5000 [+0.2500, +0.7500] | – |" in text
     assert (run / "modulator" / "README.md").read_text(encoding="utf-8") == text
+
+
+def test_the_artefact_is_of_the_best_step_and_everything_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["fit", "--config", "lerp.yaml", "--output", str(run), "--trainer.max_epochs", "3"]
+    words += ["--data.nltk_data", str(small_wordnet(tmp_path / "nltk_data")), "--relational.bootstrap", "0"]
+    words += ["--model.backbone", tiny_backbone(tmp_path / "t5"), "--model.modulator.n_geometric_dims=8"]
+    words += ["--relational.baselines", "false", "--pentachoron.stop", "false", "--data.batch_size", "32"]
+    # The representations leave the backbone's step by step, so the first validation is the best.
+    main()([*words, "--checkpoint.monitor", "relational/preservation", "--checkpoint.mode", "max"])
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    history = report["relational"]["history"]
+    step, steps = history[1]["step"], report["run"]["steps"]
+    assert history[0]["step"] == 0
+    assert step < steps
+    assert report["run"]["result"]["step"] == step
+    said = f"of step {step}: relational/preservation is the highest there, {history[1]['preservation']:.4f}"
+    assert f"The artefact is {said}" in (run / "report.md").read_text(encoding="utf-8")
+    assert f"modulator/ is {said}" in capsys.readouterr().out
+    card = (run / "modulator" / "README.md").read_text(encoding="utf-8")
+    assert f"are {said}" in card
+    assert f"own representation) {history[1]['preservation']:.4f}" in card
+    model, _ = load_modulated(run)
+    saved = load_verified(run / "checkpoints" / f"step_{step:08d}.ckpt")["state_dict"]
+    for key, value in model.modulation.modulator.state_dict().items():
+        assert torch.equal(value, saved[f"modulator.{key}"])
+    assert write_card(run) == card

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint
+from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, result_of
 from callbacks.saving.files import (
     CheckpointError,
     digest_path,
@@ -288,3 +288,96 @@ def test_refuses_a_folder_that_holds_another_run(
     fit(make_trainer, make_module(), tiny_data, RunCheckpoint(), max_epochs=1)
     with pytest.raises(CheckpointError, match="already holds checkpoints"):
         fit(make_trainer, make_module(), tiny_data, RunCheckpoint(), max_epochs=1)
+
+
+class Scripted(pl.Callback):
+    """Logs a score at each validation's end, and says which checks were healthy and when it stopped the run."""
+
+    def __init__(self, scores: list[float], healthy: int | None = None, stops: bool = False) -> None:
+        self.scores, self.last_healthy_step, self.stops = iter(scores), healthy, stops
+        self.stop_reason: str | None = None
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            pl_module.log("score", next(self.scores))
+            if self.stops and trainer.current_epoch == 4:
+                trainer.should_stop, self.stop_reason = True, "it drifted"
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", [40, 60]), ("min", [20, 80])])
+def test_the_best_are_kept_beside_the_newest(
+    tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any, mode: str, best: list[int]
+) -> None:
+    checkpoint = RunCheckpoint(monitor="score", mode=mode)  # type: ignore[arg-type]
+    scores = Scripted([0.1, 0.9, 0.8, 0.2, float("nan"), 0.5, 0.5])
+    trainer = fit(make_trainer, tiny_module, tiny_data, checkpoint, max_epochs=7, callbacks=[scores])
+    assert kept(tmp_path / "run") == [f"step_{step:08d}.ckpt" for step in [*best, 120, 140]]
+    assert newest_checkpoint(tmp_path / "run").name == "step_00000140.ckpt", "to resume from"
+    winner = 40 if mode == "max" else 20
+    assert checkpoint.best_model_path.endswith(f"step_{winner:08d}.ckpt")
+    result = result_of(trainer)
+    assert (result.step, result.checkpoint) == (winner, tmp_path / "run" / "checkpoints" / f"step_{winner:08d}.ckpt")
+    assert (
+        result.reason
+        == f"score is the {'highest' if mode == 'max' else 'lowest'} there, {0.9 if winner == 40 else 0.1:.4f}"
+    )
+
+
+def test_a_best_validation_between_two_checkpoints_is_saved_too(
+    tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any
+) -> None:
+    checkpoint = RunCheckpoint(every_n_train_steps=16, save_top_k=1, monitor="score", mode="max")
+    scores = Scripted([0.1, 0.9, 0.3, 0.2])  # after steps 10, 20, 30 and 40
+    fit(make_trainer, tiny_module, tiny_data, checkpoint, max_epochs=2, callbacks=[scores], val_check_interval=10)
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000040.ckpt"]
+
+
+def test_a_resumed_run_knows_its_best(
+    tmp_path: Path, make_trainer: MakeTrainer, make_module: Any, tiny_data: Any
+) -> None:
+    def checkpoint() -> RunCheckpoint:
+        return RunCheckpoint(save_top_k=1, monitor="score", mode="max")
+
+    fit(make_trainer, make_module(), tiny_data, checkpoint(), max_epochs=3, callbacks=[Scripted([0.9, 0.1, 0.2])])
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000060.ckpt"]
+    newest = newest_checkpoint(tmp_path / "run")
+    trainer = fit(
+        make_trainer, make_module(), tiny_data, checkpoint(),
+        max_epochs=5, callbacks=[Scripted([0.3, 0.4])], ckpt_path=str(newest),
+    )  # fmt: skip
+    assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000100.ckpt"]
+    assert result_of(trainer).step == 20
+
+
+def test_what_is_never_logged_is_named(make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint\.monitor: nothing is logged as 'val/los'; nearest: val/loss"
+    ):
+        fit(make_trainer, tiny_module, tiny_data, RunCheckpoint(monitor="val/los"))
+
+
+@pytest.mark.parametrize(
+    ("healthy", "monitor", "step"), [(20, None, 20), (20, "score", 20), (50, None, 40), (None, None, 100)]
+)
+def test_a_run_that_drifted_ends_with_its_last_healthy_checkpoint(
+    tmp_path: Path,
+    make_trainer: MakeTrainer,
+    tiny_module: Any,
+    tiny_data: Any,
+    healthy: int | None,
+    monitor: str | None,
+    step: int,
+) -> None:
+    checkpoint = RunCheckpoint(monitor=monitor, mode="max")
+    drifts = Scripted([0.1, 0.2, 0.3, 0.4, 0.5], healthy, stops=True)
+    trainer = fit(make_trainer, tiny_module, tiny_data, checkpoint, max_epochs=9, callbacks=[drifts])
+    assert trainer.global_step == 100
+    result = result_of(trainer)
+    assert result.step == step
+    assert (result.checkpoint is None) == (step == 100)
+    if monitor is None:
+        expected = {step, 80, 100} if healthy else {80, 100}
+        assert kept(tmp_path / "run") == [f"step_{at:08d}.ckpt" for at in sorted(expected)]
+        assert result.reason == (
+            "the last checkpoint that was healthy" if healthy else "the last step, as no checkpoint was healthy"
+        )

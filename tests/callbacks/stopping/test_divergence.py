@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from callbacks import Divergence, RunCheckpoint
@@ -57,6 +58,32 @@ def test_single_bad_batches_can_be_left_out(
     assert capfd.readouterr().err.count("the gradient is inf; the batch is left out") == 3
     with pytest.raises(DivergenceError, match="step 5"):
         make_trainer(callbacks=[Poison(3, 4, 5), Divergence(skip=2)]).fit(type(tiny_module)(), tiny_data)
+
+
+class Overflow(pl.Callback):
+    """Makes the loss infinite from a step on, as T5's activations do in fp16."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 3:
+            batch[0].fill_(torch.inf)
+
+
+def test_fp16_overflows(make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any) -> None:
+    """Its scaler skips every step without a word; another precision helps, and a smaller rate does not."""
+    fp16 = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))
+    with pytest.raises(DivergenceError) as caught:
+        make_trainer(callbacks=[Overflow(), Divergence()], plugins=[fp16]).fit(tiny_module, tiny_data)
+    line = str(caught.value)
+    assert line.startswith("step 3: the scaled loss is ")
+    assert line.endswith("begin with trainer.precision bf16-mixed (--config bf16.yaml)")
+    assert "model.lr" not in line
+
+
+def test_an_infinite_gradient_is_the_scalers(make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any) -> None:
+    fp16 = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))
+    make_trainer(callbacks=[Poison(3), Divergence()], plugins=[fp16], max_epochs=1).fit(tiny_module, tiny_data)
+    assert fp16.scaler is not None
+    assert fp16.scaler.get_scale() == 8.0
 
 
 def test_what_was_skipped_is_remembered() -> None:

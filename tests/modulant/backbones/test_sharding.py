@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
 from modulant.assets import MINI
-from modulant.backbones.sharding import _stored
+from modulant.backbones.weights import stored_tensors
 from modulators import load_t5
 from tests import runs, worlds
 
@@ -99,7 +99,7 @@ def test_rows_are_read_from_every_layout(layout: str, tmp_path: Path) -> None:
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
     else:
         model.save_pretrained(folder, max_shard_size="20KB" if layout == "in parts" else "1GB")
-    stored = dict(_stored(str(folder)))
+    stored = dict(stored_tensors(str(folder)))
     if layout == "in parts":
         assert len(list(folder.glob("*.safetensors"))) > 2
     for name, tensor in model.named_parameters():
@@ -108,4 +108,4 @@ def test_rows_are_read_from_every_layout(layout: str, tmp_path: Path) -> None:
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"none of model\.safetensors"):
-        dict(_stored(str(tmp_path)))
+        dict(stored_tensors(str(tmp_path)))

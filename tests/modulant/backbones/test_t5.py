@@ -8,12 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer, BertConfig, T5Config, T5ForConditionalGeneration, UMT5Config
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+    UMT5Config,
+)
 
 from modulant.assets import MINI
 from modulant.backbones.t5 import RandomEncoder, encode, load_backbone, load_config, stream_of
 from modulant.backbones.tokenizers import load_tokenizer
-from modulators import LerpModulator, ModulatedT5, ResidualStream
+from modulators import FieldModulator, LerpModulator, ModulatedT5, ResidualStream, load_modulated, save_modulator
 
 # google-t5/t5-small's config.json, as the hub has it.
 T5_SMALL = {
@@ -125,7 +133,7 @@ def test_what_is_no_backbone(backbone: str, tmp_path: Path) -> None:
         (tmp_path / "nowhere", "no folder .*nowhere; it must be 'mini', a folder or a hub id"),
         ("./nowhere", "no folder ./nowhere"),
         (tmp_path / "empty", "cannot be loaded"),
-        (tmp_path / "bert", "is a bert; it must be one of t5, umt5"),
+        (tmp_path / "bert", "is a bert; it must be one of t5, mt5, umt5"),
         (nonsense, "cannot be loaded"),
         ("nobody/has-this-t5", "'nobody/has-this-t5' cannot be loaded .* which needs a network or a filled cache"),
     ):
@@ -162,3 +170,67 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no readable tokenizer") as error:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def changed(backbone: str, folder: Path, **config: object) -> str:
+    """A copy with other keys in config.json; those that are None are left out."""
+    place = copied(backbone, folder)
+    whole = json.loads((place / "config.json").read_text()) | config
+    (place / "config.json").write_text(json.dumps({key: value for key, value in whole.items() if value is not None}))
+    return str(place)
+
+
+@pytest.mark.parametrize("name", ["T5EncoderModel", "UMT5EncoderModel", "T5ForTokenClassification", "MT5Model"])
+def test_a_model_without_decoder_or_head(name: str, backbone: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"^model\.backbone: .* is a {name}; it must have a decoder and"):
+        load_config(changed(backbone, tmp_path / "t5", architectures=[name]))
+
+
+def test_a_t5_without_a_start_token_starts_with_its_padding(
+    backbone: str, tokens: dict[str, Tensor], tmp_path: Path
+) -> None:
+    folder = changed(backbone, tmp_path / "t5", decoder_start_token_id=None)
+    module, expected = ModulatedT5(LerpModulator, backbone=folder), ModulatedT5(LerpModulator, backbone=backbone)
+    for one in (module, expected):
+        one.configure_model()
+    assert torch.equal(module(tokens).loss, expected(tokens).loss)
+    assert torch.equal(module._answer(tokens, 4), expected._answer(tokens, 4))
+
+
+def test_no_padding(backbone: str, tmp_path: Path) -> None:
+    folder = Path(changed(backbone, tmp_path / "t5"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"pad_token_id": None}))
+    with pytest.raises(ValueError, match=r"^model\.backbone: config\.json of .* has no pad_token_id"):
+        load_config(str(folder))
+
+
+def test_a_tokenizer_of_another_model(backbone: str, tmp_path: Path) -> None:
+    folder = changed(backbone, tmp_path / "t5", vocab_size=15_000)
+    with pytest.raises(ValueError, match=r"^model\.backbone: the tokenizer of .* has 16,000 tokens, .* 15,000 \(vocab"):
+        load_tokenizer(folder)
+    assert len(load_tokenizer(folder, key="data.tokenizer")) == 16_000, "for a model that is yet to be made"
+
+
+def test_mt5(tokens: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
+    MT5ForConditionalGeneration(MT5Config(vocab_size=16_064, **sizes)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(MINI).save_pretrained(tmp_path)
+    module = ModulatedT5(FieldModulator, backbone=str(tmp_path), layers=[1, 2])
+    module.configure_model()
+    module(tokens).loss.backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in module.modulator.parameters())
+    save_modulator(module.modulator, tmp_path / "modulator", str(tmp_path), [1, 2])
+    model, _ = load_modulated(tmp_path / "modulator")
+    ids, mask = tokens["input_ids"], tokens["attention_mask"]
+    with module.handle.disabled():
+        base = module.encode(ids, mask)
+    assert torch.equal(encode(model, ids, mask), module.encode(ids, mask))
+    assert not torch.equal(encode(model, ids, mask), base)
+
+
+@pytest.mark.parametrize("variant", ["v1_0", "v1_1"])
+def test_loading_prints_nothing(backbones: dict[str, str], variant: str, capfd: pytest.CaptureFixture[str]) -> None:
+    load_backbone(backbones[variant])
+    assert capfd.readouterr() == ("", "")

@@ -49,6 +49,98 @@ def test_volumes_are_those_of_the_drawn_simplices(n_points: int, decay: float, o
     )
 
 
+def by_singular_values(points: torch.Tensor) -> torch.Tensor:
+    """The default draws' volumes: no Gram matrix, so a condition number costs its digits once."""
+    corners = points.double()[pentachoron_draws(len(points), 1000, 42)]
+    return torch.linalg.svdvals(corners[:, 1:] - corners[:, :1]).prod(-1) / 24
+
+
+@pytest.mark.parametrize("n_points", [200, 2000])  # through the cloud's Gram matrix, and by direct edges
+@pytest.mark.parametrize("dim", [16, 256])  # in fp64, and in fp32
+@pytest.mark.parametrize("kind", ["one long axis", "very long axis", "two clusters", "far clusters", "few directions"])
+def test_volumes_of_ill_conditioned_clouds(n_points: int, dim: int, kind: str) -> None:
+    points = torch.randn(n_points, dim)
+    match kind:
+        case "one long axis":
+            points[:, 3] *= 1e4
+        case "very long axis":
+            points[:, 3] *= 1e9
+        case "two clusters":
+            points[: n_points // 2] += 1e4 * torch.nn.functional.normalize(torch.randn(dim), dim=0)
+        case "far clusters":
+            points = points.double()
+            points[: n_points // 2] += 1e9 * torch.randn(dim).double()
+        case "few directions":
+            points = points[:, :3] @ torch.randn(3, dim)  # flat up to fp32's rounding
+    expected = by_singular_values(points)
+    found = pentachoron_volumes(points, dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    assert pentachoron_cv(points).item() == pytest.approx(coefficient_of_variation(expected).item(), rel=1e-6)
+
+
+def test_the_null_of_an_ill_conditioned_cloud_is_exact() -> None:
+    points = torch.randn(200, 256)
+    points[:, 3] *= 1e4
+    scale = points.double().std(0, correction=0).float()
+    noise = torch.empty(200, 256).normal_(generator=torch.Generator().manual_seed(43))
+    torch.testing.assert_close(
+        gaussian_null_volumes(points, repeats=2)[0], by_singular_values(noise * scale), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize("dim", [3, 40])
+@pytest.mark.parametrize("n_points", [200, 2000])
+def test_pentachora_in_three_dimensions_are_flat(n_points: int, dim: int) -> None:
+    # Small integers, so that fp32 rounds nothing; the CV of rounding errors would be a number that means nothing.
+    points = (torch.randint(-9, 10, (n_points, 3)) @ torch.randint(-9, 10, (3, dim))).float()
+    assert not pentachoron_volumes(points).any()
+    assert pentachoron_cv(points).isnan()
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-15, 1e15, 1e30])
+@pytest.mark.parametrize("dim", [8, 64])
+def test_the_unit_of_length_does_not_matter(length: float, dim: int) -> None:
+    points = torch.randn(300, dim)
+    expected = pentachoron_cv(points)
+    torch.testing.assert_close(pentachoron_cv(points * length), expected, rtol=1e-5, atol=0)
+    volumes = pentachoron_volumes(points * length, dtype=torch.float64)
+    torch.testing.assert_close(volumes / length**4, pentachoron_volumes(points).double(), rtol=1e-5, atol=0)
+    null = torch.stack([coefficient_of_variation(volumes) for volumes in gaussian_null_volumes(points * length)])
+    assert null.isfinite().all()
+    assert abs(expected - null.mean()) < 5 * null.std()
+    with pytest.raises(ValueError, match=r"out of torch\.float32's range"):
+        pentachoron_volumes(points * length)
+
+
+def test_an_offset_costs_what_rounding_costs_and_says_when_that_is_all() -> None:
+    points = torch.randn(300, 64)
+    for offset in (1e3, 1e5, 1e7):
+        moved = points + offset
+        expected = by_singular_values(moved)
+        assert pentachoron_cv(moved).item() == pytest.approx(
+            (expected.std(correction=0) / expected.mean()).item(), 1e-6
+        )
+    assert pentachoron_cv(points.double() + 1e9).item() == pytest.approx(pentachoron_cv(points).item(), rel=1e-5)
+    for offset in (1e9, 1e15):
+        with pytest.raises(ValueError, match=r"differ by less than torch\.float32 resolves"):
+            pentachoron_cv(points + offset)
+    assert pentachoron_cv(torch.zeros(30, 8)).isnan()
+
+
+def test_what_is_no_number_stays_none() -> None:
+    points = torch.randn(30, 8)
+    points[3, 2] = torch.nan
+    volumes, draws = pentachoron_volumes(points), pentachoron_draws(30, 1000, 42)
+    assert torch.equal(volumes.isnan(), (draws == 3).any(1))
+
+
+def test_a_nearly_flat_draw_has_the_gradient_of_its_volume() -> None:
+    points = torch.randn(6, 40, dtype=torch.float64)
+    points[:, 3] *= 1e6
+    points.requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: pentachoron_volumes(p, 20).log(), points, eps=1e-7, rtol=1e-3)
+
+
 def test_volumes_of_a_regular_pentachoron_are_the_closed_form_in_any_order() -> None:
     volumes = pentachoron_volumes(regular_simplex(4, 7), n=50)
     torch.testing.assert_close(volumes, torch.full((50,), 5**0.5 / 96), rtol=1e-5, atol=0)

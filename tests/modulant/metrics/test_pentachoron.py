@@ -56,6 +56,36 @@ def test_the_same_cloud_twice_as_from_two_ranks_leaves_the_figures() -> None:
         torch.testing.assert_close(twice.compute()[key], value, rtol=1e-12, atol=0)
 
 
+def test_clouds_of_different_scale_are_pooled_relative_to_their_own_means() -> None:
+    near, far = torch.randn(300, 12), 100 * torch.randn(300, 24)
+    alone = []
+    for cloud in (near, far):
+        one = PentachoronCV()
+        one.update(cloud)
+        alone.append(one.compute())
+    both = PentachoronCV()
+    both.update(near)
+    both.update(far)
+    got = both.compute()
+    assert abs(got["z"]) < 4, "two Gaussian clouds are Gaussian"
+    expected = sum(figures["cv"].square() for figures in alone) / 2
+    assert got["cv"].item() == pytest.approx(expected.sqrt().item(), rel=1e-9)
+    assert got["mean_volume"].item() == pytest.approx(sum(figures["mean_volume"].item() for figures in alone) / 2)
+
+
+@pytest.mark.parametrize("length", [1e-12, 1e12])
+def test_figures_do_not_depend_on_the_unit(length: float) -> None:
+    points = torch.randn(100, 40)
+    figures = []
+    for unit in (1.0, length):
+        metric = PentachoronCV(n=200, null_repeats=5)
+        metric.update(points * unit)
+        figures.append(metric.compute())
+    assert figures[1]["mean_volume"].item() == pytest.approx(figures[0]["mean_volume"].item() * length**4, rel=1e-5)
+    for key in ("cv", "null_mean", "null_sd"):
+        assert figures[1][key].item() == pytest.approx(figures[0][key].item(), rel=1e-4)
+
+
 def test_numbers_below_two_are_errors() -> None:
     with pytest.raises(ValueError, match="n is 1"):
         PentachoronCV(n=1)

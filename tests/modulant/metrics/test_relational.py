@@ -80,6 +80,45 @@ def test_crowded_cosines_keep_their_spearman(distances: np.ndarray, held_out: np
     assert metric.compute()["pearson"].item() == pytest.approx(pearsonr(similarity, cosine)[0], abs=1e-4)
 
 
+CROWDS = ["constant but for 2e-5", "constant but for 6e-7", "clusters", "tight clusters", "tight where held out"]
+
+
+def crowd(kind: str, points: torch.Tensor, held_out: np.ndarray) -> torch.Tensor:
+    rng = np.random.default_rng(6)
+    match kind:
+        case "constant but for 2e-5":
+            return points * 0.02 + 3
+        case "constant but for 6e-7":
+            return points * 0.003 + 3
+        case "clusters" | "tight clusters":
+            centres = rng.normal(size=(20, 64))[rng.integers(20, size=P)]
+            noise = rng.normal(size=(P, 64)) * (0.01 if kind == "clusters" else 1e-4)
+            return torch.from_numpy(centres + noise).float()
+    return torch.where(torch.from_numpy(held_out)[:, None], points * 0.01 + 3, points - 0.5)
+
+
+@pytest.mark.parametrize("pairs", ["all", P * P])
+@pytest.mark.parametrize("kind", CROWDS)
+def test_cosines_that_crowd_have_the_figures_of_fp64(
+    points: torch.Tensor, distances: np.ndarray, held_out: np.ndarray, kind: str, pairs: str | int
+) -> None:
+    crowded = crowd(kind, points, held_out)
+    metric = RelationalAlignment(distances, held_out, pairs)
+    metric.update(crowded)
+    got = metric.compute()
+    i, j, similarity, cosine = pairs_of(crowded, distances)
+    held = held_out[i] & held_out[j]
+    for prefix, chosen in (("", held | True), ("held_out/", held)):
+        s, c = similarity[chosen], cosine[chosen]
+        # Of the held-out pairs there are some ten thousand: a pair that shares a bin weighs more.
+        tolerance = 2e-6 if prefix == "" else 1e-5
+        assert got[f"{prefix}pearson"].item() == pytest.approx(pearsonr(s, c)[0], abs=tolerance)
+        assert got[f"{prefix}spearman"].item() == pytest.approx(spearmanr(s, c)[0], abs=10 * tolerance)
+        assert got[f"{prefix}mean_cosine"].item() == pytest.approx(c.mean(), abs=1e-9)
+        expected = c[s >= 0.25].mean() - c[s < 0.1].mean()
+        assert got[f"{prefix}gradient"].item() == pytest.approx(expected, abs=1e-9)
+
+
 def test_the_compiled_loop_counts_what_array_operations_count(
     points: torch.Tensor, distances: np.ndarray, held_out: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +157,7 @@ def test_threads_find_the_same_bits(
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("n", [2, 3, 17, P])
+@pytest.mark.parametrize(("n", "shift"), [(2, 0), (3, 0), (17, 0), (P, 0), (P, 1e4)])  # the last one's cosines crowd
 @pytest.mark.parametrize("pairs", ["all", 100_000])
 def test_the_shares_of_any_number_of_ranks_add_up(
     points: torch.Tensor,
@@ -127,13 +166,16 @@ def test_the_shares_of_any_number_of_ranks_add_up(
     monkeypatch: pytest.MonkeyPatch,
     ranks: int,
     n: int,
+    shift: float,
     pairs: str | int,
 ) -> None:
+    points = points + shift
     monkeypatch.setattr(modulant.metrics.functional.pairs, "PAIRS_PER_BLOCK", max(8, n * n // 8))
     d, out = distances[:n, :n], held_out[:n]
     whole = RelationalAlignment(d, out, pairs)
     whole.update(points[:n])
-    states = ("histograms", "sums", "squares")
+    assert whole.remainders.any() == bool(shift)
+    states = ("histograms", "sums", "squares", "remainders")
     total = dict.fromkeys(states, 0)
     for rank in range(ranks):
         monkeypatch.setattr(

@@ -22,7 +22,7 @@ from modulators import (
     load_modulated,
     save_modulator,
 )
-from modulators.artifact.files import CONFIG, WEIGHTS
+from modulators.artifact.files import _BACKBONE_FILES, CONFIG, WEIGHTS, backbone_digest
 from modulators.base import Modulator
 
 
@@ -163,6 +163,71 @@ def test_a_backbone_that_has_changed(backbone: str, tmp_path: Path) -> None:
     save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
     refused(tmp_path / "modulator", "no longer has the weights that the modulator was trained on")
     load_modulated(tmp_path / "modulator", backbone=str(place))  # said in so many words
+
+
+def layout(model: Any, kind: str, folder: Path) -> None:
+    """Write a model's weights in one of the layouts of the hub, instead of those in the folder."""
+    for file in [*folder.glob("*.safetensors*"), *folder.glob("*.bin*")]:
+        file.unlink()
+    if kind == "one pickle":
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    elif kind == "pickles":
+        state = list(model.state_dict().items())
+        parts = {"pytorch_model-1.bin": dict(state[:9]), "pytorch_model-2.bin": dict(state[9:])}
+        for name, tensors in parts.items():
+            torch.save(tensors, folder / name)
+        index = {"metadata": {}, "weight_map": {key: name for name, tensors in parts.items() for key in tensors}}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    else:
+        model.save_pretrained(folder, max_shard_size="600KB" if kind == "shards" else "1GB")
+
+
+LAYOUTS = ["one file", "shards", "one pickle", "pickles"]
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_the_digest_is_of_the_weights_in_every_layout(kind: str, backbone: str, tmp_path: Path) -> None:
+    place = shutil.copytree(backbone, tmp_path / "t5")
+    model = load_backbone(str(place))
+    expected = backbone_digest(str(place))
+    layout(model, kind, place)
+    assert kind != "shards" or len(list(place.glob("*.safetensors"))) > 1
+    assert backbone_digest(str(place)) == expected, "the same tensors in other files"
+    save_modulator(FieldModulator(stream_of(model.config)), tmp_path / "modulator", str(place), [0])
+    load_modulated(tmp_path / "modulator")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    layout(model, kind, place)
+    refused(tmp_path / "modulator", "no longer has the weights that the modulator was trained on")
+    load_modulated(tmp_path / "modulator", backbone=str(place))
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_the_digest_of_one_file_as_0_1_0_wrote_it(kind: str, backbone: str, tmp_path: Path) -> None:
+    place = shutil.copytree(backbone, tmp_path / "t5")
+    model = load_backbone(str(place))
+    layout(model, kind, place)
+    save_modulator(FieldModulator(stream_of(model.config)), tmp_path / "modulator", str(place), [0])
+    file = next(place / name for name in _BACKBONE_FILES if (place / name).is_file())
+    rewritten(tmp_path / "modulator", backbone_sha256={file.name: sha256_of(file)})
+    load_modulated(tmp_path / "modulator")
+    rewritten(tmp_path / "modulator", backbone_sha256={file.name: "0" * 64})
+    refused(tmp_path / "modulator", "no longer has the weights")
+    rewritten(tmp_path / "modulator", backbone_sha256={"../secret": "0" * 64})
+    refused(tmp_path / "modulator", "backbone_sha256 names '../secret', which holds no weights")
+
+
+@pytest.mark.parametrize("what", ["transformers_weights", "adapter"])
+def test_weights_from_elsewhere(what: str, backbone: str, tmp_path: Path) -> None:
+    place = shutil.copytree(backbone, tmp_path / "t5")
+    if what == "adapter":
+        (place / "adapter_config.json").write_text("{}")
+    else:
+        config = json.loads((place / "config.json").read_text())
+        (place / "config.json").write_text(json.dumps(config | {what: "other.safetensors"}))
+    with pytest.raises(ValueError, match=r"^model\.backbone: .*(names a file of weights|holds an adapter of peft)"):
+        load_config(str(place))
 
 
 def test_an_artefact_of_an_older_version(folder: Path) -> None:

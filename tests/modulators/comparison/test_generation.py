@@ -173,3 +173,22 @@ def test_a_field_modulator(tmp_path: Path) -> None:
         model, tokenizer, handle, ["x"], dict(tokenizer(["x"], return_tensors="pt")), GenerationSettings((0.0,))
     )
     assert row.original == row.modulated
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_padded_vocabulary(temperature: float, tmp_path: Path) -> None:
+    """Rows beyond the tokenizer's, as the hub's T5s have them, have a number and no text."""
+    model, tokenizer = load_backbone(tiny_backbone(tmp_path)), load_tokenizer(str(tmp_path))
+    model.resize_token_embeddings(len(tokenizer) + 8, mean_resizing=False)
+    head = torch.zeros_like(model.shared.weight.detach())
+    head[-1], head[-2] = 1000, -1000  # the score of one of them is the highest
+    model.lm_head.weight = torch.nn.Parameter(head)
+    handle = attach(model, FieldModulator(stream_of(model.config)))
+    inputs = dict(tokenizer(PROMPTS, return_tensors="pt", padding=True))
+    settings = GenerationSettings(temperature=temperature, top_p=1e-6 if temperature else 1.0, next_tokens=2)
+    beyond = {f"<{token}>" for token in range(len(tokenizer), len(tokenizer) + 8)}
+    for row in compare(model, tokenizer, handle, PROMPTS, inputs, settings):
+        assert beyond & set(row.modulated.tokens)
+        assert beyond & {token for token, _ in row.modulated.next}
+        assert not any(token in row.modulated.text for token in beyond)
+        assert len(row.modulated.tokens) == len(row.modulated.logprobs)

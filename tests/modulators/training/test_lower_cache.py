@@ -9,7 +9,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
+from transformers import (
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
+)
 
 from datamodules import WordNetDataModule
 from modulant.backbones.split_encoder import lower_encoder, upper_encoder
@@ -171,13 +178,15 @@ def test_what_is_said_and_left(where: dict[str, str], tmp_path: Path, capsys: py
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("kind", ["t5", "gated", "umt5"])
+@pytest.mark.parametrize("kind", ["t5", "gated", "mt5", "umt5"])
 def test_halves_make_the_encoder(kind: str) -> None:
     sizes: dict[str, Any] = {"vocab_size": 50, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_heads": 3, "num_layers": 4}
     torch.manual_seed(0)
     model: Any
     if kind == "umt5":
         model = freeze(UMT5ForConditionalGeneration(UMT5Config(**sizes)))
+    elif kind == "mt5":
+        model = freeze(MT5ForConditionalGeneration(MT5Config(**sizes)))
     else:
         form = "gated-gelu" if kind == "gated" else "relu"
         model = freeze(T5ForConditionalGeneration(T5Config(**sizes, feed_forward_proj=form)))

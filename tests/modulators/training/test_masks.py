@@ -4,13 +4,24 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
+from transformers import (
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
+)
 
 from modulant.corpus.ragged import training_batch
 from modulators import FieldModulator, attach, stream_of
 from modulators.training.masks import prepared_mask
 
-KINDS = {"T5": (T5Config, T5ForConditionalGeneration), "UMT5": (UMT5Config, UMT5ForConditionalGeneration)}
+KINDS = {
+    "T5": (T5Config, T5ForConditionalGeneration),
+    "MT5": (MT5Config, MT5ForConditionalGeneration),
+    "UMT5": (UMT5Config, UMT5ForConditionalGeneration),
+}
 SIZES = {"vocab_size": 50, "d_model": 16, "d_kv": 4, "d_ff": 16, "num_heads": 4, "num_layers": 2}
 
 

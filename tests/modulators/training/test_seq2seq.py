@@ -1,19 +1,30 @@
 """ModulatedT5: what trains, what does not, what is saved, and that its figures are what they say."""
 
 import math
+import re
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
+from lightning.fabric.connector import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from modulant.backbones.t5 import load_backbone
-from modulators import FieldModulator, LerpModulator, ModulatedT5, Modulator, ResidualStream
+from modulators import (
+    FieldModulator,
+    LerpModulator,
+    ModulatedT5,
+    Modulator,
+    ResidualStream,
+    load_modulated,
+    save_modulator,
+)
+from modulators.arguments import check_precision
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
 
@@ -439,6 +450,35 @@ def test_bf16_as_its_overlay_has_it(backbone: str, modulator: Any, tokens: dict[
         assert set(looks.streams) == {(low, low)}
     assert {p.dtype for p in module.model.parameters()} == {torch.bfloat16}
     assert losses[1] == pytest.approx(losses[0], rel=0.02)  # 8 bits of mantissa
+
+
+NAMES = [name for kind in (_PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS) for name in get_args(kind)]
+KEPT = ["32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16"]
+
+
+@pytest.mark.parametrize("precision", KEPT)
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16 is not supported on CPU", "ignore:.*for historical reasons")
+def test_what_learns_stays_in_fp32(precision: Any, backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -> None:
+    module, looks = ModulatedT5(FieldModulator, backbone=backbone, lr=0.02), LearnsInFp32()
+    before = module.modulator.alphas.detach()
+    fit = trainer(tmp_path, looks, precision=precision)
+    fit.fit(module, loader(tokens), loader(tokens))
+    assert not torch.equal(module.modulator.alphas, before)
+    save_modulator(module.modulator, tmp_path / "modulator", backbone, module.layers)
+    model, _ = load_modulated(tmp_path / "modulator")
+    assert all(torch.equal(model.modulator.state_dict()[k], v) for k, v in module.modulator.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", sorted({*NAMES, "64"} - {*KEPT}))
+@pytest.mark.filterwarnings("ignore:.*is supported for historical reasons")
+def test_a_precision_that_casts_it(precision: Any, backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -> None:
+    module = ModulatedT5(FieldModulator, backbone=backbone)
+    with pytest.raises((ValueError, ModuleNotFoundError)) as caught:  # Transformer Engine is not installed here
+        trainer(tmp_path, precision=precision).fit(module, loader(tokens), loader(tokens))
+    assert "transformer" in precision or re.match(r"trainer\.precision is .*--config bf16\.yaml", str(caught.value))
+    assert module.model is None, "nothing was loaded"
+    with pytest.raises(ValueError, match=rf"^trainer\.precision is {precision}, .*--config bf16\.yaml"):
+        check_precision(precision)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,26 @@ def test_weights_of_one_give_the_figures_of_the_metric(monkeypatch: pytest.Monke
     assert (expected.abs() > 0.02).all(), "the test's own data must hold something to find"
 
 
+@pytest.mark.parametrize("kind", ["nearly constant", "tight where held out", "constant"])
+def test_cosines_that_crowd_have_the_figures_of_fp64(kind: str) -> None:
+    points, d, held_out = cloud_and_distances(80)
+    crowded = points * (1e-6 if kind == "constant" else 3e-3) + 3
+    if kind == "tight where held out":
+        crowded = torch.where(torch.from_numpy(held_out)[:, None], crowded, points)
+    replicates = bootstrap_pearson([points, crowded], d, held_out, replicates=8, seed=3)
+    metric = RelationalAlignment(d, held_out)
+    metric.update(crowded)
+    if kind == "constant":  # the metric and the bootstrap agree on what that is
+        assert replicates[1].isnan().all()
+        with pytest.warns(UserWarning, match="zero variance"):
+            assert metric.compute()["pearson"].isnan()
+        return
+    expected = [brute_force(crowded, d, held_out, w) for w in synset_weights(held_out, 8, 3).numpy()]
+    np.testing.assert_allclose(replicates[1], expected, rtol=0, atol=2e-6)
+    assert metric.compute()["held_out/pearson"].isfinite()
+    torch.testing.assert_close(replicates[0], bootstrap_pearson([points], d, held_out, 8, seed=3)[0], rtol=0, atol=0)
+
+
 def test_weights_resample_each_kind_within_itself_and_repeat_with_their_seed() -> None:
     held_out = np.arange(50) % 5 == 2
     weights = synset_weights(held_out, 400, 1)

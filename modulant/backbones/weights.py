@@ -1,0 +1,87 @@
+"""The stored weights of a backbone, whatever its files are: tensors by name, and one digest of all of them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers.utils.hub import cached_file
+
+# (start, stop) → these rows of a stored tensor; (None, None): all of it
+Rows = Callable[[int | None, int | None], Tensor]
+
+# In the order in which transformers looks for them.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")  # to shared.weight
+
+
+def stored_tensors(name: str) -> Iterator[tuple[str, Rows]]:
+    """Tensors of a folder or hub id, by name; rows are read on demand.
+
+    Raises:
+        OSError: there are no weights in a supported format.
+    """
+    found = next((path for file in WEIGHT_FILES if (path := _file(name, file)) is not None), None)
+    if found is None:
+        raise OSError(f"none of {', '.join(WEIGHT_FILES)} is there")
+    parts = {found}
+    if found.suffix == ".json":
+        index = json.loads(found.read_text(encoding="utf-8"))["weight_map"]
+        parts = {Path(str(_file(name, part))) for part in index.values()}
+    for path in sorted(parts):
+        yield from (_safetensors(path) if path.suffix == ".safetensors" else _pickled(path))
+
+
+def digest_of_weights(name: str) -> str:
+    """SHA-256 of all tensors: their names, dtypes, shapes and bits, in hex. Takes about a second per gigabyte.
+
+    One file, shards and a pickle of the same tensors have the same digest. So has a file that stores the shared
+    embeddings once more under their other names.
+
+    Raises:
+        OSError: there are no weights in a supported format.
+    """
+    digests = {tensor: _digest(rows(None, None)) for tensor, rows in stored_tensors(name)}
+    shared = digests.get("shared.weight")
+    own = {tensor: digest for tensor, digest in digests.items() if tensor not in _TIED or digest != shared}
+    return hashlib.sha256(json.dumps(sorted(own.items())).encode()).hexdigest()
+
+
+def _digest(tensor: Tensor) -> str:
+    head = f"{tensor.dtype} {tuple(tensor.shape)}\n".encode()
+    content = hashlib.sha256(head)
+    content.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()
+
+
+def _file(name: str, file: str) -> Path | None:
+    path = cached_file(
+        name, file, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    return None if path is None else Path(path)
+
+
+def _safetensors(path: Path) -> Iterator[tuple[str, Rows]]:
+    file: Any = safe_open(path, framework="pt")
+    for name in file.keys():  # noqa: SIM118
+        yield name, partial(_rows_in, file.get_slice(name))
+
+
+def _pickled(path: Path) -> Iterator[tuple[str, Rows]]:
+    for name, tensor in torch.load(path, map_location="cpu", mmap=True, weights_only=True).items():
+        yield name, partial(_rows_in, tensor)
+
+
+def _rows_in(whole: Any, start: int | None, stop: int | None) -> Tensor:
+    rows: Tensor = whole[...] if start is None else whole[start:stop]
+    return rows
