@@ -55,10 +55,13 @@ def head_of(folder: Path) -> str:
 
 def parts_of(folder: Path) -> list[Part]:
     """What a run folder's configurations say, in the order of training; steps that were given up later are left out."""
-    until = [list(_parts_in(file)) for file in folder.glob("config_until_*.yaml")]
+    until = [
+        list(_parts_in(file.name, taken_apart(file.read_text(encoding="utf-8", errors="replace"))[0]))
+        for file in folder.glob("config_until_*.yaml")
+    ]
     until.sort(key=lambda parts: (parts[0]["from_step"], parts[0]["config"]) if parts else (0, ""))
     found: list[Part] = []
-    for part in [part for parts in until for part in parts] + list(_parts_in(folder / "config.yaml")):
+    for part in [part for parts in until for part in parts] + list(_parts_in("config.yaml", head_of(folder))):
         found = followed_by(found, part)
     return found
 
@@ -68,14 +71,10 @@ def followed_by(parts: Sequence[Part], part: Part) -> list[Part]:
     return [*(earlier for earlier in parts if earlier["from_step"] < part["from_step"]), part]
 
 
-def _parts_in(file: Path) -> Iterator[Part]:
-    try:
-        lines, _ = taken_apart(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
+def _parts_in(file: str, lines: str) -> Iterator[Part]:
     for step, command in _HEAD.findall(lines):
         try:
             words = shlex.split(command)
         except ValueError:  # written by hand
             words = command.split()
-        yield {"from_step": int(step), "command": words, "config": file.name}
+        yield {"from_step": int(step), "command": words, "config": file}

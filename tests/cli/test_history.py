@@ -90,6 +90,7 @@ def test_a_run_of_an_earlier_version_keeps_the_command_of_its_report(tmp_path: P
     report: dict[str, Any] = {"run": {"stage": "fit", "command": ["train.py", "fit", "--config", "a b.yaml"]}}
     (tmp_path / "report.json").write_text(json.dumps(report))
     assert history.head_of(tmp_path) == "# from step 0: train.py fit --config 'a b.yaml'\n"
+    assert parts_of(tmp_path) == [{"from_step": 0, "command": report["run"]["command"], "config": "config.yaml"}]
     report["run"]["command"] = ["train.py", "fit", "--resume", "mine"]
     (tmp_path / "report.json").write_text(json.dumps(report))
     assert history.head_of(tmp_path) == ""
