@@ -164,4 +164,4 @@ def at_least_fp32(tensor: Tensor) -> Tensor:
 
 def logit(probability: float) -> float:
     """ln(p / (1 − p)), in double precision so that alpha starts exactly at the requested value."""
-    return float(torch.tensor(probability, dtype=torch.float64).logit())
+    return float(torch.tensor(probability, dtype=torch.float64, device="cpu").logit())

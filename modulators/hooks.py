@@ -9,7 +9,7 @@ that is recomputed in the backward pass (gradient checkpointing) thus sees its o
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -201,7 +201,7 @@ class _Follower(nn.Module):
         return self
 
 
-def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None = None) -> ModulatorHandle:
+def attach(model: nn.Module, modulator: Modulator, layers: Iterable[Any] | None = None) -> ModulatorHandle:
     """Attach `modulator` to `model`: it rewrites the stream that the encoder blocks read.
 
     The modulator moves to the model's device, and from then on follows the model to every device and dtype. It does not
@@ -210,7 +210,7 @@ def attach(model: nn.Module, modulator: Modulator, layers: Sequence[int] | None 
     Args:
         model: a T5, mT5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
         modulator: built for this backbone's sizes.
-        layers: the blocks to modulate; all of them if None.
+        layers: indices of the blocks to modulate, integers of any library; all of them if None.
 
     Raises:
         ValueError: a model without such an encoder, a modulator built for other sizes, or layers that are not distinct

@@ -77,12 +77,14 @@ class LerpModulator(Modulator):
         self.n_geometric_dims = n_geometric_dims
         generator = torch.Generator().manual_seed(seed)
         shape = (stream.vocab_size, n_geometric_dims)
-        random_rows = F.normalize(torch.randn(shape, generator=generator), dim=-1)
+        # Drawn on the CPU, whatever the default device is: a seed means the same on all.
+        random_rows = F.normalize(torch.randn(shape, generator=generator, device="cpu"), dim=-1)
         rows = random_rows if geometry is None else _read_geometry(geometry, shape)
-        self.geometric_embed = nn.Embedding(*shape, _weight=rows)
+        self.geometric_embed = nn.Embedding(*shape, _weight=rows).to(torch.get_default_device())
         # On meta first: nn.Linear would draw from the global generator for weights that are replaced.
-        self.proj = nn.Linear(n_geometric_dims, stream.d_model, bias=False, device="meta").to_empty(device="cpu")
-        nn.init.normal_(self.proj.weight, std=_PROJECTION_SD, generator=generator)
+        projection = nn.Linear(n_geometric_dims, stream.d_model, bias=False, device="meta").to_empty(device="cpu")
+        nn.init.normal_(projection.weight, std=_PROJECTION_SD, generator=generator)
+        self.proj = projection.to(torch.get_default_device())
         logits = torch.full((stream.n_layers if per_layer_alpha else 1, 1), logit(initial_alpha))
         self._register_alpha_logits(logits, learnable_alpha)
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from modulators.base import Modulator
+from modulators.fused import FusedLerp
 from modulators.lerp import LerpModulator
 
 _SUM_TOLERANCE = 1e-6  # of the weights' sum, which must be 1
@@ -45,7 +46,8 @@ def merge(modulators: Sequence[Modulator], weights: Sequence[float] | None = Non
         ValueError: no modulator, modulators of several classes or sizes, or built with different arguments that are
             part of the formula (experts, bounds of α, null space), or weights that are negative or do not sum to 1.
     """
-    parts = list(modulators)
+    # A fused LERP is a snapshot of one that can be merged.
+    parts = [part.unfused if isinstance(part, FusedLerp) else part for part in modulators]
     shares = _shares(len(parts), weights)
     first = parts[0]
     for part in parts[1:]:

@@ -1,8 +1,9 @@
 """Backbone sizes from config.json, and checks of layer indices. Imports no torch."""
 
 import json
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,12 @@ def check_positive(name: str, value: int) -> None:
     Raises:
         ValueError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    number = as_index(value)
+    if number is None or number < 1:
         raise ValueError(f"{name} is {value}; it must be a positive integer")
 
 
-def check_layers(layers: Sequence[int] | None, n_blocks: int, name: str = "layers") -> list[int]:
+def check_layers(layers: object, n_blocks: int, name: str = "layers") -> list[int]:
     """Return the encoder blocks that `layers` names, ascending; all of them if None.
 
     Raises:
@@ -29,14 +31,28 @@ def check_layers(layers: Sequence[int] | None, n_blocks: int, name: str = "layer
     """
     if layers is None:
         return list(range(n_blocks))
-    for layer in layers:
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < n_blocks:
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise ValueError(f"{name} is {layers!r}; it must be a list of layers, such as [0, 1]")
+    chosen = []
+    for given in layers:
+        if (layer := as_index(given)) is None:
+            raise ValueError(f"{name} holds {given!r}, a {type(given).__name__}; a layer must be an integer")
+        if not 0 <= layer < n_blocks:
             raise ValueError(
                 f"{name}: layer {layer} does not exist; the encoder has {n_blocks} layers, 0 … {n_blocks - 1}"
             )
-    if not layers or len(set(layers)) < len(layers):
-        raise ValueError(f"{name} is {list(layers)}; it must name at least one layer, each once")
-    return sorted(layers)
+        chosen.append(layer)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"{name} is {chosen}; it must name at least one layer, each once")
+    return sorted(chosen)
+
+
+def as_index(value: object) -> int | None:
+    """A Python integer, of an integer of any library; None for anything else, ``True`` included."""
+    try:
+        return None if type(value).__name__.startswith("bool") else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 @dataclass(frozen=True)

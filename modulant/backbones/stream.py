@@ -20,3 +20,4 @@ class ResidualStream:
     def __post_init__(self) -> None:
         for name in ("d_model", "n_layers", "vocab_size"):
             check_positive(name, getattr(self, name))
+            object.__setattr__(self, name, int(getattr(self, name)))  # of NumPy's integers, which JSON does not write

@@ -9,7 +9,7 @@ number, so LayerNorm of two equal features is zero, the gate is a constant for e
 and the expert's deformation has a gradient of zero, up to rounding. The specified arithmetic is kept; a test shows it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -48,13 +48,19 @@ class SimplexExpert(nn.Module):
 
     def __init__(self, k: int, dim: int, n_active: int, validity_gate: bool) -> None:
         super().__init__()
-        self.k = k
+        self.k, self.dim = k, dim
         self.n_features = k * (k + 1) // 2 + 1
         # Not persistent: it follows from k and dim, and a checkpoint holds no frozen tensor.
         self.register_buffer("template", regular_simplex(k, dim), persistent=False)
         self.to_deform = nn.Linear(n_active, (k + 1) * dim)
         self.norm = nn.LayerNorm(self.n_features)
         self.validity_proj = nn.Linear(self.n_features, 1) if validity_gate else None
+
+    def restore(self) -> None:
+        """Make the template again."""
+        with torch.device("cpu"):
+            template = regular_simplex(self.k, self.dim)
+        self.template = template.to(self.to_deform.weight)
 
 
 class FieldModulator(Modulator):
@@ -135,8 +141,19 @@ class FieldModulator(Modulator):
         self.gate_projs = nn.ModuleDict(
             {name: nn.Linear(expert.n_features, self.n_active) for name, expert in self._experts()}
         )
+        self.null_space_seed = null_space_seed
+        self.register_load_state_dict_post_hook(_restore_constants)  # type: ignore[no-untyped-call]
         start = (initial_alpha - alpha_min) / (alpha_max - alpha_min) if self.smooth else initial_alpha
         self._register_alpha_logits(torch.full((stream.n_layers, len(expert_ks)), logit(start)), learnable_alpha)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FieldModulator":
+        constants = {name: buffer for name, buffer in self.named_buffers() if buffer.is_meta}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if constants and not self.alpha_logits.is_meta:  # to_empty: these have no values either
+            for _, expert in self._experts():
+                expert.template = expert.template.to("meta")
+            _restore_constants(self)
+        return self
 
     def _context(self, token_ids: Tensor | None) -> FieldWeights:
         """All experts' weights side by side."""
@@ -203,7 +220,20 @@ class FieldModulator(Modulator):
 
     def _draw_dims(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(self.stream.d_model, generator=generator)[: self.n_active].sort().values
+        order = torch.randperm(self.stream.d_model, generator=generator, device="cpu")
+        return order[: self.n_active].sort().values.to(torch.get_default_device())
+
+
+def _restore_constants(modulator: FieldModulator, *_: Any) -> None:
+    """Make again what follows from the arguments, after a modulator built on meta has got its tensors."""
+    experts = [expert for _, expert in modulator._experts()]
+    if modulator.alpha_logits.is_meta or not experts[0].template.is_meta:
+        return
+    for expert in experts:
+        expert.restore()
+    if modulator.scattered_dims is not None:
+        with torch.device(modulator.alpha_logits.device):
+            modulator.scattered_dims = modulator._draw_dims(modulator.null_space_seed)
 
 
 def _padded(weight: Tensor, last: Tensor, length: int) -> Tensor:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,12 +33,27 @@ def model() -> T5EncoderModel:
         ([-1], "^layers: layer -1 does not exist; the encoder has 2 layers, 0 … 1$"),
         ([], r"^layers is \[\]; it must name at least one layer, each once$"),
         ([1, 1], r"^layers is \[1, 1\]; it must name at least one layer, each once$"),
+        (list(np.arange(3)), "^layers: layer 2 does not exist; the encoder has 2 layers, 0 … 1$"),
+        ([0.0], "^layers holds 0.0, a float; a layer must be an integer$"),
+        (["0"], "^layers holds '0', a str; a layer must be an integer$"),
+        ([True], "^layers holds True, a bool; a layer must be an integer$"),
+        ("all", r"^layers is 'all'; it must be a list of layers, such as \[0, 1\]$"),
     ],
 )
-def test_bad_layers(model: T5EncoderModel, layers: list[int], message: str) -> None:
+def test_bad_layers(model: T5EncoderModel, layers: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attach(model, FieldModulator(STREAM), layers=layers)
     assert not model.encoder._forward_pre_hooks  # nothing stays behind
+
+
+@pytest.mark.parametrize("layers", [list(np.arange(2)), np.arange(2), torch.arange(2), range(2), (1, 0)], ids=str)
+def test_integers_of_any_library(model: T5EncoderModel, layers: Any) -> None:
+    stream = ResidualStream(*np.array([16, 2, 30]))
+    assert stream == STREAM
+    assert type(stream.d_model) is int
+    handle = attach(model, FieldModulator(stream), layers=layers)
+    assert handle.layers == [0, 1]
+    assert all(type(layer) is int for layer in handle.layers)
 
 
 @pytest.mark.parametrize(

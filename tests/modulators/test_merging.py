@@ -100,3 +100,11 @@ def test_refused(parts: list[Modulator], weights: list[float] | None, message: s
     with pytest.raises(ValueError, match=message) as error:
         merge(parts, weights)
     assert "\n" not in str(error.value)
+
+
+def test_fused_parts_are_those_they_are_made_from() -> None:
+    parts = [LerpModulator(STREAM, n_geometric_dims=4, seed=seed) for seed in (1, 2)]
+    expected = merge(parts).state_dict()
+    for given in ([part.fuse() for part in parts], [parts[0], parts[1].fuse()]):
+        found = merge(given).state_dict()
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
