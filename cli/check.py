@@ -71,7 +71,7 @@ def merge(command: Command) -> Merged:
 
 
 def _with_split(config: Config) -> Mapping[str, Any]:
-    """A configuration; one that a run saved before there was ``data.split`` means ``entry``."""
+    """Content of a configuration; one that a run saved before there was ``data.split`` means ``entry``."""
     data = config.content.get("data")
     if config.path.stem != "config" or not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
         return config.content

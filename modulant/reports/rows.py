@@ -41,7 +41,8 @@ def ending(report: Report) -> str:
         epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
         how = {"finished": "Ended", "interrupted": "**Interrupted**", "failed": "**Failed**"}[run["outcome"]]
         spent = duration(report["time"]["total_s"])
-        return f"{how} after {run['steps']} steps, {epochs}, {spent}: {stop['reason']}."
+        steps = f"{run['steps']} step{'' if run['steps'] == 1 else 's'}"
+        return f"{how} after {steps}, {epochs}, {spent}: {stop['reason']}."
     if run["outcome"] != "finished":
         return f"**{run['outcome'].capitalize()}**: {stop['reason']}."
     return ""
