@@ -100,9 +100,8 @@ class Talk(pl.Callback):
         if not self._conversation and self._prompts > SHOWN:
             announce(trainer, f"… and {self._prompts - SHOWN} prompts more")
         file = Path(trainer.default_root_dir) / FILE
-        announce(
-            trainer, f"{len(self._rows)} answers, {self._same} of them the same with and without modulation: {file}"
-        )
+        answers = f"{len(self._rows)} answer{'' if len(self._rows) == 1 else 's'}"
+        announce(trainer, f"{answers}, {self._same} of them the same with and without modulation: {file}")
 
     def _write(self, trainer: pl.Trainer) -> None:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)

@@ -93,7 +93,7 @@ def _check_places(merged: Merged) -> None:
 
 
 def _with_split(config: Config) -> Mapping[str, Any]:
-    """A configuration; one that a run saved before there was ``data.split`` means ``entry``."""
+    """Content of a configuration; one that a run saved before there was ``data.split`` means ``entry``."""
     data = config.content.get("data")
     if config.path.stem != "config" or not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
         return config.content
@@ -130,13 +130,18 @@ def check_trainer(given: Mapping[str, Any]) -> None:
         raise ValueError("trainer.use_distributed_sampler must be false: the DataModule shards the batches itself")
 
 
+def _check_trains(given: Mapping[str, Any]) -> None:
+    """Refuse a fit that is limited to nothing."""
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if given.get(key) == 0 and not given.get("fast_dev_run"):
+            raise ValueError(f"trainer.{key} is 0; a fit over 0 steps trains nothing: give it more, or use validate")
+
+
 def planned_steps(given: Mapping[str, Any]) -> float | None:
-    """Steps where they are known before the data: none, or steps without end; else None."""
+    """Infinite where a fit has no end, which is known before the data; else None."""
     if given.get("fast_dev_run"):
         return None
     epochs, steps = given.get("max_epochs"), given.get("max_steps", -1)
-    if steps == 0 or epochs == 0:
-        return 0
     endless = epochs == -1 or (epochs is None and given.get("max_time") is not None)
     return math.inf if steps == -1 and endless else None
 
@@ -163,6 +168,7 @@ def _check_model(merged: Merged, subcommand: str) -> None:
         _check_geometry(merged, subcommand, name, None if sizes is None else sizes.d_model)
     if subcommand != "fit":
         return
+    _check_trains(merged.config.get("trainer", {}))
     if model.get("cache") is not None:
         _check_cached_batches(merged)
     if (steps := planned_steps(merged.config.get("trainer", {}))) is not None:

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,17 +77,13 @@ def leave(
         draw: makes a figure of it.
 
     Returns:
-        The exit status: 1, after a message of one line, for an error that the user can correct.
+        The exit status. What the user can correct is a ValueError, and `probe.py` prints it.
     """
-    try:
-        found = measure()
-        folder = output or Path("runs/probes") / f"{probe}_{folder_name(model)}"
-        text = page(found)
-        write_json(folder / f"{probe}.json", found)
-        write_text(folder / f"{probe}.md", text)
-    except ValueError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    found = measure()
+    folder = output or Path("runs/probes") / f"{probe}_{folder_name(model)}"
+    text = page(found)
+    write_json(folder / f"{probe}.json", found)
+    write_text(folder / f"{probe}.md", text)
     from modulant.reports.plotting import save
 
     save(draw(found), folder / f"{probe}.png")

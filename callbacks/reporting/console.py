@@ -44,7 +44,8 @@ class RunConsole(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         report = _report(Path(trainer.default_root_dir), "report")
         where = f"; {report}" if report else ""
-        announce(trainer, f"ended after {trainer.global_step} steps: {stop_reason(trainer)}{where}")
+        steps = f"{trainer.global_step} step{'' if trainer.global_step == 1 else 's'}"
+        announce(trainer, f"ended after {steps}: {stop_reason(trainer)}{where}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:

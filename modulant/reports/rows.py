@@ -41,9 +41,10 @@ def ending(report: Report) -> str:
         epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
         how = {"finished": "Ended", "interrupted": "**Interrupted**", "failed": "**Failed**"}[run["outcome"]]
         spent = duration(report["time"]["total_s"])
+        steps = f"{run['steps']} step{'' if run['steps'] == 1 else 's'}"
         result = run.get("result")
         artefact = f" The artefact is of step {result['step']}: {result['reason']}." if result else ""
-        return f"{how} after {run['steps']} steps, {epochs}, {spent}: {stop['reason']}.{artefact}"
+        return f"{how} after {steps}, {epochs}, {spent}: {stop['reason']}.{artefact}"
     if run["outcome"] != "finished":
         return f"**{run['outcome'].capitalize()}**: {stop['reason']}."
     return ""

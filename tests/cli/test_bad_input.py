@@ -89,6 +89,14 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     (*FIELD, "--data.val_fraction", "0"): ("data.val_fraction is 0; it must be a number between 0 and 1 (exclusive)",),
     (*FIELD, "--trainer.max_epochs", "-5"): ("trainer.max_epochs is -5; it must be an integer of at least -1",),
+    # nothing to train, whatever the schedule
+    **{
+        (*FIELD, "--model.schedule", schedule, f"--trainer.{key}", "0"): (
+            f"trainer.{key} is 0; a fit over 0 steps trains nothing: give it more, or use validate",
+        )
+        for key in ("max_epochs", "max_steps", "limit_train_batches")
+        for schedule in ("cosine", "constant")
+    },
     (*FIELD, "--trainer.accumulate_grad_batches", "0"): ("trainer.accumulate_grad_batches is 0",),
     (*FIELD, "--trainer.limit_val_batches", "1.5"): ("trainer.limit_val_batches is 1.5", "a share between 0 and 1"),
     (*FIELD, "--checkpoint.every_n_train_steps", "-1"): ("checkpoint.every_n_train_steps is -1",),

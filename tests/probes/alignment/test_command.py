@@ -236,7 +236,7 @@ def test_what_is_no_encoder(
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished/config.yaml").write_text("model: {}\ndata: {}\n")
     model = models.get(name) or (str(tmp_path / name) if (tmp_path / name).exists() else name)
-    assert probe.main(["alignment", "--model", model, "--nltk-data", wordnet, "--output", str(tmp_path / "out")]) == 1
+    assert probe.main(["alignment", "--model", model, "--nltk-data", wordnet, "--output", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.err.startswith("error: ")
@@ -246,7 +246,7 @@ def test_what_is_no_encoder(
 
 def test_too_few_synsets(models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = str(small_wordnet(tmp_path, entries=4))
-    assert probe.main(["alignment", "--model", models["bert"], "--nltk-data", few]) == 1
+    assert probe.main(["alignment", "--model", models["bert"], "--nltk-data", few]) == 2
     assert "has 4 synsets" in capsys.readouterr().err
 
 

@@ -173,7 +173,7 @@ def test_verdict(lift: float, said: str) -> None:
     [
         (["--seeds", "1"], 2, "'1' must be an integer of at least 2"),
         (["--pairs", "many"], 2, "'many' must be an integer of at least 2"),
-        ([], 1, "there is no folder /nowhere/at/all"),
+        ([], 2, "there is no folder /nowhere/at/all"),
     ],
 )
 def test_what_cannot_be_measured(words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
