@@ -64,6 +64,8 @@ class AlphaWindow(Metric):
             walk: Σ (lr · dα/dθ)² over the steps since the last one, the variance of a random walk of these; NaN where
                 the steps of the optimizer have no such length. None asks for the tolerance alone.
         """
+        if self.snapshots and self.snapshots[-1].shape != alphas.shape:  # a resumed run may modulate other layers
+            self.reset()
         self.snapshots.append(alphas.detach().float().cpu().clone())
         self.walks.append(torch.full(alphas.shape, torch.inf) if walk is None else walk.detach().double().cpu().clone())
         del self.snapshots[: -self.window], self.walks[: -self.window]

@@ -94,3 +94,12 @@ def test_senseless_settings_are_errors() -> None:
         AlphaWindow(1, 0.1)
     with pytest.raises(ValueError, match="tolerance is 0"):
         AlphaWindow(3, 0.0)
+
+
+def test_other_layers_begin_another_window() -> None:
+    """A run may be resumed with other layers: snapshots of two shapes cannot be compared."""
+    window = AlphaWindow(window=2, tolerance=1.0)
+    for layers in (6, 6, 1):
+        window.update(torch.full((layers, 3), 0.1))
+    assert len(window.snapshots) == 1
+    assert not window.still
