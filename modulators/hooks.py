@@ -63,7 +63,7 @@ class ModulatorHandle:
         # One encoder may have several handles, perhaps from another process; each needs its own argument name.
         self._argument = next(name for n in count() if (name := f"modulation_{n}") not in encoder._modules)
         self._encoder = encoder
-        encoder.add_module(self._argument, _Follower(self))
+        encoder.add_module(self._argument, _Follower(self, encoder.training))
         # Blocks outside `layers` need a hook too, to remove the argument before the block sees it.
         blocks = list(cast(nn.ModuleList, encoder.block))
         self._hooks: list[RemovableHandle] = [
@@ -190,9 +190,9 @@ class _Follower(nn.Module):
     It is in no state dict, and the model's `parameters()` do not name the modulator's.
     """
 
-    def __init__(self, handle: ModulatorHandle) -> None:
+    def __init__(self, handle: ModulatorHandle, training: bool) -> None:
         super().__init__()
-        self.handle, self.training = handle, False
+        self.handle, self.training = handle, training  # the encoder's own mode, which Lightning compares
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Follower":
         for modulator in (self.handle.modulator, self.handle._unfused):

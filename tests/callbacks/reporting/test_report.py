@@ -69,7 +69,7 @@ def test_finished_run(tmp_path: Path, full: Callable[..., pl.Trainer], tiny_modu
     assert report["model"]["parameters"] == {"trainable": 6, "frozen": 420, "total": 426}
     assert report["model"]["describe"] == {"backbone": "tiny", "lr": 0.05}
     assert report["data"]["corpus"] == "sines"
-    assert report["environment"]["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(report["environment"]["versions"]["torch"])  # without +cu130
     assert report["time"]["total_s"] > sum(report["time"]["per_epoch_s"]) > 0
     assert report["memory"]["peak_resident_bytes"] > 2**20
     # full precision: exactly what the module holds
