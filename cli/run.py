@@ -43,6 +43,7 @@ from cli.own import OwnFile
 from modulant.storage import storing_a_run, write_whole
 from modulant.storage.files import free_name
 from modulant.storage.secrets import HIDDEN, without_secret_values
+from probes.controls.settings import leaves
 
 # Key in the configuration, and the callback that it configures.
 SECTIONS: dict[str, type[pl.Callback]] = {
@@ -383,21 +384,6 @@ class ModulantCLI(LightningCLI):
         return [MetricsCSV(folder), *named]
 
 
-def leaves(node: Any, path: str = "") -> dict[str, Any]:
-    """Key in full, as on the command line, → value.
-
-    >>> leaves({"model": {"class_path": "A", "init_args": {"lr": 1}}})
-    {'model': 'A', 'model.lr': 1}
-    """
-    if not isinstance(node, dict):
-        return {path: node}
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        inner = path if key in ("init_args", "class_path") else f"{path}.{key}".lstrip(".")
-        found |= leaves(value, inner)
-    return found
-
-
 def _yaml(value: Any) -> str:
     """A value as one would type it."""
     if isinstance(value, str):
@@ -433,4 +419,4 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-__all__ = ["SECTIONS", "ModulantCLI", "Parser", "leaves", "one_line", "run"]
+__all__ = ["SECTIONS", "ModulantCLI", "Parser", "one_line", "run"]
