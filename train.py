@@ -20,7 +20,7 @@ from callbacks.stopping.signals import Signals, Stopped, describe, exit_code, pe
 from cli import slurm
 from cli.check import check
 from cli.command import read_command
-from cli.folder import is_child
+from cli.folder import is_child, is_first
 from cli.help import say, version, wanted
 
 
@@ -87,7 +87,7 @@ def _end_by_signal(number: int, what: str) -> None:
 
 
 def _signal_line(number: int, what: str) -> str:
-    if not _is_first():
+    if not is_first():
         return ""
     requeued = slurm.requeue() if slurm.asks(number) else ""
     return f"{describe(number)}; {what}{requeued}"
@@ -100,11 +100,6 @@ def _nothing_started(number: int) -> str:
 def _is_alone() -> bool:
     """Whether a launcher has started nobody beside this process."""
     return all(int(os.environ.get(name) or 1) == 1 for name in ("WORLD_SIZE", "SLURM_NTASKS"))
-
-
-def _is_first() -> bool:
-    """Whether this is the process that prints for all."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _run(words: list[str]) -> None:

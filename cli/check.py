@@ -95,7 +95,8 @@ def _check_places(merged: Merged) -> None:
 def _with_split(config: Config) -> Mapping[str, Any]:
     """Content of a configuration; one that a run saved before there was ``data.split`` means ``entry``."""
     data = config.content.get("data")
-    if config.path.stem != "config" or not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
+    of_a_run = config.path.stem == "config" and (config.path.parent / "checkpoints").is_dir()
+    if not of_a_run or not isinstance(data, Mapping) or not isinstance(data.get("init_args"), Mapping):
         return config.content
     if not str(data.get("class_path")).endswith(".WordNetDataModule"):
         return config.content

@@ -44,6 +44,8 @@ class Command:
         """What a run of this command is called: its first configuration's name; for a saved one, that run's."""
         if not self.configs:
             return self.subcommand
+        if not self.configs[0].path.is_file():
+            return "piped"
         path = self.configs[0].path.resolve()
         if path.stem != "config":
             return path.stem

@@ -1,6 +1,7 @@
 """Configurations as files: found by name, read as YAML, refused where they are no plain mapping of keys to values."""
 
 import difflib
+import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -44,6 +45,8 @@ def find_config(name: str) -> Path:
     Raises:
         ValueError: there is none.
     """
+    if name in _piped(os.getppid()):
+        return Path(name)
     for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if os.path.exists(path) and not os.path.isdir(path):  # False, too, for a name that no file can have
             return path
@@ -151,17 +154,20 @@ def _load(text: str) -> Any:
 
 
 def _text(path: Path) -> str:
-    if stat.S_ISREG(path.stat().st_mode):
-        with path.open(encoding="utf-8") as file:
-            return file.read(_LARGEST + 1)
-    number, _, kept = os.environ.get(_PIPED, "").partition(":")
-    if number == str(os.getppid()):
+    if (kept := _piped(os.getppid()).get(str(path))) is not None:
         return kept
+    regular = stat.S_ISREG(path.stat().st_mode)
     with path.open(encoding="utf-8") as file:
         text = file.read(_LARGEST + 1)
-    if "\0" not in text and len(text) < 2**16:  # what an environment takes
-        os.environ[_PIPED] = f"{os.getpid()}:{text}"
+    if not regular and len(text) < 2**16:  # what an environment takes
+        os.environ[_PIPED] = f"{os.getpid()}:{json.dumps(_piped(os.getpid()) | {str(path): text})}"
     return text
+
+
+def _piped(process: int) -> dict[str, str]:
+    """Name → text of the pipes that a process has read."""
+    number, _, kept = os.environ.get(_PIPED, "").partition(":")
+    return dict(json.loads(kept)) if number == str(process) else {}
 
 
 def _one_line(error: Exception) -> str:

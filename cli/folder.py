@@ -46,7 +46,7 @@ class RunFolder:
         self._parent = _parents_folder()
         _check_place(self._named or self._family)
         if self._parent is None and self._named is not None:
-            if (who := holder(self._named, "" if _is_first() else _job())) is not None:
+            if (who := holder(self._named, "" if is_first() else _job())) is not None:
                 raise ValueError(self._in_use(who))
             self._check(self._named)
 
@@ -66,7 +66,7 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)  # all of a job's processes do this at once
             else:
                 self._make_next_version()
-            if self._parent is None and _is_first():
+            if self._parent is None and is_first():
                 self._hold()
             probe = self.path / f"{_TRIAL}{os.getpid()}"
             probe.touch()
@@ -220,7 +220,7 @@ def is_child() -> bool:
     return _parents_folder() is not None
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is the process that writes for all of its run."""
     return all((os.environ.get(name) or "0") == "0" for name in _RANKS)
 

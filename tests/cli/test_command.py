@@ -193,3 +193,23 @@ def test_what_the_split_does_not_depend_on_is_merged_over_the_runs_own() -> None
     assert config["model"]["init_args"]["modulator"]["class_path"] == "modulators.FieldModulator"
     assert (config["data"]["init_args"]["seed"], config["data"]["init_args"]["order_seed"]) == (7, 3)
     assert config["trainer"]["max_epochs"] == 3
+
+
+def test_configurations_from_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is read once; processes for further devices, which run the command line again, have it from the first."""
+    monkeypatch.setenv("MODULANT_PIPED_CONFIG", "")
+    ends = []
+    for text in ("trainer: {max_epochs: 3}\n", "trainer: {max_steps: 4}\n"):
+        reader, writer = os.pipe()
+        os.write(writer, text.encode())
+        os.close(writer)
+        ends.append(reader)
+    names = [f"/dev/fd/{end}" for end in ends]
+    argv = [word for name in names for word in ("--config", name)]
+    contents = [config.content for config in command(*argv).configs]
+    assert contents == [{"trainer": {"max_epochs": 3}}, {"trainer": {"max_steps": 4}}]
+    for end in ends:
+        os.close(end)
+    monkeypatch.setattr("os.getppid", os.getpid)
+    assert [config.content for config in command(*argv).configs] == contents
+    assert command(*argv).run_name() == "piped"
