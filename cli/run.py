@@ -40,6 +40,7 @@ from cli import own, own_code, schema
 from cli.command import Command
 from cli.folder import RunFolder
 from cli.own import OwnFile
+from cli.schema import as_list
 from modulant.storage import storing_a_run, write_whole
 from modulant.storage.files import free_name
 from modulant.storage.secrets import HIDDEN, without_secret_values
@@ -349,8 +350,8 @@ class ModulantCLI(LightningCLI):
         config["logger"] = self._loggers(config.get("logger"), folder)
         if self.subcommand == "predict":
             config["logger"] = False  # nothing is measured
-        config["plugins"] = [*_as_list(config.get("plugins")), AtomicCheckpointIO()]
-        configured = _as_list(config.get("callbacks"))
+        config["plugins"] = [*as_list(config.get("plugins")), AtomicCheckpointIO()]
+        configured = as_list(config.get("callbacks"))
         data = self.config[self.subcommand].data.get("init_args", {})
         if self.subcommand == "predict" and data.get("prompts") is not None:
             config["enable_progress_bar"] = False  # one that is redrawn, answers and a person who types share no line
@@ -371,7 +372,7 @@ class ModulantCLI(LightningCLI):
         """metrics.csv always; TensorBoard by default, or whatever a configuration names instead."""
         if logger is False:
             return False
-        named: list[Logger] = [] if logger in (None, True) else _as_list(logger)
+        named: list[Logger] = [] if logger in (None, True) else as_list(logger)
         if not named:
             # an evaluation's figures are no points of the training's curves
             version = "tensorboard" if self.subcommand == "fit" else f"tensorboard_{self.subcommand}"
@@ -411,12 +412,6 @@ def _raised_in(error: BaseException, kind: type) -> bool:
             return True
         traceback = traceback.tb_next
     return False
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 __all__ = ["SECTIONS", "ModulantCLI", "Parser", "one_line", "run"]

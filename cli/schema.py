@@ -161,7 +161,7 @@ class Merged:
                 before = merged.get(key)
                 merged[key] = self._value(inner, own, None if append else before, value)
                 if append:
-                    merged[key] = [*_as_list(before), *_as_list(merged[key])]
+                    merged[key] = [*as_list(before), *as_list(merged[key])]
             elif schema.get("additionalProperties"):  # a class that takes any keyword
                 self._refuse_strangers(inner, value)
                 merged[key] = read_value(value) if self._option and isinstance(value, str) else value
@@ -315,7 +315,8 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """A setting that may be one thing, several, or null, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

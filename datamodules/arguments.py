@@ -24,7 +24,7 @@ def check_vocabulary(tokenizer: str | None, vocab_size: int) -> None:
 
 
 def read_prompts(prompts: str | list[str] | None) -> list[str] | str | None:
-    """What is to be asked: the lines of a file that are not empty, the list as it is, or `STANDARD_INPUT`.
+    """Prompts to answer: the non-empty lines of a file, the list as it is, or `STANDARD_INPUT`.
 
     Raises:
         ValueError: the file cannot be read as text, there is no prompt, or one of a list is empty.
@@ -69,7 +69,7 @@ def piped_prompts() -> list[str] | None:
 
 @cache
 def _piped(stream: TextIO) -> list[str]:
-    """Asked for by the command line and by the data; a pipe can be read once."""
+    """Lines of a stream, cached: the command line and the DataModule need them, and a pipe can be read only once."""
     try:
         return _lines(stream.read())
     except (OSError, ValueError) as error:  # closed, or no UTF-8

@@ -150,10 +150,12 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         return EpochSampler(batches, total, lambda: self._position.current(trainer, total))
 
     def _evaluated(self, batches: list[Any], limit: str) -> list[list[Any]]:
-        """Batches of an evaluation, grouped: one a rank. They are sorted by length; a part is drawn from all lengths.
+        """Batches of an evaluation in groups of one per rank, sorted by length; a part is shuffled first.
+
+        A part of the sorted order would hold the shortest texts alone.
 
         Args:
-            limit: the trainer's argument that may ask for a part. What it gives does not depend on the number of ranks.
+            limit: the trainer's argument that asks for a part, such as limit_val_batches.
         """
         world = self._rank_and_world_size[1]
         groups = [batches[i : i + world] for i in range(0, len(batches), world)]

@@ -150,8 +150,10 @@ def parameter_group(
 
 
 def plain_autograd() -> bool:
-    """Whether hand-written gradients must give way: torch.compile, torch.func and forward-mode derivatives trace or
-    transform the plain formula."""
+    """Whether hand-written gradients must give way to autograd.
+
+    torch.compile, torch.func and forward-mode derivatives trace or transform the plain formula.
+    """
     return bool(
         torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     )

@@ -47,7 +47,7 @@ class FirstValidation(L.Callback):
         # A loader with workers draws their seed from the global generator; training must not depend on that.
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             for i, batch in enumerate(cast(Any, trainer.val_dataloaders)):
-                if i >= loop.max_batches[0] or stop_requested(trainer):
+                if i >= loop.max_batches[0] or stop_requested(trainer, together=True):
                     break
                 batch = trainer.precision_plugin.convert_input(batch)
                 trainer.strategy.validation_step(trainer.strategy.batch_to_device(batch), i)

@@ -288,8 +288,17 @@ class RunCheckpoint(ModelCheckpoint):
         sign = 1 if self.best_is == "min" else -1
         return sorted(scores, key=lambda step: (sign * scores[step], step))
 
+    @property
+    def newest(self) -> Path | None:
+        """Newest checkpoint of this run, if there is one."""
+        return max(self._mine, key=step_of, default=None)
+
     def _require_monitor(self, trainer: Trainer) -> None:
-        """Raises CheckpointError where our own figures before the first step lack one of that name."""
+        """Check that a monitored key of our own measures is among those logged before the first step.
+
+        Raises:
+            CheckpointError: it is not.
+        """
         if self.watched is None or trainer.global_step > 0:
             return
         ours = self.watched.split("/")[0] in ("alpha", "pentachoron", "relational")
@@ -323,23 +332,22 @@ class RunCheckpoint(ModelCheckpoint):
         self.kth_best_model_path, self.kth_value = str(kept[0][1]), torch.tensor(kept[0][0])
 
     def _surplus(self, trainer: Trainer, saved: Path) -> list[Path]:
-        """Checkpoints too many after one more was saved."""
+        """Count `saved` as kept, point `best_model_path` at the best, and return the checkpoints that are too many."""
         self._mine.add(saved)
+        steps = {step_of(path): path for path in self._mine}
+        scores = {step: score for step, score in self._scores.items() if step in steps}
+        if scores:
+            best = self._best(scores)[0]
+            self.best_model_path, self.best_model_score = str(steps[best]), torch.tensor(scores[best])
         if self.save_top_k == -1:
             return []
-        steps = {step_of(path): path for path in self._mine}
-        keep = set(sorted(steps)[-self.save_top_k :])
-        scores = {step: score for step, score in self._scores.items() if step in steps}
-        keep |= set(self._best(scores)[: self.save_top_k])
+        keep = {*sorted(steps)[-self.save_top_k :], *self._best(scores)[: self.save_top_k]}
         healthy = _last_healthy_step(trainer)
         if healthy is not None:
             keep.add(max((step for step in steps if step <= healthy), default=-1))
         gone = [path for step, path in sorted(steps.items()) if step not in keep]
         self._mine.difference_update(gone)
         self._scores = {step: score for step, score in self._scores.items() if step in keep}
-        if scores:
-            best = self._best(scores)[0]
-            self.best_model_path, self.best_model_score = str(steps[best]), torch.tensor(scores[best])
         return gone
 
 

@@ -105,10 +105,8 @@ class Divergence(L.Callback):
         said.append(self._where(module))
         if modulated(module).modulator is not None:
             said.append(largest_alpha(module))
-        saved = [
-            path for path in (getattr(callback, "best_model_path", "") for callback in _callbacks(trainer)) if path
-        ]
-        name = saved[0].rpartition("/")[2] if saved else ""
+        saved = [path for callback in _callbacks(trainer) if (path := getattr(callback, "newest", None))]
+        name = saved[0].name if saved else ""
         # T5's activations are beyond fp16's largest number, 65504, whatever the learning rate.
         advice = "trainer.precision bf16-mixed (--config bf16.yaml)" if fp16 else "a smaller model.lr"
         said.append(

@@ -94,16 +94,18 @@ class AlphaWindow(Metric):
         unless the range is below a twentieth of the first walks' sd. An α that cannot move does not count, but one must
         be able to.
         """
-        if len(self.snapshots) < self.window or bool(self.compute() > self.tolerance):
+        if not self.still:  # also where an α is NaN
             return False
         sd, ranges = self._sd().flatten(), self._ranges().double().flatten()
-        if bool(sd.isnan().any()):
+        if bool(sd.isnan().any()):  # steps of unknown length: the moves alone decide
             return bool(self._share_as_close(int(ranges.argmax())) <= _LESS_RARE)
+        if bool(sd.isinf().all()):  # `update` was given no walk: the tolerance alone decides
+            return True
+        if bool((sd == 0).all()):  # no α could move
+            return False
         closeness = torch.where(sd > 0, ranges / sd, 0.0)
         widest = int(closeness.argmax())
         variances = torch.stack(self.walks[1:]).flatten(1)[:, widest]
-        if bool((sd == 0).all()) or bool(sd.isinf().all()):
-            return bool(sd.isinf().all())
         if bool(closeness[widest] > 1):  # as half of the walks; no need to draw them
             return False
         directions = torch.randn(_WALKS, len(variances), generator=torch.Generator().manual_seed(0))

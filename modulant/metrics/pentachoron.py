@@ -54,6 +54,7 @@ class PentachoronCV(Metric):
     @torch.no_grad()
     def update(self, points: Float[Tensor, "points dim"]) -> None:
         """Adds a cloud of at least five points."""
+        points = points.to(self.squares.device)  # the CPU for points on Apple's GPU, which has no fp64
         volumes = pentachoron_volumes(points, self.n, self.seed, torch.float64)
         self.mean_volumes += volumes.mean()
         self.squares += coefficient_of_variation(volumes).square()

@@ -62,7 +62,9 @@ def storing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def storing_a_run(folder: Path) -> Iterator[None]:
-    """The same for files that other libraries write into a run folder, where the error is certainly one of these.
+    """Turns disk errors of files that other libraries write into a run folder into a `StorageError`.
+
+    Errors that may concern another file pass unchanged.
 
     Raises:
         StorageError: a disk was full, or the file that could not be written lies in `folder`.

@@ -181,7 +181,7 @@ class AdaptedT5(FrozenT5):
 
     @property
     def far(self) -> str | None:
-        """In one line, that no choice of targets has nearly as many parameters as were asked for; None if one has."""
+        """A one-line warning if no choice of targets comes near `n_parameters`; None otherwise."""
         asked, has = self.n_parameters, self.plan.parameters
         if max(asked, has) <= _FAR * min(asked, has):
             return None

@@ -177,8 +177,8 @@ class FrozenT5(pl.LightningModule, ABC):
             enable_activation_checkpointing(model)
         self._compiled_pass = compiled(model, self.compiled) if self.compiled else None
         if self.caching.where is not None:
-            tells = self.modulator is not None
-            self.cache = LowerCache(self.caching, model.encoder, self.layers[0], bool(self.compiled), tells)
+            needs_ids = self.modulator is not None
+            self.cache = LowerCache(self.caching, model.encoder, self.layers[0], bool(self.compiled), needs_ids)
         self.model = model
         self.train(self.training)
         # Each process has read the frozen weights, so DistributedDataParallel sends none, ever.
@@ -265,7 +265,8 @@ class FrozenT5(pl.LightningModule, ABC):
             loss = weight * F.cross_entropy(scores, labels, reduction="sum")
         # Lightning's own bar reads a figure from the device at each step; `RunProgress` reads when it draws.
         self.log("train/loss", loss, sync_dist=weight is not None)
-        # 1, or NaN: of a loss that is infinite the gradient may be finite, and of one process's alone the others' is
+        # The factor is 1, or NaN if the loss is not finite: an infinite loss can have a finite gradient, and a NaN
+        # gradient reaches every process.
         return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

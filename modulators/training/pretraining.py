@@ -24,8 +24,6 @@ from modulant.storage import storing, write_whole
 from modulators.arguments import check_steps
 from modulators.training.schedule import cosine, group_settings, override_groups
 
-VALIDATION = ("spans", "pairs")
-
 
 class PretrainT5(pl.LightningModule):
     """A T5 of given sizes, trained whole; its vocabulary is the DataModule's tokenizer's.
@@ -149,7 +147,7 @@ class PretrainT5(pl.LightningModule):
         """The mean over target tokens; under several processes, this one's part of it, as in `FrozenT5`."""
         loss, _ = self._loss(batch)
         self.log("train/loss", loss, sync_dist="weight" in batch)
-        return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())  # NaN where the loss is none, see FrozenT5
+        return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())  # NaN if the loss is not finite, see FrozenT5
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         loss, count = self._loss(batch)

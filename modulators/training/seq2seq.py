@@ -32,7 +32,7 @@ class ModulatedT5(FrozenT5):
     Args:
         modulator: the modulator's class and arguments; its stream follows from the backbone.
         backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
-            initial.
+            layout.
         layers: encoder blocks to modulate: ``all``, or a list such as [3, 4, 5].
         lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
         weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.

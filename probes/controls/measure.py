@@ -10,7 +10,6 @@ the latter over the seeds that both have. What the resamples share cancels in it
 few for a distribution, and are shown as they are.
 """
 
-import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modulant.metrics.functional.intervals import percentile_interval
+from modulant.reports.series import known as known_number
 from probes.controls.plan import Run, State, report_of, state_of
 
 POPULATIONS = ("all", "train", "mixed", "held_out")  # the last axis of relational_bootstrap.npz
@@ -84,8 +84,8 @@ def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> M
     for population in POPULATIONS:
         prefix = "" if population == "all" else f"{population}/"
         keys[f"pearson_lift/{population}"] = f"relational/{prefix}pearson_lift"
-    figures = {figure: value for figure, key in keys.items() if _finite(value := metrics.get(key, {}).get("last"))}
-    alphas = [value for row in report["alpha"].get("final") or [] for value in row if _finite(value)]
+    figures = {figure: value for figure, key in keys.items() if known_number(value := metrics.get(key, {}).get("last"))}
+    alphas = [value for row in report["alpha"].get("final") or [] for value in row if known_number(value)]
     if alphas:
         figures["alpha"] = sum(alphas) / len(alphas)
     original, modulated = _bootstrap(folder)
@@ -113,7 +113,7 @@ def original_figures(runs: Sequence[Run]) -> dict[str, float]:
             names = {"pearson": "pearson", "gradient": "gradient", "held_out/pearson": "pearson_held_out"}
             found = {new: metrics.get(f"relational/original/{old}", {}).get("last") for old, new in names.items()}
             found["pentachoron_cv"] = (report["pentachoron"].get("base") or {}).get("cv")
-            return {name: value for name, value in found.items() if _finite(value)}
+            return {name: value for name, value in found.items() if known_number(value)}
     return {}
 
 
@@ -202,7 +202,3 @@ def difference(
         a, b = ours[seed].lift, theirs[seed].lift
         replicates.append(a - b if a is not None and b is not None and a.shape == b.shape else None)
     return found | {"interval": _mean_interval(replicates, population) if are_paired else None}
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)

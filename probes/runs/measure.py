@@ -12,7 +12,7 @@ from modulant.reports.series import Series
 from probes.controls.measure import POPULATIONS, Measured, difference, measured, paired, percentiles
 from probes.controls.settings import leaves
 
-# of the paths and the purse rather than of the experiment
+# Paths and loggers: they do not belong to the experiment.
 _NOT_COMPARED = ("trainer.logger", "trainer.default_root_dir", "data.prompts")
 
 

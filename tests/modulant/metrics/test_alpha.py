@@ -103,3 +103,11 @@ def test_other_layers_begin_another_window() -> None:
         window.update(torch.full((layers, 3), 0.1))
     assert len(window.snapshots) == 1
     assert not window.still
+
+
+def test_an_alpha_that_is_nan_has_not_converged() -> None:
+    window = AlphaWindow(window=2, tolerance=1.0)
+    for _ in range(2):
+        window.update(torch.full((2, 1), torch.nan))
+    assert not window.still
+    assert not window.converged
