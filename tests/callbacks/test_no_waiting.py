@@ -32,6 +32,7 @@ WHERE_IT_LOGS = {
     ("callbacks/interfaces.py", "layer_alphas"),
     ("measures/alpha_convergence.py", "_figures"),
     ("metrics/alpha.py", "update"),
+    ("metrics/alpha.py", "still"),
     ("metrics/alpha.py", "converged"),
     ("utilities/apply_func.py", "to_item"),
 }
