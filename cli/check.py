@@ -25,8 +25,10 @@ from modulators.arguments import (
     check_cache,
     check_field,
     check_geometry_file,
+    check_objective,
     check_peft,
     check_precision,
+    check_relational,
     check_steps,
     refuse_geometry,
 )
@@ -58,7 +60,7 @@ def merge(command: Command) -> Merged:
         ValueError: an unknown key, a value that does not fit, a class that may not be named, no model or data, a
             required value that is missing, or what decides the split of a run that is resumed was changed.
     """
-    merged = Merged(own.modulators(command.trusted))
+    merged = Merged(own.classes(command.trusted))
     split = None
     try:
         for config in command.configs:
@@ -68,7 +70,9 @@ def merge(command: Command) -> Merged:
         for name, value in command.options:
             merged.add_option(name, value)
     except UnlistedClassError as error:
-        if error.path == "model.modulator" and (hint := own.hint(error.name, command.resume, command.trusted)):
+        if error.path in ("model.modulator", "model.objective") and (
+            hint := own.hint(error.name, command.resume, command.trusted)
+        ):
             raise ValueError(error.text + hint) from error
         raise
     for key in ("model", "data"):
@@ -170,10 +174,22 @@ def _check_model(merged: Merged, subcommand: str) -> None:
     if subcommand != "fit":
         return
     _check_trains(merged.config.get("trainer", {}))
+    _check_objective(merged)
     if model.get("cache") is not None:
         _check_cached_batches(merged)
     if (steps := planned_steps(merged.config.get("trainer", {}))) is not None:
         check_steps(str(model.get("schedule", "cosine")), steps)  # pre-training knows no other
+
+
+def _check_objective(merged: Merged) -> None:
+    objective = merged.at("model.objective")
+    needs = ("RelationalObjective",)  # of the shipped ones; WeightedObjectives and user-supplied ones say it themselves
+    if objective.name.rpartition(".")[2] in needs:
+        check_objective("RelationalObjective", True, merged.at("data").values.get("near_pairs"))
+        try:
+            check_relational(*(float(objective.values[key]) for key in ("all_pairs", "nouns", "verbs", "task")))
+        except ValueError as error:
+            raise ValueError(f"model.objective: {error}") from error
 
 
 def _check_geometry(merged: Merged, subcommand: str, name: str, width: int | None) -> None:

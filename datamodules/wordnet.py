@@ -12,12 +12,19 @@ from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.position import Accumulated, ResumableLoader
 from modulant.backbones.tokenizers import load_tokenizer
-from modulant.corpus.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
+from modulant.corpus.batching import (
+    batches_per_epoch,
+    epoch_batches,
+    real_token_share,
+    sorted_batches,
+    synset_batches,
+)
 from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
 from modulant.corpus.population import MAX_SOURCE, prefixed
 from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
+from modulant.corpus.training_synsets import TrainingSynsets
 from modulant.lexicon.entries import Matching, SplitBy
-from modulant.settings import NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, checked
+from modulant.settings import NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, Share, checked
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 _MOST_TYPED = 100_000  # prompts, in one conversation
@@ -46,6 +53,8 @@ class WordNetDataModule(CorpusDataModule):
         regroup: draw anew which examples share a batch; null: true, unless the model has a cache. Each epoch does so.
         split: what is held out whole: synset, or entry, which is the source's and leaks. By entry, a definition with
             two lemmas may be trained on with one of them and held out with the other.
+        near_pairs: for objectives on synsets: batches of distinct ones, this share beside a hypernym; null: of entries.
+            Pairs are drawn anew each epoch, as many as have a free neighbour; one lemma of each synset is drawn too.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -66,6 +75,7 @@ class WordNetDataModule(CorpusDataModule):
         pad_to_multiple_of: PositiveInt = 1,
         regroup: bool | None = None,
         split: SplitBy = "synset",
+        near_pairs: Share | None = None,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, nltk_data, split)
         if order_seed is not None:
@@ -73,6 +83,7 @@ class WordNetDataModule(CorpusDataModule):
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
         self.pad_to_multiple_of = pad_to_multiple_of
         self.regroup = regroup is None or regroup
+        self.near_pairs = near_pairs
         self.prompts: Iterable[str] | None = read_prompts(prompts)
         self._only_asked = False
 
@@ -89,6 +100,16 @@ class WordNetDataModule(CorpusDataModule):
         trained = self._corpus.trained
         self._train_lengths = self._corpus.sources.lengths[trained]
         self._target_lengths = self._corpus.targets.lengths[trained]
+        if self.near_pairs is not None and self._global_batch_size > len(self.training_synsets):
+            raise ValueError(
+                f"data.batch_size is {self._global_batch_size} over all processes, and there are "
+                f"{len(self.training_synsets)} training synsets; with data.near_pairs a batch holds distinct ones"
+            )
+
+    @cached_property
+    def training_synsets(self) -> TrainingSynsets:
+        """Distinct synsets of the training entries, which objectives on relations train on."""
+        return TrainingSynsets.of(self.corpus)
 
     @property
     def corpus(self) -> Corpus:
@@ -126,6 +147,8 @@ class WordNetDataModule(CorpusDataModule):
             "seed": self.seed,
             "order_seed": self.order_seed,
             "regroup": self.regroup,
+            "near_pairs": self.near_pairs,
+            **({} if self.near_pairs is None else {"training_synsets": len(self.training_synsets)}),
         }
 
     def examples(self, n: int) -> dict[str, Any]:
@@ -144,6 +167,11 @@ class WordNetDataModule(CorpusDataModule):
         return [batches[i] for i in np.random.default_rng((self.order_seed, epoch)).permutation(len(batches))]
 
     def _grouped(self, epoch: int) -> list[IntArray]:
+        if self.near_pairs is not None:
+            own, size = self.training_synsets, self._global_batch_size
+            entries = own.drawn_entries(self.order_seed, epoch)
+            drawn = synset_batches(own.sources.lengths, own.edges, size, self.near_pairs, self.order_seed, epoch)
+            return [entries[rows] for rows in drawn]
         return epoch_batches(self._train_lengths, self._global_batch_size, self.order_seed, epoch, self._target_lengths)
 
     @property
@@ -164,22 +192,26 @@ class WordNetDataModule(CorpusDataModule):
         return [(examples, longest) for examples, longest in shapes]
 
     def _target_tokens(self, batch: IntArray) -> int:
+        if self.near_pairs is not None:  # a correlation is of a batch: a step's is the mean over its synsets
+            return len(batch)
         return int(self._target_lengths[batch].sum())
 
     def _batches_per_epoch(self) -> int:
-        return batches_per_epoch(len(self._train_lengths), self._global_batch_size)
+        examples = len(self._train_lengths) if self.near_pairs is None else len(self.training_synsets)
+        return batches_per_epoch(examples, self._global_batch_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._training_pairs(), self._sampler())
 
     def _training_pairs(self) -> "_SharedPairs":
         batches = None if self.regroup else self._run_batches
+        synsets = None if self.near_pairs is None else self.training_synsets
         return _SharedPairs(
-            self.corpus, self.corpus.trained, *self._rank_and_world_size, self.pad_to_multiple_of, batches
+            self.corpus, self.corpus.trained, *self._rank_and_world_size, self.pad_to_multiple_of, batches, synsets
         )
 
     def _plan(self) -> dict[str, Any]:
-        return {**super()._plan(), "data.regroup": self.regroup}
+        return {**super()._plan(), "data.regroup": self.regroup, "data.near_pairs": self.near_pairs}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The held-out entries, each on exactly one process.
@@ -266,12 +298,25 @@ class _SharedPairs(_Pairs):
     Args:
         batches: where all epochs have the same: a batch then has its ``number`` among them, an int of Python's, which
             stays off the device.
+        synsets: where batches are of distinct ones: a batch then has ``synset_rows``, the places of the whole batch's
+            synsets among them, a NumPy array, which stays off the device too.
     """
 
     def __init__(
-        self, corpus: Corpus, rows: IntArray, rank: int, world: int, multiple: int, batches: list[IntArray] | None
+        self,
+        corpus: Corpus,
+        rows: IntArray,
+        rank: int,
+        world: int,
+        multiple: int,
+        batches: list[IntArray] | None,
+        synsets: TrainingSynsets | None,
     ) -> None:
         super().__init__(corpus, rows)
+        self._synset_row: IntArray | None = None
+        if synsets is not None:
+            self._synset_row = np.full(len(rows), -1)
+            self._synset_row[synsets.entries] = np.repeat(np.arange(len(synsets)), np.diff(synsets.starts))
         self._rank, self._world, self._multiple = rank, world, multiple
         self._numbers: IntArray | None = None
         if batches is not None:
@@ -285,6 +330,8 @@ class _SharedPairs(_Pairs):
         index = np.asarray(rows)
         sources, targets = self._sources.rows(index), self._targets.rows(index)
         batch = shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)
+        if self._synset_row is not None:
+            batch["synset_rows"] = self._synset_row[index]
         return batch if self._numbers is None else {**batch, "number": int(self._numbers[index[0]])}
 
 

@@ -10,6 +10,10 @@ from .merging import merge
 from .registry import register
 from .summary import Summary
 from .training.adapted import AdaptedT5
+from .training.objectives.base import Objective
+from .training.objectives.lemma import LemmaObjective
+from .training.objectives.relational import RelationalObjective
+from .training.objectives.weighted import WeightedObjectives
 from .training.pretraining import PretrainT5
 from .training.seq2seq import ModulatedT5
 
@@ -17,14 +21,18 @@ __all__ = [
     "AdaptedT5",
     "FieldModulator",
     "Geometry",
+    "LemmaObjective",
     "LerpModulator",
     "ModulatedT5",
     "Modulator",
     "ModulatorHandle",
+    "Objective",
     "PretrainT5",
     "PretrainedModulator",
+    "RelationalObjective",
     "ResidualStream",
     "Summary",
+    "WeightedObjectives",
     "attach",
     "load_modulated",
     "load_t5",

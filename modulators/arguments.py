@@ -53,6 +53,29 @@ def check_precision(precision: str | int | None) -> None:
         )
 
 
+def check_objective(name: str, needs_synsets: bool, near_pairs: float | None) -> None:
+    """Refuse an objective that compares synsets where batches are not of distinct ones.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if needs_synsets and near_pairs is None:
+        raise ValueError(
+            f"data.near_pairs is null, and model.objective ({name}) compares synsets, so a batch must hold distinct "
+            "ones: set it to a share, such as 0.25, or add --config relational.yaml"
+        )
+
+
+def check_relational(all_pairs: float, nouns: float, verbs: float, task: float) -> None:
+    """Refuse a relational objective by which nothing would be learnt.
+
+    Raises:
+        ValueError: all weights are 0.
+    """
+    if not any((all_pairs, nouns, verbs, task)):
+        raise ValueError("all_pairs, nouns, verbs and task are all 0: nothing would be learnt; raise one")
+
+
 def check_peft() -> None:
     """Refuse an adapter where peft is not installed.
 
