@@ -163,8 +163,7 @@ def _check_model(merged: Merged, subcommand: str) -> None:
         check_cache(model["layers"], model["cache"], model["cache_folder"])
     try:
         if name == "FieldModulator":
-            alphas = (float(modulator[key]) for key in ("initial_alpha", "alpha_min", "alpha_max"))
-            check_field(modulator["expert_ks"], modulator["expert_edim"], *alphas)
+            check_field(modulator)
         if name == "LerpModulator" and modulator["geometry"] is not None:
             check_geometry_file(Path(modulator["geometry"]))
     except ValueError as error:

@@ -12,7 +12,7 @@ from functools import partial
 
 from modulators.contract.alone import ALONE
 from modulators.contract.attached import ATTACHED
-from modulators.contract.cases import BACKBONES, Build, ContractError, backbone
+from modulators.contract.cases import BACKBONES, Build, ContractError, backbone, moved
 from modulators.contract.machinery import MACHINERY, compiles_in_one_graph
 from modulators.contract.objectives import OBJECTIVE, BuildObjective
 
@@ -27,12 +27,13 @@ class Result:
 
 
 def examine(build: Build, compiled: bool = False) -> list[Result]:
-    """Run every check, those with a backbone on each of `BACKBONES`.
+    """Run every check, those with a backbone on each of `BACKBONES`; on a modulator that is `moved` off the identity.
 
     Args:
         build: builds the modulator for a stream.
         compiled: also check torch.compile, which takes seconds.
     """
+    build = moved(build)
     results = [_result(check, partial(check, build)) for check in ALONE]
     for check in (*ATTACHED, *MACHINERY, *((compiles_in_one_graph,) if compiled else ())):
         found = {name: _result(check, partial(check, build, backbone(name))).reason for name in BACKBONES}

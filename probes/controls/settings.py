@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from modulators.arguments import FIELD_DEFAULTS
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 OVERLAYS = CONFIGS / "controls"
@@ -200,10 +202,11 @@ def overlay(name: str) -> Control:
 
 def fixed_alpha(text: str, modulator: str, settings: Mapping[str, Any]) -> Control:
     """The treatment at a frozen α."""
-    if float(text) <= float(settings.get("model.modulator.alpha_min", 0.0)):
-        raise ValueError(
-            f"--alphas: {text} is not above model.modulator.alpha_min, {settings['model.modulator.alpha_min']}"
-        )
+    lowest = settings.get("model.modulator.alpha_min")
+    if lowest is None and modulator == "FieldModulator":
+        lowest = FIELD_DEFAULTS[str(settings.get("model.modulator.gate", "source"))]["alpha_min"]
+    if float(text) <= float(lowest or 0.0):
+        raise ValueError(f"--alphas: {text} is not above model.modulator.alpha_min, {lowest}")
     base = overlay("fixed_alpha")
     options = [("model.modulator.init_args.initial_alpha", text)]
     if modulator == "FieldModulator":
