@@ -16,6 +16,7 @@ from .training.objectives.relational import RelationalObjective
 from .training.objectives.weighted import WeightedObjectives
 from .training.pretraining import PretrainT5
 from .training.seq2seq import ModulatedT5
+from .training.tuned import TunedT5
 
 __all__ = [
     "AdaptedT5",
@@ -32,6 +33,7 @@ __all__ = [
     "RelationalObjective",
     "ResidualStream",
     "Summary",
+    "TunedT5",
     "WeightedObjectives",
     "attach",
     "load_modulated",

@@ -26,7 +26,7 @@ from modulant.settings import schema_of  # noqa: E402
 SCHEMA = ROOT / "cli" / "schema.json"
 COMMENTED = ("field.yaml", "lerp.yaml", "pretrain_mini.yaml")  # configurations whose comments are the docstrings'
 
-MODELS = ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.PretrainT5")
+MODELS = ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.PretrainT5", "modulators.TunedT5")
 MODULATORS = ("modulators.FieldModulator", "modulators.LerpModulator")
 OBJECTIVES = ("modulators.LemmaObjective", "modulators.RelationalObjective", "modulators.WeightedObjectives")
 DATA = ("datamodules.GlossDataModule", "datamodules.WordNetDataModule")
@@ -210,7 +210,7 @@ def schema() -> dict[str, Any]:
     defs[GEOMETRY] = arguments_of(GEOMETRY)
     model = defs["modulators.ModulatedT5"]["properties"]
     _replace(model, "modulator", {"anyOf": class_of(MODULATORS)})
-    for trained in ("modulators.AdaptedT5", "modulators.ModulatedT5"):
+    for trained in ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.TunedT5"):
         _replace(defs[trained]["properties"], "objective", {"anyOf": [*class_of(OBJECTIVES), NULL]})
     summed = {"type": "array", "items": {"anyOf": class_of(OBJECTIVES)}}
     _replace(defs["modulators.WeightedObjectives"]["properties"], "objectives", summed)

@@ -96,7 +96,7 @@ class FrozenT5(pl.LightningModule, ABC):
 
     def __init__(
         self,
-        learns: Literal["modulator", "adapter"],
+        learns: Literal["modulator", "adapter", "blocks"],
         backbone: str,
         layers: Layers,
         lr: float,
