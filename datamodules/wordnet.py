@@ -54,7 +54,8 @@ class WordNetDataModule(CorpusDataModule):
         split: what is held out whole: synset, or entry, which is the source's and leaks. By entry, a definition with
             two lemmas may be trained on with one of them and held out with the other.
         near_pairs: for objectives on synsets: batches of distinct ones, this share beside a hypernym; null: of entries.
-            Pairs are drawn anew each epoch, as many as have a free neighbour; one lemma of each synset is drawn too.
+            Pairs are drawn anew each epoch, as many as have a free neighbour; one lemma of each synset is drawn too. Of
+            fewer synsets than ``batch_size`` a batch holds all.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -100,11 +101,6 @@ class WordNetDataModule(CorpusDataModule):
         trained = self._corpus.trained
         self._train_lengths = self._corpus.sources.lengths[trained]
         self._target_lengths = self._corpus.targets.lengths[trained]
-        if self.near_pairs is not None and self._global_batch_size > len(self.training_synsets):
-            raise ValueError(
-                f"data.batch_size is {self._global_batch_size} over all processes, and there are "
-                f"{len(self.training_synsets)} training synsets; with data.near_pairs a batch holds distinct ones"
-            )
 
     @cached_property
     def training_synsets(self) -> TrainingSynsets:

@@ -24,9 +24,10 @@ class HypernymContrast(Objective):
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         self.temperature = temperature
 
-    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> None:
+    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> tuple[str, ...]:
         self._hypernym = np.full(len(lexicon), -1)
         self._hypernym[synsets] = lexicon.taxonomy.hypernym_chains(synsets, 1)[:, 0]
+        return ()
 
     def terms(self, batch: TrainingBatch) -> dict[str, Term]:
         assert batch.representations is not None

@@ -377,12 +377,14 @@ class FrozenT5(pl.LightningModule, ABC):
         own = data.training_synsets
         self._synsets = own.synsets
         try:
-            objective.prepare(data.corpus.lexicon, own.synsets)
+            notes = [*objective.prepare(data.corpus.lexicon, own.synsets)]
         except ValueError as error:
             raise ValueError(f"model.objective: {error}") from error
         if objective.needs_base:
-            if self.trainer.is_global_zero:
-                print(f"encoding {len(own):,} training synsets with the frozen encoder …", flush=True)
+            notes.append(f"encoding {len(own):,} training synsets with the frozen encoder …")
+        if self.trainer.is_global_zero and notes:
+            print("\n".join(notes), flush=True)
+        if objective.needs_base:
             self._base = self._base_representations(own.batches(int(data.tokenizer.pad_token_id)), len(own))
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ once. What it needs of a batch it declares, so that nothing else is computed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,16 +59,20 @@ class Objective(ABC):
     needs_synsets: bool = True
     needs_base: bool = False
 
-    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> None:  # noqa: B027 -- most have nothing to prepare
+    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> Sequence[str]:
         """Called once before the first step, on every process.
 
         Args:
             lexicon: WordNet.
             synsets: rows of all training synsets, ascending.
 
+        Returns:
+            Notes for the user, a line each.
+
         Raises:
             ValueError: this objective cannot be trained on them.
         """
+        return ()
 
     @abstractmethod
     def terms(self, batch: TrainingBatch) -> Mapping[str, Term]:

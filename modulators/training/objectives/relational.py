@@ -21,7 +21,7 @@ from modulant.lexicon import Lexicon
 from modulant.settings import NonNegativeFloat, Seed, checked
 from modulators.arguments import check_relational
 from modulators.training.objectives.base import Objective, Synsets, Term, TrainingBatch
-from modulators.training.objectives.relations import CONSTANT, Relation, Taxonomic, relation_of
+from modulators.training.objectives.relations import Relation, Taxonomic, relation_of
 
 STRATA = {"all": None, "nouns": "n", "verbs": "v"}  # name → part of speech of both ends; None: any
 
@@ -30,8 +30,9 @@ class RelationalObjective(Objective):
     """− Σ_s w_s · Pearson_s(cosines, similarity) / Σ_s w_s + task · cross-entropy + keep · (1 − mean cos(z, z⁰)).
 
     z is the mean over unpadded tokens of the encoder's last hidden state, s the strata of pairs, z⁰ the frozen
-    encoder's z. A stratum without variance in a batch, of cosines or of similarities, is 0 there. Several processes
-    gather z: they learn what one with the whole batch does.
+    encoder's z. A stratum without variance in a batch, of cosines or of similarities, is 0 there; one without variance
+    among all training synsets is left out, and the others' weights count. Several processes gather z: they learn what
+    one with the whole batch does.
 
     Args:
         relation: ``path``: 1 / (1 + shortest path); ``wup``: Wu–Palmer, the mean of both directions.
@@ -68,29 +69,36 @@ class RelationalObjective(Objective):
         self.needs_synsets = self.needs_base or any(self.weights.values())
         self._target: Relation | None = None
         self._part_of_speech = np.empty(0, dtype="U1")
+        self._used: dict[str, float] = {}
 
-    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> None:
+    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> list[str]:
+        """Leaves out strata in which nothing varies, with a note for each.
+
+        Raises:
+            ValueError: none is left, and there is no other term.
+        """
         self._target = relation_of(self.relation, self.taxonomy, lexicon, synsets, self.seed)
         self._part_of_speech = lexicon.pos
-        for name, weight in self.weights.items():
-            key = "all_pairs" if name == "all" else name
-            of_kind = synsets if STRATA[name] is None else synsets[lexicon.pos[synsets] == STRATA[name]]
-            if not weight:
-                continue
-            if len(of_kind) < 3:
-                raise ValueError(
-                    f"model.objective.{key} is {weight:g}, but {len(of_kind)} of {len(synsets)} training synsets are "
-                    f"{name}: a correlation needs three; set it to 0"
-                )
-            if self.taxonomy in CONSTANT and name != "all":
-                continue  # constant by design, and left out
-            some = of_kind[:: max(1, len(of_kind) // 512)]
-            found = self._target(some)[np.triu_indices(len(some), 1)]
-            if np.ptp(found) == 0:
-                raise ValueError(
-                    f"model.objective.{key} is {weight:g}, but all {self.relation} similarities of the training "
-                    f"synsets are the same ({found[0]:g}): this WordNet has no hypernyms among them; set it to 0"
-                )
+        wanted = [name for name, weight in self.weights.items() if weight]
+        empty = {name: reason for name in wanted if (reason := self._empty(STRATA[name], lexicon, synsets))}
+        self._used = {name: self.weights[name] for name in wanted if name not in empty}
+        notes = [f"{name} pairs are left out of the objective: {reason}" for name, reason in empty.items()]
+        if wanted and not self._used and not self.task:
+            raise ValueError(f"no relation to train: {'; '.join(notes)}; set task above 0, or use another WordNet")
+        return notes
+
+    def _empty(self, kind: str | None, lexicon: Lexicon, synsets: Synsets) -> str:
+        """Why no correlation over the pairs of a stratum is defined; "" where one is."""
+        assert self._target is not None
+        own = synsets if kind is None else synsets[lexicon.pos[synsets] == kind]
+        if len(own) < 3:
+            return f"there are {len(own)} such synsets to train on"
+        some = own[:: max(1, len(own) // 512)]
+        similarity = self._target(some)[np.triu_indices(len(some), 1)]
+        similarity = similarity[np.isfinite(similarity)]
+        if len(similarity) < 3 or np.ptp(similarity) == 0:
+            return "their similarities do not differ"
+        return ""
 
     def terms(self, batch: TrainingBatch) -> dict[str, Term]:
         found: dict[str, Term] = {}
@@ -110,16 +118,14 @@ class RelationalObjective(Objective):
 
     def _correlations(self, z: Float[Tensor, "batch dim"], synsets: Synsets) -> dict[str, Term]:
         assert self._target is not None, "prepare() comes first"
-        sum_of_weights = sum(self.weights.values())
+        sum_of_weights = sum(self._used.values())
         if not sum_of_weights:
             return {}
         cosines = z @ z.mT
         similarity = self._target(synsets).astype(np.float32)
         apart = ~np.eye(len(synsets), dtype=bool)
         found = {}
-        for name, weight in self.weights.items():
-            if not weight:
-                continue
+        for name, weight in self._used.items():
             kind = STRATA[name]
             one = np.ones(len(synsets), dtype=bool) if kind is None else self._part_of_speech[synsets] == kind
             pairs = apart & one[:, None] & one & np.isfinite(similarity)

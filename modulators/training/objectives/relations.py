@@ -13,8 +13,6 @@ from modulators.training.objectives.base import Synsets
 Taxonomic = Literal["wordnet", "shuffled", "part_of_speech", "random"]
 Relation = Callable[[Synsets], npt.NDArray[np.float64]]  # rows of the lexicon → a symmetric matrix
 
-CONSTANT = ("part_of_speech",)  # controls that are constant within a part of speech
-
 
 def relation_of(
     relation: Literal["path", "wup"], taxonomy: Taxonomic, lexicon: Lexicon, synsets: Synsets, seed: int

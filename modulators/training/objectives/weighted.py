@@ -35,9 +35,8 @@ class WeightedObjectives(Objective):
         self.needs_synsets = any(part.needs_synsets for part in used)
         self.needs_base = any(part.needs_base for part in used)
 
-    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> None:
-        for part, _ in self._used():
-            part.prepare(lexicon, synsets)
+    def prepare(self, lexicon: Lexicon, synsets: Synsets) -> list[str]:
+        return [note for part, _ in self._used() for note in part.prepare(lexicon, synsets)]
 
     def terms(self, batch: TrainingBatch) -> Mapping[str, Term]:
         """The terms of all, with their weights; behind a name that is taken stands the place of its objective."""
