@@ -92,10 +92,11 @@ def check_steps(schedule: str, steps: int | float) -> None:
     Raises:
         ValueError: the schedule is cosine, and the number of steps is zero or infinite.
     """
-    if schedule == "cosine" and not 0 < steps < float("inf"):
-        raise ValueError(
-            f"trainer: the learning rate falls as a cosine over {steps} steps; set max_epochs or max_steps"
-        )
+    if schedule == "constant" or 0 < steps < float("inf"):
+        return
+    if steps <= 0:  # Lightning gives 0, or -1
+        raise ValueError("trainer: max_steps or limit_train_batches is 0, so that nothing would be trained; raise it")
+    raise ValueError("trainer: the learning rate falls as a cosine over inf steps; set max_epochs or max_steps")
 
 
 # Comparison of answers

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modulant.lexicon.entries import Matching, SplitBy
+from modulant.reports.wording import counted
 
 if TYPE_CHECKING:
     from datamodules import WordNetDataModule
@@ -94,8 +95,8 @@ def load_data(split: Split) -> "WordNetDataModule":
         raise ValueError(text) from error
     if (n := len(data.population)) < MIN_SYNSETS:
         raise ValueError(
-            f"--population: {split.tokenizer} has {n} synsets in this WordNet; a pentachoron needs {MIN_SYNSETS}, "
-            "and a correlation many more"
+            f"--population: {split.tokenizer} has {counted(n, 'synset')} in this WordNet; a "
+            f"pentachoron needs {MIN_SYNSETS}, and a correlation many more"
         )
     return data
 
