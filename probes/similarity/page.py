@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 Found = Mapping[str, Any]  # what report.json holds
 
-PARTS = {"": "all pairs", "untrained/": "untrained: no trained sense", "distinct/": "distinct: no common sense"}
-_COLUMNS = {"before": ("before", "@ink"), "after": ("after", "@blue")}
+PARTS = {"": "all pairs", "untrained/": "untrained", "distinct/": "distinct"}
+_COLOURS = {"before": "@ink", "after": "@blue"}
 
 
 def markdown(found: Found, figure: str | None) -> str:
@@ -37,18 +37,18 @@ def figure(found: Found) -> "Figure | None":
 
 
 def chart(found: Found) -> Chart | None:
-    """ρ before and after with its interval, a row for each; files and selections of pairs one below the other."""
-    names, marks = [], []
+    """ρ before and after with its interval, two rows a file; one view for each selection of pairs."""
+    views: dict[str, list[Interval]] = {}
+    names: dict[str, None] = {}
     for name, part in _rows(found):
-        for column, (label, colour) in _COLUMNS.items():
+        for column, colour in _COLOURS.items():
             value, ends = _value(found, f"{name}/{part}{column}")
             if value is not None:
-                names.append(f"{name}, {PARTS[part]}: {label}")
-                marks.append(Interval(value, ends or (value, value), names[-1], colour))
-    if not marks:
-        return None
-    title = "Agreement with people's ratings, with its 95% interval"
-    return Chart("similarity", title, {"": marks}, Axis(names=names), Axis("Spearman's ρ (unitless)"))
+                row = f"{name}, {column}"
+                names[row] = None
+                views.setdefault(PARTS[part], []).append(Interval(value, ends or (value, value), row, colour))
+    title = "Agreement with people's ratings, and its 95% interval"
+    return Chart("similarity", title, views, Axis(names=list(names)), Axis("Spearman's ρ")) if views else None
 
 
 def _content(found: Found) -> dict[str, Any]:
