@@ -8,6 +8,7 @@ from .lerp import LerpModulator
 from .lift import relational_lift
 from .merging import merge
 from .registry import register
+from .similarity import mean_embedding, word_similarity
 from .summary import Summary
 from .training.adapted import AdaptedT5
 from .training.objectives.base import Objective
@@ -38,10 +39,12 @@ __all__ = [
     "attach",
     "load_modulated",
     "load_t5",
+    "mean_embedding",
     "merge",
     "register",
     "relational_lift",
     "save_modulator",
     "stream_of",
+    "word_similarity",
     "write_card",
 ]

@@ -65,7 +65,8 @@ def split_for(name: str, population: str | None, nltk_data: str | None) -> Split
     folder = Path(name).expanduser()
     run = next((place for place in (folder, folder.parent) if (place / "config.yaml").is_file()), None)
     split = Split()
-    if (folder / "modulator_config.json").is_file() or (folder / "config.yaml").is_file():
+    artefact = any((folder / name).is_file() for name in ("modulator_config.json", "adapter_config.json"))
+    if artefact or (folder / "config.yaml").is_file():
         split = _of_run(run) if run is not None else _of_artefact(folder)
     if population is not None:
         split = replace(split, tokenizer=population)
