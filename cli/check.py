@@ -49,6 +49,8 @@ def check(command: Command) -> dict[str, Any]:
         check_trainer(merged.config.get("trainer", {}))
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
+        if command.subcommand == "fit":
+            _check_similarity(merged.at("similarity").values.get("files"))
         _check_folders(command)
     return merged.config
 
@@ -234,6 +236,17 @@ def _check_data(merged: Merged, subcommand: str) -> None:
             Archive.find(data["nltk_data"])
         except (OSError, ValueError) as error:  # a LexiconError, or no name of a file
             raise ValueError(f"data.nltk_data: {error}") from error
+
+
+def _check_similarity(files: str | list[str] | None) -> None:
+    """Read the files of word pairs that a run is to be measured on."""
+    from modulant.corpus.word_pairs import gensim_word_pairs, read_word_pairs
+
+    try:
+        for file in gensim_word_pairs() if files == "gensim" else map(Path, files or ()):
+            read_word_pairs(file)
+    except ValueError as error:
+        raise ValueError(f"similarity.files: {error}") from error
 
 
 def _check_folders(command: Command) -> None:

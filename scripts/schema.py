@@ -38,6 +38,7 @@ SECTIONS = {
     "alpha_convergence": "callbacks.AlphaConvergence",
     "relational": "callbacks.RelationalAlignment",
     "pentachoron": "callbacks.PentachoronHealth",
+    "similarity": "callbacks.WordSimilarity",
     "divergence": "callbacks.Divergence",
     "report": "callbacks.RunReport",
     "talk": "callbacks.Talk",
