@@ -12,7 +12,36 @@ from tests.cli.conftest import Call
 
 FIELD = ("fit", "--config", "field.yaml")
 LERP = ("fit", "--config", "lerp.yaml")
+WANDB = (*FIELD, "--config", "wandb.yaml")
 PRETRAIN = ("fit", "--config", "pretrain_mini.yaml")
+
+# What the schema cannot say of the trainer's parts, and their constructors or the parser find.
+LATE_PARTS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (*FIELD, "--trainer.strategy", "DDPStrategy", "--trainer.strategy.timeout", "foo"): (
+        "error: trainer.strategy.timeout: ",
+        '"h:m:s"',
+        '"foo"',
+    ),
+    (*FIELD, "--trainer.strategy", "DDPStrategy", "--trainer.strategy.foo", "3"): (
+        "error: trainer.strategy: ",
+        "'foo'",
+    ),
+    (*FIELD, "--trainer.strategy", "FSDPStrategy", "--trainer.strategy.sharding_strategy", "foo"): (
+        "error: trainer.strategy.sharding_strategy: ",
+        "FULL_SHARD",
+    ),
+    (*FIELD, "--trainer.strategy", "SingleDeviceStrategy", "--trainer.strategy.device", "foo"): (
+        "error: trainer.strategy: ",
+        "device string: foo",
+    ),
+    (*FIELD, "--trainer.callbacks", "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {a: 2}}}]"): (
+        "error: trainer.callbacks.scheduling: ",
+        "'a'",
+    ),
+    (*FIELD, "--trainer.callbacks", "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 0}}}]"): (
+        "error: trainer.callbacks: Accumulation factor should be",
+    ),
+}
 
 # Command line → what the line must hold.
 CASES: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -117,6 +146,49 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--trainer.devices", "-3"): ("trainer.devices is -3",),
     (*FIELD, "--trainer.devices", "abc"): ("trainer.devices is abc",),
     (*FIELD, "--trainer.accelerator", "foo"): ("trainer.accelerator is foo; it must be one of auto, cpu",),
+    # what a trainer is built of
+    (*FIELD, "--trainer.logger.name", "alpha: 0.5"): ("trainer.logger: no class is named", "callbacks.RunWandb, CSVL"),
+    (*FIELD, "--trainer.logger", "a: 0.5"): ("trainer.logger: no class is named",),
+    (*FIELD, "--trainer.logger", "CSVLogger"): ("trainer.logger.save_dir is missing",),
+    (*FIELD, "--trainer.logger", "[TensorBoardLogger]"): ("trainer.logger.save_dir is missing",),
+    (*FIELD, "--trainer.logger", "WandbLogger", "--trainer.logger.offline", "maybe"): (
+        "trainer.logger.offline is maybe; it must be true or false",
+    ),
+    (*FIELD, "--trainer.logger", "WandbLogger", "--trainer.logger.project", "a/b"): ("trainer.logger.project is a/b",),
+    (*FIELD, "--trainer.logger", "WandbLogger", "--trainer.logger.id", "a:b"): (
+        "trainer.logger.id is a:b",
+        "without :",
+    ),
+    (*WANDB, "--trainer.logger.class_path", "RunWand"): ("did you mean callbacks.RunWandb?",),
+    (*WANDB, "--trainer.logger.project", "a/b"): (
+        "trainer.logger.project is a/b; it must be text of 1 to 128",
+        "/ \\ #",
+    ),
+    (*WANDB, "--trainer.logger.project", ""): ("trainer.logger.project is ''",),
+    (*WANDB, "--trainer.logger.project", "null"): ("trainer.logger.project is null",),
+    (*WANDB, "--trainer.logger.entity", "a b/c"): ("trainer.logger.entity is a b/c; it must be text of letters",),
+    (*WANDB, "--trainer.logger.name", "n" * 129): ("trainer.logger.name is nnn", "text of 1 to 128 characters or null"),
+    (*WANDB, "--trainer.logger.tags", "a"): ("trainer.logger.tags is a; it must be a list",),
+    (*WANDB, "--trainer.logger.tags", f"[{'t' * 65}]"): ("trainer.logger.tags is", "text of 1 to 64 characters each"),
+    (*WANDB, "--trainer.logger.mode", "off"): ("trainer.logger.mode is off; it must be one of online, offline",),
+    (*FIELD, "--trainer.callbacks", "[EarlyStopping]"): ("trainer.callbacks.monitor is missing; it must be text",),
+    (*FIELD, "--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.mode", "mn"): (
+        "mode is mn; it must be min or",
+    ),
+    (*FIELD, "--trainer.callbacks", "[{monitor: val/loss}]"): (
+        "trainer.callbacks: no class is named",
+        "EarlyStopping,",
+    ),
+    (*FIELD, "--trainer.callbacks", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "-1"): (
+        "trainer.callbacks.swa_lrs is -1; it must be a number above 0",
+    ),
+    (*FIELD, "--trainer.plugins", "MixedPrecision"): ("trainer.plugins.precision is missing; it must be 16-mixed or",),
+    (*FIELD, "--trainer.plugins", "MPIEnvironment"): ("trainer.plugins: ", "needs mpi4py, which is not installed"),
+    (*FIELD, "--trainer.profiler", "xla"): ("trainer.profiler: xla is none of simple,",),
+    (*FIELD, "--trainer.max_time", "{foo: 3}"): ("trainer.max_time.foo is not a key; there are days, hours,",),
+    (*FIELD, "--trainer.val_check_interval", "{hours: a}"): ("trainer.val_check_interval.hours is a",),
+    (*FIELD, "--model.backbone", "null"): ("model.backbone is null; it must be text",),
+    **LATE_PARTS,
     # files and folders
     (*FIELD, "--model.backbone", "/nowhere/t5"): ("model.backbone: no folder /nowhere/t5",),
     (*FIELD, "--model.backbone", "nobody/nothing"): ("model.backbone: 'nobody/nothing' cannot be loaded",),
