@@ -49,6 +49,9 @@ class RunConfig(SaveConfigCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._resumed_at = int(checkpoint["global_step"])
+        if trainer.state.fn == TrainerFn.FITTING:
+            epochs = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_progress", {})
+            _check_goes_on(trainer, int(epochs.get("current", {}).get("started", 0)), self._resumed_at)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.ckpt_path is None or not (Path(trainer.default_root_dir) / "config.yaml").is_file():
@@ -95,6 +98,21 @@ class RunConfig(SaveConfigCallback):
             write_whole(free_name(file.with_name(f"config_until_{until}.yaml")), before + settings)
             before = ""
         return history.extended(before, self._resumed_at, command_line()) + text
+
+
+def _check_goes_on(trainer: pl.Trainer, epochs: int, steps: int) -> None:
+    """Refuse to resume a run that has trained longer than it now may.
+
+    Raises:
+        ValueError: it has; the key is named.
+    """
+    for key, most, trained in (("max_epochs", trainer.max_epochs, epochs), ("max_steps", trainer.max_steps, steps)):
+        if most is not None and -1 < most < trained:
+            what = "is in epoch" if key == "max_epochs" else "has trained step"
+            raise ValueError(
+                f"trainer.{key} is {most}, and the run {what} {trained} already; give at least that many, or measure "
+                "it as it is with validate"
+            )
 
 
 def _until(trainer: pl.Trainer) -> str:

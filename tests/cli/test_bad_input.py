@@ -9,6 +9,7 @@ import pytest
 from transformers import T5Config
 
 from tests.cli.conftest import Call
+from tests.runs import tiny_backbone
 
 FIELD = ("fit", "--config", "field.yaml")
 LERP = ("fit", "--config", "lerp.yaml")
@@ -319,11 +320,32 @@ def test_a_checkpoint_of_another_modulator_changes_nothing(
     assert said.code == 1
     assert said.err.splitlines()[-1].startswith("error: ")
     assert "another modulator" in said.err
+    assert len(said.err.splitlines()[-1]) < 400
     assert {path: path.read_bytes() for path in before} == before
     # a run is never begun again over its own checkpoints
     line = call(*FIELD, *quick, "--output", "mine").err
     assert "mine already holds checkpoints" in line
     shutil.rmtree("mine/checkpoints")
+
+
+def test_a_run_that_has_trained_more_than_it_may(
+    call: Call, wordnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    backbone = ("--model.backbone", tiny_backbone(tmp_path / "t5"))
+    quick = ("--data.nltk_data", wordnet, "--report.figures", "false", "--relational.baselines", "false")
+    few = ("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3")
+    assert call(*FIELD, *quick, *backbone, *few, "--output", "mine").code == 0
+    before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    for changed, line in (
+        (("--trainer.max_epochs", "1"), "trainer.max_epochs is 1, and the run is in epoch 2 already"),
+        (("--trainer.max_steps", "5"), "trainer.max_steps is 5, and the run has trained step 6 already"),
+    ):
+        said = call("fit", "--resume", "mine", *changed)
+        assert (said.code, said.err.count("\n")) == (1, 1)
+        assert said.err.startswith(f"error: {line}; give at least that many, or measure")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_more_devices_than_there_are(call: Call) -> None:
