@@ -5,7 +5,10 @@ and defaults are filled in, and the files and folders that are named. What only 
 there, a hub that has no such model) is left to them: the parser and the constructors check everything again.
 """
 
+import importlib.util
 import math
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,13 +29,26 @@ from modulators.arguments import (
     check_field,
     check_geometry_file,
     check_objective,
-    check_peft,
     check_precision,
     check_relational,
     check_steps,
     refuse_geometry,
 )
 
+# Classes that may be named, and the packages that they need beyond those of every installation.
+_NEEDS = {
+    "RunWandb": "wandb",
+    "WandbLogger": "wandb",
+    "CometLogger": "comet_ml",
+    "MLFlowLogger": "mlflow",
+    "MPIEnvironment": "mpi4py",
+    "AdaptedT5": "peft",
+}
+# Variables of W&B that win where a configuration is silent.
+_WANDB = (
+    ("WANDB_MODE", "online|offline|disabled|run|dryrun|shared", "online, offline or disabled"),
+    ("WANDB_RUN_ID", r"[^:;,#?/'\s]+", "text without : ; , # ? / ' or space"),
+)
 # Lightning's plugins that cast what learns.
 _CASTS = ("HalfPrecision", "DoublePrecision", "TransformerEnginePrecision", "BitsandbytesPrecision")
 
@@ -46,6 +62,7 @@ def check(command: Command) -> dict[str, Any]:
     merged = merge(command)
     if not command.prints_config:  # which is to be looked at, or finished elsewhere
         _check_places(merged)
+        _check_packages(merged)
         check_trainer(merged.config.get("trainer", {}))
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
@@ -96,6 +113,24 @@ def _check_places(merged: Merged) -> None:
                 f"{place}.{key} is {short(named)}; a run and its checkpoints lie in one folder, where --resume finds "
                 "them: leave it out, and name that folder with --output"
             )
+
+
+def _check_packages(merged: Merged) -> None:
+    """Refuse a class whose package is not installed."""
+    for path, name, _ in merged.classes():
+        needed = _NEEDS.get(name.rpartition(".")[2])
+        if needed is not None and importlib.util.find_spec(needed) is None:
+            package = needed.replace("_", "-")
+            raise ValueError(f"{path}: {name} needs {package}, which is not installed; pip install {package}")
+        if needed == "wandb":
+            _check_wandb_environment()
+
+
+def _check_wandb_environment() -> None:
+    """Refuse what W&B would refuse of its own variables once a run has begun."""
+    for name, form, words in _WANDB:
+        if (value := os.environ.get(name)) and not re.fullmatch(form, value):
+            raise ValueError(f"trainer.logger: the environment's {name} is {short(value)}; it must be {words}")
 
 
 def _with_split(config: Config) -> Mapping[str, Any]:
@@ -156,8 +191,6 @@ def planned_steps(given: Mapping[str, Any]) -> float | None:
 def _check_model(merged: Merged, subcommand: str) -> None:
     model, modulator = merged.at("model").values, merged.at("model.modulator").values
     name = merged.at("model.modulator").name.rpartition(".")[2]
-    if merged.at("model").name.endswith(".AdaptedT5"):
-        check_peft()
     sizes = read_sizes(model["backbone"]) if "backbone" in model else None
     if sizes is not None and model["layers"] != "all":
         check_layers(model["layers"], sizes.n_layers, "model.layers")

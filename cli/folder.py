@@ -10,6 +10,7 @@ from cli import schema
 from cli.command import Command
 from cli.configs import read_yaml
 from modulant.storage.lock import LOCK, FolderLock, LockedError, holder
+from modulant.storage.places import check_place, held, some
 
 RUNS = Path("runs")
 # Set for the processes that Lightning starts for further devices, which run the command line again. It begins with the
@@ -20,7 +21,6 @@ _RANKS = (
     "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK",
     "JSM_NAMESPACE_RANK",
 )  # fmt: skip
-_NOBODYS = (".DS_Store", ".gitignore", ".gitkeep", "lost+found")  # in folders that are empty to their users
 _TRIAL = ".writable-"  # files that a process creates and removes at once
 _LOGGERS = ("tensorboard", "tensorboard_validate", "tensorboard_test", "wandb")  # may be there before the first figure
 
@@ -44,7 +44,7 @@ class RunFolder:
         self._was_empty = False
         self._lock: FolderLock | None = None
         self._parent = _parents_folder()
-        _check_place(self._named or self._family)
+        check_place(self._named or self._family)
         if self._parent is None and self._named is not None:
             if (who := holder(self._named, "" if is_first() else _job())) is not None:
                 raise ValueError(self._in_use(who))
@@ -168,22 +168,14 @@ def _is_config(path: Path) -> bool:
     return path.is_file() and path.name.startswith("config") and path.suffix == ".yaml"
 
 
-def _check_place(folder: Path) -> None:
-    """Refuse a folder that cannot be created, without creating it."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"--output: {folder} cannot be a folder, as {nearest} is a file; name one that can")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--output: {folder} cannot be written, as {nearest} forbids it; name one that can")
-
-
 def _check_is_ours(folder: Path) -> None:
     """Refuse a folder whose files are nobody's of ours: a run would write its report.md, figures/, … over them."""
-    held = [e.name for e in sorted(folder.iterdir()) if e.name not in _NOBODYS and not _is_trial(e)]
-    if not held or LOCK in held or any(_is_a_runs(file) for file in folder.glob("config*.yaml")):
+    names = [name for name in held(folder) if not name.startswith(_TRIAL)]
+    if not names or LOCK in names or any(_is_a_runs(file) for file in folder.glob("config*.yaml")):
         return
-    shown = ", ".join(held[:3]) + (", …" if len(held) > 3 else "")
-    raise ValueError(f"--output: {folder} holds other files ({shown}) and no run; name an empty folder, or a new one")
+    raise ValueError(
+        f"--output: {folder} holds other files ({some(names)}) and no run; name an empty folder, or a new one"
+    )
 
 
 def _is_a_runs(file: Path) -> bool:
@@ -201,11 +193,11 @@ def _is_trial(path: Path) -> bool:
 
 
 def _check_holds_no_run(folder: Path) -> None:
-    held = sorted((folder / "checkpoints").glob("*.ckpt"))
-    if held:
+    checkpoints = sorted((folder / "checkpoints").glob("*.ckpt"))
+    if checkpoints:
         raise ValueError(
-            f"--output: {folder} already holds checkpoints ({held[-1].name}); name another folder, or resume that run "
-            f"with --resume {folder}"
+            f"--output: {folder} already holds checkpoints ({checkpoints[-1].name}); name another folder, or resume "
+            f"that run with --resume {folder}"
         )
 
 

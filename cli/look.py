@@ -9,8 +9,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cli.command import Command
 from cli.folder import RunFolder
+from cli.parser import prepare
 from cli.plan import plan, told
-from cli.run import ModulantCLI, parser_arguments, prepare
+from cli.run import ModulantCLI, parser_arguments
 
 
 def look(command: Command, config: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cli.configs import did_you_mean, read_value, read_yaml
+from cli.configs import read_value, read_yaml
 from cli.own import KIND
 from modulant.settings import accepts, describe
 
@@ -100,11 +100,26 @@ class Merged:
 
     def missing(self) -> Iterator[tuple[str, Schema]]:
         """Settings that are required and not given, with their schemas."""
-        for place in ("model", "model.modulator", "data"):
-            schema, values, _ = self.at(place)
+        for path, name, values in self.classes():
+            schema = self._defs[name]
             for key in schema.get("x-required", ()):
                 if key not in values:
-                    yield f"{place}.{key}", schema["properties"][key]
+                    yield f"{path}.{key}", schema["properties"][key]
+
+    def classes(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """Each class that is named, at any depth: where, its full name, its arguments as they were given."""
+        yield from self._named_in("", self.config)
+
+    def _named_in(self, path: str, node: Any) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        if isinstance(node, list):
+            for item in node:
+                yield from self._named_in(path, item)
+        elif isinstance(node, Mapping):
+            if (name := node.get("class_path")) in self._defs:
+                node = {**node.get("init_args", {}), **node.get("dict_kwargs", {})}
+                yield path, str(name), node
+            for key, inner in node.items():
+                yield from self._named_in(f"{path}.{key}" if path else str(key), inner)
 
     def keys(self) -> list[str]:
         """Every key that may be given, in full, as the classes stand that have been named."""
@@ -215,9 +230,9 @@ class Merged:
         if (given := new.get("class_path")) is not None:
             name = self._named(path, str(given), classes, words)
         if name is None:
+            known = ", ".join(_shown(full) for full in classes)
             raise ValueError(
-                f"{self._where}{path}: no class_path is given before its keys; begin with a configuration, such as "
-                "--config field.yaml"
+                f"{self._where}{path}: no class is named, whose keys these would be; it must be one of {known}"
             )
         kept = {key: value for key, value in before.get("init_args", {}).items() if key in classes[name]["properties"]}
         arguments = new.get("init_args")
@@ -241,7 +256,7 @@ class Merged:
         for full in classes:
             if name == full or (last == full.rpartition(".")[2] and root in (last, full.partition(".")[0])):
                 return full
-        shown = {f.rpartition(".")[2]: f.rpartition(".")[2] if f.startswith("lightning.") else f for f in classes}
+        shown = {full.rpartition(".")[2]: _shown(full) for full in classes}
         near = difflib.get_close_matches(last, [*words, *shown], n=1, cutoff=0.6)
         hint = f"; did you mean {shown.get(near[0], near[0])}?" if near else ""
         known = [*words[:4], *(["…"] if len(words) > 4 else []), *shown.values()]
@@ -254,6 +269,8 @@ class Merged:
         if isinstance(value, str):
             number = _number(value)
             candidates = [read_value(value), value] if self._option else [value, read_value(value)]
+            if self._option and value and candidates[0] is None:  # null where only a text would fit is no text
+                candidates.pop()
             candidates += [] if number is None else [number]
         for candidate in candidates:
             if accepts(plain, candidate):
@@ -278,15 +295,13 @@ class Merged:
         above, _, last = full.rpartition(".")
         near = difflib.get_close_matches(last, siblings, n=1, cutoff=0.6)
         everywhere = self.keys()
-        same = sorted((key for key in everywhere if key.rpartition(".")[2] == last), key=lambda key: key.count("."))
+        by_name = {key.rpartition(".")[2]: key for key in sorted(everywhere, key=lambda key: -key.count("."))}
         if near:
             hint = f"; did you mean {above}.{near[0]}?" if above else f"; did you mean {near[0]}?"
-        elif same:
-            hint = f"; did you mean {same[0]}?"
+        elif elsewhere := difflib.get_close_matches(last, by_name, n=1, cutoff=0.85):
+            hint = f"; did you mean {by_name[elsewhere[0]]}?"
         else:
-            hint = did_you_mean(full, everywhere) or (
-                f"; there are {', '.join(sorted(siblings))}" if len(siblings) < 20 else ""
-            )
+            hint = f"; there are {', '.join(sorted(siblings))}" if len(siblings) < 20 else ""
         return f"{self._where}{'--' if self._option else ''}{short(full)} is not a key{hint}"
 
 
@@ -335,11 +350,16 @@ def _class_paths(value: Any) -> Iterator[Any]:
             yield from _class_paths(inner)
 
 
-def short(value: Any) -> str:
+def _shown(full: str) -> str:
+    """A class as a message names it."""
+    return full.rpartition(".")[2] if full.startswith("lightning.") else full
+
+
+def short(value: Any, most: int = 60) -> str:
     """A value for a message, cut where it is long.
 
-    >>> short("a" * 70)[-3:], len(short("a" * 70)), short(None)
-    ('aa…', 58, 'null')
+    >>> short("a" * 70)[-3:], len(short("a" * 70)), short(None), short("")
+    ('aa…', 58, 'null', "''")
     """
-    text = "null" if value is None else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    text = "null" if value is None else str(value) or "''"
+    return text if len(text) <= most else text[: most - 3] + "…"

@@ -35,6 +35,18 @@ class Interval:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """The form of a text: a regular expression for all of it, and what it asks for in words."""
+
+    pattern: str
+    title: str
+
+    def keywords(self) -> dict[str, str]:
+        """As JSON Schema names them, whose patterns are not anchored."""
+        return {"pattern": f"^{self.pattern}$", "title": self.title}
+
+
 PositiveInt = Annotated[int, Interval(minimum=1)]
 NonNegativeInt = Annotated[int, Interval(minimum=0)]
 PositiveFloat = Annotated[float, Interval(exclusiveMinimum=0)]
@@ -71,7 +83,7 @@ def schema_of(hint: Any) -> dict[str, Any]:
     """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        bounds = [note.keywords() for note in parts[1:] if isinstance(note, Interval)]
+        bounds = [note.keywords() for note in parts[1:] if isinstance(note, Interval | Pattern)]
         return schema_of(parts[0]) | (bounds[0] if bounds else {})
     if origin is Literal:
         return {"enum": list(parts)}

@@ -83,6 +83,8 @@ def _find(text: str) -> "type[Modulator]":
         for key, kind in vars(module).items()
         if isinstance(kind, type) and issubclass(kind, Modulator) and kind.__module__ == module.__name__
     }
+    if not name and len(own) > 1:  # a base of the others is not meant
+        own = {key: kind for key, kind in own.items() if not inspect.isabstract(kind)} or own
     if name and name not in own:
         raise ValueError(f"{file} has no modulator {name}{near(name, list(own))}")
     if not name and len(own) != 1:
@@ -106,7 +108,17 @@ def _execute(path: Path) -> Any:
 
 
 def _check_arguments(kind: "type[Modulator]", arguments: dict[str, Any]) -> None:
-    parameters = list(inspect.signature(kind).parameters)[1:]
+    """Refuse a class that cannot be built, before every check fails for that reason."""
+    if inspect.isabstract(kind):
+        lacks = ", ".join(sorted(kind.__abstractmethods__))
+        raise ValueError(f"{kind.__name__} is abstract, and cannot be built: it does not define {lacks}")
+    parameters = list(inspect.signature(kind).parameters.values())[1:]
+    names = [parameter.name for parameter in parameters]
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     for name in arguments:
-        if name not in parameters:
-            raise ValueError(f"--init: {kind.__name__} has no argument {name}{near(name, parameters)}")
+        if name not in names and not any_name:
+            raise ValueError(f"--init: {kind.__name__} has no argument {name}{near(name, names)}")
+    free = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.kind not in free and parameter.name not in arguments:
+            raise ValueError(f"--init: {kind.__name__} needs {parameter.name}, as {parameter.name}=VALUE")

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from probes.pages import write_text
+from probes.pages import check_output_file, write_text
 
 DESCRIPTION = """\
 Create a workspace in a Weights & Biases project: alpha of all layers in one chart and expert by expert, the lift of the
@@ -44,6 +44,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: wandb-workspaces is not installed, or W&B refuses or cannot be reached.
     """
+    if args.output is not None:
+        check_output_file(args.output, ("entity", "project", "spec"))
     try:
         space = workspace(
             args.entity, args.project, args.name, [x.strip() for x in args.experts.split(",") if x.strip()]

@@ -11,6 +11,7 @@ from typing import Any
 from modulant.reports.run_folder import finite
 from modulant.reports.table import Table
 from modulant.storage import write_whole
+from modulant.storage.places import check_place, held, some
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -48,6 +49,54 @@ def write_json(path: Path, content: Any) -> Path:
     return write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+# Probe → keys of its <probe>.json, by which a folder is known to hold its output.
+_KEYS = {
+    "alignment": ("model", "clouds", "population"),
+    "stability": ("model", "figures", "population"),
+    "runs": ("first", "differs", "runs"),
+}
+
+
+def check_output(probe: str, folder: Path) -> None:
+    """Refuse a folder that holds what no probe has left: this one would write over it.
+
+    Raises:
+        ValueError: it does, or cannot be written.
+    """
+    check_place(folder)
+    names = held(folder)
+    ours = [name for name, keys in _KEYS.items() if _has_keys(folder / f"{name}.json", keys)]
+    foreign = [name for name in names if name.partition(".")[0] == probe]  # that it would write over
+    if names and probe not in ours and (foreign or not ours):
+        raise ValueError(
+            f"--output: {folder} holds other files ({some(foreign or names)}) and nothing that probe.py {probe} has "
+            "left; name an empty folder, or a new one"
+        )
+
+
+def check_output_file(file: Path, keys: Sequence[str]) -> None:
+    """Refuse to write over a file that is not of the same kind: JSON, its first line's or its own keys among `keys`.
+
+    Raises:
+        ValueError: it is of another kind, or cannot be written.
+    """
+    check_place(file.parent)
+    if file.is_dir():
+        raise ValueError(f"--output: {file} is a folder; name a file")
+    if file.exists() and file.stat().st_size and not _has_keys(file, keys):
+        raise ValueError(f"--output: {file} is there already, and is no output of this command; name another")
+
+
+def _has_keys(file: Path, keys: Sequence[str]) -> bool:
+    """Whether a file is a JSON mapping with these keys, or its first line is."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text if text.startswith("{\n") else text.partition("\n")[0])
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and all(key in content for key in keys)
+
+
 def folder_name(name: str) -> str:
     """A name for files made of the last two parts of a path or hub id.
 
@@ -79,8 +128,9 @@ def leave(
     Returns:
         The exit status. What the user can correct is a ValueError, and `probe.py` prints it.
     """
-    found = measure()
     folder = output or Path("runs/probes") / f"{probe}_{folder_name(model)}"
+    check_output(probe, folder)
+    found = measure()
     text = page(found)
     write_json(folder / f"{probe}.json", found)
     write_text(folder / f"{probe}.md", text)

@@ -10,6 +10,7 @@ from typing import Any
 from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
 from modulators.arguments import GenerationSettings
 from probes.options import numbers
+from probes.pages import check_output_file, write_text
 
 DESCRIPTION = """\
 Ask the original and the modulated model, side by side: prompts by option, from a file, piped in, or typed at a
@@ -46,6 +47,8 @@ def main(args: argparse.Namespace) -> int:
     settings = GenerationSettings(
         args.alpha_scales, args.temperature, args.top_p, args.max_new_tokens, args.samples, args.seed, args.next_tokens
     )
+    if args.output is not None:
+        check_output_file(args.output, ("prompt", "original", "modulated"))
     known = args.prompt or read_prompts(args.prompts)
     if known == STANDARD_INPUT:
         known = piped_prompts()
@@ -56,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
     from modulators.comparison.generation import Comparison, compare
     from modulators.comparison.page import console, show
 
-    model, tokenizer = load_modulated(_artefact(args.model))
+    model, tokenizer = load_modulated(args.model)
     prompts: Iterable[str] = Conversation() if known is None else known
     said: list[Comparison] = []
     for prompt in prompts:
@@ -65,17 +68,9 @@ def main(args: argparse.Namespace) -> int:
         show(answers, console(), heading=known is not None)
         said += answers
     if args.output is not None:
-        from probes.pages import write_text
-
         write_text(args.output, "".join(_lines(said)))
         print(f"written: {args.output}", file=sys.stderr)
     return 0
-
-
-def _artefact(name: str) -> str:
-    """A run's modulator, or what was named."""
-    of_run = Path(name).expanduser() / "modulator"
-    return str(of_run) if of_run.is_dir() else name
 
 
 def _lines(said: Iterable[Any]) -> Iterator[str]:

@@ -13,7 +13,9 @@ import json
 import re
 import sys
 import typing
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import docstring_parser
@@ -21,7 +23,8 @@ import docstring_parser
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from modulant.settings import schema_of  # noqa: E402
+from callbacks.loggers.wandb import Name, Project  # noqa: E402
+from modulant.settings import Pattern, schema_of  # noqa: E402
 
 SCHEMA = ROOT / "cli" / "schema.json"
 COMMENTED = ("field.yaml", "lerp.yaml", "pretrain_mini.yaml")  # configurations whose comments are the docstrings'
@@ -90,6 +93,14 @@ BUILT_OF = {
 NULL = {"type": "null"}
 WHOLE = {"type": "integer", "minimum": 0}
 BATCHES = {"anyOf": [WHOLE, {"type": "number", "minimum": 0, "maximum": 1, "title": "a share between 0 and 1"}, NULL]}
+TIME = (
+    {"type": "string", "pattern": r"\s*\d+(:\d+){3}\s*", "title": "a time, DD:HH:MM:SS"},
+    {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": dict.fromkeys(("weeks", "days", "hours", "minutes", "seconds"), WHOLE),
+    },
+)
 # Ranges that Lightning does not annotate, and arguments that this project settles itself.
 OF_TRAINER: dict[str, Any] = {
     "accumulate_grad_batches": {"type": "integer", "minimum": 1},
@@ -122,13 +133,26 @@ OF_TRAINER: dict[str, Any] = {
         ],
         "title": "auto, how many devices, or a list of their numbers",
     },
-    "max_time": {
-        "anyOf": [NULL, {"type": "string", "pattern": r"\s*\d+(:\d+){3}\s*"}, {"type": "object"}],
-        "title": "a time, DD:HH:MM:SS",
+    "max_time": {"anyOf": [NULL, *TIME]},
+    "val_check_interval": {"anyOf": [*BATCHES["anyOf"], *TIME]},
+}
+# What the libraries would refuse, some of it only once a run has begun.
+ABOVE_ZERO = {"type": "number", "exclusiveMinimum": 0}
+EXTREME: dict[str, Any] = {"enum": ["min", "max"]}
+WANDB_ID = {
+    "anyOf": [{"type": "string", **Pattern(r"[^:;,#?/'\s]+", "text without : ; , # ? / ' or space").keywords()}, NULL]
+}
+OF_PARTS: dict[str, dict[str, Any]] = {
+    "lightning.pytorch.callbacks.EarlyStopping": {"mode": EXTREME},
+    "lightning.pytorch.callbacks.ModelCheckpoint": {"mode": EXTREME},
+    "lightning.pytorch.callbacks.StochasticWeightAveraging": {
+        "swa_lrs": {"anyOf": [ABOVE_ZERO, {"type": "array", "items": ABOVE_ZERO}]}
     },
-    "val_check_interval": {
-        "anyOf": [*BATCHES["anyOf"], {"type": "string", "pattern": r"\s*\d+(:\d+){3}\s*"}, {"type": "object"}],
-        "title": "a number or a share of batches, or a time, DD:HH:MM:SS",
+    "lightning.pytorch.loggers.WandbLogger": {
+        "project": {"anyOf": [schema_of(Project), NULL]},
+        "name": {"anyOf": [schema_of(Name), NULL]},
+        "id": WANDB_ID,
+        "version": WANDB_ID,
     },
 }
 # What belongs to no class.
@@ -155,10 +179,7 @@ def arguments_of(path: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     package, _, name = path.rpartition(".")
     kind = getattr(importlib.import_module(package), name)
-    try:
-        hints = typing.get_type_hints(kind.__init__, include_extras=True)
-    except NameError:  # a name that only a type checker imports
-        hints = {}
+    hints = _hints(kind.__init__)
     texts = (inspect.getdoc(kind) or "", inspect.getdoc(kind.__init__) or "")
     described = {p.arg_name: p.description for text in texts for p in docstring_parser.parse(text).params}
     schema: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": {}}
@@ -179,6 +200,17 @@ def arguments_of(path: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
             own["default"] = parameter.default
         schema["properties"][parameter.name] = own
     return schema
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """A function's annotations, but for those with a name that only a type checker imports."""
+    found: dict[str, Any] = {}
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        with suppress(NameError):
+            one = SimpleNamespace(__annotations__={name: annotation})
+            found |= typing.get_type_hints(one, names, include_extras=True)
+    return found
 
 
 def _is_plain(value: Any) -> bool:
@@ -209,6 +241,9 @@ def schema() -> dict[str, Any]:
     defs = {path: arguments_of(path) for path in plain}
     defs |= {path: arguments_of(path, ("stream",)) for path in MODULATORS}
     defs[GEOMETRY] = arguments_of(GEOMETRY)
+    for path, arguments in OF_PARTS.items():
+        for name, own in arguments.items():
+            _replace(defs[path]["properties"], name, own)
     model = defs["modulators.ModulatedT5"]["properties"]
     _replace(model, "modulator", {"anyOf": class_of(MODULATORS)})
     for trained in ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.TunedT5"):
@@ -220,7 +255,7 @@ def schema() -> dict[str, Any]:
     several = ("callbacks", "logger", "plugins")
     words: dict[str, list[Any]] = {
         "logger": [{"type": "boolean"}],
-        "profiler": [{"enum": ["simple", "advanced", "pytorch", "xla"]}],
+        "profiler": [{"enum": ["simple", "advanced", "pytorch"]}],
         "strategy": [{"enum": ["auto", *sorted(StrategyRegistry.available_strategies())]}],
     }
     for name, paths in BUILT_OF.items():

@@ -27,7 +27,7 @@ from callbacks import (
     RelationalAlignment,
     ShardedStrategy,
 )
-from cli.run import quiet
+from cli.parser import quiet
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
 from modulant.backbones.sharding import load_sharded, local_shard

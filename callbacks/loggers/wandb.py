@@ -11,15 +11,21 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from modulant.settings import Pattern, checked
 from modulant.storage import write_whole
 
 Mode = Literal["online", "offline", "disabled"]
+# What W&B refuses, by its client or its server, once a run has begun.
+Project = Annotated[str, Pattern(r"[^/\\#?%:]{1,128}", r"text of 1 to 128 characters, none of them / \ # ? % :")]
+Entity = Annotated[str, Pattern(r"[\w.-]{1,128}", "text of letters, digits and - _ .")]
+Name = Annotated[str, Pattern(r".{1,128}", "text of 1 to 128 characters")]
+Tag = Annotated[str, Pattern(r".{1,64}", "text of 1 to 64 characters")]
 
 STEP = "trainer/global_step"
 IDENTITY = "run.json"  # in the run folder's wandb/
@@ -44,17 +50,18 @@ class RunWandb(WandbLogger):
         tags: of the run.
 
     Raises:
-        ValueError: wandb is not installed.
+        ValueError: wandb is not installed, or an argument is none that W&B takes.
     """
 
+    @checked
     def __init__(
         self,
-        project: str = "modulant",
+        project: Project = "modulant",
         mode: Mode | None = None,
-        entity: str | None = None,
-        name: str | None = None,
-        group: str | None = None,
-        tags: list[str] | None = None,
+        entity: Entity | None = None,
+        name: Name | None = None,
+        group: Name | None = None,
+        tags: list[Tag] | None = None,
     ) -> None:
         try:
             super().__init__(project=project, name=name, entity=entity, group=group, tags=tags)

@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
 from modulant.backbones.generation import folder_settings
+from modulant.backbones.hub import check_reachable
 from modulant.backbones.sizes import check_backbone, check_model_type
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.tokenizers import at_revision as _at
@@ -53,6 +54,7 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
     name = resolve_backbone(backbone)
     check_backbone(backbone)
     try:
+        check_reachable(name, revision)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **_at(revision))
     except (OSError, ValueError) as error:
         reason = first_line(error)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.hub import check_reachable
 
 
 def load_tokenizer(backbone: str, revision: str | None = None, key: str = "model.backbone") -> Any:
@@ -23,6 +24,7 @@ def load_tokenizer(backbone: str, revision: str | None = None, key: str = "model
     place = resolve_backbone(backbone)
     bare = (Path(place) / "spiece.model").is_file() and not (Path(place) / "config.json").is_file()
     try:
+        check_reachable(place, revision)
         kind = T5Tokenizer if bare else AutoTokenizer
         tokenizer = kind.from_pretrained(place, trust_remote_code=False, **at_revision(revision))
     except (OSError, ValueError) as error:

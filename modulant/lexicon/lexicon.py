@@ -4,6 +4,7 @@ Reading WordNet through NLTK takes about 15 s and half a gigabyte. It is done on
 user's cache folder under the archive's checksum, and later loads take a small part of a second.
 """
 
+import sys
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +58,7 @@ class Lexicon:
         file = cache_folder() / f"wordnet-{archive.sha256[:16]}-v{_FORMAT}.npz"
         if (found := _read(file, archive.sha256)) is not None:
             return found
-        print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", flush=True)
+        print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", file=sys.stderr, flush=True)
         lexicon = _compile(archive)
         cache_arrays(file, _arrays(lexicon, archive.sha256), "WordNet's arrays")
         return lexicon

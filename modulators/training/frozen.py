@@ -231,10 +231,19 @@ class FrozenT5(pl.LightningModule, ABC):
         own = self.state_dict()
         missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
         misshapen = [key for key in own.keys() & state_dict.keys() if own[key].shape != state_dict[key].shape]
-        if missing or extra or misshapen:
+        shapes = f"of another shape {_some(sorted(misshapen))}"
+        if missing or extra:
             raise ValueError(
-                f"this checkpoint is of another {self._learns}: missing {missing or 'none'}, "
-                f"not wanted {extra or 'none'}, of another shape {sorted(misshapen) or 'none'}"
+                f"this checkpoint is of another {self._learns}: missing {_some(missing)}, not wanted {_some(extra)}"
+                + (f", {shapes}" if misshapen else "")
+            )
+        if misshapen:
+            first = min(misshapen)
+            there, here = (" × ".join(map(str, some[first].shape)) for some in (state_dict, own))
+            raise ValueError(
+                f"this checkpoint is of another {self._learns} or backbone: {shapes} (the first is {there} in it and "
+                f"{here} here); model.backbone is {self.backbone}, of width {self.stream.d_model} and "
+                f"{self.stream.n_layers} encoder layers"
             )
         local = {key.removeprefix(f"{self._learns}."): value for key, value in state_dict.items()}
         return self._load_learned(local, assign)
@@ -459,3 +468,9 @@ def _lemma_loss(output: Any, batch: Batch) -> Tensor:
         return loss
     scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
     return torch.as_tensor(weight * F.cross_entropy(scores, labels, reduction="sum"))
+
+
+def _some(keys: list[str]) -> str:
+    """A few keys for a message."""
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return f"{keys[:3]}{more}" if keys else "none"

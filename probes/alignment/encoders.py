@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.hub import check_reachable
 from modulant.backbones.t5 import RandomEncoder, freeze, load_t5
 from modulant.backbones.tokenizers import first_line
 from modulant.corpus.batching import sorted_batches
@@ -238,6 +239,7 @@ def _load(name: str) -> tuple[Any, Any, nn.Module]:
     place = _place(name)
     with _quietly():
         with _reading(f"{name!r} is no folder, nor a model at hand", f"; {_RIGHT}"):
+            check_reachable(str(place))
             config = AutoConfig.from_pretrained(place, trust_remote_code=False)
         need = "; its folder needs a tokenizer.json, vocab.txt or spiece.model"
         with _reading(f"{name!r} has no tokenizer that can be read", need):

@@ -9,7 +9,7 @@ from typing import Any
 
 from modulant.reports.plotting import save
 from modulant.storage import write_whole
-from probes.pages import write_json, write_text
+from probes.pages import check_output, write_json, write_text
 
 DESCRIPTION = """\
 Compare run folders: the settings in which they differ, loss, exact match, lift by population with its 95% interval,
@@ -45,6 +45,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: none of the folders is a run's.
     """
+    check_output("runs", args.output)
     from probes.runs.measure import compare, read
 
     folders = list({folder.resolve(): folder for folder in args.runs}.values())

@@ -9,10 +9,40 @@ import pytest
 from transformers import T5Config
 
 from tests.cli.conftest import Call
+from tests.runs import tiny_backbone
 
 FIELD = ("fit", "--config", "field.yaml")
 LERP = ("fit", "--config", "lerp.yaml")
+WANDB = (*FIELD, "--config", "wandb.yaml")
 PRETRAIN = ("fit", "--config", "pretrain_mini.yaml")
+
+# What the schema cannot say of the trainer's parts, and their constructors or the parser find.
+LATE_PARTS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (*FIELD, "--trainer.strategy", "DDPStrategy", "--trainer.strategy.timeout", "foo"): (
+        "error: trainer.strategy.timeout: ",
+        '"h:m:s"',
+        '"foo"',
+    ),
+    (*FIELD, "--trainer.strategy", "DDPStrategy", "--trainer.strategy.foo", "3"): (
+        "error: trainer.strategy: ",
+        "'foo'",
+    ),
+    (*FIELD, "--trainer.strategy", "FSDPStrategy", "--trainer.strategy.sharding_strategy", "foo"): (
+        "error: trainer.strategy.sharding_strategy: ",
+        "FULL_SHARD",
+    ),
+    (*FIELD, "--trainer.strategy", "SingleDeviceStrategy", "--trainer.strategy.device", "foo"): (
+        "error: trainer.strategy: ",
+        "device string: foo",
+    ),
+    (*FIELD, "--trainer.callbacks", "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {a: 2}}}]"): (
+        "error: trainer.callbacks.scheduling: ",
+        "'a'",
+    ),
+    (*FIELD, "--trainer.callbacks", "[{class_path: GradientAccumulationScheduler, init_args: {scheduling: {0: 0}}}]"): (
+        "error: trainer.callbacks: Accumulation factor should be",
+    ),
+}
 
 # Command line → what the line must hold.
 CASES: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -117,6 +147,49 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--trainer.devices", "-3"): ("trainer.devices is -3",),
     (*FIELD, "--trainer.devices", "abc"): ("trainer.devices is abc",),
     (*FIELD, "--trainer.accelerator", "foo"): ("trainer.accelerator is foo; it must be one of auto, cpu",),
+    # what a trainer is built of
+    (*FIELD, "--trainer.logger.name", "alpha: 0.5"): ("trainer.logger: no class is named", "callbacks.RunWandb, CSVL"),
+    (*FIELD, "--trainer.logger", "a: 0.5"): ("trainer.logger: no class is named",),
+    (*FIELD, "--trainer.logger", "CSVLogger"): ("trainer.logger.save_dir is missing",),
+    (*FIELD, "--trainer.logger", "[TensorBoardLogger]"): ("trainer.logger.save_dir is missing",),
+    (*FIELD, "--trainer.logger", "WandbLogger", "--trainer.logger.offline", "maybe"): (
+        "trainer.logger.offline is maybe; it must be true or false",
+    ),
+    (*FIELD, "--trainer.logger", "WandbLogger", "--trainer.logger.project", "a/b"): ("trainer.logger.project is a/b",),
+    (*FIELD, "--trainer.logger", "WandbLogger", "--trainer.logger.id", "a:b"): (
+        "trainer.logger.id is a:b",
+        "without :",
+    ),
+    (*WANDB, "--trainer.logger.class_path", "RunWand"): ("did you mean callbacks.RunWandb?",),
+    (*WANDB, "--trainer.logger.project", "a/b"): (
+        "trainer.logger.project is a/b; it must be text of 1 to 128",
+        "/ \\ #",
+    ),
+    (*WANDB, "--trainer.logger.project", ""): ("trainer.logger.project is ''",),
+    (*WANDB, "--trainer.logger.project", "null"): ("trainer.logger.project is null",),
+    (*WANDB, "--trainer.logger.entity", "a b/c"): ("trainer.logger.entity is a b/c; it must be text of letters",),
+    (*WANDB, "--trainer.logger.name", "n" * 129): ("trainer.logger.name is nnn", "text of 1 to 128 characters or null"),
+    (*WANDB, "--trainer.logger.tags", "a"): ("trainer.logger.tags is a; it must be a list",),
+    (*WANDB, "--trainer.logger.tags", f"[{'t' * 65}]"): ("trainer.logger.tags is", "text of 1 to 64 characters each"),
+    (*WANDB, "--trainer.logger.mode", "off"): ("trainer.logger.mode is off; it must be one of online, offline",),
+    (*FIELD, "--trainer.callbacks", "[EarlyStopping]"): ("trainer.callbacks.monitor is missing; it must be text",),
+    (*FIELD, "--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.mode", "mn"): (
+        "mode is mn; it must be min or",
+    ),
+    (*FIELD, "--trainer.callbacks", "[{monitor: val/loss}]"): (
+        "trainer.callbacks: no class is named",
+        "EarlyStopping,",
+    ),
+    (*FIELD, "--trainer.callbacks", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "-1"): (
+        "trainer.callbacks.swa_lrs is -1; it must be a number above 0",
+    ),
+    (*FIELD, "--trainer.plugins", "MixedPrecision"): ("trainer.plugins.precision is missing; it must be 16-mixed or",),
+    (*FIELD, "--trainer.plugins", "MPIEnvironment"): ("trainer.plugins: ", "needs mpi4py, which is not installed"),
+    (*FIELD, "--trainer.profiler", "xla"): ("trainer.profiler: xla is none of simple,",),
+    (*FIELD, "--trainer.max_time", "{foo: 3}"): ("trainer.max_time.foo is not a key; there are days, hours,",),
+    (*FIELD, "--trainer.val_check_interval", "{hours: a}"): ("trainer.val_check_interval.hours is a",),
+    (*FIELD, "--model.backbone", "null"): ("model.backbone is null; it must be text",),
+    **LATE_PARTS,
     # files and folders
     (*FIELD, "--model.backbone", "/nowhere/t5"): ("model.backbone: no folder /nowhere/t5",),
     (*FIELD, "--model.backbone", "nobody/nothing"): ("model.backbone: 'nobody/nothing' cannot be loaded",),
@@ -247,11 +320,32 @@ def test_a_checkpoint_of_another_modulator_changes_nothing(
     assert said.code == 1
     assert said.err.splitlines()[-1].startswith("error: ")
     assert "another modulator" in said.err
+    assert len(said.err.splitlines()[-1]) < 400
     assert {path: path.read_bytes() for path in before} == before
     # a run is never begun again over its own checkpoints
     line = call(*FIELD, *quick, "--output", "mine").err
     assert "mine already holds checkpoints" in line
     shutil.rmtree("mine/checkpoints")
+
+
+def test_a_run_that_has_trained_more_than_it_may(
+    call: Call, wordnet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    backbone = ("--model.backbone", tiny_backbone(tmp_path / "t5"))
+    quick = ("--data.nltk_data", wordnet, "--report.figures", "false", "--relational.baselines", "false")
+    few = ("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3")
+    assert call(*FIELD, *quick, *backbone, *few, "--output", "mine").code == 0
+    before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    for changed, line in (
+        (("--trainer.max_epochs", "1"), "trainer.max_epochs is 1, and the run is in epoch 2 already"),
+        (("--trainer.max_steps", "5"), "trainer.max_steps is 5, and the run has trained step 6 already"),
+    ):
+        said = call("fit", "--resume", "mine", *changed)
+        assert (said.code, said.err.count("\n")) == (1, 1)
+        assert said.err.startswith(f"error: {line}; give at least that many, or measure")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_more_devices_than_there_are(call: Call) -> None:

@@ -12,11 +12,11 @@ import pytest
 from cli.check import check
 from cli.command import read_command
 from cli.configs import configurations
-from tests.cli.test_bad_input import CASES
+from tests.cli.test_bad_input import CASES, LATE_PARTS
 from tests.runs import ROOT
 
 # What only the libraries know, or needs a file's content.
-LATE = {("fit", "--config", "field.yaml", "--model.backbone", "nobody/nothing")}
+LATE = {("fit", "--config", "field.yaml", "--model.backbone", "nobody/nothing"), *LATE_PARTS}
 
 _SCRIPT = """
 import contextlib, io, json, sys
@@ -86,11 +86,26 @@ def test_values_are_those_that_win(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_short_and_former_names_become_full_ones() -> None:
     named = ("fit", "--config", "field.yaml", "--model.modulator")
     for name in ("LerpModulator", "modulators.LerpModulator", "modulators.lerp.LerpModulator"):
-        found = check(read_command([*named, name, "--trainer.callbacks", "EarlyStopping"]))
+        stop = ("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss")
+        found = check(read_command([*named, name, *stop]))
         assert found["model"]["init_args"]["modulator"]["class_path"] == "modulators.LerpModulator"
         assert found["trainer"]["callbacks"]["class_path"] == "lightning.pytorch.callbacks.EarlyStopping"
     for name in ("LerpModulato", "evil.LerpModulator", "modulators.lerp"):
         assert f"{name} is none of" in refused(*named, name)
+
+
+def test_a_logger_keeps_names_that_look_like_yaml() -> None:
+    name = ("--trainer.logger.name", "alpha: 0.5")
+    found = check(read_command(["fit", "--config", "field.yaml", "--config", "wandb.yaml", *name]))
+    assert found["trainer"]["logger"]["init_args"]["name"] == "alpha: 0.5"
+
+
+@pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "onlin"), ("WANDB_RUN_ID", "a/b")])
+def test_variables_that_wandb_would_refuse(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    check(read_command(["fit", "--config", "field.yaml"]))
+    line = refused("fit", "--config", "field.yaml", "--config", "wandb.yaml")
+    assert line.startswith(f"trainer.logger: the environment's {name} is {value}; it must be ")
 
 
 def test_lists_are_appended_to() -> None:

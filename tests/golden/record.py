@@ -21,7 +21,7 @@ def trace(name: str) -> list[float]:
 
     import datamodules
     import modulators
-    from cli.run import quiet
+    from cli.parser import quiet
 
     quiet()
     config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())

@@ -45,6 +45,24 @@ def test_the_example_keeps_every_promise(capsys: pytest.CaptureFixture[str]) -> 
     assert "failed" not in said
 
 
+def test_a_class_that_cannot_be_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, and not the same reason under every check."""
+    file = tmp_path / "mine.py"
+    file.write_text("""from modulators import LerpModulator, Modulator
+class Base(Modulator): ...
+class Mine(LerpModulator):
+    def __init__(self, stream, turn): super().__init__(stream)
+""")
+    for name, line in (
+        (":Base", "error: Base is abstract, and cannot be built: it does not define _modulate, active_dims, alphas, "),
+        ("", "error: --init: Mine needs turn, as turn=VALUE"),  # the one that is not abstract
+    ):
+        assert probe.main(["contract", f"{file}{name}"]) == 2
+        said = capsys.readouterr()
+        assert said.err.startswith(line)
+        assert (said.out, said.err.count("\n")) == ("", 1)
+
+
 @pytest.mark.parametrize("check", BROKEN)
 def test_a_violation_is_found(
     check: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

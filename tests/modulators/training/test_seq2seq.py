@@ -158,6 +158,18 @@ def test_loading_asserts_the_exact_keys(backbone: str, change: Any, message: str
     assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
 
 
+def test_a_state_dict_of_another_backbone(backbone: str) -> None:
+    """Says so, with both shapes, and lists no more keys than tell."""
+    state = ModulatedT5(FieldModulator, backbone="mini").state_dict()
+    with pytest.raises(ValueError, match="of another modulator or backbone") as caught:
+        ModulatedT5(FieldModulator, backbone=backbone).load_state_dict(state)
+    line = str(caught.value)
+    assert "(the first is 6 × 3 in it and 3 × 3 here)" in line
+    assert f"model.backbone is {backbone}, of width 32 and 3 encoder layers" in line
+    assert "none" not in line
+    assert "'modulator.experts.k2.to_deform.weight'] and 7 more" in line
+
+
 def test_a_checkpoint_of_another_modulator(backbone: str, tokens: dict[str, Tensor], tmp_path: Path) -> None:
     fit = trainer(tmp_path, max_epochs=1)
     fit.fit(ModulatedT5(FieldModulator, backbone=backbone), loader(tokens, 1), loader(tokens, 1))
