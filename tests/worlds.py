@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 import benchmarks.wire
 from callbacks import (
     AlphaConvergence,
+    AtomicCheckpointIO,
     Divergence,
     FirstValidation,
     PentachoronHealth,
@@ -305,6 +306,12 @@ def sharded_figures(n: int, wordnet: str, backbone: str, folder: str) -> dict[st
     trainer = _trainer(folder, callbacks=looks, strategy=ShardedStrategy(), inference_mode=False)
     (figures,) = trainer.validate(module, datamodule=data, verbose=False)
     return dict(figures)
+
+
+def step_of_what_is_loaded() -> int:
+    """Of a checkpoint, where each rank has read another one, as of a run that trains meanwhile."""
+    read = (Path("newest.ckpt"), {"global_step": 7 + _rank()})
+    return int(AtomicCheckpointIO(read).load_checkpoint("newest.ckpt")["global_step"])
 
 
 def hook_order(backbone: str) -> dict[str, Any]:
