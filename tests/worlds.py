@@ -32,7 +32,7 @@ from cli.run import quiet
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
 from modulant.backbones.sharding import load_sharded, local_shard
-from modulant.backbones.t5 import stream_of
+from modulant.backbones.t5 import load_backbone, stream_of
 from modulators import FieldModulator, ModulatedT5, PretrainT5, attach, load_t5
 from modulators.training.processes import check_same_weights
 
@@ -316,7 +316,7 @@ def step_of_what_is_loaded() -> int:
 
 def hook_order(backbone: str) -> dict[str, Any]:
     """What a modulator's hook finds on a sharded block, and whether the weights are those that were read."""
-    plain, _ = load_t5(backbone)
+    plain = load_backbone(backbone)
     mesh = init_device_mesh("cpu", (world_size(),))
     model = load_sharded(backbone, plain.config, torch.float32, mesh, torch.device("cpu"))
     whole = {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in _named(model)}
