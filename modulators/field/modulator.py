@@ -178,7 +178,8 @@ class FieldModulator(Modulator):
 
     def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: FieldWeights) -> Tensor:
         dtype = torch.promote_types(residual.dtype, torch.float32)
-        weights, alpha = context.cast(dtype), alpha.to(dtype)
+        weights = FieldWeights(*(None if weight is None else weight.to(dtype) for weight in context))  # type: ignore[arg-type]
+        alpha = alpha.to(dtype)
         ks = [expert.k for _, expert in self._experts()]
         if self.scattered_dims is None:
             rows = residual.reshape(-1, self.stream.d_model)
