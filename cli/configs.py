@@ -53,7 +53,8 @@ def find_config(name: str) -> Path:
     known = sorted(path.relative_to(CONFIGS).as_posix() for path in configurations())
     near = did_you_mean(name.removesuffix(".yaml"), [file.removesuffix(".yaml") for file in known])
     hint = near.replace("?", ".yaml?")
-    raise ValueError(f"--config: no file {name} here or in configs/{hint or '; there are ' + ', '.join(known)}")
+    there_are = "; there are " + ", ".join(file for file in known if "/" not in file) + ", controls/…"
+    raise ValueError(f"--config: no file {name} here or in configs/{hint or there_are}")
 
 
 def configurations() -> list[Path]:

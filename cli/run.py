@@ -22,9 +22,9 @@ from callbacks import (
     RunProgress,
     RunWandb,
     WandbFiles,
-    newest_checkpoint,
 )
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
+from callbacks.saving.files import read_newest
 from callbacks.stopping.signals import current
 from cli import own
 from cli.command import Command
@@ -77,6 +77,7 @@ class ModulantCLI(LightningCLI):
 
     command: Command | None = None
     folder: RunFolder | None = None
+    _read: tuple[Path, dict[str, Any]] | None = None  # the checkpoint to begin with, and its path
 
     @classmethod
     def build(cls, arguments: list[str], command: Command | None, folder: RunFolder | None) -> None:
@@ -145,11 +146,12 @@ class ModulantCLI(LightningCLI):
         resume = self.command.resume
         if resume is not None:
             try:
-                config.ckpt_path = str(newest_checkpoint(resume))
+                self._read = read_newest(resume)
             except FileNotFoundError as error:
                 raise ValueError(f"--resume: {error}") from error
+            config.ckpt_path = str(self._read[0])
             if (resume / "config.yaml").is_file():
-                self._print_changes(resume / "config.yaml", Path(config.ckpt_path))
+                self._print_changes(resume / "config.yaml", self._read[0])
 
     def _print_changes(self, saved: Path, checkpoint: Path) -> None:
         """One line: the checkpoint that a run resumes from, and the settings that have changed."""
@@ -176,7 +178,7 @@ class ModulantCLI(LightningCLI):
         config["logger"] = self._loggers(config.get("logger"), folder)
         if self.subcommand == "predict":
             config["logger"] = False  # nothing is measured
-        config["plugins"] = [*as_list(config.get("plugins")), AtomicCheckpointIO()]
+        config["plugins"] = [*as_list(config.get("plugins")), AtomicCheckpointIO(self._read)]
         configured = as_list(config.get("callbacks"))
         data = self.config[self.subcommand].data.get("init_args", {})
         if self.subcommand == "predict" and data.get("prompts") is not None:

@@ -1,4 +1,4 @@
-"""Does a modulator keep what every modulator promises? The suite that this package's own pass, on anybody's."""
+"""Does a modulator, or an objective, keep what every one promises? The suite that this package's own pass."""
 
 import argparse
 import importlib.util
@@ -13,16 +13,18 @@ from probes.controls.settings import near
 from probes.pages import table
 
 if TYPE_CHECKING:
-    from modulators import Modulator
+    from modulators import Modulator, Objective
 
 DESCRIPTION = """\
 Run the contract suite on a modulator: identity at alpha 0, exactly its own parameters train, save and load, precision,
-generation, gradient checkpointing and the rest, on small random T5 v1.0, T5 v1.1 and UMT5. FILE is executed."""
+generation, gradient checkpointing and the rest, on small random T5 v1.0, T5 v1.1 and UMT5. Or that of an objective: one
+finite number for any batch, a gradient where it is needed, any order of a batch. FILE is executed."""
 EXAMPLES = """\
 examples:
   python probe.py contract my_modulator.py
   python probe.py contract my_modulator.py:Spiral --init turn=0.3 --compile
-  python probe.py contract FieldModulator"""
+  python probe.py contract FieldModulator
+  python probe.py contract docs/examples/hypernyms.py"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,12 +39,17 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: there is no such file, class or argument.
     """
-    from modulators.contract.suite import examine
+    from modulators import Objective
+    from modulators.contract.suite import examine, examine_objective
 
     arguments = _arguments(args.init)
-    kind = _find(args.modulator)
-    _check_arguments(kind, arguments)
-    results = examine(lambda stream: kind(stream, **arguments), args.compile)
+    kind: Any = _find(args.modulator)
+    is_objective = issubclass(kind, Objective)
+    _check_arguments(kind, arguments, 0 if is_objective else 1)
+    if is_objective:
+        results = examine_objective(lambda: kind(**arguments))
+    else:
+        results = examine(lambda stream: kind(stream, **arguments), args.compile)
     rows = [[result.promise, "failed" if result.reason else "ok"] for result in results]
     print(table([f"{kind.__name__}", ""], rows))
     failed = [result for result in results if result.reason]
@@ -67,8 +74,8 @@ def _arguments(words: list[str]) -> dict[str, Any]:
     return found
 
 
-def _find(text: str) -> "type[Modulator]":
-    from modulators import Modulator
+def _find(text: str) -> "type[Modulator] | type[Objective]":
+    from modulators import Modulator, Objective
     from modulators.registry import registered_class, registered_names
 
     file, _, name = text.partition(":")
@@ -81,16 +88,15 @@ def _find(text: str) -> "type[Modulator]":
     own = {
         key: kind
         for key, kind in vars(module).items()
-        if isinstance(kind, type) and issubclass(kind, Modulator) and kind.__module__ == module.__name__
+        if isinstance(kind, type) and issubclass(kind, Modulator | Objective) and kind.__module__ == module.__name__
     }
     if not name and len(own) > 1:  # a base of the others is not meant
         own = {key: kind for key, kind in own.items() if not inspect.isabstract(kind)} or own
     if name and name not in own:
-        raise ValueError(f"{file} has no modulator {name}{near(name, list(own))}")
+        raise ValueError(f"{file} has no modulator or objective {name}{near(name, list(own))}")
     if not name and len(own) != 1:
-        raise ValueError(
-            f"{file} holds {', '.join(own) or 'no subclass of modulators.Modulator'}; name one, as FILE:CLASS"
-        )
+        held = ", ".join(own) or "no subclass of modulators.Modulator or modulators.Objective"
+        raise ValueError(f"{file} holds {held}; name one, as FILE:CLASS")
     return own[name or next(iter(own))]
 
 
@@ -107,12 +113,12 @@ def _execute(path: Path) -> Any:
     return module
 
 
-def _check_arguments(kind: "type[Modulator]", arguments: dict[str, Any]) -> None:
+def _check_arguments(kind: Any, arguments: dict[str, Any], leading: int) -> None:
     """Refuse a class that cannot be built, before every check fails for that reason."""
     if inspect.isabstract(kind):
         lacks = ", ".join(sorted(kind.__abstractmethods__))
         raise ValueError(f"{kind.__name__} is abstract, and cannot be built: it does not define {lacks}")
-    parameters = list(inspect.signature(kind).parameters.values())[1:]
+    parameters = list(inspect.signature(kind).parameters.values())[leading:]
     names = [parameter.name for parameter in parameters]
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     for name in arguments:

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 import benchmarks.wire
 from callbacks import (
     AlphaConvergence,
+    AtomicCheckpointIO,
     Divergence,
     FirstValidation,
     PentachoronHealth,
@@ -31,7 +32,7 @@ from cli.parser import quiet
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
 from modulant.backbones.sharding import load_sharded, local_shard
-from modulant.backbones.t5 import stream_of
+from modulant.backbones.t5 import load_backbone, stream_of
 from modulators import FieldModulator, ModulatedT5, PretrainT5, attach, load_t5
 from modulators.training.processes import check_same_weights
 
@@ -307,9 +308,15 @@ def sharded_figures(n: int, wordnet: str, backbone: str, folder: str) -> dict[st
     return dict(figures)
 
 
+def step_of_what_is_loaded() -> int:
+    """Of a checkpoint, where each rank has read another one, as of a run that trains meanwhile."""
+    read = (Path("newest.ckpt"), {"global_step": 7 + _rank()})
+    return int(AtomicCheckpointIO(read).load_checkpoint("newest.ckpt")["global_step"])
+
+
 def hook_order(backbone: str) -> dict[str, Any]:
     """What a modulator's hook finds on a sharded block, and whether the weights are those that were read."""
-    plain, _ = load_t5(backbone)
+    plain = load_backbone(backbone)
     mesh = init_device_mesh("cpu", (world_size(),))
     model = load_sharded(backbone, plain.config, torch.float32, mesh, torch.device("cpu"))
     whole = {name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor for name, tensor in _named(model)}

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, distributed
 
 from callbacks.saving.files import (
     FOLDER,
@@ -47,7 +47,16 @@ LAST = "the last step"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin over `save_atomically` and `load_verified`, for local folders."""
+    """Lightning's checkpoint plugin over `save_atomically` and `load_verified`, for local folders.
+
+    Args:
+        read: a checkpoint that was read when it was chosen, and its path. It is loaded from here, as a run that trains
+            may have replaced the file since, and every rank loads rank 0's.
+    """
+
+    def __init__(self, read: tuple[Path, dict[str, Any]] | None = None) -> None:
+        super().__init__()
+        self._read = read
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         if storage_options is not None:
@@ -57,6 +66,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
+        read, self._read = self._read, None
+        if read is not None and read[0] == _local(path):
+            checkpoint = [read[1]]
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.broadcast_object_list(checkpoint, 0)
+            return checkpoint[0]
         # whatever Lightning asks for, code in a checkpoint is never run
         return load_verified(_local(path), map_location)
 

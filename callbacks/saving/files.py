@@ -87,25 +87,42 @@ def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: str | Path) -> Path:
+    """Path of the checkpoint that `read_newest` returns."""
+    return read_newest(folder)[0]
+
+
+def read_newest(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     """Return the verified checkpoint with the most steps in `folder/checkpoints`; print a line for each rejected one.
 
-    Steps are read from the name (`step_00000015`), otherwise from the file; ties are resolved by modification time.
+    Steps are read from the name (`step_00000015`), otherwise from the file; ties are resolved by modification time. A
+    run that trains meanwhile replaces its checkpoints: after one is gone, the folder is listed again.
 
     Raises:
         FileNotFoundError: there is none.
     """
     found = Path(folder) / FOLDER
-    candidates = [path for path in found.glob(f"*{SUFFIX}") if path.is_file()] if found.is_dir() else []
-    ranked = sorted(candidates, key=lambda path: (step_of(path), path.stat().st_mtime), reverse=True)
-    for path in ranked:
-        try:
-            load_verified(path)
-        except CheckpointError as error:
-            warn(f"skipped {error}")
+    rejected: set[Path] = set()
+    while True:
+        candidates = [path for path in found.glob(f"*{SUFFIX}") if path.is_file()] if found.is_dir() else []
+        for path in sorted(set(candidates) - rejected, key=_age, reverse=True):
+            try:
+                return path, load_verified(path)
+            except (CheckpointError, FileNotFoundError) as error:
+                if not path.exists():
+                    break
+                warn(f"skipped {error}")
+                rejected.add(path)
         else:
-            return path
-    what = f"none of the {len(ranked)} checkpoints in {found} verifies" if ranked else f"no checkpoint in {found}"
-    raise FileNotFoundError(f"{what}: nothing to resume from")
+            n = len(candidates)
+            what = f"none of the {n} checkpoints in {found} verifies" if n else f"no checkpoint in {found}"
+            raise FileNotFoundError(f"{what}: nothing to resume from")
+
+
+def _age(path: Path) -> tuple[int, float]:
+    try:
+        return step_of(path), path.stat().st_mtime
+    except FileNotFoundError:  # gone since it was listed
+        return -1, 0.0
 
 
 def step_of(path: Path) -> int:

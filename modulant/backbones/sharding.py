@@ -26,8 +26,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from modulant.assets import resolve_backbone
 from modulant.backbones.generation import folder_settings
-from modulant.backbones.t5 import freeze, translate_weight_errors
-from modulant.backbones.weights import Rows, stored_tensors
+from modulant.backbones.t5 import freeze, set_output_scale, translate_weight_errors
+from modulant.backbones.weights import EMBEDDINGS, Rows, stored_tensors
 
 
 def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMesh, device: torch.device) -> Any:
@@ -46,6 +46,7 @@ def load_sharded(backbone: str, config: Any, dtype: torch.dtype, mesh: DeviceMes
         _untie(model, stored)
         _fill(model, stored, backbone)
         model.generation_config = folder_settings(resolve_backbone(backbone), config)
+    set_output_scale(model)
     return model
 
 
@@ -70,13 +71,14 @@ def local_shard(tensor: Tensor) -> Tensor:
 def _untie(model: Any, stored: Mapping[str, Rows]) -> None:
     """Give the model a separate output head if the files have one, as those of T5 v1.1 do.
 
-    In transformers 5 every T5 is created with its embeddings as head.
+    In transformers 5 every T5 is created with its embeddings as head. They are stored under any of their names.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if head.weight is not embedding.weight or not {"shared.weight", "lm_head.weight"} <= stored.keys():
+    own = next((name for name in EMBEDDINGS if name in stored), None)
+    if head.weight is not embedding.weight or own is None or "lm_head.weight" not in stored:
         return
     n = len(head.weight)
-    if not torch.equal(stored["shared.weight"](0, n), stored["lm_head.weight"](0, n)):
+    if not torch.equal(stored[own](0, n), stored["lm_head.weight"](0, n)):
         head.weight = nn.Parameter(torch.empty_like(embedding.weight), requires_grad=False)
 
 

@@ -56,6 +56,9 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
     try:
         check_reachable(name, revision)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False, **_at(revision))
+        if config.model_type == "umt5":  # transformers forgets it
+            tied = config.get_config_dict(name, **_at(revision))[0].get("tie_word_embeddings")
+            config.scale_decoder_outputs = tied is not False
     except (OSError, ValueError) as error:
         reason = first_line(error)
         raise ValueError(
@@ -139,7 +142,17 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: s
     if report["missing_keys"]:
         some = ", ".join(sorted(report["missing_keys"])[:3])
         raise ValueError(f"model.backbone: {backbone!r} lacks {len(report['missing_keys'])} tensors ({some} …)")
+    set_output_scale(model)
     return freeze(model)
+
+
+def set_output_scale(model: Any) -> None:
+    """Scale the decoder's output by 1/√d_model only where config.json says that the embeddings are the head.
+
+    transformers 5.23 does that for T5, but scales the output of every umT5.
+    """
+    if model.config.model_type == "umt5":
+        model.config.tie_word_embeddings = model.config.scale_decoder_outputs
 
 
 @contextmanager

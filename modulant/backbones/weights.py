@@ -22,7 +22,9 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")  # to shared.weight
+# Names of the input embeddings; madlad400's files have the last one alone.
+EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_TIED = (*EMBEDDINGS[1:], "lm_head.weight")  # to the first
 
 
 def stored_tensors(name: str) -> Iterator[tuple[str, Rows]]:

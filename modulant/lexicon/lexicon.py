@@ -58,7 +58,6 @@ class Lexicon:
         file = cache_folder() / f"wordnet-{archive.sha256[:16]}-v{_FORMAT}.npz"
         if (found := _read(file, archive.sha256)) is not None:
             return found
-        print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", file=sys.stderr, flush=True)
         lexicon = _compile(archive)
         cache_arrays(file, _arrays(lexicon, archive.sha256), "WordNet's arrays")
         return lexicon
@@ -97,6 +96,7 @@ class Lexicon:
 def _compile(archive: Archive) -> Lexicon:
     """Reads everything through NLTK once."""
     reader = archive.reader()
+    print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", file=sys.stderr, flush=True)
     try:
         lexicon = _walk(reader)
     except Exception as error:  # a damaged database surfaces as any exception inside NLTK

@@ -60,17 +60,6 @@ class FieldWeights(NamedTuple):
     validity: Tensor | None
     gates: Tensor
 
-    def cast(self, dtype: torch.dtype) -> "FieldWeights":
-        """Cast all weights to one dtype."""
-        return FieldWeights(
-            self.vertices.to(dtype),
-            self.offsets.to(dtype),
-            self.norm.to(dtype),
-            self.shift.to(dtype),
-            None if self.validity is None else self.validity.to(dtype),
-            self.gates.to(dtype),
-        )
-
 
 def modulated_rows(
     rows: Float[Tensor, "tokens width"],

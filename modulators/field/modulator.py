@@ -261,7 +261,8 @@ class FieldModulator(Modulator):
 
     def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: FieldWeights) -> Tensor:
         dtype = torch.promote_types(residual.dtype, torch.float32)
-        weights, alpha = context.cast(dtype), alpha.to(dtype)
+        weights = FieldWeights(*(None if weight is None else weight.to(dtype) for weight in context))  # type: ignore[arg-type]
+        alpha = alpha.to(dtype)
         if self.scattered_dims is None:
             rows = residual.reshape(-1, self.stream.d_model)
             return self._modulated_rows(rows, alpha, weights).view(residual.shape)

@@ -79,6 +79,9 @@ class Job:
 class Stop:
     """Within it the signals that end a command are noted, and end nothing by themselves.
 
+    An ignored one stays without effect: background jobs start with SIGINT ignored, nohup's with SIGHUP. The handler
+    replaces it all the same, since the runs would inherit it, and SIGINT is how they are ended.
+
     Attributes:
         signal: the first that came.
         count: how many.
@@ -91,7 +94,8 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         for number in STOPPING:
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.getsignal(number)
+            signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,6 +103,8 @@ class Stop:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        if self._before[number] is signal.SIG_IGN:
+            return
         self.signal = self.signal or number
         self.count += 1
 

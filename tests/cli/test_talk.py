@@ -174,6 +174,7 @@ def _control() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     "ending", [pytest.param("\x04", id="Ctrl-D", marks=pytest.mark.slow), pytest.param("\x03", id="Ctrl-C")]
 )

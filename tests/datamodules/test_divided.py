@@ -2,13 +2,16 @@
 
 The reference is one padded batch of a step's entries, its loss by transformers and its gradient by autograd, at the
 weights that the step begins with. Targets have unequal lengths, and an epoch's last step has fewer batches than others.
-Several processes are in `tests/faults/test_world_sizes.py`.
+Several processes are in `tests/faults/test_world_sizes.py`, a sharded backbone in
+`tests/modulant/backbones/test_sharding.py`. `docs/architecture.md` has all pairs as a table.
 """
 
+import re
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import jaxtyping
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -18,6 +21,9 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant.corpus.ragged import training_batch
 from modulators import FieldModulator, ModulatedT5, PretrainT5
+from modulators.training import frozen
+from modulators.training.compiling import compiled
+from tests.runs import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
 
@@ -102,6 +108,40 @@ def test_each_step_is_one_batch_of_its_entries(
     what: str, small_wordnet: str, tiny_backbone: str, tmp_path: Any
 ) -> None:
     arguments, settings, sizes = DIVIDED[what]
+    check(small_wordnet, tiny_backbone, tmp_path, arguments, settings, sizes)
+
+
+def test_the_table_of_pairs_names_tests() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tests = re.findall(r"^\| ([A-Z]) `(\w+)` \| ([\w./]+) \|", page, flags=re.M)
+    assert all(re.search(rf"^def {name}\(", (ROOT / file).read_text(), flags=re.M) for _, name, file in tests)
+    table = page[page.index("|                 | accumulation") :].partition("\n\n")[0]
+    assert {cell.strip() for row in table.splitlines()[2:] for cell in row.split("|")[2:-1]} - {"", "–", "refused"} == {
+        letter for letter, _, _ in tests
+    }
+
+
+@pytest.mark.slow
+def test_a_compiled_step_too(
+    small_wordnet: str, tiny_backbone: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced, forward and backward, with no code generated: `test_compiling.py` does that."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # beartype is nothing to compile
+    monkeypatch.setattr(frozen, "compiled", partial(compiled, backend="aot_eager"))
+    torch.compiler.reset()
+    check(small_wordnet, tiny_backbone, tmp_path, {"compile": True}, {"accumulate_grad_batches": 3}, [3, 3, 1])
+    torch.compiler.reset()
+
+
+def check(
+    small_wordnet: str,
+    tiny_backbone: str,
+    tmp_path: Any,
+    arguments: dict[str, Any],
+    settings: dict[str, Any],
+    sizes: list[int],
+) -> None:
+    """An epoch of seven batches, or more."""
     torch.manual_seed(0)
     data = WordNetDataModule(
         tiny_backbone, 32, matching="all", nltk_data=small_wordnet, val_fraction=0.92, regroup="cache" not in arguments

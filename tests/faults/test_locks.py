@@ -1,5 +1,6 @@
 """Two commands and one run folder: the second is refused in one line that names the first."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ KIND = "second command in a run folder that is in use"
 def test_a_second_command_in_the_folder_of_a_run(quick: list[str], tmp_path: Path, tally: Tally) -> None:
     tally.tried(KIND, 4, note="one line that names the process, exit 1; after kill −9 the run resumes at once")
     run = tmp_path / "run"
-    every = ("--checkpoint.every_n_train_steps=4", "--checkpoint.save_top_k=-1")
-    with started(tmp_path, *quick, *every, "--trainer.max_epochs=500", "--data.num_workers=1") as first:
+    every = "--checkpoint.every_n_train_steps=4"
+    with started(tmp_path, *quick, every, "--trainer.max_epochs=500", "--data.num_workers=1") as first:
         first.wait_for("epoch 1/500")
         config = (run / "config.yaml").read_bytes()
         for argv in (quick, ["fit", "--resume=run"], ["validate", "--resume=run"]):
@@ -42,6 +43,23 @@ def test_a_second_command_in_the_folder_of_a_run(quick: list[str], tmp_path: Pat
         resumed.kill()
         resumed.wait()
     tally.survived(KIND, 4)
+
+
+def test_a_run_is_evaluated_while_it_trains(quick: list[str], tmp_path: Path, tally: Tally) -> None:
+    """Its checkpoint is replaced at each step, many times before a second command has built its model."""
+    kind = "evaluation of a run that replaces its checkpoints"
+    tally.tried(kind, note="the checkpoint that was the newest when the evaluation began is the one it measures")
+    every = ("--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=1", "--trainer.max_epochs=1000")
+    with started(tmp_path, *quick, *every) as first:
+        first.wait_for("epoch 1/1000")
+        (tmp_path / "second").mkdir()
+        (tmp_path / "second" / "run").symlink_to(tmp_path / "run")
+        with started(tmp_path / "second", "validate", "--resume=run", "--output=elsewhere") as other:
+            assert other.wait() == [0], other.err
+    read = Path(json.loads((tmp_path / "second/elsewhere/report.json").read_text())["run"]["resumed_from"])
+    assert other.out.startswith(f"resuming from {read}")
+    assert other.err == ""
+    tally.survived(kind)
 
 
 def test_two_runs_that_begin_at_the_same_moment(quick: list[str], tmp_path: Path, tally: Tally) -> None:

@@ -1,7 +1,9 @@
 """Signals to any process of a run, at any moment: it saves between two steps and is gone, with the right code."""
 
+import contextlib
 import os
 import random
+import shlex
 import signal
 import stat
 import subprocess
@@ -21,6 +23,8 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
 WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted", signal.SIGUSR1: "asked to make room"}
 LIMIT = 30.0  # seconds
 LONG = "--trainer.max_epochs=1000"
+
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 def told(run: Run) -> str:
@@ -155,7 +159,6 @@ def test_a_signal_before_anything_was_begun(number: int, quick: list[str], tmp_p
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         time.sleep(seconds)
         run.send_signal(number)
@@ -165,6 +168,34 @@ def test_a_signal_before_anything_was_begun(number: int, quick: list[str], tmp_p
             assert err == f"{WORDS[number]}; nothing was started\n"
         assert list(tmp_path.iterdir()) == []
         tally.survived(kind)
+
+
+def test_a_run_in_the_background_of_a_script(quick: list[str], tmp_path: Path, tally: Tally) -> None:
+    """A shell starts it with SIGINT ignored, which the terminal's Ctrl-C sends to all: it trains on until SIGTERM."""
+    kind = "signal to a run in the background of a script"
+    tally.tried(kind, note="SIGINT stays ignored, SIGTERM ends it, saved")
+    line = shlex.join([sys.executable, "-u", str(ROOT / "train.py"), *quick, LONG])
+    shell = subprocess.Popen(
+        ["sh", "-c", f"{line} & echo $!; wait $!"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert shell.stdout is not None
+    pid = int(shell.stdout.readline())
+    try:
+        epochs = (line for line in shell.stdout if line.startswith("epoch "))
+        next(epochs)
+        os.kill(pid, signal.SIGINT)
+        seen = [next(epochs) for _ in range(3)]
+        os.kill(pid, signal.SIGTERM)
+        _, err = shell.communicate(timeout=LIMIT)
+    finally:
+        shell.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert len(seen) == 3
+    assert err == "terminated; the run is saved; resume with: python train.py fit --resume run\n"
+    assert shell.returncode == CODES[signal.SIGTERM]
+    tally.survived(kind)
 
 
 @pytest.mark.slow

@@ -109,7 +109,8 @@ def test_a_world_finds_and_learns_what_one_process_does(world: int, alone: Alone
     jobs = [partial(worlds.metric_figures, n) for n in SAMPLES] + [partial(alone.validation, n) for n in SAMPLES]
     disagreements = [(1, 0), (0, 1), (1, 1)][: many(3, 1)] if world == 2 else []
     stops = [partial(alone.disagreement, drift, rest) for drift, rest in disagreements]
-    found = worlds.together(world, [*jobs, *stops, *trainings], tmp_path / "world")
+    found = worlds.together(world, [*jobs, *stops, worlds.step_of_what_is_loaded, *trainings], tmp_path / "world")
+    assert [rank[-4] for rank in found] == [7] * world
 
     wrong: dict[str, Any] = {}
     for i, n in enumerate(SAMPLES):

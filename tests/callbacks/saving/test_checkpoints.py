@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from callbacks.saving.files import (
     digest_path,
     load_verified,
     newest_checkpoint,
+    read_newest,
     save_atomically,
 )
 from modulant.storage import sha256_of
@@ -161,6 +163,43 @@ def test_newest_reads_the_step_inside_when_the_name_has_none(tmp_path: Path) -> 
     save_atomically(content(30), tmp_path / "checkpoints" / "kept by hand.ckpt")
     save_atomically(content(20), tmp_path / "checkpoints" / "step_00000020.ckpt")
     assert newest_checkpoint(str(tmp_path)).name == "kept by hand.ckpt"
+
+
+def test_newest_while_a_run_replaces_its_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two newest are kept, and replaced as fast as they can be."""
+    folder, plugin, over = tmp_path / "checkpoints", AtomicCheckpointIO(), threading.Event()
+
+    def train() -> None:
+        step = 1
+        while not over.is_set():
+            step += 1
+            save_atomically(content(step), folder / f"step_{step:08d}.ckpt")
+            plugin.remove_checkpoint(folder / f"step_{step - 2:08d}.ckpt")
+
+    save_atomically(content(1), folder / "step_00000001.ckpt")
+    (folder / "step_00099999.ckpt").write_bytes(b"cut")
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        steps = [read_newest(tmp_path)[1]["global_step"] for _ in range(100)]
+    finally:
+        over.set()
+        training.join()
+    assert steps == sorted(steps)
+    assert steps[-1] > steps[0]
+    assert {line.partition(":")[0] for line in capsys.readouterr().err.splitlines()} == {
+        f"skipped {folder / 'step_00099999.ckpt'}"
+    }
+
+
+def test_what_was_read_is_loaded_once_though_the_file_is_gone(tmp_path: Path) -> None:
+    save_atomically(content(1), tmp_path / "checkpoints" / "step_00000001.ckpt")
+    path, read = read_newest(tmp_path)
+    plugin = AtomicCheckpointIO((path, read))
+    plugin.remove_checkpoint(path)
+    assert plugin.load_checkpoint(str(path)) is read
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        plugin.load_checkpoint(path)
 
 
 def test_newest_of_none_is_a_one_line_error(tmp_path: Path) -> None:

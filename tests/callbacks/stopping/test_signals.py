@@ -11,6 +11,8 @@ import pytest
 from callbacks.stopping import signals
 from callbacks.stopping.signals import Signals, Stopped, current, describe, exit_code
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 
 def later(number: int, seconds: float = 0.05) -> None:
     threading.Timer(seconds, os.kill, (os.getpid(), number)).start()

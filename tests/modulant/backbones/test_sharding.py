@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from transformers import T5Config, T5ForConditionalGeneration
 
-from modulant.assets import MINI
 from modulant.backbones.weights import stored_tensors
 from modulators import load_t5
 from tests import runs, worlds
@@ -31,7 +30,6 @@ def untied_backbone(folder: Path) -> str:
     model = T5ForConditionalGeneration(config)
     model.lm_head.weight = torch.nn.Parameter(torch.randn(50, 16))
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(MINI).save_pretrained(folder)
     return str(folder)
 
 

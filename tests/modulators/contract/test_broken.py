@@ -100,7 +100,7 @@ def test_a_violation_is_found(
     [
         (["nowhere.py"], "error: no file nowhere.py\n"),
         (["FieldModulater"], "did you mean FieldModulator?\n"),
-        ([f"{SPIRAL}:Spirl"], "has no modulator Spirl; did you mean Spiral?\n"),
+        ([f"{SPIRAL}:Spirl"], "has no modulator or objective Spirl; did you mean Spiral?\n"),
         ([str(SPIRAL), "--init", "turns=1"], "error: --init: Spiral has no argument turns; did you mean turn?\n"),
         ([str(SPIRAL), "--init", "turn"], "error: --init: 'turn' is no NAME=VALUE\n"),
     ],

@@ -13,7 +13,7 @@ import yaml
 
 from tests.runs import ROOT, small_wordnet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("interruptible")]
 
 
 @pytest.fixture(scope="module")

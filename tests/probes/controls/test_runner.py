@@ -89,6 +89,7 @@ def test_one_that_waits_begins_when_it_can(tmp_path: Path) -> None:
     assert never == [hopeless]
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_what_runs_save_and_begins_nothing(tmp_path: Path, number: signal.Signals) -> None:
     runs = [run(tmp_path, "a", seed) for seed in range(4)]
@@ -105,6 +106,31 @@ def test_a_signal_lets_what_runs_save_and_begins_nothing(tmp_path: Path, number:
     assert {path.name for path in tmp_path.glob("saved_*")} == {"saved_0", "saved_1"}
 
 
+def test_a_job_in_the_background_is_ended_by_sigterm_alone(tmp_path: Path) -> None:
+    """A shell starts it with SIGINT ignored, nohup with SIGHUP; its runs are still ended by SIGINT, saved."""
+    ignored = (signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    one = run(tmp_path, "a")
+    sent = []
+
+    def look(_: Runner, stop: Stop) -> None:
+        if not sent and one.log.is_file() and "ready" in one.log.read_text().split():
+            for number in ignored:
+                os.kill(os.getpid(), number)
+            assert stop.signal is None
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+
+    try:
+        codes, _, _ = work(tmp_path, [one], lambda _: python(SAVES, str(tmp_path / "saved")), look=look)
+        assert [signal.getsignal(number) for number in ignored] == [signal.SIG_IGN] * 2
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+    assert codes == {"a seed 0": 130}
+    assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
     one = run(tmp_path, "stubborn")
     sent: list[float] = []

@@ -113,6 +113,7 @@ def test_the_page_names_the_best_and_says_what_it_is_not(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 def test_a_search_is_killed_and_goes_on(tmp_path: Path) -> None:
     wordnet, backbone = str(small_wordnet(tmp_path / "wordnet")), tiny_backbone(tmp_path / "backbone")
     content = yaml.safe_load(SWEEP.read_text())
