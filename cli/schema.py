@@ -234,7 +234,10 @@ class Merged:
             raise ValueError(
                 f"{self._where}{path}: no class is named, whose keys these would be; it must be one of {known}"
             )
-        kept = {key: value for key, value in before.get("init_args", {}).items() if key in classes[name]["properties"]}
+        properties = classes[name]["properties"]
+        kept = {key: value for key, value in before.get("init_args", {}).items() if key in properties}
+        if name != before.get("class_path"):  # a value that only the old class knew, such as null for its own default
+            kept = {key: value for key, value in kept.items() if self._fits(properties[key], value)}
         arguments = new.get("init_args")
         if self._option and isinstance(arguments, str):
             arguments = read_value(arguments)
@@ -277,6 +280,9 @@ class Merged:
                 self._refuse_strangers("", candidate)
                 return candidate
         return _NONE
+
+    def _fits(self, schema: Schema, value: Any) -> bool:
+        return isinstance(value, Mapping | list) or accepts(self._plain(schema), value)
 
     def _plain(self, schema: Schema) -> Schema:
         """The alternatives that are plain values."""
