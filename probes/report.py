@@ -31,10 +31,21 @@ def main(args: argparse.Namespace) -> int:
         ValueError: a folder is no run's, or `--controls` holds no figures.
     """
     for run in args.runs:
-        evaluations = [name for name in ("report_validate", "report_test") if (run / f"{name}.json").is_file()]
-        for name in ("report", *evaluations):
-            report = report_of(run, f"{name}.json")
-            text = of_folder(run, report, metrics_of(run, report), args.controls)
-            write_whole(run / f"{name}.html", text)
-            print(run / f"{name}.html")
+        for page in write_pages(run, args.controls):
+            print(page)
     return 0
+
+
+def write_pages(run: Path, controls: Path | None) -> list[Path]:
+    """Write the pages of a run and of its evaluations again.
+
+    Args:
+        controls: what probe.py controls has left; None: beside or inside of the run, if there is something.
+    """
+    pages = []
+    evaluations = [name for name in ("report_validate", "report_test") if (run / f"{name}.json").is_file()]
+    for name in ("report", *evaluations):
+        report = report_of(run, f"{name}.json")
+        pages.append(run / f"{name}.html")
+        write_whole(pages[-1], of_folder(run, report, metrics_of(run, report), controls))
+    return pages

@@ -53,12 +53,18 @@ def test_it_trains(name: str, wordnet: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (CONFIGS / "controls").glob("*.yaml")))
 def test_a_control_trains(name: str, wordnet: str) -> None:
-    """Over LERP, which has everything that a control takes away."""
-    report = fit("--config", "lerp.yaml", "--config", f"controls/{name}", f"--data.nltk_data={wordnet}", *QUICK)
+    """Over the modulator that has what the control takes away."""
+    base = "field.yaml" if name.startswith(("features_", "gate_")) else "lerp.yaml"
+    report = fit("--config", base, "--config", f"controls/{name}", f"--data.nltk_data={wordnet}", *QUICK)
     assert report["run"]["outcome"] == "finished"  # type: ignore[index]
     model = report["model"]["describe"]  # type: ignore[index]
-    if name in ("lora.yaml", "ia3.yaml"):
-        assert model["class"] == "AdaptedT5"
+    if name in ("lora.yaml", "ia3.yaml", "full.yaml"):
+        assert model["class"] == ("TunedT5" if name == "full.yaml" else "AdaptedT5")
+    elif name.startswith("taxonomy_"):
+        assert f"taxonomy_{model['objective']['taxonomy']}.yaml" == name
+    elif base == "field.yaml":
+        arguments = model["modulator_args"]
+        assert f"features_{arguments['features']}.yaml" == name if "gate" in arguments else name == "gate_source.yaml"
     else:
         kind = {"no_geometry": "none", "training_anchors": "wordnet", "fixed_alpha": "wordnet"}
         assert model["geometry"]["kind"] == kind.get(Path(name).stem, Path(name).stem)

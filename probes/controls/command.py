@@ -32,7 +32,7 @@ from probes.controls.plan import (
     state_of,
     trained_parameters,
 )
-from probes.controls.settings import Control, Request, leaves, read, setting
+from probes.controls.settings import SEEDS, Control, Request, leaves, read, setting
 from probes.options import at_least
 from probes.pages import write_json, write_text
 
@@ -45,8 +45,10 @@ The same command resumes what was stopped; more seeds, controls or alphas into t
 Any option with a dot, such as --trainer.max_epochs 3, goes to every run (python train.py fit --help lists them)."""
 EXAMPLES = """\
 controls:
+  of the relational objective: taxonomy_shuffled, taxonomy_part_of_speech, taxonomy_random, full
   with LERP:      shuffled, random, part_of_speech, no_geometry, training_anchors, fixed_alpha, lora
-  with the field: fixed_alpha, lora, ia3
+  with the field: features_linear, features_random, features_constant and gate_source where its gate is centred;
+                  fixed_alpha, lora, ia3
   Each is configs/controls/<name>.yaml, and says there what it is. LoRA and IA³ need peft.
 
 OUTPUT holds <control>/seed_<seed>/ (a run folder, as train.py leaves it) and .log beside it; controls.md, controls.csv,
@@ -54,6 +56,7 @@ controls.png and .svg, figures.json; and controls.json, the settings of all runs
 
 examples:
   python probe.py controls --config lerp.yaml
+  python probe.py controls --of runs/field/version_0 --controls taxonomy_shuffled,lora
   python probe.py controls --config field.yaml --seeds 0,1,2,3,4 --controls fixed_alpha,lora --jobs 2
   python probe.py controls --config field.yaml --controls fixed_alpha --alphas 0.01,0.05,0.1,0.5
   python probe.py controls --config lerp.yaml --config debug.yaml --seeds 0,1 --output runs/controls/a_look"""
@@ -69,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the treatment; of several, later ones override",
     )
-    add("--seeds", default="0,1,2", metavar="S,S,…", help="one run of everything for each (%(default)s)")
+    add("--of", type=Path, metavar="RUN", help="controls of a run that is there, into RUN/controls, and into its page")
+    add("--seeds", default=SEEDS, metavar="S,S,…", help="one run of everything for each (%(default)s)")
     add("--controls", default=None, metavar="NAME,NAME,…", help="which controls (all that apply to the modulator)")
     add("--alphas", default="", metavar="A,A,…", help="further controls: the treatment at each fixed α")
     add("--keep", default="", metavar="K,K,…", help="further rows: treatment, LoRA, IA³, full at each λ_keep: fronts")
@@ -84,7 +88,18 @@ def main(args: argparse.Namespace) -> int:
         ValueError: something a user can mend, in one line, before anything has run.
     """
     request = read(args)
-    output = args.output or Path("runs", "controls", request.controls[0].name)
+    return work(request, args.output, args.jobs)
+
+
+def work(request: Request, output: Path | None, jobs: int | None) -> int:
+    """Train what is left of a request, and write its table; as `main`."""
+    if request.of is not None:
+        if output is not None:
+            raise ValueError("--output: the controls of a run lie in its own folder; leave it out")
+        output = request.of / "controls"
+        if state_of(runs_of(request, output)[0]) is not State.WHOLE:
+            raise ValueError(f"--of: {request.of} has not finished; resume it, with --resume {request.of}")
+    output = output or Path("runs", "controls", request.controls[0].name)
     created = [folder for folder in (output, *output.parents) if not folder.exists()]
     with lock(output) as held:
         try:
@@ -101,7 +116,7 @@ def main(args: argparse.Namespace) -> int:
                 for folder in created:
                     folder.rmdir()
             raise
-        code = _work(request, record, len(runs), left, args.jobs, held.fileno()) if left else 0
+        code = _work(request, record, len(runs), left, jobs, held.fileno()) if left else 0
         _write(record)
         return code
 
@@ -154,7 +169,8 @@ def _work(request: Request, record: Record, total: int, left: list[Run], jobs: i
         if state_of(run) is State.BEGUN:
             return resumption(run)
         clean(run)
-        seeded = checked[run.control.name if run.control.method else treatment]["seeded"]
+        # Controls of a run that was there before have its seeds, in its configuration.
+        seeded = [] if request.of else checked[run.control.name if run.control.method else treatment]["seeded"]
         return command(request, run, seeded, n_parameters)
 
     def outcome(run: Run, code: int, stopping: bool) -> tuple[bool, str]:
@@ -194,6 +210,11 @@ def _write(record: Record) -> None:
     write_text(output / "controls.md", table.markdown(summary, missing, drawn))
     write_text(output / "controls.csv", table.as_csv(summary))
     write_json(output / "figures.json", summary)
+    of = record.held.get("of")
+    if of is not None and measured:  # the run's own page has them too
+        from probes.report import write_pages
+
+        write_pages(Path(of), output)
     for line in summary.get("verdicts", ()):
         print(line)
     print(f"{output / 'controls.md'}{''.join(f', {output / name}' for name in drawn)}")

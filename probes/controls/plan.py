@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from modulant.storage import sha256_of
-from probes.controls.settings import ROOT, Control, Options, Request
+from probes.controls.settings import OF_A_RUN, ROOT, Control, Options, Request
 from probes.pages import write_text
 
 TRAIN = ROOT / "train.py"
@@ -58,7 +58,12 @@ class Run:
 
 def runs_of(request: Request, output: Path) -> list[Run]:
     """Seed by seed, the treatment first in each: whatever is there when the command is stopped can be compared."""
-    return [Run(c, s, output / c.name / f"seed_{s}") for s in request.seeds for c in request.controls]
+    return [Run(c, s, _folder(output, c.name, s, request.of)) for s in request.seeds for c in request.controls]
+
+
+def _folder(output: Path, name: str, seed: int, of: Path | None) -> Path:
+    """Where a run is; of controls of a run that was there before, the treatment is that run."""
+    return of if of is not None and name == OF_A_RUN else output / name / f"seed_{seed}"
 
 
 def fit(request: Request, control: Control) -> list[str]:
@@ -210,6 +215,7 @@ class Record:
         decides = {control.name: dict(control.decides or {}) for control in request.controls}
         self.held = {
             "treatment": request.controls[0].name,
+            "of": None if request.of is None else str(request.of.resolve()),
             "settings": dict(request.settings),
             "decides": {**self.held.get("decides", {}), **decides},
             "seeds": sorted({*self.held.get("seeds", []), *request.seeds}),
@@ -221,8 +227,9 @@ class Record:
     def runs(self) -> list[Run]:
         """Every run of all commands so far, control by control."""
         output = self.path.parent
+        of = Path(self.held["of"]) if self.held.get("of") else None
         return [
-            Run(Control(name), seed, output / name / f"seed_{seed}")
+            Run(Control(name), seed, _folder(output, name, seed, of))
             for name in self.held["decides"]
             for seed in self.held["seeds"]
         ]

@@ -23,7 +23,7 @@ ADAPTERS = ("lora", "ia3")  # no modulator at all, but as many parameters
 METHODS = (*ADAPTERS, "full")  # what stands in the place of a modulator
 _GEOMETRY = ("shuffled", "random", "part_of_speech", "no_geometry", "training_anchors")
 _TAXONOMY = ("taxonomy_shuffled", "taxonomy_part_of_speech", "taxonomy_random")
-_FEATURES = ("features_linear", "features_random", "features_constant")
+_FEATURES = ("features_linear", "features_random", "features_constant", "gate_source")
 CONTROLS = (*_TAXONOMY, *_GEOMETRY, *_FEATURES, "fixed_alpha", *METHODS)
 _MODULATORS = ("LerpModulator", "FieldModulator")
 _SET_BY_SEEDS = ("seed_everything", "data.order_seed", "model.seed", "model.modulator.seed", "model.geometry.seed",
@@ -35,6 +35,8 @@ _SET_HERE = {
     "ckpt_path": "the same command resumes by itself",
 }
 
+SEEDS = "0,1,2"  # by default
+OF_A_RUN = "this run"  # the treatment's row, where it was trained before its controls
 Options = tuple[tuple[str, str], ...]
 T = TypeVar("T")
 
@@ -76,6 +78,7 @@ class Request:
 
     Attributes:
         settings: of the treatment, by name: all configurations, then the options.
+        of: the run folder of a treatment that has been trained already; None: it is to be trained.
     """
 
     configs: tuple[Path, ...]
@@ -84,6 +87,7 @@ class Request:
     seeds: tuple[int, ...]
     controls: tuple[Control, ...]
     left_out: tuple[str, ...]
+    of: Path | None = None
 
 
 def read(args: argparse.Namespace) -> Request:
@@ -92,11 +96,13 @@ def read(args: argparse.Namespace) -> Request:
     Raises:
         ValueError: something a user can mend, in one line.
     """
+    if args.of is not None:
+        return _read_of(args)
     if not args.config:
         raise ValueError("--config is missing; name the configuration to run with controls, such as --config lerp.yaml")
     seeds = read_seeds(args.seeds)
     alphas, keeps = read_alphas(args.alphas), read_keeps(args.keep)
-    options = read_options(args.options, ("config", "seeds", "controls", "alphas", "keep", "jobs", "output"))
+    options = read_options(args.options, ("config", "of", "seeds", "controls", "alphas", "keep", "jobs", "output"))
     configs = tuple(find_config(name) for name in args.config)
     settings: dict[str, Any] = {}
     for path in configs:
@@ -119,6 +125,34 @@ def read(args: argparse.Namespace) -> Request:
             if control is treatment or control.method]  # fmt: skip
     controls = (treatment, *map(overlay, names), *fixed, *kept)
     return Request(configs, options, settings, seeds, controls, left_out)
+
+
+def _read_of(args: argparse.Namespace) -> Request:
+    """Controls of a run that is there: its configuration and its seeds."""
+    run: Path = args.of
+    if (args.config, args.seeds, args.alphas, args.keep, args.options) != ([], SEEDS, "", "", []):
+        raise ValueError(
+            "--of: the run's own configuration and seeds are used; of the other options --controls and --jobs"
+        )
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"--of: {run} is not the folder of a run; name one, as train.py leaves it")
+    settings = leaves(read_yaml(run / "config.yaml"))
+    return of_run(run, settings, args.controls)
+
+
+def of_run(run: Path, settings: Mapping[str, Any], controls: str | None) -> Request:
+    """Controls of a run that has been trained, by the names of these.
+
+    Raises:
+        ValueError: it has no modulator, or a control does not apply to it.
+    """
+    if _modulator(settings) not in _MODULATORS:
+        raise ValueError(f"--controls: there are controls for {' and '.join(_MODULATORS)}, and this run trains another")
+    names, left_out = choose(controls, settings)
+    seed = settings.get("seed_everything")
+    seeds = (seed if isinstance(seed, int) and not isinstance(seed, bool) else 0,)
+    treatment = Control(OF_A_RUN)
+    return Request((run / "config.yaml",), (), settings, seeds, (treatment, *map(overlay, names)), left_out, run)
 
 
 def read_seeds(text: str) -> tuple[int, ...]:

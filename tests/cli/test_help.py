@@ -48,7 +48,9 @@ def test_all_options_are_there_when_asked_for(call: Call) -> None:
 @pytest.mark.parametrize("path", sorted(configurations()), ids=lambda path: path.name)
 def test_every_key_has_a_comment(path: Path) -> None:
     keys = keys_of(path)
-    classes = [key for key, _ in keys if key.split()[0] in ("--model", "--data", "--model.modulator", "--model.objective")]
+    classes = [
+        key for key, _ in keys if key.split()[0] in ("--model", "--data", "--model.modulator", "--model.objective")
+    ]
     assert [key for key, comment in keys if not comment and key not in classes] == []
     assert len(keys) == _scalars(yaml.safe_load(path.read_text()))
     assert path.read_text().startswith("# ")

@@ -39,22 +39,21 @@ def words_of(one: Request, control: str, seed: int = 0, seeded: tuple[str, ...] 
 
 GEOMETRY = ["shuffled", "random", "part_of_speech", "no_geometry", "training_anchors"]
 TAXONOMY = ["taxonomy_shuffled", "taxonomy_part_of_speech", "taxonomy_random"]
-FEATURES = ["features_linear", "features_random", "features_constant"]
-CENTRED = ("--model.modulator.init_args.gate", "centred")
+FEATURES = ["features_linear", "features_random", "features_constant", "gate_source"]
 
 
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (["lerp.yaml"], [*GEOMETRY, "fixed_alpha", "lora"]),
-        (["field.yaml"], ["fixed_alpha", "lora", "ia3"]),
-        (["lerp.yaml", "relational.yaml"], [*TAXONOMY, *GEOMETRY, "fixed_alpha", "lora", "full"]),
-        (["field.yaml", "relational.yaml", *CENTRED], [*TAXONOMY, *FEATURES, "fixed_alpha", "lora", "ia3", "full"]),
+        (["lerp.yaml", "lemma.yaml"], [*GEOMETRY, "fixed_alpha", "lora"]),
+        (["field.yaml", "lemma.yaml"], [*FEATURES, "fixed_alpha", "lora", "ia3"]),
+        (["field.yaml", "lemma.yaml", "controls/gate_source.yaml"], ["fixed_alpha", "lora", "ia3"]),
+        (["lerp.yaml"], [*TAXONOMY, *GEOMETRY, "fixed_alpha", "lora", "full"]),
+        (["field.yaml", "relational.yaml"], [*TAXONOMY, *FEATURES, "fixed_alpha", "lora", "ia3", "full"]),
     ],
 )
 def test_by_default_all_controls_that_apply(words: list[str], names: list[str]) -> None:
-    configs = [part for word in words if word.endswith(".yaml") for part in ("--config", word)]
-    one = request(*configs, *(word for word in words if not word.endswith(".yaml")))
+    one = request(*(part for word in words for part in ("--config", word)))
     assert [control.name for control in one.controls] == [words[0][:-5], *names]
     assert one.seeds == (0, 1, 2)
     assert one.controls[0].configs == ()
@@ -123,17 +122,20 @@ WRONG = [
     (["--config", "lerp.yaml", "--controls", "lora,lora"], "--controls: lora is named twice"),
     (
         ["--config", "field.yaml", "--controls", "shuffled"],
-        "shuffled does not apply to FieldModulator, which has no geometric embedding; these do: fixed_alpha, lora, ia3",
+        "shuffled does not apply to FieldModulator, which has no geometric embedding; these do: taxonomy_shuffled, ",
     ),
     (
-        ["--config", "lerp.yaml", "--controls", "taxonomy_shuffled"],
+        ["--config", "lerp.yaml", "--config", "lemma.yaml", "--controls", "taxonomy_shuffled"],
         "taxonomy_shuffled does not apply to this objective; add --config relational.yaml",
     ),
     (
-        ["--config", "field.yaml", "--controls", "features_linear"],
+        ["--config", "field.yaml", "--config", "controls/gate_source.yaml", "--controls", "features_linear"],
         "features_linear does not apply to FieldModulator, whose gates are not centred",
     ),
-    (["--config", "lerp.yaml", "--keep", "1"], "--keep: it is a factor of model.objective RelationalObjective"),
+    (
+        ["--config", "lerp.yaml", "--config", "lemma.yaml", "--keep", "1"],
+        "--keep: it is a factor of model.objective RelationalObjective",
+    ),
     (["--config", "lerp.yaml", "--keep", "-1"], "--keep: '-1' is no factor"),
     (["--config", "lerp.yaml", "--seeds", "0,one"], "--seeds: 'one' is no seed"),
     (["--config", "lerp.yaml", "--seeds", "0,-1"], "--seeds: '-1' is no seed"),
@@ -142,7 +144,7 @@ WRONG = [
     (["--config", "lerp.yaml", "--alphas", "1.5"], "--alphas: '1.5' is no injection strength"),
     (["--config", "lerp.yaml", "--alphas", "nan"], "--alphas: 'nan' is no injection strength"),
     (
-        ["--config", "field.yaml", "--alphas", "0.0005"],
+        ["--config", "field.yaml", "--config", "controls/gate_source.yaml", "--alphas", "0.0005"],
         "--alphas: 0.0005 is not above model.modulator.alpha_min, 0.001",
     ),
     (["--config", "lerp.yaml", "--seed_everything", "3"], "--seed_everything cannot be given here: --seeds says it"),
@@ -214,7 +216,7 @@ def test_a_folder_remembers_its_settings(tmp_path: Path) -> None:
     assert [run.seed for run in record.runs()][:3] == [0, 1, 2]
     with pytest.raises(ValueError, match=r"have trainer\.max_epochs 3, not 4; name another --output"):
         record.check(request(*more, "--trainer.max_epochs=4"))
-    with pytest.raises(ValueError, match=r"have model\.lr 0\.001, not 1e-4, trainer\.max_epochs 3, not 10; name"):
+    with pytest.raises(ValueError, match=r"have model\.lr 0\.005, not 1e-4, trainer\.max_epochs 3, not 15; name"):
         record.check(request(*more, "--model.lr=1e-4"))
     with pytest.raises(ValueError, match="is about lerp, not field"):
         record.check(request("--config", "field.yaml", "--trainer.max_epochs=3"))
