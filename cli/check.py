@@ -16,8 +16,9 @@ from cli.configs import Config
 from cli.folder import RunFolder
 from cli.saved import SavedConfig, Split
 from cli.schema import Merged, UnlistedClassError, short
-from datamodules.arguments import STANDARD_INPUT, check_vocabulary, piped_prompts, read_prompts
+from datamodules.arguments import STANDARD_INPUT, check_fractions, check_vocabulary, piped_prompts, read_prompts
 from modulant.backbones.sizes import check_layers, read_sizes
+from modulant.reports.choosing import check_choice
 from modulant.settings import describe
 from modulators.arguments import (
     GenerationSettings,
@@ -45,6 +46,8 @@ def check(command: Command) -> dict[str, Any]:
     if not command.prints_config:  # which is to be looked at, or finished elsewhere
         _check_places(merged)
         check_trainer(merged.config.get("trainer", {}))
+        if command.subcommand == "fit":
+            _check_choice(merged)
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
         _check_folders(command)
@@ -90,6 +93,18 @@ def _check_places(merged: Merged) -> None:
                 f"{place}.{key} is {short(named)}; a run and its checkpoints lie in one folder, where --resume finds "
                 "them: leave it out, and name that folder with --output"
             )
+
+
+def _check_choice(merged: Merged) -> None:
+    """Refuse to choose the best checkpoint, or to stop, by the pairs that are reported."""
+    fraction = merged.at("data").values.get("test_fraction")
+    watched = {"checkpoint.monitor": (merged.config.get("checkpoint") or {}).get("monitor")}
+    for i, callback in enumerate(merged.config.get("trainer", {}).get("callbacks") or []):
+        if isinstance(callback, Mapping):
+            watched[f"trainer.callbacks[{i}].monitor"] = (callback.get("init_args") or {}).get("monitor")
+    for setting, key in watched.items():
+        if isinstance(key, str):
+            check_choice(key, setting, fraction)
 
 
 def _with_split(config: Config) -> Mapping[str, Any]:
@@ -202,6 +217,8 @@ def _check_data(merged: Merged, subcommand: str) -> None:
     data = merged.at("data").values
     if "vocab_size" in data:
         check_vocabulary(data["tokenizer"], data["vocab_size"])
+    if "test_fraction" in data:
+        check_fractions(float(data["val_fraction"]), float(data["test_fraction"]))
     if "prompts" in data:
         read_prompts(data["prompts"])
         if subcommand == "predict" and data["prompts"] == STANDARD_INPUT:

@@ -32,7 +32,7 @@ from callbacks.reporting.values import (
     what_happened,
 )
 from callbacks.saving.artifact import weights_of
-from callbacks.saving.checkpoints import result_of
+from callbacks.saving.checkpoints import monitor_of, result_of
 from modulant.reports.charts import draw
 from modulant.reports.page import markdown, of_folder
 from modulant.reports.run_folder import finite
@@ -237,6 +237,7 @@ class RunReport(Callback):
                 "epochs": len(self._epoch_seconds),
                 "steps": steps,
                 "result": self._result(trainer, module, outcome),
+                "monitor": monitor_of(trainer),
                 "checkpoints": [f"checkpoints/{path.name}" for path in sorted((folder / "checkpoints").glob("*.ckpt"))],
                 "metrics_file": metrics_file if (folder / metrics_file).is_file() else None,
                 "metrics": measured,
