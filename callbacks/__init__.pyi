@@ -6,6 +6,7 @@ from .measures.alpha_convergence import AlphaConvergence
 from .measures.first_validation import FirstValidation
 from .measures.pentachoron_health import PentachoronHealth
 from .measures.relational_alignment import RelationalAlignment
+from .measures.word_similarity import WordSimilarity
 from .reporting.console import RunConsole
 from .reporting.progress import RunProgress
 from .reporting.report import RunReport
@@ -36,5 +37,6 @@ __all__ = [
     "ShardedStrategy",
     "Talk",
     "WandbFiles",
+    "WordSimilarity",
     "newest_checkpoint",
 ]

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.logs import announce
 from callbacks.stopping.signals import current
 from datamodules.arguments import STANDARD_INPUT, piped_prompts
+from modulant.reports.wording import counted
 from modulant.settings import Interval, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, checked
 from modulant.storage import write_whole
 from modulators.arguments import GenerationSettings
@@ -72,6 +73,8 @@ class Talk(pl.Callback):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._rows, self._same, self._prompts = [], 0, 0
         self._checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
+        kind = "adapter" if hasattr(pl_module, "adapter_name") else "modulator"
+        self._name = "modulated" if self._checkpoint else f"untrained {kind}"
 
     def on_predict_batch_end(
         self,
@@ -88,7 +91,7 @@ class Talk(pl.Callback):
         self._same += sum(asked.original.text == asked.modulated.text for asked in outputs)
         a_prompt = len(self.settings.alpha_scales) * self.settings.samples
         shown = outputs if self._conversation else outputs[: max(0, SHOWN - self._prompts) * a_prompt]
-        show(shown, console(), heading=not self._conversation)
+        show(shown, console(), heading=not self._conversation, name=self._name)
         self._prompts += len(outputs) // a_prompt
         if self._conversation:  # whatever ends it, what was said is kept
             self._write(trainer)
@@ -98,10 +101,11 @@ class Talk(pl.Callback):
             return
         self._write(trainer)
         if not self._conversation and self._prompts > SHOWN:
-            announce(trainer, f"… and {self._prompts - SHOWN} prompts more")
+            announce(trainer, f"… and {counted(self._prompts - SHOWN, 'prompt')} more")
         file = Path(trainer.default_root_dir) / FILE
-        answers = f"{len(self._rows)} answer{'' if len(self._rows) == 1 else 's'}"
-        announce(trainer, f"{answers}, {self._same} of them the same with and without modulation: {file}")
+        answers = counted(len(self._rows), "answer")
+        without = "without modulation" if self._checkpoint else f"without the {self._name}"
+        announce(trainer, f"{answers}, {self._same} of them the same with and {without}: {file}")
 
     def _write(self, trainer: pl.Trainer) -> None:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)

@@ -26,8 +26,10 @@ from modulators.arguments import (
     check_cache,
     check_field,
     check_geometry_file,
+    check_objective,
     check_peft,
     check_precision,
+    check_relational,
     check_steps,
     refuse_geometry,
 )
@@ -50,6 +52,8 @@ def check(command: Command) -> dict[str, Any]:
             _check_choice(merged)
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
+        if command.subcommand == "fit":
+            _check_similarity(merged.at("similarity").values.get("files"))
         _check_folders(command)
     return merged.config
 
@@ -61,7 +65,7 @@ def merge(command: Command) -> Merged:
         ValueError: an unknown key, a value that does not fit, a class that may not be named, no model or data, a
             required value that is missing, or what decides the split of a run that is resumed was changed.
     """
-    merged = Merged(own.modulators(command.trusted))
+    merged = Merged(own.classes(command.trusted))
     split = None
     try:
         for config in command.configs:
@@ -71,7 +75,9 @@ def merge(command: Command) -> Merged:
         for name, value in command.options:
             merged.add_option(name, value)
     except UnlistedClassError as error:
-        if error.path == "model.modulator" and (hint := own.hint(error.name, command.resume, command.trusted)):
+        if error.path in ("model.modulator", "model.objective") and (
+            hint := own.hint(error.name, command.resume, command.trusted)
+        ):
             raise ValueError(error.text + hint) from error
         raise
     for key in ("model", "data"):
@@ -174,8 +180,7 @@ def _check_model(merged: Merged, subcommand: str) -> None:
         check_cache(model["layers"], model["cache"], model["cache_folder"])
     try:
         if name == "FieldModulator":
-            alphas = (float(modulator[key]) for key in ("initial_alpha", "alpha_min", "alpha_max"))
-            check_field(modulator["expert_ks"], modulator["expert_edim"], *alphas)
+            check_field(modulator)
         if name == "LerpModulator" and modulator["geometry"] is not None:
             check_geometry_file(Path(modulator["geometry"]))
     except ValueError as error:
@@ -185,10 +190,22 @@ def _check_model(merged: Merged, subcommand: str) -> None:
     if subcommand != "fit":
         return
     _check_trains(merged.config.get("trainer", {}))
+    _check_objective(merged)
     if model.get("cache") is not None:
         _check_cached_batches(merged)
     if (steps := planned_steps(merged.config.get("trainer", {}))) is not None:
         check_steps(str(model.get("schedule", "cosine")), steps)  # pre-training knows no other
+
+
+def _check_objective(merged: Merged) -> None:
+    objective = merged.at("model.objective")
+    needs = ("RelationalObjective",)  # of the shipped ones; WeightedObjectives and user-supplied ones say it themselves
+    if objective.name.rpartition(".")[2] in needs:
+        check_objective("RelationalObjective", True, merged.at("data").values.get("near_pairs"))
+        try:
+            check_relational(*(float(objective.values[key]) for key in ("all_pairs", "nouns", "verbs", "task")))
+        except ValueError as error:
+            raise ValueError(f"model.objective: {error}") from error
 
 
 def _check_geometry(merged: Merged, subcommand: str, name: str, width: int | None) -> None:
@@ -236,6 +253,17 @@ def _check_data(merged: Merged, subcommand: str) -> None:
             Archive.find(data["nltk_data"])
         except (OSError, ValueError) as error:  # a LexiconError, or no name of a file
             raise ValueError(f"data.nltk_data: {error}") from error
+
+
+def _check_similarity(files: str | list[str] | None) -> None:
+    """Read the files of word pairs that a run is to be measured on."""
+    from modulant.corpus.word_pairs import gensim_word_pairs, read_word_pairs
+
+    try:
+        for file in gensim_word_pairs() if files == "gensim" else map(Path, files or ()):
+            read_word_pairs(file)
+    except ValueError as error:
+        raise ValueError(f"similarity.files: {error}") from error
 
 
 def _check_folders(command: Command) -> None:

@@ -1,4 +1,4 @@
-"""User-supplied files that hold modulators, named by `--trust FILE`: their constructors are read as text.
+"""User-supplied files of modulators and objectives, named by `--trust FILE`: their constructors are read as text.
 
 `cli.own_code` executes the files, once a command has passed all other checks.
 """
@@ -55,11 +55,20 @@ def read(path: Path) -> OwnFile:
     return OwnFile(path, content)
 
 
-def modulators(files: Iterable[OwnFile]) -> dict[str, Schema]:
-    """Name in a configuration → schema of the arguments, of modulators that user-supplied files define.
+# What a user may supply: each base class and the shipped ones that may be extended, and the arguments that no
+# configuration gives.
+_KINDS = {
+    "Modulator": (("Modulator", "FieldModulator", "LerpModulator"), ("self", "stream")),
+    "Objective": (("Objective", "LemmaObjective", "RelationalObjective", "WeightedObjectives"), ("self",)),
+}
+KIND = "x-kind"  # of a schema: which of these it is
+
+
+def classes(files: Iterable[OwnFile]) -> dict[str, Schema]:
+    """Name in a configuration → schema of the arguments, of modulators and objectives that user-supplied files define.
 
     Raises:
-        ValueError: a file is no Python, or holds no modulator.
+        ValueError: a file is no Python, or holds neither.
     """
     found: dict[str, Schema] = {}
     for file in files:
@@ -68,28 +77,34 @@ def modulators(files: Iterable[OwnFile]) -> dict[str, Schema]:
         except (SyntaxError, ValueError) as error:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             raise ValueError(f"--trust: {file.path}{line}: not Python ({getattr(error, 'msg', error)})") from error
-        classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-        kinds = {"Modulator", "FieldModulator", "LerpModulator"}
+        bases = {name: kind for kind, (names, _) in _KINDS.items() for name in names}
         own = {}
-        for node in classes:
-            if kinds & {_last_name(base) for base in node.bases}:
-                kinds.add(node.name)
-                own[f"{file.module}.{node.name}"] = _arguments(node)
+        for node in tree.body:
+            extended = [bases[name] for base in getattr(node, "bases", ()) if (name := _last_name(base)) in bases]
+            if isinstance(node, ast.ClassDef) and extended:
+                bases[node.name] = extended[0]
+                arguments = _arguments(node, len(_KINDS[extended[0]][1]))
+                own[f"{file.module}.{node.name}"] = arguments | {KIND: extended[0]}
         if not own:
-            raise ValueError(f"--trust: {file.path} holds no subclass of modulators.Modulator")
+            raise ValueError(f"--trust: {file.path} holds no subclass of modulators.Modulator or modulators.Objective")
         found |= own
     return found
 
 
-def _arguments(node: ast.ClassDef) -> Schema:
-    """Of a constructor, as far as it is written down: an annotation that is no plain type accepts anything."""
+def _arguments(node: ast.ClassDef, leading: int) -> Schema:
+    """Of a constructor, as far as it is written down: an annotation that is no plain type accepts anything.
+
+    Args:
+        node: the class.
+        leading: how many of its first arguments no configuration gives.
+    """
     schema: Schema = {"type": "object", "additionalProperties": False, "properties": {}}
     init = next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
     if init is None:  # the arguments of a class that this one extends
         return schema | {"additionalProperties": True}
     positional = [*init.args.posonlyargs, *init.args.args]
     without = [None] * (len(positional) - len(init.args.defaults))
-    pairs = [*zip(positional, [*without, *init.args.defaults], strict=True)][2:]  # without self and the stream
+    pairs = [*zip(positional, [*without, *init.args.defaults], strict=True)][leading:]
     for argument, default in (*pairs, *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)):
         own = _schema(argument.annotation)
         with suppress(ValueError):

@@ -16,7 +16,7 @@ from modulators import Modulator, register
 
 
 def load(file: OwnFile) -> None:
-    """Execute a file as a module, and register its modulators.
+    """Execute a file as a module, and register its modulators; an objective is found by its name alone.
 
     Raises:
         ValueError: it raises an error; the message has its line.

@@ -80,7 +80,7 @@ def prepare(trusted: tuple[OwnFile, ...]) -> None:
     quiet()
     set_parsing_settings(
         import_path_denylist=["*"],
-        import_path_allowlist=[*allowlist(), *own.modulators(trusted)],
+        import_path_allowlist=[*allowlist(), *own.classes(trusted)],
         instantiate_subclass_spec_in_any=False,
     )
     for file in trusted:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cli.configs import did_you_mean, read_value, read_yaml
+from cli.own import KIND
 from modulant.settings import accepts, describe
 
 Schema = dict[str, Any]
@@ -45,16 +46,16 @@ class Merged:
     """A configuration that grows by files and options, in their order: a class named in one decides on later keys.
 
     Args:
-        modulators: name → schema of its arguments, of user-supplied modulators.
+        supplied: name → schema of its arguments, of user-supplied modulators and objectives.
 
     Attributes:
         config: what the parser is given.
     """
 
-    def __init__(self, modulators: Mapping[str, Schema]) -> None:
+    def __init__(self, supplied: Mapping[str, Schema]) -> None:
         self._schema = load()
-        self._defs: dict[str, Schema] = {**self._schema["$defs"], **modulators}
-        self._own = tuple(modulators)
+        self._defs: dict[str, Schema] = {**self._schema["$defs"], **supplied}
+        self._supplied = supplied
         self.config: dict[str, Any] = {}
 
     def add(self, content: Mapping[str, Any], where: str = "", option: bool = False) -> None:
@@ -138,8 +139,9 @@ class Merged:
             if "class_path" in option.get("properties", {}):
                 name = option["properties"]["class_path"]["enum"][0]
                 found[name] = self._defs[name]
-        if "modulators.FieldModulator" in found:
-            found |= {name: self._defs[name] for name in self._own}
+        for kind, one in (("Modulator", "modulators.FieldModulator"), ("Objective", "modulators.LemmaObjective")):
+            if one in found:
+                found |= {name: own for name, own in self._supplied.items() if own.get(KIND) == kind}
         return found
 
     def _group(self, schema: Schema) -> Schema | None:

@@ -31,8 +31,8 @@ def check_fractions(val_fraction: float, test_fraction: float) -> None:
     """
     if val_fraction + test_fraction >= 1:
         raise ValueError(
-            f"data.val_fraction is {val_fraction} and data.test_fraction {test_fraction}; their sum must be below 1, so "
-            "that there is something to train on"
+            f"data.val_fraction is {val_fraction} and data.test_fraction {test_fraction}; their sum must be below 1, "
+            "so that something is left to train on"
         )
 
 

@@ -12,12 +12,19 @@ from datamodules.arguments import STANDARD_INPUT, check_fractions, piped_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.position import Accumulated, ResumableLoader
 from modulant.backbones.tokenizers import load_tokenizer
-from modulant.corpus.batching import batches_per_epoch, epoch_batches, real_token_share, sorted_batches
+from modulant.corpus.batching import (
+    batches_per_epoch,
+    epoch_batches,
+    real_token_share,
+    sorted_batches,
+    synset_batches,
+)
 from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
 from modulant.corpus.population import MAX_SOURCE, prefixed
 from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
+from modulant.corpus.training_synsets import TrainingSynsets
 from modulant.lexicon.entries import TEST, VALIDATION, Matching, SplitBy
-from modulant.settings import HalfOpenUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, checked
+from modulant.settings import HalfOpenUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, Share, checked
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 _MOST_TYPED = 100_000  # prompts, in one conversation
@@ -33,7 +40,7 @@ class WordNetDataModule(CorpusDataModule):
     Args:
         backbone: whose tokenizer to use; the command line fills it in from the model.
         batch_size: examples a process: two processes with 8 learn what one with 16 does.
-        val_fraction: share of the entries that is held out for validation, and without a test part for the test too.
+        val_fraction: share of the entries that is held out. With a test part it is for validation alone.
         matching: ``single_token`` keeps lemmas of one token, each once; ``all`` keeps every pair of WordNet.
         seed: of the split and of each epoch's order.
         num_workers: processes that assemble batches; assembling is cheap, so none is usually fastest.
@@ -46,8 +53,11 @@ class WordNetDataModule(CorpusDataModule):
         regroup: draw anew which examples share a batch; null: true, unless the model has a cache. Each epoch does so.
         split: what is held out whole: synset, or entry, which is the source's and leaks. By entry, a definition with
             two lemmas may be trained on with one of them and held out with the other.
-        test_fraction: share of the entries that is held out for the test alone; 0: the validation entries are that too.
-            With it, choose by relational/validation/... figures, and report relational/held_out/..., which is the test.
+        near_pairs: for objectives on synsets: batches of distinct ones, this share beside a hypernym; null: of entries.
+            Pairs are drawn anew each epoch, as many as have a free neighbour; one lemma of each synset is drawn too. Of
+            fewer synsets than ``batch_size`` a batch holds all.
+        test_fraction: share of the entries that is held out for the test alone; 0: none. Choose by figures of
+            relational/validation, and report those of relational/held_out, whose pairs are then the test's.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -68,6 +78,7 @@ class WordNetDataModule(CorpusDataModule):
         pad_to_multiple_of: PositiveInt = 1,
         regroup: bool | None = None,
         split: SplitBy = "synset",
+        near_pairs: Share | None = None,
         test_fraction: HalfOpenUnitInterval = 0.0,
     ) -> None:
         check_fractions(val_fraction, test_fraction)
@@ -77,6 +88,7 @@ class WordNetDataModule(CorpusDataModule):
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
         self.pad_to_multiple_of = pad_to_multiple_of
         self.regroup = regroup is None or regroup
+        self.near_pairs = near_pairs
         self.prompts: Iterable[str] | None = read_prompts(prompts)
         self._only_asked = False
 
@@ -93,6 +105,11 @@ class WordNetDataModule(CorpusDataModule):
         trained = self._corpus.trained
         self._train_lengths = self._corpus.sources.lengths[trained]
         self._target_lengths = self._corpus.targets.lengths[trained]
+
+    @cached_property
+    def training_synsets(self) -> TrainingSynsets:
+        """Distinct synsets of the training entries, which objectives on relations train on."""
+        return TrainingSynsets.of(self.corpus)
 
     @property
     def corpus(self) -> Corpus:
@@ -131,6 +148,8 @@ class WordNetDataModule(CorpusDataModule):
             "seed": self.seed,
             "order_seed": self.order_seed,
             "regroup": self.regroup,
+            "near_pairs": self.near_pairs,
+            **({} if self.near_pairs is None else {"training_synsets": len(self.training_synsets)}),
         }
 
     def _parts(self) -> dict[str, Any]:
@@ -162,6 +181,11 @@ class WordNetDataModule(CorpusDataModule):
         return [batches[i] for i in np.random.default_rng((self.order_seed, epoch)).permutation(len(batches))]
 
     def _grouped(self, epoch: int) -> list[IntArray]:
+        if self.near_pairs is not None:
+            own, size = self.training_synsets, self._global_batch_size
+            entries = own.drawn_entries(self.order_seed, epoch)
+            drawn = synset_batches(own.sources.lengths, own.edges, size, self.near_pairs, self.order_seed, epoch)
+            return [entries[rows] for rows in drawn]
         return epoch_batches(self._train_lengths, self._global_batch_size, self.order_seed, epoch, self._target_lengths)
 
     @property
@@ -182,22 +206,26 @@ class WordNetDataModule(CorpusDataModule):
         return [(examples, longest) for examples, longest in shapes]
 
     def _target_tokens(self, batch: IntArray) -> int:
+        if self.near_pairs is not None:  # a correlation is of a batch: a step's is the mean over its synsets
+            return len(batch)
         return int(self._target_lengths[batch].sum())
 
     def _batches_per_epoch(self) -> int:
-        return batches_per_epoch(len(self._train_lengths), self._global_batch_size)
+        examples = len(self._train_lengths) if self.near_pairs is None else len(self.training_synsets)
+        return batches_per_epoch(examples, self._global_batch_size)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._training_pairs(), self._sampler())
 
     def _training_pairs(self) -> "_SharedPairs":
         batches = None if self.regroup else self._run_batches
+        synsets = None if self.near_pairs is None else self.training_synsets
         return _SharedPairs(
-            self.corpus, self.corpus.trained, *self._rank_and_world_size, self.pad_to_multiple_of, batches
+            self.corpus, self.corpus.trained, *self._rank_and_world_size, self.pad_to_multiple_of, batches, synsets
         )
 
     def _plan(self) -> dict[str, Any]:
-        return {**super()._plan(), "data.regroup": self.regroup}
+        return {**super()._plan(), "data.regroup": self.regroup, "data.near_pairs": self.near_pairs}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation entries, each on exactly one process.
@@ -284,12 +312,25 @@ class _SharedPairs(_Pairs):
     Args:
         batches: where all epochs have the same: a batch then has its ``number`` among them, an int of Python's, which
             stays off the device.
+        synsets: where batches are of distinct ones: a batch then has ``synset_rows``, the places of the whole batch's
+            synsets among them, a NumPy array, which stays off the device too.
     """
 
     def __init__(
-        self, corpus: Corpus, rows: IntArray, rank: int, world: int, multiple: int, batches: list[IntArray] | None
+        self,
+        corpus: Corpus,
+        rows: IntArray,
+        rank: int,
+        world: int,
+        multiple: int,
+        batches: list[IntArray] | None,
+        synsets: TrainingSynsets | None,
     ) -> None:
         super().__init__(corpus, rows)
+        self._synset_row: IntArray | None = None
+        if synsets is not None:
+            self._synset_row = np.full(len(rows), -1)
+            self._synset_row[synsets.entries] = np.repeat(np.arange(len(synsets)), np.diff(synsets.starts))
         self._rank, self._world, self._multiple = rank, world, multiple
         self._numbers: IntArray | None = None
         if batches is not None:
@@ -303,6 +344,8 @@ class _SharedPairs(_Pairs):
         index = np.asarray(rows)
         sources, targets = self._sources.rows(index), self._targets.rows(index)
         batch = shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)
+        if self._synset_row is not None:
+            batch["synset_rows"] = self._synset_row[index]
         return batch if self._numbers is None else {**batch, "number": int(self._numbers[index[0]])}
 
 

@@ -41,6 +41,7 @@ PositiveFloat = Annotated[float, Interval(exclusiveMinimum=0)]
 NonNegativeFloat = Annotated[float, Interval(minimum=0)]
 OpenUnitInterval = Annotated[float, Interval(exclusiveMinimum=0, exclusiveMaximum=1)]
 HalfOpenUnitInterval = Annotated[float, Interval(minimum=0, exclusiveMaximum=1)]
+Share = Annotated[float, Interval(minimum=0, maximum=1)]
 Seed = Annotated[int, Interval(minimum=0, maximum=2**63 - 1)]  # what torch's generators take
 
 _PLAIN: dict[Any, tuple[str, Any]] = {

@@ -8,30 +8,43 @@ from .lerp import LerpModulator
 from .lift import relational_lift
 from .merging import merge
 from .registry import register
+from .similarity import mean_embedding, word_similarity
 from .summary import Summary
 from .training.adapted import AdaptedT5
+from .training.objectives.base import Objective
+from .training.objectives.lemma import LemmaObjective
+from .training.objectives.relational import RelationalObjective
+from .training.objectives.weighted import WeightedObjectives
 from .training.pretraining import PretrainT5
 from .training.seq2seq import ModulatedT5
+from .training.tuned import TunedT5
 
 __all__ = [
     "AdaptedT5",
     "FieldModulator",
     "Geometry",
+    "LemmaObjective",
     "LerpModulator",
     "ModulatedT5",
     "Modulator",
     "ModulatorHandle",
+    "Objective",
     "PretrainT5",
     "PretrainedModulator",
+    "RelationalObjective",
     "ResidualStream",
     "Summary",
+    "TunedT5",
+    "WeightedObjectives",
     "attach",
     "load_modulated",
     "load_t5",
+    "mean_embedding",
     "merge",
     "register",
     "relational_lift",
     "save_modulator",
     "stream_of",
+    "word_similarity",
     "write_card",
 ]

@@ -6,10 +6,10 @@ command line, before anything heavy is imported.
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from modulant.settings import Interval, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, checked
 
@@ -53,6 +53,29 @@ def check_precision(precision: str | int | None) -> None:
         )
 
 
+def check_objective(name: str, needs_synsets: bool, near_pairs: float | None) -> None:
+    """Refuse an objective that compares synsets where batches are not of distinct ones.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if needs_synsets and near_pairs is None:
+        raise ValueError(
+            f"data.near_pairs is null, and model.objective ({name}) compares synsets, so a batch must hold distinct "
+            "ones: set it to a share, such as 0.25, or add --config relational.yaml"
+        )
+
+
+def check_relational(all_pairs: float, nouns: float, verbs: float, task: float) -> None:
+    """Refuse a relational objective by which nothing would be learnt.
+
+    Raises:
+        ValueError: all weights are 0.
+    """
+    if not any((all_pairs, nouns, verbs, task)):
+        raise ValueError("all_pairs, nouns, verbs and task are all 0: nothing would be learnt; raise one")
+
+
 def check_peft() -> None:
     """Refuse an adapter where peft is not installed.
 
@@ -69,10 +92,11 @@ def check_steps(schedule: str, steps: int | float) -> None:
     Raises:
         ValueError: the schedule is cosine, and the number of steps is zero or infinite.
     """
-    if schedule == "cosine" and not 0 < steps < float("inf"):
-        raise ValueError(
-            f"trainer: the learning rate falls as a cosine over {steps} steps; set max_epochs or max_steps"
-        )
+    if schedule == "constant" or 0 < steps < float("inf"):
+        return
+    if steps <= 0:  # Lightning gives 0, or -1
+        raise ValueError("trainer: max_steps or limit_train_batches is 0, so that nothing would be trained; raise it")
+    raise ValueError("trainer: the learning rate falls as a cosine over inf steps; set max_epochs or max_steps")
 
 
 # Comparison of answers
@@ -116,26 +140,46 @@ class GenerationSettings:
 # Modulators
 
 
-def check_field(
-    expert_ks: Sequence[int], expert_edim: int, initial_alpha: float, alpha_min: float, alpha_max: float
-) -> None:
-    """Refuse experts that are none or not distinct or have too few dimensions, and alphas out of order.
+# The field's defaults that depend on its gate.
+FIELD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "source": {
+        "initial_alpha": 0.01, "alpha_min": 0.001, "alpha_max": 0.35, "deform_scale": 0.05, "validity_gate": True
+    },
+    "centred": {
+        "initial_alpha": 0.5, "alpha_min": 0.0, "alpha_max": 1.0, "deform_scale": 0.3, "validity_gate": False
+    },
+}  # fmt: skip
+
+
+def check_field(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the field's arguments with the defaults that depend on its gate in the place of null.
 
     Raises:
-        ValueError: one of these.
+        ValueError: experts that are none or not distinct or have too few dimensions, alphas out of order, or an
+            argument that contradicts the gate.
     """
+    gate, features = arguments["gate"], arguments["features"]
+    defaults = FIELD_DEFAULTS[gate]
+    known = {key: defaults[key] if value is None and key in defaults else value for key, value in arguments.items()}
+    expert_ks, expert_edim = known["expert_ks"], known["expert_edim"]
     if not expert_ks:
         raise ValueError("expert_ks is empty; the field needs at least one expert")
     if len(set(expert_ks)) < len(expert_ks):
         raise ValueError(f"expert_ks is {tuple(expert_ks)}; its members must be distinct")
     if expert_edim < max(expert_ks):
         raise ValueError(f"expert_edim is {expert_edim}; a simplex of k = {max(expert_ks)} needs as many dimensions")
+    initial_alpha, alpha_min, alpha_max = (float(known[key]) for key in ("initial_alpha", "alpha_min", "alpha_max"))
     if not alpha_min < alpha_max:
         raise ValueError(f"alpha_max is {alpha_max}; it must lie above alpha_min ({alpha_min})")
     if not alpha_min < initial_alpha < alpha_max:
         raise ValueError(
             f"initial_alpha is {initial_alpha}; it must lie between alpha_min ({alpha_min}) and alpha_max ({alpha_max})"
         )
+    if gate == "source" and features != "simplex":
+        raise ValueError(f"features is {features}; the gate must be centred for any but simplex")
+    if gate == "centred" and known["validity_gate"]:
+        raise ValueError("validity_gate is true; a centred gate has no validity, so it must be false or null")
+    return known
 
 
 def check_geometry_file(path: Path) -> None:

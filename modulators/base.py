@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from modulant.backbones.stream import ResidualStream
+from modulant.reports.wording import counted
 
 
 class Prepared(NamedTuple):
@@ -66,7 +67,7 @@ class Modulator(nn.Module, ABC):
             )
         if not 0 <= layer < self.stream.n_layers:
             n = self.stream.n_layers
-            raise ValueError(f"layer is {layer}; the modulator has {n} layers, it must be 0 … {n - 1}")
+            raise ValueError(f"layer is {layer}; the modulator has {counted(n, 'layer')}, it must be 0 … {n - 1}")
         # Autocast would run the small matrix products in bf16; its 8 significant bits are too few for a determinant.
         with torch.autocast(device_type=residual.device.type, enabled=False):
             if prepared is None:

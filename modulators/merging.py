@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from modulant.reports.wording import counted
 from modulators.base import Modulator
 from modulators.fused import FusedLerp
 from modulators.lerp import LerpModulator
@@ -111,7 +112,7 @@ def _shares(n: int, weights: Sequence[float] | None) -> list[float]:
         raise ValueError("merge: no modulator; give two or more")
     shares = [1 / n] * n if weights is None else [float(weight) for weight in weights]
     if len(shares) != n:
-        raise ValueError(f"merge: {len(shares)} weights for {n} modulators; give one for each")
+        raise ValueError(f"merge: {counted(len(shares), 'weight')} for {n} modulators; give one for each")
     if not all(math.isfinite(share) and share >= 0 for share in shares) or abs(sum(shares) - 1) > _SUM_TOLERANCE:
         raise ValueError(f"merge: weights are {shares}; they must not be negative, and must sum to 1")
     return shares

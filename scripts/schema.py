@@ -26,8 +26,9 @@ from modulant.settings import schema_of  # noqa: E402
 SCHEMA = ROOT / "cli" / "schema.json"
 COMMENTED = ("field.yaml", "lerp.yaml", "pretrain_mini.yaml")  # configurations whose comments are the docstrings'
 
-MODELS = ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.PretrainT5")
+MODELS = ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.PretrainT5", "modulators.TunedT5")
 MODULATORS = ("modulators.FieldModulator", "modulators.LerpModulator")
+OBJECTIVES = ("modulators.LemmaObjective", "modulators.RelationalObjective", "modulators.WeightedObjectives")
 DATA = ("datamodules.GlossDataModule", "datamodules.WordNetDataModule")
 GEOMETRY = "modulators.Geometry"
 TRAINER = "lightning.pytorch.Trainer"
@@ -37,6 +38,7 @@ SECTIONS = {
     "alpha_convergence": "callbacks.AlphaConvergence",
     "relational": "callbacks.RelationalAlignment",
     "pentachoron": "callbacks.PentachoronHealth",
+    "similarity": "callbacks.WordSimilarity",
     "divergence": "callbacks.Divergence",
     "report": "callbacks.RunReport",
     "talk": "callbacks.Talk",
@@ -203,12 +205,16 @@ def schema() -> dict[str, Any]:
     from lightning.pytorch.accelerators import AcceleratorRegistry
     from lightning.pytorch.strategies import StrategyRegistry
 
-    plain = (*MODELS, *DATA, *SECTIONS.values(), *(path for paths in BUILT_OF.values() for path in paths))
+    plain = (*MODELS, *OBJECTIVES, *DATA, *SECTIONS.values(), *(path for paths in BUILT_OF.values() for path in paths))
     defs = {path: arguments_of(path) for path in plain}
     defs |= {path: arguments_of(path, ("stream",)) for path in MODULATORS}
     defs[GEOMETRY] = arguments_of(GEOMETRY)
     model = defs["modulators.ModulatedT5"]["properties"]
     _replace(model, "modulator", {"anyOf": class_of(MODULATORS)})
+    for trained in ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.TunedT5"):
+        _replace(defs[trained]["properties"], "objective", {"anyOf": [*class_of(OBJECTIVES), NULL]})
+    summed = {"type": "array", "items": {"anyOf": class_of(OBJECTIVES)}}
+    _replace(defs["modulators.WeightedObjectives"]["properties"], "objectives", summed)
     _replace(model, "geometry", {"anyOf": [{"$ref": f"#/$defs/{GEOMETRY}"}, NULL]})
     trainer = arguments_of(TRAINER)
     several = ("callbacks", "logger", "plugins")

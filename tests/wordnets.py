@@ -84,3 +84,22 @@ def excerpt(lexicon: Lexicon, rows: list[int]) -> list[Synset]:
         )
         for row in rows
     ]
+
+
+def with_taxonomy(lexicon: Lexicon, rows: list[int]) -> list[Synset]:
+    """Some synsets of a lexicon and all that is above them, with their hypernyms."""
+
+    def up(row: int) -> list[int]:
+        return lexicon.hypernyms[lexicon.hypernym_starts[row] : lexicon.hypernym_starts[row + 1]].tolist()
+
+    found, waiting = set(rows), list(rows)
+    while waiting:
+        new = [above for above in up(waiting.pop()) if above not in found]
+        found.update(new)
+        waiting += new
+    kept = sorted(found)
+    place = {row: i for i, row in enumerate(kept)}
+    return [
+        synset._replace(hypernyms=tuple(place[above] for above in up(row)))
+        for synset, row in zip(excerpt(lexicon, kept), kept, strict=True)
+    ]

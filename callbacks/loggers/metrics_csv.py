@@ -16,6 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from modulant.reports.series import Row, read_rows, row_line, write_rows
+from modulant.reports.wording import counted
 from modulant.storage import append_line, storing
 
 INDEX_COLUMNS = ("step", "epoch")
@@ -93,7 +94,7 @@ class MetricsCSV(Logger):
         write_rows(aside, _merge(aside_columns, columns), aside_rows + superseded)
         write_rows(self.path, columns, kept + own)
         print(
-            f"{self.path.name}: {len(superseded)} rows from step {step} on will be rewritten; "
+            f"{self.path.name}: {counted(len(superseded), 'row')} from step {step} on will be rewritten; "
             f"the old ones are in {aside.name}",
             file=sys.stderr,
         )

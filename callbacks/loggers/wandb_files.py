@@ -65,7 +65,8 @@ def _step(trainer: pl.Trainer) -> int:
 
 def _attempt(logger: WandbLogger, action: Callable[[], None]) -> None:
     if isinstance(logger, RunWandb):
-        logger.attempt(action)
+        # a disabled run would stage what it never uploads
+        logger.attempt(lambda: None if logger.experiment.disabled else action())
     else:  # Lightning's own logger, whose failures are errors
         action()
 
@@ -131,8 +132,14 @@ def _staged_in(folder: Path) -> Iterator[None]:
     """Context in which W&B stages files for upload in the run folder rather than in the user's home."""
     before = os.environ.get("WANDB_DATA_DIR")
     os.environ["WANDB_DATA_DIR"] = str((folder / "wandb").absolute())
+    staging = folder / "wandb" / "artifacts" / "staging"
+    earlier = set(staging.glob("*"))
     try:
         yield
+    except BaseException:  # such as of a full disk: no artifact needs these copies, and the last one may be empty
+        for copy in set(staging.glob("*")) - earlier:
+            copy.unlink(missing_ok=True)
+        raise
     finally:
         os.environ.pop("WANDB_DATA_DIR")
         if before is not None:

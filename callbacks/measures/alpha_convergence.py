@@ -155,7 +155,8 @@ class AlphaConvergence(L.Callback):
         # One wait for the device, and nothing of a training step waits beside it.
         alphas, slopes = layer_alphas(module, _slopes(module))
         self.metric.update(alphas, self._squared_rates * slopes.square())
-        self._reach = [*self._reach, self._rates * slopes][-self.metric.window :]
+        # As many as snapshots: a run that is resumed with other layers begins anew.
+        self._reach = [*self._reach, self._rates * slopes][-len(self.metric.snapshots) :]
         self._rates = self._squared_rates = 0.0
         self._latest = self._figures(module, alphas)
 

@@ -158,6 +158,7 @@ class RelationalAlignment(L.Callback):
             original = entry_representations(trainer, module, base=True)
             figures["preservation"] = metrics.preservation(original, points).item()
         self._history.append({"step": trainer.global_step, **figures})
+        self._interval = {}  # which was of the check before
         return figures
 
     def _figures(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:

@@ -7,8 +7,9 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.logs import announce
-from callbacks.reporting.values import learns, stop_reason
-from modulant.reports.wording import number, parts_of
+from callbacks.reporting.values import learns, stop_reason, what_happened
+from modulant.reports.run_folder import report_of
+from modulant.reports.wording import counted, number, parts_of
 
 # Key of a figure, its name, and its decimals or whether it has a sign.
 _FIGURES = (
@@ -44,8 +45,23 @@ class RunConsole(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         report = _report(Path(trainer.default_root_dir), "report")
         where = f"; {report}" if report else ""
-        steps = f"{trainer.global_step} step{'' if trainer.global_step == 1 else 's'}"
-        announce(trainer, f"ended after {steps}: {stop_reason(trainer)}{where}")
+        announce(trainer, f"ended after {_steps(trainer)}: {stop_reason(trainer)}{where}")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        outcome, reason = what_happened(exception)
+        if trainer.state.fn != TrainerFn.FITTING or outcome != "interrupted" or not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        try:
+            report = report_of(folder)
+        except ValueError:
+            return
+        if (report["run"]["outcome"], report["run"]["steps"]) != (outcome, trainer.global_step):
+            return  # nothing was trained: it is an earlier one
+        checks = [found["last"] for name in ("relational", "pentachoron") if (found := report[name])]
+        steps = sorted({check["step"] for check in checks if check})
+        measured = f"; measured last at step {steps[-1]:,}" if steps else "; nothing measured since" if checks else ""
+        announce(trainer, f"ended after {_steps(trainer)}: {reason}{measured}; {_report(folder, 'report')}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
@@ -68,6 +84,10 @@ class RunConsole(L.Callback):
         parts = [quality_line(figures, stage)]
         parts += [f"{name} {number(figures[key], 4, signed)}" for key, name, signed in _GEOMETRY if key in figures]
         announce(trainer, "  ".join(part for part in parts if part))
+
+
+def _steps(trainer: L.Trainer) -> str:
+    return counted(trainer.global_step, "step")
 
 
 def _report(folder: Path, *names: str) -> Path | None:

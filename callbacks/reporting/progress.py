@@ -23,6 +23,7 @@ class _Shown:
     name: str
     keys: tuple[str, ...]
     text: Callable[[float], str]
+    of_validation: bool = False
 
 
 def _four(value: float) -> str:
@@ -39,9 +40,9 @@ def _loss(value: float) -> str:
 
 SHOWN = (
     _Shown("loss", ("train/loss_step", "train/loss"), _loss),
-    _Shown("val loss", ("val/loss",), _loss),
+    _Shown("val loss", ("val/loss",), _loss, of_validation=True),
     _Shown("alpha", ("alpha/mean",), _four),
-    _Shown("pearson lift", ("relational/pearson_lift",), _signed),
+    _Shown("pearson lift", ("relational/pearson_lift",), _signed, of_validation=True),
 )
 
 
@@ -73,6 +74,7 @@ class RunProgress(RichProgressBar):
         self._plain = False
         self._epoch_started = 0.0
         self._read_at = -math.inf
+        self._validated: int | None = None  # the epoch in which there was a validation last
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -102,11 +104,18 @@ class RunProgress(RichProgressBar):
         super().on_train_epoch_start(trainer, pl_module)
         self._epoch_started = time.monotonic()
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self._validated = trainer.current_epoch
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._read_at = -math.inf  # an epoch always ends with its own figures
         super().on_train_epoch_end(trainer, pl_module)
         # on every rank: reading the figures may reduce them over ranks
         figures = shown_figures(trainer.callback_metrics)
+        if self._validated != trainer.current_epoch:  # of an earlier epoch, or of the untrained module
+            of_others = {shown.name for shown in SHOWN if shown.of_validation}
+            figures = {name: text for name, text in figures.items() if name not in of_others}
         if self._plain:
             seconds = time.monotonic() - self._epoch_started
             print(epoch_line(trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step, figures, seconds))

@@ -30,9 +30,10 @@ from callbacks.reporting.values import (
     only_last,
     stop_reason,
     what_happened,
+    without_untrained,
 )
 from callbacks.saving.artifact import weights_of
-from callbacks.saving.checkpoints import monitor_of, result_of
+from callbacks.saving.checkpoints import RunCheckpoint, monitor_of, result_of
 from modulant.reports.charts import draw
 from modulant.reports.page import markdown, of_folder
 from modulant.reports.run_folder import finite
@@ -144,8 +145,12 @@ class RunReport(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._failed = True
-        if not self._known:  # nothing had begun: the error itself says all
+        # Where nothing was trained, the error itself says all, and what an earlier process has written stays.
+        if self._stage != "fit" or trainer.global_step <= self._loaded_step:
             return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunCheckpoint):  # first: the report names it, and takes seconds to draw
+                callback.on_exception(trainer, pl_module, exception)
         outcome, reason = what_happened(exception)
         try:
             self._write(trainer, pl_module, outcome, reason)
@@ -218,7 +223,9 @@ class RunReport(Callback):
         sections = {name: _summary(trainer, name) for name in _SECTIONS.values()}
         # Lightning counts no steps in an evaluation: those of the checkpoint are meant
         steps = trainer.global_step if self._stage == "fit" else self._loaded_step
-        if self._stage != "fit":
+        if self._stage == "fit":
+            measured, sections = without_untrained(measured, sections)
+        else:
             sections = {name: only_last(summary, steps) for name, summary in sections.items()}
         final = alphas_of(module)
         metrics_file = f"metrics{self._suffix}.csv"

@@ -88,6 +88,23 @@ def only_last(summary: Mapping[str, Any], step: int) -> dict[str, Any]:
     return {**summary, "history": history, "last": history[0]} if history else dict(summary)
 
 
+def without_untrained(
+    measured: Mapping[str, dict[str, float]], sections: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
+    """Logged figures and summaries of a fit, where none is the last that was measured before the first step.
+
+    Such a figure is the untrained module's: it is a first one alone.
+    """
+    kept, found = dict(measured), {name: dict(summary) for name, summary in sections.items()}
+    for name, summary in found.items():
+        last = summary.get("last") or {}
+        if last.get("step") == 0:
+            summary["last"] = None
+            for key in {f"{name}/{figure}" for figure in last} & kept.keys():
+                kept[key] = {end: value for end, value in kept[key].items() if end.startswith("first")}
+    return kept, found
+
+
 def losses(measured: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     """Training, validation and test loss, first and last."""
     keys = {"train": ("train/loss", "train/loss_step"), "validation": ("val/loss",), "test": ("test/loss",)}

@@ -224,6 +224,7 @@ class RunCheckpoint(ModelCheckpoint):
         if culprit := not_finite(pl_module):
             if not isinstance(exception, CheckpointError):  # which says so itself
                 warn(f"no checkpoint of step {trainer.global_step}: {culprit} is not finite")
+                self._last_global_step_saved = trainer.global_step  # `RunReport` calls this too: said once
             return
         # the other ranks may be anywhere by now, so nothing here may wait for them: no barrier, no synced metric
         if trainer.is_global_zero:

@@ -39,7 +39,8 @@ def check_layers(layers: object, n_blocks: int, name: str = "layers") -> list[in
             raise ValueError(f"{name} holds {given!r}, a {type(given).__name__}; a layer must be an integer")
         if not 0 <= layer < n_blocks:
             raise ValueError(
-                f"{name}: layer {layer} does not exist; the encoder has {n_blocks} layers, 0 … {n_blocks - 1}"
+                f"{name}: layer {layer} does not exist; the encoder has {n_blocks} layer{'s' * (n_blocks > 1)}, "
+                f"0 … {n_blocks - 1}"
             )
         chosen.append(layer)
     if not chosen or len(set(chosen)) < len(chosen):

@@ -12,6 +12,7 @@ from modulant.corpus.ragged import IntArray
 MEGA = 64  # number of batches sorted by length together: enough for little padding, few enough to stay random
 MEGA_OF_PAIRS = 320  # the same where targets have lengths too: fewer examples agree in two lengths
 BAND = 3  # source lengths that go together where batches are of similar targets as well
+BLUR = 2.0  # tokens by which the lengths of synsets are blurred before they are sorted
 
 
 def epoch_batches(
@@ -80,3 +81,44 @@ def real_token_share(lengths: IntArray, batches: list[IntArray], multiple: int =
     """
     padded = sum(len(batch) * (-(-int(lengths[batch].max()) // multiple) * multiple) for batch in batches)
     return float(sum(int(lengths[batch].sum()) for batch in batches) / padded)
+
+
+def synset_batches(
+    lengths: IntArray, edges: IntArray, batch_size: int, near_pairs: float, seed: int, epoch: int
+) -> list[IntArray]:
+    """Every synset once, in batches of similar length that keep pairs of neighbours together, in random order.
+
+    A random matching of neighbours covers a share of the synsets, or as many as have a free neighbour. Pairs and single
+    synsets are sorted by length, blurred by `BLUR` tokens so that batches differ from epoch to epoch, and cut into
+    batches whose sizes differ by two at most. All draws depend on ``(seed, epoch)`` alone.
+
+    Args:
+        lengths: of the sources, one a synset.
+        edges: (edges, 2) pairs of neighbours.
+        batch_size: the most synsets in a batch, but for the second one of a pair.
+        near_pairs: share of the synsets that stand beside a neighbour.
+
+    >>> batches = synset_batches(np.array([3, 9, 4, 9]), np.array([[0, 1]]), 2, 1.0, seed=0, epoch=0)
+    >>> sorted(sorted(batch.tolist()) for batch in batches)
+    [[0, 1], [2, 3]]
+    """
+    rng = np.random.default_rng((seed, epoch))
+    n = len(lengths)
+    partner = np.full(n, -1)
+    wanted = round(near_pairs * n)
+    for a, b in rng.permutation(edges).tolist() if wanted > 1 else ():
+        if wanted > 1 and partner[a] < 0 and partner[b] < 0:
+            partner[a], partner[b] = b, a
+            wanted -= 2
+    longest = np.where(partner < 0, lengths, np.maximum(lengths, lengths[partner])) + rng.uniform(-BLUR, BLUR, n)
+    first = np.where(partner < 0, np.arange(n), np.minimum(np.arange(n), partner))  # a pair has the key of one of them
+    order = np.lexsort((first, longest[first]))
+    parts = batches_per_epoch(n, batch_size)
+    batches, start = [], 0
+    for end in np.round(np.arange(1, parts + 1) * n / parts).astype(int).tolist():
+        # A pair is not cut: its second synset goes on to the next batch, and takes the first one along.
+        if end < n and partner[order[end - 1]] == order[end]:
+            end -= 1
+        batches.append(order[start:end])
+        start = end
+    return [batches[i] for i in rng.permutation(len(batches))]

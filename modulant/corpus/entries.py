@@ -23,6 +23,7 @@ from modulant.corpus.population import (
 from modulant.corpus.ragged import Ragged
 from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
 from modulant.lexicon.entries import MIN_DEFINITION, TEST, VALIDATION, Matching, SplitBy
+from modulant.reports.wording import counted
 from modulant.storage import cache_arrays
 
 EVALUATION_BATCH = 128  # sources without gradients; a constant, so figures do not depend on data.batch_size
@@ -85,7 +86,8 @@ class Corpus:
         entries, sources, targets = _tokenised(lexicon, tokenizer, matching)
         if len(entries) < 2:
             raise ValueError(
-                f"{tokenizer.name_or_path or type(tokenizer).__name__}: {len(entries)} lemmas of WordNet are one token "
+                f"{tokenizer.name_or_path or type(tokenizer).__name__}: {counted(len(entries), 'lemma')} of WordNet "
+                f"{'is' if len(entries) == 1 else 'are'} one token "
                 "of this tokenizer; it does not fit English words (or use data.matching: all)"
             )
         if split == "synset":

@@ -1,10 +1,12 @@
 """Pure functions of tensors: simplices, pentachora, correlation, spectra, Procrustes. Torch only, nothing of ours."""
 
 from modulant.geometry.correlation import (
+    masked_mean,
     mean_cosine,
     pearson_from_classes,
     pearson_from_sums,
     spearman_from_histograms,
+    weighted_pearson,
 )
 from modulant.geometry.pentachora import (
     BIN_WIDTH,
@@ -26,6 +28,7 @@ __all__ = [
     "BIN_WIDTH",
     "coefficient_of_variation",
     "gaussian_null_volumes",
+    "masked_mean",
     "mean_cosine",
     "mean_of_nearest",
     "orthogonal_procrustes",
@@ -44,4 +47,5 @@ __all__ = [
     "spectral_embedding",
     "squared_edge_lengths",
     "squared_simplex_volume",
+    "weighted_pearson",
 ]

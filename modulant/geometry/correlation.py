@@ -6,7 +6,7 @@ from each class's histogram. All sums are in fp64.
 """
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, Shaped
 from torch import Tensor
 
 
@@ -19,6 +19,18 @@ def mean_cosine(a: Float[Tensor, "points dim"], b: Float[Tensor, "points dim"]) 
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     with torch.autocast(a.device.type, enabled=False):
         return torch.nn.functional.cosine_similarity(a.to(dtype), b.to(dtype), dim=-1).mean()
+
+
+def masked_mean(
+    hidden: Float[Tensor, "batch tokens dim"], mask: Shaped[Tensor, "batch tokens"]
+) -> Float[Tensor, "batch dim"]:
+    """Mean over the tokens whose mask is not 0, in fp32; NaN for a row without one.
+
+    >>> masked_mean(torch.tensor([[[1.0, 2.0], [3.0, 4.0], [9.0, 9.0]]]), torch.tensor([[1, 1, 0]]))
+    tensor([[2., 3.]])
+    """
+    weights = (mask != 0).unsqueeze(-1).float()
+    return (hidden.float() * weights).sum(1) / weights.sum(1)
 
 
 def pearson_from_sums(
@@ -47,6 +59,27 @@ def pearson_from_sums(
     varies = (n > 0) & (spread_x > flat * xx) & (spread_y > flat * yy)
     r = (xy - x * y) / (spread_x.clamp_min(0) * spread_y.clamp_min(0)).sqrt()
     return torch.where(varies, r, torch.nan)
+
+
+def weighted_pearson(
+    x: Float[Tensor, "*pairs"], y: Float[Tensor, "*pairs"], weights: Float[Tensor, "*pairs"]
+) -> Float[Tensor, ""]:
+    """Pearson's r of x and y, each pair counted `weights` times; differentiable in x, in the dtype of x.
+
+    0 with a gradient of zeros where x does not vary, by less than sd 1e-6. It waits for no device: y must vary.
+
+    >>> x, y = torch.tensor([1.0, 2.0, 3.0, 9.0]), torch.tensor([2.0, 4.0, 7.0, 0.0])
+    >>> weighted_pearson(x, y, torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    tensor(0.9934)
+    """
+    n = weights.sum()
+    x = (x - (weights * x).sum() / n) * weights.sqrt()
+    y = (y - (weights * y).sum() / n) * weights.sqrt()
+    spread = x.square().sum()
+    varies = spread > 1e-12 * n
+    # Both branches of `where` must be finite, or the gradient is not.
+    r = (x * y).sum() / (torch.where(varies, spread, 1.0) * y.square().sum()).sqrt()
+    return torch.where(varies, r, 0.0 * r)
 
 
 def pearson_from_classes(

@@ -33,7 +33,9 @@ def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"
         ValueError: fewer than 5 points, or fewer than 1 draw.
     """
     if n_points < _CORNERS:
-        raise ValueError(f"pentachoron_draws: got {n_points} points; a pentachoron needs at least {_CORNERS}")
+        raise ValueError(
+            f"pentachoron_draws: got {n_points} point{'s' * (n_points != 1)}; a pentachoron needs at least {_CORNERS}"
+        )
     if n < 1:
         raise ValueError(f"pentachoron_draws: n is {n}; at least 1 draw is needed")
     generator = torch.Generator().manual_seed(seed)

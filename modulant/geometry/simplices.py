@@ -47,7 +47,9 @@ def squared_edge_lengths(points: Float[Tensor, "*batch vertices dim"]) -> Float[
     """
     vertices = _at_least_fp32(points).unbind(-2)
     if len(vertices) < 2:
-        raise ValueError(f"squared_edge_lengths: got {len(vertices)} points; an edge needs 2")
+        raise ValueError(
+            f"squared_edge_lengths: got {len(vertices)} point{'s' * (len(vertices) != 1)}; an edge needs 2"
+        )
     return torch.stack([(a - b).square().sum(-1) for a, b in combinations(vertices, 2)], dim=-1)
 
 

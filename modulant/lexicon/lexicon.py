@@ -18,7 +18,8 @@ from modulant.lexicon.taxonomy import Taxonomy
 from modulant.storage import cache_arrays, cache_folder
 
 _ARCHIVE = "archive.sha256"  # the key in a cache file that holds the archive's checksum
-_FORMAT = 2  # of the cache file; one more whenever the arrays change
+_FORMAT = 3  # of the cache file; one more whenever the arrays change
+_POS_ORDER = {"n": 0, "v": 1, "a": 2, "s": 2, "r": 3}  # of a word's senses
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Lexicon:
     definitions: Strings
     lemmas: Strings  # with "_" written as a space
     lemma_starts: npt.NDArray[np.int64]
+    lemma_senses: npt.NDArray[np.uint16]  # sense number of each lemma within its part of speech, from 0
     examples: Strings
     example_starts: npt.NDArray[np.int64]
     hypernyms: npt.NDArray[np.int32]  # hypernyms and instance hypernyms, as rows, in NLTK's order
@@ -68,6 +70,25 @@ class Lexicon:
     def lemmas_of(self, synset: int) -> list[str]:
         return self.lemmas[int(self.lemma_starts[synset]) : int(self.lemma_starts[synset + 1])]
 
+    def synsets_of(self, word: str) -> list[int]:
+        """Rows of the synsets with this lemma, in WordNet's order: nouns, verbs, adjectives, adverbs, each by sense.
+
+        The lower sense number is the more frequent sense. Case does not matter, and "_" is a space. There is no
+        morphology: only a base form has senses.
+        """
+        return list(self._rows_by_lemma.get(word.replace("_", " ").lower(), ()))
+
+    @cached_property
+    def _rows_by_lemma(self) -> dict[str, dict[int, None]]:
+        """Lower-case lemma → its synsets' rows as an ordered set: a synset may have a word in two spellings."""
+        row = np.repeat(np.arange(len(self)), np.diff(self.lemma_starts))
+        pos = np.array([_POS_ORDER[pos] for pos in self.pos.tolist()])
+        found: dict[str, dict[int, None]] = {}
+        lemmas = list(self.lemmas)
+        for i in np.lexsort((self.lemma_senses, pos[row])).tolist():
+            found.setdefault(lemmas[i].lower(), {})[int(row[i])] = None
+        return found
+
     def examples_of(self, synset: int) -> list[str]:
         return self.examples[int(self.example_starts[synset]) : int(self.example_starts[synset + 1])]
 
@@ -95,6 +116,7 @@ def _walk(reader: Any) -> Lexicon:
     lexnames = sorted({synset.lexname() for synset in synsets})
     number = {name: i for i, name in enumerate(lexnames)}
     lemmas = [[lemma.replace("_", " ") for lemma in synset.lemma_names()] for synset in synsets]
+    senses = [_sense(reader, synset, lemma) for synset in synsets for lemma in synset.lemma_names()]
     examples = [synset.examples() for synset in synsets]
     above = [[row[up.name()] for up in synset.hypernyms() + synset.instance_hypernyms()] for synset in synsets]
     return Lexicon(
@@ -106,11 +128,19 @@ def _walk(reader: Any) -> Lexicon:
         definitions=Strings.of(synset.definition() for synset in synsets),
         lemmas=Strings.of(lemma for some in lemmas for lemma in some),
         lemma_starts=_starts(lemmas),
+        lemma_senses=np.array(senses, dtype=np.uint16),
         examples=Strings.of(example for some in examples for example in some),
         example_starts=_starts(examples),
         hypernyms=np.array([up for some in above for up in some], dtype=np.int32),
         hypernym_starts=_starts(above),
     )
+
+
+def _sense(reader: Any, synset: Any, lemma: str) -> int:
+    """Place of a synset among a lemma's senses of its part of speech; after all of them where no index lists it."""
+    pos = synset.pos().replace("s", "a")  # the index counts satellites among the adjectives
+    offsets = reader._lemma_pos_offset_map.get(lemma.lower(), {}).get(pos, [])
+    return offsets.index(synset.offset()) if synset.offset() in offsets else len(offsets)
 
 
 def _starts(ragged: list[Any]) -> npt.NDArray[np.int64]:
@@ -170,6 +200,8 @@ def _fits_together(lexicon: Lexicon) -> bool:
         and len(lexicon.definitions) == n
         and all(text.buffer.dtype == np.uint8 and rises(text.offsets, len(text), len(text.buffer)) for text in texts)
         and all(rises(starts, n, end) for starts, end in ragged)
+        and lexicon.lemma_senses.dtype == np.uint16
+        and lexicon.lemma_senses.shape == (len(lexicon.lemmas),)
         and lexicon.pos.shape == (n,)
         and set(np.unique(lexicon.pos)) <= set("nvasr")
         and lexicon.lexname.dtype == np.uint8

@@ -10,9 +10,9 @@ from typing import Any
 from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
 from modulant.reports.figures import draw as draw_figure
 from modulant.reports.plotting import save
-from modulant.reports.rows import Report, before_and_after, population_names
+from modulant.reports.rows import Report, at_step, before_and_after, population_names
 from modulant.reports.series import Series, finite_points, history_of, known, smoothed
-from modulant.reports.wording import change, number
+from modulant.reports.wording import change, counted, number
 
 Metrics = Mapping[str, Series]
 
@@ -55,17 +55,29 @@ def draw(report: Report, metrics: Metrics, folder: Path, suffix: str = "") -> di
 def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
     """The charts for which there are figures, by name."""
     over_time = metrics if report["run"]["stage"] == "fit" else {}
+    relational, pentachoron = report["relational"], report["pentachoron"]
+    validated, checked = over_time.get("val/loss"), (_last_check(relational), _last_check(pentachoron))
     found = [
-        alpha_over_steps(report["alpha"], over_time),
-        final_alpha(report["alpha"]),
-        loss(over_time),
-        correlation(report["relational"]),
-        lift(report["relational"]),
-        bands(report["relational"]),
-        pentachoron_cv(report["pentachoron"]),
-        volumes(report["pentachoron"]),
+        (alpha_over_steps(report["alpha"], over_time), None),
+        (final_alpha(report["alpha"]), None),
+        # Lightning logs under the number of the last batch, from 0; so is what is measured before the first.
+        (loss(over_time), validated[-1][0] + (validated[-1][0] > 0) if validated else None),
+        (correlation(relational), checked[0]),
+        (lift(relational), checked[0]),
+        (bands(relational), checked[0]),
+        (pentachoron_cv(pentachoron), checked[1]),
+        (volumes(pentachoron), checked[1]),
     ]
-    return {chart.name: chart for chart in found if chart is not None}
+    return {
+        chart.name: replace(chart, title=chart.title + at_step(report, step))
+        for chart, step in found
+        if chart is not None
+    }
+
+
+def _last_check(section: Mapping[str, Any]) -> int | None:
+    history = section.get("history")
+    return int(history[-1]["step"]) if history else None
 
 
 def alpha_over_steps(alpha: Mapping[str, Any], metrics: Metrics) -> Chart | None:
@@ -96,7 +108,7 @@ def alpha_over_steps(alpha: Mapping[str, Any], metrics: Metrics) -> Chart | None
 
 def _alpha_title(mean: Mapping[int, Series]) -> str:
     first, last = (sum(series[end][1] for series in mean.values()) / len(mean) for end in (0, -1))
-    what = f"Mean α of {len(mean)} layer{'s' * (len(mean) != 1)}"
+    what = f"Mean α of {counted(len(mean), 'layer')}"
     if all(len(series) == 1 for series in mean.values()):
         return f"{what}: {last:.4f}"
     verb = f"{'rose' if last > first else 'fell'} from {first:.4f} to"

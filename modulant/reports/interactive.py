@@ -52,7 +52,7 @@ def _trace(mark: Mark, chart: Chart, view: Sequence[Mark]) -> Trace:
             return _line(mark, chart.x)
         case Level():
             places = [x for other in view if isinstance(other, Line) for x, _ in other.points]
-            places = places or [0, len(chart.x.names) - 1]
+            places = list(_around(chart)) or places or [0, len(chart.x.names) - 1]
             ends = [(min(places), mark.value), (max(places), mark.value)]
             return _line(Line(ends, mark.name, mark.colour, 1.5, mark.dash, marker=0), chart.x)
         case Bars():
@@ -108,7 +108,8 @@ def _line(mark: Line, axis: Axis) -> Trace:
         "y": [rounded(y) if math.isfinite(y) else None for _, y in shown],
         "name": mark.name,
         "line": {"color": mark.colour, "width": mark.width, "dash": mark.dash},
-        "marker": {"color": mark.colour, "size": mark.size},
+        "marker": {"color": mark.colour, "size": mark.size if len(shown) > 1 else max(mark.size, 9)},
+        "cliponaxis": not mark.size,  # else a point at step 0 is half a point
         "opacity": mark.opacity,
     }
     trace |= {"hovertemplate": "%{y:.5g}"} if mark.name else {"hoverinfo": "skip", "showlegend": False}
@@ -140,6 +141,8 @@ def _layout(chart: Chart) -> dict[str, Any]:
             axis |= {"type": "category", "categoryorder": "array", "categoryarray": list(of.names), "showgrid": False}
     if chart.y.names:
         y["range"] = [len(chart.y.names) - 0.5, -0.5]
+    elif only := _around(chart):
+        x |= {"range": only, "tickvals": [sum(only) / 2]}
     elif chart.x is STEPS:
         x["rangemode"] = "tozero"
     bands = [mark for mark in marks if isinstance(mark, Level) and mark.spread]
@@ -161,6 +164,12 @@ def _layout(chart: Chart) -> dict[str, Any]:
         x |= {"zeroline": True, "zerolinecolor": "@ink", "showgrid": True}
         layout["height"] = 150 + 34 * len(chart.y.names)
     return layout
+
+
+def _around(chart: Chart) -> tuple[float, ...]:
+    """Ends of the x axis where everything was measured at one step; else none."""
+    steps = {x for marks in chart.views.values() for mark in marks if isinstance(mark, Line) for x, _ in mark.points}
+    return (min(steps) - 1, max(steps) + 1) if chart.x is STEPS and len(steps) == 1 else ()
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

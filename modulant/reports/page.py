@@ -10,7 +10,7 @@ from modulant.reports.charts import FIGURES, Metrics, charts
 from modulant.reports.rows import POPULATIONS, Report
 from modulant.reports.table import Table
 from modulant.reports.verdict import verdict
-from modulant.reports.wording import with_interval
+from modulant.reports.wording import counted, with_interval
 
 _SHOWN = 40  # rows of predictions.jsonl
 _SPREAD = {"validation_loss": "validation loss", "preservation": "preservation", "alpha": "final α"}
@@ -143,8 +143,8 @@ def _texts_note(texts: Answers) -> str:
         sum(row[name].strip() == row["lemma"].strip() for row in texts) for name in ("original", "modulated")
     )
     return (
-        f"Greedy answers to {len(texts)} definitions, spread evenly over the held-out ones: {changed} differ. The "
-        f"original names the lemma of {original}, the modulated model that of {modulated}."
+        f"Greedy answers to {counted(len(texts), 'definition')}, spread evenly over the held-out ones: {changed} "
+        f"differ. The original names the lemma of {original}, the modulated model that of {modulated}."
     )
 
 
@@ -155,7 +155,10 @@ def _asked(predictions: Answers) -> Table:
         [row["prompt"], *([f"{row.get('alpha_scale', 1.0):g}"] * scaled), row["original"], row["modulated"]]
         for row in predictions[:_SHOWN]
     ]
-    return Table(["prompt", *(["α times"] * scaled), "original", "modulated"], cells, words=4)
+    # A row of an older version, and one of `probe.py talk`, does not say which checkpoint it is of.
+    untrained = all("checkpoint" in row and row["checkpoint"] is None for row in predictions)
+    name = "untrained modulator" if untrained else "modulated"
+    return Table(["prompt", *(["α times"] * scaled), "original", name], cells, words=4)
 
 
 def _controls(controls: Mapping[str, Any]) -> Table:

@@ -8,10 +8,11 @@ from typing import Any
 
 from modulant.reports.choosing import caveat, includes_reported
 from modulant.reports.table import Table
-from modulant.reports.wording import duration, interval, number, with_interval
+from modulant.reports.wording import counted, duration, interval, number, with_interval
 
 Report = Mapping[str, Any]
 
+NOT_MEASURED = "not measured"
 POPULATIONS = {
     "all": "all pairs",
     "train": "training × training",
@@ -46,13 +47,12 @@ def ending(report: Report) -> str:
     """How a run ended, as a sentence; nothing for an evaluation that finished."""
     run, stop = report["run"], report["stop"]
     if run["stage"] == "fit":
-        epochs = f"{run['epochs']} epoch{'' if run['epochs'] == 1 else 's'}"
         how = {"finished": "Ended", "interrupted": "**Interrupted**", "failed": "**Failed**"}[run["outcome"]]
         spent = duration(report["time"]["total_s"])
-        steps = f"{run['steps']} step{'' if run['steps'] == 1 else 's'}"
+        trained = f"{counted(run['steps'], 'step')}, {counted(run['epochs'], 'epoch')}"
         result = run.get("result")
         artefact = f" The artefact is of step {result['step']}: {result['reason']}." if result else ""
-        return f"{how} after {steps}, {epochs}, {spent}: {stop['reason']}.{artefact}"
+        return f"{how} after {trained}, {spent}: {stop['reason']}.{artefact}"
     if run["outcome"] != "finished":
         return f"**{run['outcome'].capitalize()}**: {stop['reason']}."
     return ""
@@ -61,39 +61,73 @@ def ending(report: Report) -> str:
 def _row(name: str, before: Any, after: Any, percent: bool = False, digits: int = 4) -> list[str]:
     known = isinstance(before, int | float) and isinstance(after, int | float)
     change = number(after - before, digits, signed=True) if known else "–"
-    if known and percent and before:
+    if known and percent and abs(before) >= 10 ** (2 - digits):  # two digits or more of it are shown
         change += f" ({number(100 * (after - before) / abs(before), 1, signed=True)} %)"
     return [name, number(before, digits), number(after, digits), change]
 
 
 def headline(report: Report) -> Table:
-    """The main figures before and after, and their change."""
-    rows = []
-    validation = report["loss"].get("validation")
-    if validation:
-        rows.append(_row("validation loss (nats per token)", _first(validation), validation.get("last")))
-    for key, name in (("val/token_accuracy", "token accuracy"), ("val/exact_match", "exact match")):
-        if measured := report["run"]["metrics"].get(key):
-            rows.append(_row(f"{name}, validation", _first(measured), measured.get("last")))
+    """The main figures before and after, and their change.
+
+    With a column for the step of "after" where a figure was measured at another step than the run's last.
+    """
+    end = report["run"]["steps"]
+    rows: list[list[str]] = []
+    steps: list[int | None] = []  # of "after", by row
+
+    def add(row: list[str], step: int | None) -> None:
+        rows.append(row if step is not None else [*row[:2], NOT_MEASURED, "–"])
+        steps.append(step)
+
+    validation = {"validation loss (nats per token)": report["loss"].get("validation")} | {
+        f"{name}, validation": report["run"]["metrics"].get(key)
+        for key, name in (("val/token_accuracy", "token accuracy"), ("val/exact_match", "exact match"))
+    }
+    for name, measured in validation.items():
+        if measured:
+            add(_row(name, _first(measured), measured.get("last")), step_of(report, measured))
     relational = report["relational"]
     before, after = before_and_after(relational)
-    for key, name in _FOLLOWED.items():
-        if key in after:
-            rows.append(_row(name, before.get(key), after[key], percent=True))
-    if "held_out/pearson" in after:
-        held_out = before.get("held_out/pearson"), after["held_out/pearson"]
-        rows.append(_row(f"Pearson, {population_names(relational)['held_out']}", *held_out, percent=True))
-    if "preservation" in after:
-        rows.append(["preservation (mean cosine to the original)", "1.0000", number(after["preservation"]), "–"])
+    known = after or relational.get("first") or {}
+    held_out = population_names(relational)["held_out"]
+    for key, name in (_FOLLOWED | {"held_out/pearson": f"Pearson, {held_out}"}).items():
+        if key in known:
+            add(_row(name, before.get(key), after.get(key), percent=True), after.get("step"))
+    if "preservation" in known:
+        kept = number(after.get("preservation"))
+        add(["preservation (mean cosine to the original)", "1.0000", kept, "–"], after.get("step"))
     before, after = before_and_after(report["pentachoron"])
-    if "cv" in after:
-        rows.append(_row("CV of pentachoron volumes", before.get("cv"), after["cv"], percent=True))
-    if "z" in after:
-        rows.append(_row("its z-score against Gaussian points", before.get("z"), after["z"], digits=1))
+    known = after or report["pentachoron"].get("first") or {}
+    if "cv" in known:
+        add(_row("CV of pentachoron volumes", before.get("cv"), after.get("cv"), percent=True), after.get("step"))
+    if "z" in known:
+        add(_row("its z-score against Gaussian points", before.get("z"), after.get("z"), digits=1), after.get("step"))
     alpha = report["alpha"]
     if alpha.get("final"):
-        rows.append(_row("mean α", mean(alpha.get("initial")), mean(alpha["final"])))
-    return Table(["", "before", "after", "change"], rows)
+        add(_row("mean α", mean(alpha.get("initial")), mean(alpha["final"])), end)
+    header = ["", "before", "after", "change"]
+    if any(step != end for step in steps):
+        header.append("at step")
+        rows = [[*row, "–" if step is None else f"{step:,}"] for row, step in zip(rows, steps, strict=True)]
+    return Table(header, rows)
+
+
+def step_of(report: Report, measured: Mapping[str, Any]) -> int | None:
+    """Optimizer steps before a logged figure was last measured; None if that was before training only."""
+    if "last" not in measured:
+        return None
+    # Lightning logs under the number of the last batch, from 0; an evaluation is of one checkpoint.
+    logged = measured.get("last_step") if report["run"]["stage"] == "fit" else None
+    return int(report["run"]["steps"]) if logged is None else int(logged) + 1
+
+
+def at_step(report: Report, step: float | None) -> str:
+    """Words for when a figure was measured, unless that is the run's last step.
+
+    >>> at_step({"run": {"steps": 1300}}, 1200), at_step({"run": {"steps": 1300}}, 1300)
+    (' at step 1,200', '')
+    """
+    return "" if step in (None, report["run"]["steps"]) else f" at step {int(step):,}"
 
 
 def _first(measured: Mapping[str, Any]) -> Any:
@@ -102,7 +136,7 @@ def _first(measured: Mapping[str, Any]) -> Any:
 
 
 def before_and_after(summary: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Figures of the frozen backbone, or else the first that were measured, and the last."""
+    """Figures of the frozen backbone, or else the first that were measured, and the last of what was trained."""
     base = summary.get("base") or (summary.get("baseline") or {}).get("original") or summary.get("first") or {}
     return base, summary.get("last") or {}
 
@@ -143,6 +177,8 @@ def convergence(alpha: Mapping[str, Any]) -> str:
     found = alpha.get("convergence")
     if not alpha.get("final") or not found:
         return ""
+    if alpha.get("initial") == alpha["final"]:
+        return "Not converged: no α has moved; its learning rate is zero, it does not learn, or nothing was trained."
     at = found.get("converged_at")
     rest = f"the last {found['window']} checks, {found['every_n_steps']} steps apart"
     tolerance = f"{found['tolerance']:g}"
@@ -155,7 +191,7 @@ def convergence(alpha: Mapping[str, Any]) -> str:
     checks = found.get("checks", found["window"])
     if moved is None or moved > found["tolerance"] or checks < found["window"]:
         seen = f"; the largest movement was {moved:.2g}" if moved is not None else ""
-        few = f"; there were {checks}" if checks < found["window"] else ""
+        few = f"; so far there {'was' if checks == 1 else 'were'} {checks}" if checks < found["window"] else ""
         return f"Not converged: that would take no α moving more than {tolerance} over {rest}{few}{seen}."
     if ended:
         why = f"{scheduled}, so that rest is the schedule's"
@@ -222,7 +258,9 @@ def caveats(report: Report) -> list[str]:
     lines = []
     run, relational, pentachoron = report["run"], report["relational"], report["pentachoron"]
     if run["outcome"] != "finished":
-        lines.append("The run did not end by itself: its last figures are those of a training cut short.")
+        lines.append(
+            "The run did not end by itself: α is of its last step, every other figure of the last measurement before."
+        )
     if relational.get("last") and relational.get("baseline"):
         lines.append(
             "A lift alone shows no knowledge. Compare it with controls that have as many parameters (shuffled or "
@@ -242,7 +280,8 @@ def caveats(report: Report) -> list[str]:
     validation = report["loss"].get("validation") or {}
     if validation.get("first_step") and _first(validation) is not None:
         lines.append(
-            f"The validation loss before is the first that was measured, after {validation['first_step'] + 1} steps."
+            "The validation loss before is the first that was measured, after "
+            f"{counted(validation['first_step'] + 1, 'step')}."
         )
     if pentachoron.get("out_from_the_start"):
         lines.append(f"{str(pentachoron['out_from_the_start']).rstrip('.')}.")

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.rows import Report, before_and_after, convergence, ending, mean, population_names
+from modulant.reports.rows import (
+    Report,
+    at_step,
+    before_and_after,
+    convergence,
+    ending,
+    mean,
+    population_names,
+    step_of,
+)
 from modulant.reports.wording import interval, number
 
 
@@ -12,18 +21,18 @@ def verdict(report: Report) -> list[tuple[str, str]]:
     alpha, relational = report["alpha"], report["relational"]
     lifts = {"held_out": population_names(relational)["held_out"].split()[0], "all": "all pairs"}
     found = [
-        *((f"Lift, {name}", _lift(relational, key)) for key, name in lifts.items()),
+        *((f"Lift, {name}", _lift(report, key)) for key, name in lifts.items()),
         ("Task", _task(report)),
         ("α", " ".join(part for part in (_alpha(alpha), convergence(alpha)) if part)),
-        ("Pentachora", _pentachora(report["pentachoron"])),
+        ("Pentachora", _pentachora(report)),
         ("Distance", _preservation(relational)),
         ("Ending", ending(report)),
     ]
     return [(name, sentence) for name, sentence in found if sentence]
 
 
-def _lift(relational: Mapping[str, Any], population: str) -> str:
-    before, after = before_and_after(relational)
+def _lift(report: Report, population: str) -> str:
+    relational, (before, after) = report["relational"], before_and_after(report["relational"])
     prefix = "" if population == "all" else f"{population}/"
     key = f"{prefix}pearson"
     lift, first, last = after.get(f"{key}_lift"), before.get(key), after.get(key)
@@ -42,7 +51,7 @@ def _lift(relational: Mapping[str, Any], population: str) -> str:
     bracket = f" {interval(ends)}" if ends else ""
     return (
         f"**{number(lift, 4, signed=True)}**{bracket}{sample}{said}. Pearson of encoder cosine with WordNet path "
-        f"similarity went from {number(first)} to {number(last)}{over}{where}."
+        f"similarity went from {number(first)} to {number(last)}{at_step(report, after.get('step'))}{over}{where}."
     )
 
 
@@ -52,7 +61,7 @@ def _task(report: Report) -> str:
             return ""
         began = figures.get("first") is not None and figures.get("first_step") != figures.get("last_step")
         before = f"{number(figures['first'], digits)} → " if began else ""
-        return f"{name} {before}{number(figures['last'], digits)}"
+        return f"{name} {before}{number(figures['last'], digits)}{at_step(report, step_of(report, figures))}"
 
     parts = [
         change("validation loss", report["loss"].get("validation"), 3),
@@ -72,11 +81,11 @@ def _alpha(alpha: Mapping[str, Any]) -> str:
     return f"From {number(min(values))} to {number(max(values))} over layers and experts{moved}."
 
 
-def _pentachora(pentachoron: Mapping[str, Any]) -> str:
-    before, after = before_and_after(pentachoron)
+def _pentachora(report: Report) -> str:
+    pentachoron, (before, after) = report["pentachoron"], before_and_after(report["pentachoron"])
     if after.get("cv") is None:
         return ""
-    text = f"CV of volumes {number(before.get('cv'))} → {number(after['cv'])}"
+    text = f"CV of volumes {number(before.get('cv'))} → {number(after['cv'])}{at_step(report, after.get('step'))}"
     reference, tolerance = after.get("reference"), pentachoron.get("tolerance")
     if reference is not None and tolerance is not None:
         inside = abs(after["cv"] - reference) <= tolerance

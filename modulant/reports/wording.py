@@ -35,6 +35,15 @@ def interval(ends: Sequence[float], digits: int = 4, signed: bool = True) -> str
     return f"[{', '.join(number(end, digits, signed) for end in ends)}]"
 
 
+def counted(count: int, noun: str) -> str:
+    """A count and its noun, which takes an s unless the count is 1.
+
+    >>> counted(1, "step"), counted(0, "answer"), counted(1200, "pair")
+    ('1 step', '0 answers', '1,200 pairs')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def short(count: int) -> str:
     """A count in three digits.
 

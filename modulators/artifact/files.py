@@ -189,10 +189,15 @@ def _check_sizes(kind: str, init_args: Any, tensors: Mapping[str, Tensor], strea
         if held != (needed := (stream.vocab_size, init_args["n_geometric_dims"])):
             raise ValueError(f"n_geometric_dims and vocab_size are {needed[::-1]}, geometric_embed.weight is {held}")
     if kind == "FieldModulator" and "expert_edim" in init_args:
+        constant = init_args.get("features") == "constant"
         for k in init_args.get("expert_ks", []):
-            found = tensors.get(f"experts.k{k}.to_deform.weight", torch.empty(0)).shape[0]
-            if found != (rows := (k + 1) * init_args["expert_edim"]):
-                raise ValueError(f"expert {k} needs {rows} rows of experts.k{k}.to_deform.weight, got {found}")
+            name = f"gate_projs.k{k}.weight" if constant else f"experts.k{k}.to_deform.weight"
+            needed = k * (k + 1) // 2 + 1 if constant else (k + 1) * init_args["expert_edim"]
+            found = tensors.get(name, torch.empty(0)).shape[-1 if constant else 0]
+            if found != needed:
+                raise ValueError(
+                    f"expert {k} needs {needed} {'columns' if constant else 'rows'} of {name}, got {found}"
+                )
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], modulator: Modulator) -> None:

@@ -34,10 +34,17 @@ def console(file: TextIO | None = None) -> Console:
     )
 
 
-def show(answers: Iterable[Comparison], screen: Console, heading: bool = True) -> None:
-    """Print answers, those to one prompt together; below the prompt as a heading, unless the user has just typed it."""
+def show(answers: Iterable[Comparison], screen: Console, heading: bool = True, name: str = "modulated") -> None:
+    """Print answers, those to one prompt together.
+
+    Args:
+        answers: of both models.
+        screen: where to print.
+        heading: print the prompt above its answers; not where the user has just typed it.
+        name: what to call the model that answers beside the original.
+    """
     with screen.capture() as captured:
-        _print(answers, screen, heading)
+        _print(answers, screen, heading, name)
     lines = captured.get()
     if screen.color_system is None:  # rich pads lines with spaces
         lines = "".join(f"{line.rstrip()}\n" for line in lines.splitlines())
@@ -45,7 +52,7 @@ def show(answers: Iterable[Comparison], screen: Console, heading: bool = True) -
     screen.file.flush()
 
 
-def _print(answers: Iterable[Comparison], screen: Console, heading: bool) -> None:
+def _print(answers: Iterable[Comparison], screen: Console, heading: bool, name: str) -> None:
     coloured = screen.color_system is not None
     before: str | None = None
     original: tuple[int, Answer] | None = None
@@ -60,8 +67,13 @@ def _print(answers: Iterable[Comparison], screen: Console, heading: bool) -> Non
         if original != (asked.sample, asked.original):  # once for all scales
             original = (asked.sample, asked.original)
             _add(rows, "original", Text(asked.original.text), asked.original)
-        scale = "modulated" if asked.alpha_scale == 1 else f"α × {asked.alpha_scale:g}"
-        _add(rows, scale, differences(_pieces(asked.original), _pieces(asked.modulated), coloured), asked.modulated)
+        scaled = f"α × {asked.alpha_scale:g}" if name == "modulated" else f"{name}, α × {asked.alpha_scale:g}"
+        _add(
+            rows,
+            name if asked.alpha_scale == 1 else scaled,
+            differences(_pieces(asked.original), _pieces(asked.modulated), coloured),
+            asked.modulated,
+        )
         screen.print(Padding(rows, (0, 0, 0, 2)))
 
 

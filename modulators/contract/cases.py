@@ -71,6 +71,18 @@ def nudge(modulator: Modulator) -> None:
                 tensor.add_(0.1 * torch.randn(tensor.shape, generator=generator))
 
 
+def moved(build: Build) -> Build:
+    """The same modulators, those that start as the identity `nudge`d: the checks need an effect to look at."""
+
+    def build_moved(stream: ResidualStream) -> Modulator:
+        modulator, ones = build(stream), torch.ones(1, 1, stream.d_model)
+        if same(modulator(ones, 0, torch.zeros(1, 1, dtype=torch.long)), ones):
+            nudge(modulator)
+        return modulator
+
+    return build_moved
+
+
 def encode(model: Any, given: Mapping[str, Tensor]) -> Tensor:
     """The encoder's last hidden state, (B, S, D)."""
     out: Tensor = model.encoder(**given).last_hidden_state

@@ -13,6 +13,13 @@ CPU's cache. With g = ∂L/∂out and r_e = ∂L/∂f_e = g · a · Π_{j ≠ e}
 
     ∂L/∂a = g · Π f_e + Wᵀ ∂L/∂v      ∂L/∂α_e = Σ (validity_e ∂L/∂s_e) − Σ r_e
     ∂L/∂s_e = Σ_width r_e · gate_e    ∂L/∂(G_e x_e) = s_e · r_e · gate_e (1 − gate_e)
+
+The centred gate is the same arithmetic: since tanh z = 2 sigmoid(2 z) − 1,
+
+    f_e = 1 + α_e · tanh(z) = 1 − α_e + s_e · sigmoid(2 z)    with s_e = 2 α_e,
+
+and ``G`` here holds twice the weights of z. A vectorised sigmoid takes a tenth of the time of tanh. At z = 0 the factor
+is exactly 1: the sum of the rounded 1 − α and of α rounds to 1.
 """
 
 from collections.abc import Sequence
@@ -37,7 +44,8 @@ class FieldWeights(NamedTuple):
     """Weights shared by all layers. E experts; P features, including the constant 1, padded to one length.
 
     Attributes:
-        vertices: W (coordinates, active), including the deformation scale.
+        vertices: W (coordinates, active), including the deformation scale. Of linear features these themselves take the
+            place of the coordinates; of constant ones there are none.
         offsets: b (coordinates,).
         norm: LayerNorm weights (E, P), 0 for padding and for the constant.
         shift: LayerNorm biases (E, P), 0 for padding, 1 for the constant.
@@ -65,38 +73,76 @@ class FieldWeights(NamedTuple):
 
 
 def modulated_rows(
-    rows: Float[Tensor, "tokens width"], alpha: Float[Tensor, " experts"], weights: FieldWeights, ks: Sequence[int]
+    rows: Float[Tensor, "tokens width"],
+    alpha: Float[Tensor, " experts"],
+    weights: FieldWeights,
+    ks: Sequence[int],
+    centred: bool = False,
+    linear: bool = False,
 ) -> Float[Tensor, "tokens width"]:
     """Return the rows with their active dimensions (the first ones) modulated; the others are copied, bit for bit.
 
     Computes in the common dtype of all arguments except `rows`; the result has the dtype of `rows`. Differentiable
     once; any number of times under torch.func.
+
+    Args:
+        rows: the stream.
+        alpha: strength of each expert.
+        weights: those of all experts.
+        ks: dimensions of the experts' simplices.
+        centred: f = 1 + α tanh instead of 1 − α + α validity sigmoid; without a validity.
+        linear: what W a + b gives are the features, not vertices whose shape is.
     """
-    if max(ks) > LARGEST or plain_autograd():
-        return autograd_modulated_rows(rows, alpha, weights, ks)
-    return cast(Tensor, _Modulated.apply(rows, alpha, tuple(ks), *weights))  # type: ignore[no-untyped-call]
+    if plain_autograd() or (max(ks) > LARGEST and not linear):
+        return autograd_modulated_rows(rows, alpha, weights, ks, centred, linear)
+    form = _Form(tuple(ks), centred, linear)
+    return cast(Tensor, _Modulated.apply(rows, alpha, form, *weights))  # type: ignore[no-untyped-call]
 
 
 def autograd_modulated_rows(
-    rows: Float[Tensor, "tokens width"], alpha: Float[Tensor, " experts"], weights: FieldWeights, ks: Sequence[int]
+    rows: Float[Tensor, "tokens width"],
+    alpha: Float[Tensor, " experts"],
+    weights: FieldWeights,
+    ks: Sequence[int],
+    centred: bool = False,
+    linear: bool = False,
 ) -> Float[Tensor, "tokens width"]:
     """Same as `modulated_rows`, by autograd: any number of derivatives, more memory."""
     n_active = weights.vertices.shape[1]
     active = rows[:, :n_active].to(alpha.dtype)
-    vertices = torch.addmm(weights.offsets[:, None], weights.vertices, active.t())
-    n_vertices = sum(k + 1 for k in ks)
-    shapes = shape_features(vertices.view(n_vertices, len(vertices) // n_vertices, len(rows)), ks)
+    shapes = torch.addmm(weights.offsets[:, None], weights.vertices, active.t())
+    if not linear:
+        n_vertices = sum(k + 1 for k in ks)
+        shapes = shape_features(shapes.view(n_vertices, len(shapes) // n_vertices, len(rows)), ks)
     sizes = [k * (k + 1) // 2 + 1 for k in ks]
     out = active
     for e, shape in enumerate(torch.split(shapes, sizes)):
         n = sizes[e]
         x = F.layer_norm(shape.t(), (n,), weights.norm[e, :n], weights.shift[e, :n], _EPS)
         gate = torch.addmm(weights.gates[e, -1], x, weights.gates[e, :n]).sigmoid()
-        strength = alpha[e].expand(len(rows))
+        strength = (2 * alpha[e] if centred else alpha[e]).expand(len(rows))
         if weights.validity is not None:
             strength = strength * (x @ weights.validity[e, :n] + weights.validity[e, -1]).sigmoid()
         out = out * torch.addcmul(1 - alpha[e], strength[:, None], gate)
     return torch.cat([out.to(rows.dtype), rows[:, n_active:]], dim=-1)
+
+
+def uniformly_modulated_rows(
+    rows: Float[Tensor, "tokens width"], alpha: Float[Tensor, " experts"], gates: Float[Tensor, "experts ones active"]
+) -> Float[Tensor, "tokens width"]:
+    """The centred gate of features that are all 1: one factor a dimension, the same for every token."""
+    n_active = gates.shape[-1]
+    factors = torch.addcmul(1 - alpha[:, None], 2 * alpha[:, None], gates.sum(1).sigmoid())
+    active = rows[:, :n_active].to(alpha.dtype) * factors.prod(0)
+    return torch.cat([active.to(rows.dtype), rows[:, n_active:]], dim=-1)
+
+
+class _Form(NamedTuple):
+    """What of `modulated_rows`' arguments is no tensor."""
+
+    ks: tuple[int, ...]
+    centred: bool
+    linear: bool
 
 
 class _Modulated(torch.autograd.Function):
@@ -105,7 +151,7 @@ class _Modulated(torch.autograd.Function):
         ctx: Any,
         rows: Tensor,
         alpha: Tensor,
-        ks: tuple[int, ...],
+        form: _Form,
         to_vertices: Tensor,
         offsets: Tensor,
         norm: Tensor,
@@ -115,14 +161,15 @@ class _Modulated(torch.autograd.Function):
     ) -> Tensor:
         n_active = to_vertices.shape[1]
         active = rows[:, :n_active].to(alpha.dtype)
-        vertices = torch.mm(to_vertices, active.t()).add_(offsets[:, None])
-        n_vertices = sum(k + 1 for k in ks)
-        vertices = vertices.view(n_vertices, len(vertices) // n_vertices, len(rows))
-        shapes, differences, gram = features_of(vertices, ks)
-        normed, inverse = _normed(shapes, ks)
+        shapes, differences, gram = torch.mm(to_vertices, active.t()).add_(offsets[:, None]), None, None
+        if not form.linear:
+            n_vertices = sum(k + 1 for k in form.ks)
+            vertices = shapes.view(n_vertices, len(shapes) // n_vertices, len(rows))
+            shapes, differences, gram = features_of(vertices, form.ks)
+        normed, inverse = _normed(shapes, form.ks)
         x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])  # (E, P, N)
         valid = None if to_validity is None else (x * to_validity[:, :, None]).sum(1).sigmoid_()
-        strength = _strength(alpha, valid, len(rows))
+        strength = _strength(alpha, valid, len(rows), form.centred)
         out = torch.empty_like(rows, memory_format=torch.contiguous_format)
         out[:, n_active:] = rows[:, n_active:]
         kept = (1 - alpha)[:, None, None]
@@ -135,7 +182,7 @@ class _Modulated(torch.autograd.Function):
         ctx.save_for_backward(
             rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid
         )
-        ctx.ks = ks
+        ctx.form = form
         return out
 
     @staticmethod
@@ -151,14 +198,15 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     (rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid) = (
         ctx.saved_tensors
     )
-    ks: tuple[int, ...] = ctx.ks
+    form: _Form = ctx.form
     n_active, kept = to_vertices.shape[1], (1 - alpha)[:, None, None]
     active, above = rows[:, :n_active].to(alpha.dtype), grad[:, :n_active].to(alpha.dtype)
     x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])
-    strength = _strength(alpha, valid, len(rows))
+    strength = _strength(alpha, valid, len(rows), form.centred)
     by_active = torch.empty_like(active, memory_format=torch.contiguous_format)
     by_x, by_strength = torch.empty_like(x), torch.empty_like(x[:, 0])
     by_gates, by_kept = torch.zeros_like(gates), torch.zeros_like(alpha)
+    by_kept_rows = torch.empty_like(by_strength) if form.centred else None
     for part in _parts(len(rows), gates):
         gate = _gates(x, gates, part)
         own = strength[:, part]
@@ -166,7 +214,10 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         by_factor = _products_of_others(factors)
         torch.mul(by_factor[0], factors[0], out=by_active[part]).mul_(above[part])
         by_factor.mul_(active[part] * above[part])
-        by_kept += by_factor.sum((1, 2))
+        if by_kept_rows is None:
+            by_kept += by_factor.sum((1, 2))
+        else:
+            by_kept_rows[:, part] = by_factor.sum(-1)
         by_factor.mul_(gate)
         by_strength[:, part] = by_factor.sum(-1)
         by_gate = by_factor.addcmul_(by_factor, gate, value=-1)  # times the strength below, one number per token
@@ -174,7 +225,9 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         by_gates += torch.bmm(x[:, :, part] * scaled, by_gate)
         by_x[:, :, part] = torch.bmm(gates, by_gate.transpose(1, 2)).mul_(scaled)
     by_alpha, by_validity = -by_kept, None
-    if valid is None:
+    if by_kept_rows is not None:  # summed in one order with the strength's, so that it is 0 where the gates are
+        by_alpha = (2 * by_strength - by_kept_rows).sum(1)
+    elif valid is None:
         by_alpha += by_strength.sum(1)
     else:
         by_alpha += (by_strength * valid).sum(1)
@@ -182,8 +235,9 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         by_validity = (x * by_head[:, None]).sum(-1)
         by_x.addcmul_(to_validity[:, :, None], by_head[:, None])
     by_norm, by_shift = (by_x * normed).sum(-1), by_x.sum(-1)
-    by_vertices = gradient_of_features(_unnormed(by_x * norm[:, :, None], normed, inverse, ks), differences, gram, ks)
-    by_vertices = by_vertices.view(len(to_vertices), len(rows))
+    by_vertices = _unnormed(by_x * norm[:, :, None], normed, inverse, form.ks)
+    if not form.linear:
+        by_vertices = gradient_of_features(by_vertices, differences, gram, form.ks).view(len(to_vertices), len(rows))
     by_active.addmm_(by_vertices.t(), to_vertices)
     by_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
     by_rows[:, :n_active], by_rows[:, n_active:] = by_active, grad[:, n_active:]
@@ -249,7 +303,9 @@ def _unnormed(by_normed: Tensor, normed: Tensor, inverse: Tensor, ks: tuple[int,
     return by_features.flatten(0, 1).index_select(0, tables.place)
 
 
-def _strength(alpha: Tensor, valid: Tensor | None, tokens: int) -> Tensor:
+def _strength(alpha: Tensor, valid: Tensor | None, tokens: int, centred: bool) -> Tensor:
+    if centred:
+        alpha = 2 * alpha
     return alpha[:, None].expand(-1, tokens) if valid is None else alpha[:, None] * valid
 
 

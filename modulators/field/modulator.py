@@ -7,8 +7,12 @@ unchanged, bit for bit.
 For k = 1 the gate does not depend on the token: an edge has one squared length, and its squared volume *is* that
 number, so LayerNorm of two equal features is zero, the gate is a constant for each dimension (its biases still train),
 and the expert's deformation has a gradient of zero, up to rounding. The specified arithmetic is kept; a test shows it.
+
+With ``gate: source`` the field shrinks the stream from its start; with ``gate: centred`` it starts as the identity, and
+both raises and lowers dimensions. What its gates read can then be exchanged for controls without geometry (`features`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, cast
 
@@ -35,63 +39,105 @@ from modulators.base import (
     logit,
     parameter_group,
 )
-from modulators.field.arithmetic import FieldWeights, modulated_rows
+from modulators.field.arithmetic import FieldWeights, modulated_rows, uniformly_modulated_rows
+
+Features = Literal["simplex", "linear", "random", "constant"]
 
 
 class SimplexExpert(nn.Module):
     """One simplex: its frozen regular template, its deformation by the stream, and the features of its shape.
 
     Linear layers start as `torch.nn.Linear` does, the source's choice: a gate begins near one half, not at one.
+
+    Args:
+        k: dimension of the simplex.
+        dim: dimensions of the space that it lies in.
+        n_active: width of what deforms it.
+        validity_gate: whether it has a validity head.
+        linear: read linear functions of the vertices, as many as the shape has features (`readout`).
     """
 
     template: Tensor
+    readout: Tensor | None
 
-    def __init__(self, k: int, dim: int, n_active: int, validity_gate: bool) -> None:
+    def __init__(self, k: int, dim: int, n_active: int, validity_gate: bool, linear: bool = False) -> None:
         super().__init__()
         self.k, self.dim = k, dim
-        self.n_features = k * (k + 1) // 2 + 1
-        # Not persistent: it follows from k and dim, and a checkpoint holds no frozen tensor.
+        self.n_features = n_features_of(k)
+        # Not persistent: they follow from k and dim.
         self.register_buffer("template", regular_simplex(k, dim), persistent=False)
+        self.register_buffer("readout", _isometry(self.n_features, (k + 1) * dim) if linear else None, persistent=False)
         self.to_deform = nn.Linear(n_active, (k + 1) * dim)
         self.norm = nn.LayerNorm(self.n_features)
         self.validity_proj = nn.Linear(self.n_features, 1) if validity_gate else None
 
     def restore(self) -> None:
-        """Make the template again."""
+        """Make the template and the readout again."""
         with torch.device("cpu"):
             template = regular_simplex(self.k, self.dim)
+            readout = _isometry(self.n_features, template.numel())
         self.template = template.to(self.to_deform.weight)
+        if self.readout is not None:
+            self.readout = readout.to(self.to_deform.weight)
+
+
+def n_features_of(k: int) -> int:
+    """Squared edges of a k-simplex, and its squared volume."""
+    return k * (k + 1) // 2 + 1
+
+
+def _isometry(rows: int, columns: int) -> Tensor:
+    """The first rows of the discrete cosine transform, which are orthonormal."""
+    row, column = torch.arange(rows)[:, None], torch.arange(columns)
+    cosines = torch.cos(math.pi / columns * row * (column + 0.5)) * math.sqrt(2 / columns)
+    return torch.where(row == 0, 1 / math.sqrt(columns), cosines)
 
 
 class FieldModulator(Modulator):
-    r"""a ← a · Π_k [(1 − α_lk) + α_lk · gate_k · validity_k] on the active dimensions a (A of D).
+    r"""a ← a · Π_k [(1 − α_lk) + α_lk · gate_k · validity_k] on the active dimensions a (A of D); ``gate: source``.
 
     Per expert k: vertices = regular k-simplex in `expert_edim` dimensions + `deform_scale` · Linear(a); features =
     LayerNorm([squared edge lengths, squared volume]); gate_k = sigmoid(Linear(features)), A wide; validity_k =
     sigmoid(Linear(features)), one number. A gate is at most 1, so a modulated dimension only ever shrinks, by at
     least 1 − α per expert.
 
+    ``gate: centred``: a ← a · Π_k [1 + α_lk · tanh(Linear(features))], with all weights of that Linear 0 at the start:
+    the field is then the identity, bit for bit. A factor lies between 1 − α and 1 + α. There is no validity, and the
+    deformation scale is learned, one number for all experts: 9,733 numbers at d_model 128 with six layers (9,752 of the
+    source's gate). What its gates read is `features`, the same number of them for each expert:
+
+    - ``simplex``: the shape, as above.
+    - ``linear``: a fixed isometry of the same vertices in place of their shape, so a linear function of a, and then
+      LayerNorm. The trained numbers are the same, 9,733.
+    - ``random``: the same with Linear(a) and the scale frozen where they start; 1,972 numbers are trained.
+    - ``constant``: ones; a gain for each layer's α and each dimension, whatever the token. 1,938 numbers.
+
     Args:
         stream: the backbone's sizes.
         expert_ks: one expert a number, the dimension of its simplex: edge, triangle, pentachoron.
         expert_edim: dimensions of the space that the simplices live in.
-        initial_alpha: injection strength at the start, of every layer and expert.
-        alpha_min: lower bound of alpha.
-        alpha_max: upper bound of alpha.
+        initial_alpha: injection strength at the start, of every layer and expert; null: 0.01 (centred: 0.5).
+        alpha_min: lower bound of alpha; null: 0.001 (centred: 0).
+        alpha_max: upper bound of alpha; null: 0.35 (centred: 1).
         alpha_bound: ``smooth``, or ``clamp``, the source's, which loses its gradient at a bound. Smooth is α = α_min +
             (α_max − α_min) sigmoid(θ), clamp α = clamp(sigmoid(θ), α_min, α_max).
         null_space_fraction: share of the dimensions that is never touched, rounded down.
         null_space_position: ``tail``: the last dimensions; ``scattered``: drawn by null_space_seed.
-        deform_scale: how far a unit of the linear map moves a vertex, in edge lengths.
-        validity_gate: multiply the gate by the validity; false: no such head, the source's arithmetic.
+        deform_scale: how far a unit of the linear map moves a vertex, in edge lengths; null: 0.05 (centred: 0.3). A
+            centred gate learns it from there on.
+        validity_gate: multiply the gate by the validity; false: no such head; null: true (centred: false). Without it
+            the arithmetic is the source's; a centred gate has none.
         learnable_alpha: false keeps alpha at its initial value.
         null_space_seed: of the scattered null space.
+        gate: ``source``, which only shrinks the stream, or ``centred``, which starts as the identity.
+        features: what a centred gate reads: ``simplex``, or the controls ``linear``, ``random`` and ``constant``.
 
     Raises:
-        ValueError: an argument out of its range, by name.
+        ValueError: an argument out of its range, or one that contradicts the gate, by name.
     """
 
     scattered_dims: Tensor | None
+    deform_scale: float | Tensor
 
     @checked
     def __init__(
@@ -99,93 +145,134 @@ class FieldModulator(Modulator):
         stream: ResidualStream,
         expert_ks: Sequence[PositiveInt] = (1, 2, 4),
         expert_edim: PositiveInt = 8,
-        initial_alpha: OpenUnitInterval = 0.01,
-        alpha_min: HalfOpenUnitInterval = 0.001,
-        alpha_max: Annotated[float, Interval(exclusiveMinimum=0, maximum=1)] = 0.35,
+        initial_alpha: OpenUnitInterval | None = None,
+        alpha_min: HalfOpenUnitInterval | None = None,
+        alpha_max: Annotated[float, Interval(exclusiveMinimum=0, maximum=1)] | None = None,
         alpha_bound: Literal["smooth", "clamp"] = "smooth",
         null_space_fraction: HalfOpenUnitInterval = 0.25,
         null_space_position: Literal["tail", "scattered"] = "tail",
-        deform_scale: PositiveFloat = 0.05,
-        validity_gate: bool = True,
+        deform_scale: PositiveFloat | None = None,
+        validity_gate: bool | None = None,
         learnable_alpha: bool = True,
         null_space_seed: Seed = 42,
+        gate: Literal["source", "centred"] = "source",
+        features: Features = "simplex",
     ) -> None:
-        init_args = {
-            "expert_ks": list(expert_ks),
-            "expert_edim": expert_edim,
-            "initial_alpha": initial_alpha,
-            "alpha_min": alpha_min,
-            "alpha_max": alpha_max,
-            "alpha_bound": alpha_bound,
-            "null_space_fraction": null_space_fraction,
-            "null_space_position": null_space_position,
-            "deform_scale": deform_scale,
-            "validity_gate": validity_gate,
-            "learnable_alpha": learnable_alpha,
-            "null_space_seed": null_space_seed,
-        }
-        check_field(expert_ks, expert_edim, initial_alpha, alpha_min, alpha_max)
+        init_args = check_field(
+            {
+                "expert_ks": list(expert_ks),
+                "expert_edim": expert_edim,
+                "initial_alpha": initial_alpha,
+                "alpha_min": alpha_min,
+                "alpha_max": alpha_max,
+                "alpha_bound": alpha_bound,
+                "null_space_fraction": null_space_fraction,
+                "null_space_position": null_space_position,
+                "deform_scale": deform_scale,
+                "validity_gate": validity_gate,
+                "learnable_alpha": learnable_alpha,
+                "null_space_seed": null_space_seed,
+                "gate": gate,
+                "features": features,
+            }
+        )
+        self.centred = gate == "centred"
+        if not self.centred:  # artefacts of the source's gate stay as older versions write and read them
+            del init_args["gate"], init_args["features"]
         super().__init__(stream, init_args)
-        self.alpha_min, self.alpha_max, self.smooth = alpha_min, alpha_max, alpha_bound == "smooth"
-        self.deform_scale, self.expert_edim = deform_scale, expert_edim
-        self.validity_gate = validity_gate
+        self.alpha_min, self.alpha_max = init_args["alpha_min"], init_args["alpha_max"]
+        self.smooth = alpha_bound == "smooth"
+        self.ks, self.expert_edim, self.features = tuple(expert_ks), expert_edim, features
+        self.validity_gate: bool = init_args["validity_gate"]
         self.n_active = stream.d_model - int(null_space_fraction * stream.d_model)
         self.register_buffer("scattered_dims", None, persistent=False)
         # Left None where the active dimensions are the first ones, which are read in place.
         if null_space_position == "scattered" and self.n_active < stream.d_model:
             self.scattered_dims = self._draw_dims(null_space_seed)
 
-        self.experts = nn.ModuleDict(
-            {f"k{k}": SimplexExpert(k, expert_edim, self.n_active, validity_gate) for k in expert_ks}
-        )
-        self.gate_projs = nn.ModuleDict(
-            {name: nn.Linear(expert.n_features, self.n_active) for name, expert in self._experts()}
-        )
+        self.linear = features in ("linear", "random")
+        self.experts = nn.ModuleDict()
+        if features != "constant":
+            for k in expert_ks:
+                expert = SimplexExpert(k, expert_edim, self.n_active, self.validity_gate, self.linear)
+                self.experts[f"k{k}"] = expert
+        self.gate_projs = nn.ModuleDict({f"k{k}": nn.Linear(n_features_of(k), self.n_active) for k in expert_ks})
+        self.deform_scale = init_args["deform_scale"]
+        if self.centred:
+            for parameter in self.gate_projs.parameters():
+                nn.init.zeros_(parameter)
+            if features != "constant":
+                # One dimension, as FSDP takes no scalar.
+                scale = torch.full((1,), init_args["deform_scale"])
+                self.deform_scale = nn.Parameter(scale, requires_grad=features != "random")
+            if features == "random":
+                for _, expert in self._experts():
+                    expert.to_deform.requires_grad_(False)
         self.null_space_seed = null_space_seed
         self.register_load_state_dict_post_hook(_restore_constants)  # type: ignore[no-untyped-call]
-        start = (initial_alpha - alpha_min) / (alpha_max - alpha_min) if self.smooth else initial_alpha
-        self._register_alpha_logits(torch.full((stream.n_layers, len(expert_ks)), logit(start)), learnable_alpha)
+        low, high, start = self.alpha_min, self.alpha_max, init_args["initial_alpha"]
+        free = (start - low) / (high - low) if self.smooth else start
+        self._register_alpha_logits(torch.full((stream.n_layers, len(self.ks)), logit(free)), learnable_alpha)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FieldModulator":
         constants = {name: buffer for name, buffer in self.named_buffers() if buffer.is_meta}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if constants and not self.alpha_logits.is_meta:  # to_empty: these have no values either
-            for _, expert in self._experts():
-                expert.template = expert.template.to("meta")
-            _restore_constants(self)
+            _restore_constants(self, lost=True)
         return self
 
     def _context(self, token_ids: Tensor | None) -> FieldWeights:
         """All experts' weights side by side."""
         experts, gates = [expert for _, expert in self._experts()], self._gate_projs()
-        deforms = [expert.to_deform for expert in experts]
-        templates = torch.cat([expert.template.flatten() for expert in experts])
-        length = max(expert.n_features for expert in experts) + 1
-
-        one = templates.new_ones(1)
+        length = max(map(n_features_of, self.ks)) + 1
+        one = gates[0].weight.new_ones(1)
+        side_by_side = torch.stack([_padded(linear.weight, linear.bias[:, None], length).t() for linear in gates])
+        if self.centred:
+            side_by_side = 2 * side_by_side  # tanh by a sigmoid, see `modulators.field.arithmetic`
+        if not experts:
+            none = side_by_side.new_empty(0, self.n_active)
+            return FieldWeights(none, none[:, 0], none, none, None, side_by_side)
+        vertices, offsets = self._affine(experts)
         validity = None
         if self.validity_gate:
             heads = [cast(nn.Linear, expert.validity_proj) for expert in experts]
             validity = torch.stack([_padded(head.weight[0], head.bias, length) for head in heads])
         return FieldWeights(
-            vertices=self.deform_scale * torch.cat([linear.weight for linear in deforms]),
-            offsets=torch.add(templates, torch.cat([linear.bias for linear in deforms]), alpha=self.deform_scale),
+            vertices=vertices,
+            offsets=offsets,
             norm=torch.stack([_padded(expert.norm.weight, 0 * one, length) for expert in experts]),
             shift=torch.stack([_padded(expert.norm.bias, one, length) for expert in experts]),
             validity=validity,
-            gates=torch.stack([_padded(linear.weight, linear.bias[:, None], length).t() for linear in gates]),
+            gates=side_by_side,
         )
+
+    def _affine(self, experts: list[SimplexExpert]) -> tuple[Tensor, Tensor]:
+        """The map from the active dimensions to all vertices, or to what is read of them, and its offsets."""
+        template = torch.cat([expert.template.flatten() for expert in experts])
+        weight = torch.cat([expert.to_deform.weight for expert in experts])
+        bias = torch.cat([expert.to_deform.bias for expert in experts])
+        if not isinstance(self.deform_scale, Tensor):
+            return self.deform_scale * weight, torch.add(template, bias, alpha=self.deform_scale)
+        weight, offsets = self.deform_scale * weight, torch.addcmul(template, bias, self.deform_scale)
+        if not self.linear:
+            return weight, offsets
+        readout = torch.block_diag(*(cast(Tensor, expert.readout) for expert in experts))
+        return readout @ weight, readout @ offsets
 
     def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: FieldWeights) -> Tensor:
         dtype = torch.promote_types(residual.dtype, torch.float32)
         weights, alpha = context.cast(dtype), alpha.to(dtype)
-        ks = [expert.k for _, expert in self._experts()]
         if self.scattered_dims is None:
             rows = residual.reshape(-1, self.stream.d_model)
-            return modulated_rows(rows, alpha, weights, ks).view(residual.shape)
+            return self._modulated_rows(rows, alpha, weights).view(residual.shape)
         active = residual.index_select(-1, self.scattered_dims)
-        rows = modulated_rows(active.view(-1, self.n_active), alpha, weights, ks)
+        rows = self._modulated_rows(active.view(-1, self.n_active), alpha, weights)
         return residual.index_copy(-1, self.scattered_dims, rows.view(active.shape))
+
+    def _modulated_rows(self, rows: Tensor, alpha: Tensor, weights: FieldWeights) -> Tensor:
+        if not self.experts:
+            return uniformly_modulated_rows(rows, alpha, weights.gates)
+        return modulated_rows(rows, alpha, weights, self.ks, self.centred, self.linear)
 
     @property
     def alphas(self) -> Float[Tensor, "layers experts"]:
@@ -196,7 +283,7 @@ class FieldModulator(Modulator):
 
     @property
     def expert_names(self) -> tuple[str, ...]:
-        return tuple(self.experts)
+        return tuple(self.gate_projs)
 
     @property
     def active_dims(self) -> Tensor:
@@ -205,18 +292,24 @@ class FieldModulator(Modulator):
         return self.scattered_dims
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Experts learn at a tenth of the rate, alphas at half; gates at the whole one."""
+        """Experts learn at a tenth of the rate, alphas at half, gates at the whole one; of a centred gate all of them.
+
+        The deformation's scale gets no weight decay.
+        """
+        experts, alphas = (lr, lr) if self.centred else (0.1 * lr, 0.5 * lr)
+        scale = [self.deform_scale] if isinstance(self.deform_scale, Tensor) else []
         return [
-            *parameter_group("experts", list(self.experts.parameters()), 0.1 * lr, weight_decay),
+            *parameter_group("experts", list(self.experts.parameters()), experts, weight_decay),
+            *parameter_group("scale", scale, lr, 0.0),
             *parameter_group("gates", list(self.gate_projs.parameters()), lr, weight_decay),
-            *parameter_group("alphas", [self.alpha_logits], 0.5 * lr, 0.0),
+            *parameter_group("alphas", [self.alpha_logits], alphas, 0.0),
         ]
 
     def _experts(self) -> list[tuple[str, SimplexExpert]]:
         return [(name, cast(SimplexExpert, expert)) for name, expert in self.experts.items()]
 
     def _gate_projs(self) -> list[nn.Linear]:
-        return [cast(nn.Linear, self.gate_projs[name]) for name in self.experts]
+        return [cast(nn.Linear, self.gate_projs[name]) for name in self.gate_projs]
 
     def _draw_dims(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -224,14 +317,20 @@ class FieldModulator(Modulator):
         return order[: self.n_active].sort().values.to(torch.get_default_device())
 
 
-def _restore_constants(modulator: FieldModulator, *_: Any) -> None:
-    """Make again what follows from the arguments, after a modulator built on meta has got its tensors."""
-    experts = [expert for _, expert in modulator._experts()]
-    if modulator.alpha_logits.is_meta or not experts[0].template.is_meta:
+def _restore_constants(modulator: FieldModulator, *args: Any, lost: bool = False) -> None:
+    """Make again what follows from the arguments, after a modulator built on meta has got its tensors.
+
+    Args:
+        modulator: the field.
+        args: of the hook, not needed.
+        lost: whether its constants hold no values, wherever they are.
+    """
+    if modulator.alpha_logits.is_meta:
         return
-    for expert in experts:
-        expert.restore()
-    if modulator.scattered_dims is not None:
+    for _, expert in modulator._experts():
+        if lost or expert.template.is_meta:
+            expert.restore()
+    if modulator.scattered_dims is not None and (lost or modulator.scattered_dims.is_meta):
         with torch.device(modulator.alpha_logits.device):
             modulator.scattered_dims = modulator._draw_dims(modulator.null_space_seed)
 

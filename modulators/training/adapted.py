@@ -31,6 +31,7 @@ from modulators.arguments import (
 )
 from modulators.training.frozen import FrozenT5
 from modulators.training.lower_cache import CacheSettings
+from modulators.training.objectives.base import Objective
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
 _NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
@@ -123,6 +124,7 @@ class AdaptedT5(FrozenT5):
             takes half the room and is rounded, so the run is another one.
         cache_limit_gib: the most that a process may keep, in GiB.
         cache_folder: where the file of ``disk`` goes; null: the run folder.
+        objective: what training minimises; null: the lemma's cross-entropy.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; no peft.
@@ -149,6 +151,7 @@ class AdaptedT5(FrozenT5):
         cache_dtype: StoredDtype | None = None,
         cache_limit_gib: PositiveFloat = 4.0,
         cache_folder: str | None = None,
+        objective: Objective | None = None,
     ) -> None:
         check_peft()
         super().__init__(
@@ -163,6 +166,7 @@ class AdaptedT5(FrozenT5):
             compile,
             seed,
             CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
+            objective,
         )
         self.modulator = None
         self.adapter, self.n_parameters = adapter, n_parameters

@@ -5,12 +5,14 @@ are the same for both, so that a modulator and its controls differ in nothing el
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
@@ -30,7 +32,8 @@ from modulant.backbones.t5 import (
     revision_of,
     stream_of,
 )
-from modulant.metrics import AnswerQuality
+from modulant.geometry import masked_mean
+from modulant.metrics import AnswerQuality, EntryRepresentations
 from modulators.arguments import (
     BackboneDtype,
     Compile,
@@ -38,6 +41,7 @@ from modulators.arguments import (
     Layers,
     Schedule,
     check_cache,
+    check_objective,
     check_precision,
     check_steps,
 )
@@ -46,7 +50,9 @@ from modulators.comparison.generation import Comparison, compare
 from modulators.training.compiling import compiled
 from modulators.training.lower_cache import CacheSettings, LowerCache
 from modulators.training.masks import prepared_mask
-from modulators.training.processes import check_same_weights, frozen_tensors
+from modulators.training.objectives.base import Objective, TrainingBatch, total
+from modulators.training.objectives.lemma import LemmaObjective
+from modulators.training.processes import check_same_weights, frozen_tensors, gathered, shard_batches
 from modulators.training.schedule import factor_at, group_settings, override_groups
 
 Batch = dict[str, Any]
@@ -79,6 +85,7 @@ class FrozenT5(pl.LightningModule, ABC):
         compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
         seed: of the randomly initialised encoder that figures are compared with.
         caching: cache for the outputs of the frozen blocks below `layers`.
+        objective: what training minimises; None: the lemma's cross-entropy.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
@@ -89,7 +96,7 @@ class FrozenT5(pl.LightningModule, ABC):
 
     def __init__(
         self,
-        learns: Literal["modulator", "adapter"],
+        learns: Literal["modulator", "adapter", "blocks"],
         backbone: str,
         layers: Layers,
         lr: float,
@@ -100,8 +107,10 @@ class FrozenT5(pl.LightningModule, ABC):
         compile: Compile,
         seed: int,
         caching: CacheSettings,
+        objective: Objective | None,
     ) -> None:
         super().__init__()
+        self.objective = objective or LemmaObjective()
         self._learns = learns
         check_cache(layers, caching.where, caching.folder)
         self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
@@ -114,6 +123,9 @@ class FrozenT5(pl.LightningModule, ABC):
         self.model: Any = None
         self.handle = None
         self._compiled_pass: Callable[..., Any] | None = None
+        self._compiled_encoder: Callable[..., Any] | None = None
+        self._synsets: npt.NDArray[np.int64] | None = None  # rows of the lexicon
+        self._base: Tensor | None = None  # the frozen encoder's representations of the training synsets
         self.caching = caching
         self.cache: LowerCache | None = None
         self.quality = AnswerQuality()
@@ -175,7 +187,9 @@ class FrozenT5(pl.LightningModule, ABC):
         self.handle = self._attach(model)
         if self.gradient_checkpointing:
             enable_activation_checkpointing(model)
-        self._compiled_pass = compiled(model, self.compiled) if self.compiled else None
+        if self.compiled:
+            self._compiled_pass = compiled(model, self.compiled)
+            self._compiled_encoder = compiled(model.encoder, self.compiled)
         if self.caching.where is not None:
             needs_ids = self.modulator is not None
             self.cache = LowerCache(self.caching, model.encoder, self.layers[0], bool(self.compiled), needs_ids)
@@ -240,34 +254,58 @@ class FrozenT5(pl.LightningModule, ABC):
         return RandomEncoder(self._config, self.seed)
 
     def forward(self, batch: Batch) -> Any:
-        """T5's output for a batch: loss and logits (B, T, V)."""
-        ids = batch["input_ids"]
+        """T5's output for a batch: loss, logits (B, T, V), the encoder's last hidden state (B, S, D)."""
         mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
-        if self.cache is not None and "number" in batch:  # a training batch
-            inputs = {"encoder_outputs": (self.cache(batch["number"], ids, mask),)}
-        else:
-            inputs = {"input_ids": ids}
+        hidden = self._cached(batch, mask)
+        inputs = {"input_ids": batch["input_ids"]} if hidden is None else {"encoder_outputs": (hidden,)}
         run = self._compiled_pass or self.model
         return run(**inputs, attention_mask=mask, labels=batch["labels"], use_cache=False)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over target tokens, or this rank's part of that mean.
+    def _cached(self, batch: Batch, mask: Tensor | None) -> Tensor | None:
+        """The encoder's last hidden state of a training batch by the cache of its lower blocks; None without one."""
+        if self.cache is None or "number" not in batch:
+            return None
+        return self.cache(batch["number"], batch["input_ids"], mask)
 
-        Processes share each batch and average their gradients. The weights (see `modulant.corpus.ragged`) make that
-        average the gradient of the whole batch's mean, and the logged loss that mean. A process without a target has a
-        loss of zero, whose gradients are zeros.
-        """
-        output, weight = self(batch), batch.get("weight")
-        if weight is None:
-            loss = output.loss
-        else:
-            scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
-            loss = weight * F.cross_entropy(scores, labels, reduction="sum")
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective's loss, or this rank's part of it: its mean over ranks is the loss of the whole batch."""
+        given = self._given(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            terms = self.objective.terms(given)
+            loss = total(terms)
+        several = self._trainer is not None and self.trainer.world_size > 1
         # Lightning's own bar reads a figure from the device at each step; `RunProgress` reads when it draws.
-        self.log("train/loss", loss, sync_dist=weight is not None)
+        self.log("train/loss", loss, sync_dist=several)
+        if len(terms) > 1:
+            self.log_dict({f"train/{name}": term.value for name, term in terms.items()}, sync_dist=several)
         # The factor is 1, or NaN if the loss is not finite: an infinite loss can have a finite gradient, and a NaN
         # gradient reaches every process.
         return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())
+
+    def _given(self, batch: Batch) -> TrainingBatch:
+        """What the objective needs of a batch, in one pass of the encoder, and of the decoder where it needs that."""
+        objective, lemma_loss = self.objective, None
+        if objective.needs_lemmas:
+            output = self(batch)
+            hidden, lemma_loss = output.encoder_last_hidden_state, _lemma_loss(output, batch)
+        if not objective.needs_synsets:
+            return TrainingBatch(lemma_loss)
+        if not objective.needs_lemmas:
+            hidden = self._encode_training(batch)
+        rows = batch["synset_rows"]
+        with torch.autocast(self.device.type, enabled=False):
+            representations = gathered(masked_mean(hidden, batch["attention_mask"]), len(rows))
+        base = None if self._base is None else self._base[torch.from_numpy(rows).to(self._base.device)]
+        assert self._synsets is not None
+        return TrainingBatch(lemma_loss, representations, base, self._synsets[rows])
+
+    def _encode_training(self, batch: Batch) -> Tensor:
+        mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
+        if (hidden := self._cached(batch, mask)) is not None:
+            return hidden
+        run = self._compiled_encoder or self.model.encoder
+        last: Tensor = run(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+        return last
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self(batch).logits
@@ -320,21 +358,59 @@ class FrozenT5(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Open the cache of the frozen lower blocks, where one is configured.
+        """Prepare the objective; open the cache of the frozen lower blocks, where one is configured.
 
         Raises:
-            ValueError: a cache that this run cannot have, or one above its limit.
+            ValueError: an objective that this run's data is not for; a cache that it cannot have, or above its limit.
             StorageError: the disk has no room for it.
         """
-        if self.cache is None:
+        self._prepare_objective()
+        if self.cache is not None:
+            self._open_cache(self.cache)
+
+    def _prepare_objective(self) -> None:
+        objective = self.objective
+        if not objective.needs_synsets:
             return
+        data: Any = getattr(self.trainer, "datamodule", None)
+        check_objective(type(objective).__name__, objective.needs_synsets, getattr(data, "near_pairs", None))
+        own = data.training_synsets
+        self._synsets = own.synsets
+        try:
+            notes = [*objective.prepare(data.corpus.lexicon, own.synsets)]
+        except ValueError as error:
+            raise ValueError(f"model.objective: {error}") from error
+        if objective.needs_base:
+            notes.append(f"encoding {len(own):,} training synsets with the frozen encoder …")
+        if self.trainer.is_global_zero and notes:
+            print("\n".join(notes), flush=True)
+        if objective.needs_base:
+            self._base = self._base_representations(own.batches(int(data.tokenizer.pad_token_id)), len(own))
+
+    @torch.no_grad()
+    def _base_representations(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], n: int) -> Tensor:
+        """The frozen encoder's representations (n, D), each rank encoding its share. A collective."""
+        assert self.handle is not None
+        representations = EntryRepresentations(n, self.stream.d_model).to(self.device)
+        with self.handle.disabled():
+            for (rows, input_ids, mask), counts in shard_batches(
+                batches, self.trainer.global_rank, self.trainer.world_size
+            ):
+                mask = mask.to(self.device)
+                hidden = self.encode(input_ids.to(self.device), mask)
+                if counts:
+                    representations.update(rows, hidden, mask)
+        found: Tensor = representations.compute()
+        return found
+
+    def _open_cache(self, cache: LowerCache) -> None:
         trainer = self.trainer
         data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(data, "batch_shapes"):
             raise ValueError("model.cache: it keeps the batches of a WordNetDataModule, and the run has none")
         if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
             raise ValueError("model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp")
-        size = self.cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
+        size = cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
         if trainer.is_global_zero:
             each = f", in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
             print(f"caching {size}{each}; batches keep their members", flush=True)
@@ -361,6 +437,7 @@ class FrozenT5(pl.LightningModule, ABC):
             "vocab_size": self.stream.vocab_size,
             **self._about(),
             "layers": self.layers,
+            "objective": self.objective.describe(),
             **({"cache": self.cache.describe()} if self.cache is not None else {}),
             "trainable_parameters": trainable,
             "frozen_parameters": frozen,
@@ -368,3 +445,17 @@ class FrozenT5(pl.LightningModule, ABC):
             "weight_decay": self.weight_decay,
             "schedule": self.schedule,
         }
+
+
+def _lemma_loss(output: Any, batch: Batch) -> Tensor:
+    """Mean cross-entropy over target tokens, or this rank's part of that mean.
+
+    Processes share each batch and average their gradients. The weights (see `modulant.corpus.ragged`) make that average
+    the gradient of the whole batch's mean. A process without a target has a loss of zero, whose gradients are zeros.
+    """
+    weight = batch.get("weight")
+    if weight is None:
+        loss: Tensor = output.loss
+        return loss
+    scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
+    return torch.as_tensor(weight * F.cross_entropy(scores, labels, reduction="sum"))

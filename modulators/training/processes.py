@@ -1,4 +1,4 @@
-"""Distributed helpers: shard batches over ranks, and check that all ranks hold the same frozen weights.
+"""Distributed helpers: shard batches over ranks, gather rows, check that all ranks hold the same frozen weights.
 
 DistributedDataParallel would broadcast rank 0's backbone, 242 MB for T5-small. But each process has read it from the
 same place, and nothing changes it; so only a digest of 32 bytes is exchanged.
@@ -6,7 +6,7 @@ same place, and nothing changes it; so only a digest of 32 bytes is exchanged.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -29,6 +29,40 @@ def shard_batches(batches: Sequence[T], rank: int, world_size: int) -> list[tupl
     """
     own = [(batch, True) for batch in batches[rank::world_size]]
     return own + [(batches[0], False)] * (-(-len(batches) // world_size) - len(own))
+
+
+def gathered(own: Tensor, total: int) -> Tensor:
+    """Rows of all ranks, (total, D), in the order of the whole batch, of which rank r has rows r, r + world, ….
+
+    Each rank computes the same loss of all rows, and its gradient reaches its own rows alone, times the number of
+    ranks: the mean over ranks that data-parallel training takes is then the gradient of that loss. A collective.
+
+    Args:
+        own: (rows, D); a rank without a row has one that does not count.
+        total: rows of the whole batch.
+    """
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return own
+    rows: Tensor = _Gathered.apply(own, total)  # type: ignore[no-untyped-call]
+    return rows
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, total: int) -> Tensor:
+        ctx.rank, ctx.world, ctx.shape = distributed.get_rank(), distributed.get_world_size(), own.shape
+        mine = len(range(ctx.rank, total, ctx.world))
+        padded = own.new_zeros(-(-total // ctx.world), own.shape[1])
+        padded[:mine] = own[:mine]
+        found = [torch.empty_like(padded) for _ in range(ctx.world)]
+        distributed.all_gather(found, padded)
+        return torch.stack(found, dim=1).flatten(0, 1)[:total]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        by_own, mine = grad.new_zeros(ctx.shape), grad[ctx.rank :: ctx.world]
+        by_own[: len(mine)] = ctx.world * mine
+        return by_own, None
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.stream import ResidualStream
-from modulant.metrics import EntryRepresentations
 from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype, refuse_geometry
 from modulators.base import Modulator
@@ -15,7 +14,7 @@ from modulators.hooks import ModulatorHandle, attach
 from modulators.initialisation import Geometry, InitialGeometry, TakesGeometry, initial_geometry, lexical_data
 from modulators.training.frozen import FrozenT5
 from modulators.training.lower_cache import CacheSettings
-from modulators.training.processes import shard_batches
+from modulators.training.objectives.base import Objective
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
@@ -23,8 +22,8 @@ _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 class ModulatedT5(FrozenT5):
     """Definition → lemma through a frozen T5 whose encoder's residual stream is modulated.
 
-    Trains with AdamW on T5's own loss, the teacher-forced cross-entropy (nats per target token). The backbone is in
-    eval mode always, receives no gradient, and is in no checkpoint.
+    Trains with AdamW on an objective: by default T5's own loss, the teacher-forced cross-entropy (nats per target
+    token). The backbone is in eval mode always, receives no gradient, and is in no checkpoint.
 
     A modulator's embeddings are initialised (`geometry`) once, before the first step or evaluation; a resumed run has
     them from its checkpoint.
@@ -51,6 +50,7 @@ class ModulatedT5(FrozenT5):
             takes half the room and is rounded, so the run is another one.
         cache_limit_gib: the most that a process may keep, in GiB.
         cache_folder: where the file of ``disk`` goes; null: the run folder.
+        objective: what training minimises; null: the lemma's cross-entropy.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a
@@ -78,6 +78,7 @@ class ModulatedT5(FrozenT5):
         cache_dtype: StoredDtype | None = None,
         cache_limit_gib: PositiveFloat = 4.0,
         cache_folder: str | None = None,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__(
             "modulator",
@@ -91,6 +92,7 @@ class ModulatedT5(FrozenT5):
             compile,
             seed,
             CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
+            objective,
         )
         try:
             self.modulator = modulator(self.stream)
@@ -172,18 +174,7 @@ class ModulatedT5(FrozenT5):
         if first:
             print(f"initialising the geometry ({geometry.kind}) …", flush=True)
         population = data.population
-        representations = EntryRepresentations(len(population), self.stream.d_model).to(self.device)
-        assert self.handle is not None
-        with self.handle.disabled():
-            batches = data.population_batches()
-            for (rows, input_ids, mask), counts in shard_batches(
-                batches, self.trainer.global_rank, self.trainer.world_size
-            ):
-                mask = mask.to(self.device)
-                hidden = self.encode(input_ids.to(self.device), mask)
-                if counts:
-                    representations.update(rows, hidden, mask)
-        encoded = representations.compute().cpu()  # a collective
+        encoded = self._base_representations(data.population_batches(), len(population)).cpu()
         initial = None
         if first:
             words = lexical_data(data.entries, population.synsets, population.held_out, encoded)

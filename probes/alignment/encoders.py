@@ -9,10 +9,10 @@ import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from rich.console import Console
@@ -22,14 +22,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
-from modulant.backbones.t5 import RandomEncoder, freeze
+from modulant.backbones.t5 import RandomEncoder, freeze, load_t5
 from modulant.backbones.tokenizers import first_line
 from modulant.corpus.batching import sorted_batches
 from modulant.corpus.entries import EVALUATION_BATCH, encode_batch
 from modulant.corpus.population import MAX_SOURCE, PREFIX
 from modulant.corpus.ragged import Ragged, padded_inputs
 from modulant.metrics import EntryRepresentations
-from modulators import ModulatorHandle, load_modulated
+from modulators import load_modulated
 from modulators.artifact.files import CONFIG
 
 T5S = ("t5", "mt5", "umt5")  # they read the task's prefix by default
@@ -38,7 +38,15 @@ _RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small
 # An encoder is used without these: heads of another task, and the decoder of a T5 that was saved without one.
 _NOT_NEEDED = ("decoder.", "pooler.")
 
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")  # PEFT's names, of a run with LoRA or IA³
+
 Hidden = Callable[[Tensor, Tensor], Tensor]  # input ids (B, S), attention mask (B, S) → hidden states (B, S, D)
+
+
+class Handle(Protocol):
+    """Of whatever changes an encoder."""
+
+    def disabled(self) -> AbstractContextManager[Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +57,7 @@ class Encoder:
         name: as on the command line.
         prefix: before every text.
         model: takes input_ids and attention_mask, returns a last_hidden_state.
-        modulation: the handle of a modulator that is attached.
+        modulation: the handle of a modulator that is attached, or of an adapter.
     """
 
     name: str
@@ -57,7 +65,7 @@ class Encoder:
     prefix: str
     config: Any
     model: nn.Module
-    modulation: ModulatorHandle | None = None
+    modulation: Handle | None = None
 
     @property
     def device(self) -> torch.device:
@@ -112,12 +120,9 @@ def open_encoder(name: str, prefix: str | None = None) -> Encoder:
         ValueError: nothing is there, or it is no text encoder, or it lacks weights or a tokenizer.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if (artefact := find_artefact(name)) is not None:
-        model, tokenizer = load_modulated(artefact)
-        model.to(device)
-        model.modulator.to(device)
-        chosen = PREFIX if prefix is None else prefix
-        return Encoder(name, tokenizer, chosen, model.config, model.encoder, model.modulation)
+    if (trained := _load_trained(name, device)) is not None:
+        model, tokenizer, handle = trained
+        return Encoder(name, tokenizer, PREFIX if prefix is None else prefix, model.config, model.encoder, handle)
     config, tokenizer, model = _load(name)
     if prefix is None:
         prefix = PREFIX if config.model_type in T5S else ""
@@ -137,12 +142,20 @@ def find_artefact(name: str) -> Path | None:
         return folder
     if (folder / "modulator" / CONFIG).is_file():
         return folder / "modulator"
-    if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
+    run = (folder / "config.yaml").is_file() and not (folder / "config.json").is_file()
+    if run and find_adapter(name) is None:
         raise ValueError(
             f"--model: {folder} is a run without modulator/{CONFIG}, which the end of a fit leaves; "
             f"resume it: python train.py fit --resume {folder}"
         )
     return None
+
+
+def find_adapter(name: str) -> Path | None:
+    """The folder with the LoRA or IA³ of a run; None where `name` holds none."""
+    folder = Path(name).expanduser()
+    places = (place for place in (folder, folder / "adapter") if all((place / file).is_file() for file in _ADAPTER))
+    return next(places, None)
 
 
 def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
@@ -177,6 +190,35 @@ def _random(config: Any, device: torch.device) -> Hidden:
         fresh = _encoder_of(AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32))
     freeze(fresh).to(device)
     return lambda ids, mask: cast(Any, fresh)(input_ids=ids, attention_mask=mask).last_hidden_state
+
+
+def _load_trained(name: str, device: torch.device) -> tuple[Any, Any, Handle] | None:
+    """Model, tokenizer and handle of a run or artefact of ours; None for anything else."""
+    if (artefact := find_artefact(name)) is not None:
+        model, tokenizer = load_modulated(artefact)
+        model.modulator.to(device)
+        return model.to(device), tokenizer, model.modulation
+    if (adapter := find_adapter(name)) is None:
+        return None
+    from modulators.arguments import check_peft
+    from modulators.training.adapted import AdapterHandle
+
+    check_peft()
+    from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    with _reading(f"{adapter} holds no adapter of a run"):
+        config = PeftConfig.from_pretrained(str(adapter))
+        state = load_file(adapter / _ADAPTER[1])
+    model, tokenizer = load_t5(str(config.base_model_name_or_path))
+    with _reading(f"the adapter in {adapter} does not fit {config.base_model_name_or_path!r}"):
+        inject_adapter_in_model(config, model)
+        state = {key.removeprefix("base_model.model."): tensor for key, tensor in state.items()}
+        outcome: Any = set_peft_model_state_dict(model, state)
+        lacking = [key for key in outcome.missing_keys if config.peft_type.value.lower() in key]
+        if outcome.unexpected_keys or lacking:
+            raise ValueError(f"{len(outcome.unexpected_keys)} tensors too many, {len(lacking)} missing")
+    return freeze(model).to(device), tokenizer, AdapterHandle(model)
 
 
 def _place(name: str) -> str:

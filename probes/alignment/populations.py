@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modulant.lexicon.entries import Matching, SplitBy
+from modulant.reports.wording import counted
 
 if TYPE_CHECKING:
     from datamodules import WordNetDataModule
@@ -65,7 +66,8 @@ def split_for(name: str, population: str | None, nltk_data: str | None) -> Split
     folder = Path(name).expanduser()
     run = next((place for place in (folder, folder.parent) if (place / "config.yaml").is_file()), None)
     split = Split()
-    if (folder / "modulator_config.json").is_file() or (folder / "config.yaml").is_file():
+    artefact = any((folder / name).is_file() for name in ("modulator_config.json", "adapter_config.json"))
+    if artefact or (folder / "config.yaml").is_file():
         split = _of_run(run) if run is not None else _of_artefact(folder)
     if population is not None:
         split = replace(split, tokenizer=population)
@@ -96,8 +98,8 @@ def load_data(split: Split) -> "WordNetDataModule":
         raise ValueError(text) from error
     if (n := len(data.population)) < MIN_SYNSETS:
         raise ValueError(
-            f"--population: {split.tokenizer} has {n} synsets in this WordNet; a pentachoron needs {MIN_SYNSETS}, "
-            "and a correlation many more"
+            f"--population: {split.tokenizer} has {counted(n, 'synset')} in this WordNet; a "
+            f"pentachoron needs {MIN_SYNSETS}, and a correlation many more"
         )
     return data
 

@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", default="0,1,2", metavar="S,S,…", help="one run of everything for each (%(default)s)")
     add("--controls", default=None, metavar="NAME,NAME,…", help="which controls (all that apply to the modulator)")
     add("--alphas", default="", metavar="A,A,…", help="further controls: the treatment at each fixed α")
+    add("--keep", default="", metavar="K,K,…", help="further rows: treatment, LoRA, IA³, full at each λ_keep: fronts")
     add("--jobs", type=at_least(1), metavar="N", help="runs side by side (one a CUDA device, else one a core)")
     add("--output", default=None, type=Path, metavar="DIR", help="OUTPUT (runs/controls/<configuration>)")
 
@@ -113,7 +114,7 @@ def _checked(request: Request, record: Record, left: Sequence[Run]) -> dict[str,
     known = record.held.get("checked", {})
     treatment, *others = request.controls
     running = {run.control.name for run in left}
-    ask = [c for c in (treatment, *others) if c is treatment or (c.is_adapter and c.name in running)]
+    ask = [c for c in (treatment, *others) if c is treatment or (c.method and c.name in running)]
     ask = [control for control in ask if running and control.name not in known]
     if ask:
         print(f"checking {', '.join(control.name for control in ask)}", flush=True)
@@ -153,7 +154,7 @@ def _work(request: Request, record: Record, total: int, left: list[Run], jobs: i
         if state_of(run) is State.BEGUN:
             return resumption(run)
         clean(run)
-        seeded = checked[run.control.name if run.control.is_adapter else treatment]["seeded"]
+        seeded = checked[run.control.name if run.control.method else treatment]["seeded"]
         return command(request, run, seeded, n_parameters)
 
     def outcome(run: Run, code: int, stopping: bool) -> tuple[bool, str]:

@@ -25,6 +25,7 @@ BUDGET = ("--pentachoron.stop", "false")  # a run that stops early has had anoth
 # Options that a seed goes to, where a configuration has them.
 SEED_OPTIONS = (
     "seed_everything", "data.order_seed", "model.seed", "model.modulator.init_args.seed", "model.geometry.seed",
+    "model.objective.init_args.seed",
 )  # fmt: skip
 
 

@@ -14,18 +14,20 @@ from typing import Any, TypeVar
 
 import yaml
 
+from modulators.arguments import FIELD_DEFAULTS
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 OVERLAYS = CONFIGS / "controls"
 ADAPTERS = ("lora", "ia3")  # no modulator at all, but as many parameters
-# Modulator → the controls that mean something for it. IA³ has too few parameters to stand beside LERP.
-APPLICABLE = {
-    "LerpModulator": (
-        "shuffled", "random", "part_of_speech", "no_geometry", "training_anchors", "fixed_alpha", "lora",
-    ),
-    "FieldModulator": ("fixed_alpha", "lora", "ia3"),
-}  # fmt: skip
-_SET_BY_SEEDS = ("seed_everything", "data.order_seed", "model.seed", "model.modulator.seed", "model.geometry.seed")
+METHODS = (*ADAPTERS, "full")  # what stands in the place of a modulator
+_GEOMETRY = ("shuffled", "random", "part_of_speech", "no_geometry", "training_anchors")
+_TAXONOMY = ("taxonomy_shuffled", "taxonomy_part_of_speech", "taxonomy_random")
+_FEATURES = ("features_linear", "features_random", "features_constant")
+CONTROLS = (*_TAXONOMY, *_GEOMETRY, *_FEATURES, "fixed_alpha", *METHODS)
+_MODULATORS = ("LerpModulator", "FieldModulator")
+_SET_BY_SEEDS = ("seed_everything", "data.order_seed", "model.seed", "model.modulator.seed", "model.geometry.seed",
+                 "model.objective.seed")  # fmt: skip
 _SET_HERE = {
     **dict.fromkeys(_SET_BY_SEEDS, "--seeds says it for every run"),
     "pentachoron.stop": "it is false here, so that all runs have the same budget",
@@ -46,23 +48,26 @@ class Control:
         configs: after the treatment's, which they override.
         options: those that define it; they override what a user has typed.
         decides: settings that are its own.
+        method: which of `METHODS` stands in the modulator's place; "" where none does.
     """
 
     name: str
     configs: tuple[Path, ...] = ()
     options: Options = ()
     decides: Mapping[str, Any] | None = None
+    method: str = ""
 
     @property
     def is_adapter(self) -> bool:
-        return self.name in ADAPTERS
+        """Whether its number of parameters is to be the modulator's."""
+        return self.method in ADAPTERS
 
     def lets_through(self, option: str) -> bool:
         """Whether a user's option applies: not what the control decides itself, nor a modulator that it lacks."""
         name = setting(option)
         if name in (self.decides or {}):
             return False
-        return not (self.is_adapter and name.startswith(("model.modulator", "model.geometry")))
+        return not (self.method and name.startswith(("model.modulator", "model.geometry")))
 
 
 @dataclass(frozen=True)
@@ -90,8 +95,8 @@ def read(args: argparse.Namespace) -> Request:
     if not args.config:
         raise ValueError("--config is missing; name the configuration to run with controls, such as --config lerp.yaml")
     seeds = read_seeds(args.seeds)
-    alphas = read_alphas(args.alphas)
-    options = read_options(args.options, ("config", "seeds", "controls", "alphas", "jobs", "output"))
+    alphas, keeps = read_alphas(args.alphas), read_keeps(args.keep)
+    options = read_options(args.options, ("config", "seeds", "controls", "alphas", "keep", "jobs", "output"))
     configs = tuple(find_config(name) for name in args.config)
     settings: dict[str, Any] = {}
     for path in configs:
@@ -99,14 +104,21 @@ def read(args: argparse.Namespace) -> Request:
     settings.pop("output", None)
     settings |= {setting(name): yaml.safe_load(value) for name, value in options}
     modulator = str(settings.get("model.modulator", "")).rpartition(".")[2]
-    if modulator not in APPLICABLE:
+    if modulator not in _MODULATORS:
         said = f"model.modulator is {modulator}" if modulator else f"{configs[-1]} configures no model.modulator"
-        raise ValueError(f"--config: {said}; there are controls for {' and '.join(APPLICABLE)}")
-    names, left_out = choose(args.controls, modulator)
+        raise ValueError(f"--config: {said}; there are controls for {' and '.join(_MODULATORS)}")
+    names, left_out = choose(args.controls, settings)
     stem = configs[0].stem
-    treatment = Control("treatment" if stem in {*_all(), "controls"} or stem.startswith("alpha_") else stem)
+    treatment = Control(
+        "treatment" if stem in {*CONTROLS, "controls"} or stem.startswith(("alpha_", "keep_")) else stem
+    )
     fixed = [fixed_alpha(text, modulator, settings) for text in alphas]
-    return Request(configs, options, settings, seeds, (treatment, *map(overlay, names), *fixed), left_out)
+    if keeps and not _is_relational(settings):
+        raise ValueError("--keep: it is a factor of model.objective RelationalObjective; add --config relational.yaml")
+    kept = [kept_near(control, text) for text in keeps for control in (treatment, *map(overlay, names))
+            if control is treatment or control.method]  # fmt: skip
+    controls = (treatment, *map(overlay, names), *fixed, *kept)
+    return Request(configs, options, settings, seeds, controls, left_out)
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -142,6 +154,24 @@ def read_alphas(text: str) -> tuple[str, ...]:
     return _distinct("--alphas", found)
 
 
+def read_keeps(text: str) -> tuple[str, ...]:
+    """Factors λ_keep with commas between them, each in its shortest form.
+
+    >>> read_keeps("0, 0.30"), read_keeps("")
+    (('0', '0.3'), ())
+    """
+    found = []
+    for word in (word.strip() for word in text.split(",") if text.strip()):
+        try:
+            value = float(word)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"--keep: {word!r} is no factor; each is a number of at least 0, as in 0,0.3,1,3")
+        found.append(f"{value:g}")
+    return _distinct("--keep", found)
+
+
 def read_options(words: Sequence[str], own: Sequence[str]) -> Options:
     """Options that go to every run, as (name without dashes, value).
 
@@ -167,27 +197,65 @@ def read_options(words: Sequence[str], own: Sequence[str]) -> Options:
     return tuple(found)
 
 
-def choose(text: str | None, modulator: str) -> tuple[list[str], tuple[str, ...]]:
+def choose(text: str | None, settings: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
     """Names of the controls, and a line for those that are left out by default."""
-    applicable = APPLICABLE[modulator]
+    possible = applicable(settings)
     peft = importlib.util.find_spec("peft") is not None
     if text is None:
-        names = [name for name in applicable if peft or name not in ADAPTERS]
-        missing = [name for name in applicable if name not in names]
+        names = [name for name in possible if peft or name not in ADAPTERS]
+        missing = [name for name in possible if name not in names]
         hint = f"{' and '.join(missing)} left out: peft is not installed (pip install -e '.[peft]')"
         return names, (hint,) if missing else ()
     names = [name.strip() for name in text.split(",")] if text.strip() else []
     for name in names:
-        if name not in _all():
-            raise ValueError(f"--controls: {name!r} is no control{near(name, _all())}; there are {', '.join(_all())}")
-        if name not in applicable:
-            why = "has no geometric embedding" if modulator == "FieldModulator" else "has many more parameters"
+        if name not in CONTROLS:
             raise ValueError(
-                f"--controls: {name} does not apply to {modulator}, which {why}; these do: {', '.join(applicable)}"
+                f"--controls: {name!r} is no control{near(name, CONTROLS)}; there are {', '.join(CONTROLS)}"
+            )
+        if name not in possible:
+            raise ValueError(
+                f"--controls: {name} does not apply to {_why_not(name, settings)}; these do: {', '.join(possible)}"
             )
         if name in ADAPTERS and not peft:
             raise ValueError(f"--controls: {name} needs peft; pip install -e '.[peft]'")
     return list(_distinct("--controls", names)), ()
+
+
+def applicable(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The controls that mean something for a treatment with these settings. IA³ has too few parameters for LERP."""
+    relational, lerp = _is_relational(settings), _modulator(settings) == "LerpModulator"
+    return (
+        *(_TAXONOMY if relational else ()),
+        *(_GEOMETRY if lerp else ()),
+        *(_FEATURES if _is_centred(settings) else ()),
+        "fixed_alpha",
+        "lora",
+        *(() if lerp else ("ia3",)),
+        *(("full",) if relational else ()),
+    )
+
+
+def _why_not(name: str, settings: Mapping[str, Any]) -> str:
+    modulator = _modulator(settings)
+    if name in _TAXONOMY or name == "full":
+        return "this objective; add --config relational.yaml"
+    if name in _GEOMETRY:
+        return f"{modulator}, which has no geometric embedding"
+    if name in _FEATURES:
+        return f"{modulator}, whose gates are not centred" if modulator == "FieldModulator" else modulator
+    return f"{modulator}, which has many more parameters"
+
+
+def _modulator(settings: Mapping[str, Any]) -> str:
+    return str(settings.get("model.modulator", "")).rpartition(".")[2]
+
+
+def _is_relational(settings: Mapping[str, Any]) -> bool:
+    return str(settings.get("model.objective", "")).endswith("RelationalObjective")
+
+
+def _is_centred(settings: Mapping[str, Any]) -> bool:
+    return _modulator(settings) == "FieldModulator" and settings.get("model.modulator.gate") == "centred"
 
 
 def overlay(name: str) -> Control:
@@ -195,15 +263,24 @@ def overlay(name: str) -> Control:
     path = OVERLAYS / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"--controls: {name}: there is no {path}")
-    return Control(name, (path,), (), leaves(read_yaml(path)))
+    return Control(name, (path,), (), leaves(read_yaml(path)), name if name in METHODS else "")
+
+
+def kept_near(control: Control, keep: str) -> Control:
+    """The treatment, or a method in its place, with another λ_keep: a point of its front."""
+    option = ("model.objective.init_args.keep", keep)
+    decides = {**(control.decides or {}), setting(option[0]): float(keep)}
+    name = f"{control.name}_keep_{keep}"
+    return Control(name, control.configs, (*control.options, option), decides, control.method)
 
 
 def fixed_alpha(text: str, modulator: str, settings: Mapping[str, Any]) -> Control:
     """The treatment at a frozen α."""
-    if float(text) <= float(settings.get("model.modulator.alpha_min", 0.0)):
-        raise ValueError(
-            f"--alphas: {text} is not above model.modulator.alpha_min, {settings['model.modulator.alpha_min']}"
-        )
+    lowest = settings.get("model.modulator.alpha_min")
+    if lowest is None and modulator == "FieldModulator":
+        lowest = FIELD_DEFAULTS[str(settings.get("model.modulator.gate", "source"))]["alpha_min"]
+    if float(text) <= float(lowest or 0.0):
+        raise ValueError(f"--alphas: {text} is not above model.modulator.alpha_min, {lowest}")
     base = overlay("fixed_alpha")
     options = [("model.modulator.init_args.initial_alpha", text)]
     if modulator == "FieldModulator":
@@ -264,10 +341,6 @@ def near(name: str, known: Sequence[str], prefix: str = "") -> str:
     """The end of an error message: the name that was meant, if one is near."""
     found = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {prefix}{found[0]}?" if found else ""
-
-
-def _all() -> list[str]:
-    return list(dict.fromkeys(name for names in APPLICABLE.values() for name in names))
 
 
 def _distinct(option: str, values: Sequence[T]) -> tuple[T, ...]:

@@ -41,6 +41,7 @@ NAMES = {
     "cv": "pentachoron CV",
 }
 REFERENCE_DRAWS = 100_000  # of pentachora: there are 10¹⁷, so the reference is a large sample, not all
+ROUNDING = 1e-9  # a standard deviation below that is of the order of summation
 CLEAR = 3.0  # a lift of fewer standard deviations than that is called noise
 
 
@@ -196,7 +197,7 @@ def verdicts(found: Mapping[str, Any]) -> list[str]:
         lift, paired = figures["lift"][key]["exact"], figures["lift"][key]["sd"]
         # Two encoders measured with two seeds: their errors are independent, and variances add.
         apart = (figures["modulated"][key]["sd"] ** 2 + figures["original"][key]["sd"] ** 2) ** 0.5
-        if not (paired > 0 and apart > 0):
+        if not (paired > ROUNDING and apart > ROUNDING):
             lines.append(
                 f"- **{NAMES[key]}**: lift {number(lift, 5, True)}; nothing moved: there is no noise to compare."
             )

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -70,6 +71,20 @@ def test_options_over_a_sweep(call: Call, run: str) -> None:
                 assert row[f"modulated{what}"] == row[f"original{what}"]
     assert any(row["modulated_logprobs"] != row["original_logprobs"] for row in found)
     assert trained(run) == before
+
+
+def test_an_untrained_modulator_is_called_that(call: Call, run: str, tmp_path: Path) -> None:
+    """Without --resume the modulator is as it was initialised."""
+    folder = Path(run).parent
+    of_run = ["--model.backbone", str(folder / "t5"), "--data.nltk_data", str(folder / "nltk_data")]
+    of_run += ["--model.modulator.n_geometric_dims", "8"]
+    ask = [*TALK, "--prompt", "a cat", "--talk.alpha_scales", "[1, 2]", "--output", str(tmp_path / "asked")]
+    said = call("predict", "--config", "lerp.yaml", *of_run, *ask)
+    assert (said.code, said.err) == (0, "")
+    names = [line[2:].split("  ")[0] for line in said.out.splitlines() if re.match("  [ou]", line)]
+    assert names == ["original", "untrained modulator", "untrained modulator, α × 2"]
+    assert " of them the same with and without the untrained modulator: " in said.out
+    assert [row["checkpoint"] for row in rows(str(tmp_path / "asked"))] == [None, None]
 
 
 def test_draws_are_the_same_again(call: Call, run: str) -> None:

@@ -10,11 +10,13 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jvp, vmap
 
 from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream
+from modulators.contract.cases import moved
 
 STREAM = ResidualStream(16, 2, 50)
 MODULATORS: dict[str, Callable[[], Modulator]] = {
     "field": lambda: FieldModulator(STREAM, initial_alpha=0.2),
     "scattered": lambda: FieldModulator(STREAM, initial_alpha=0.2, null_space_position="scattered"),
+    "centred": lambda: moved(lambda stream: FieldModulator(stream, initial_alpha=0.2, gate="centred"))(STREAM),
     "lerp": lambda: LerpModulator(STREAM, n_geometric_dims=4, initial_alpha=0.2),
 }
 
@@ -31,7 +33,8 @@ def inputs() -> tuple[Tensor, Tensor]:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # which torch itself calls for jvp
 def test_torch_func(modulator: Modulator) -> None:
     stream, ids = inputs()
-    parameters = dict(modulator.named_parameters())
+    stream = stream.double()
+    parameters = dict(modulator.double().named_parameters())
 
     def loss(parameters: Any, stream: Tensor, ids: Tensor) -> Tensor:
         out: Tensor = functional_call(modulator, parameters, (stream, 0, ids))

@@ -90,7 +90,7 @@ def test_fields_of_one_start_merge_nearly_and_strangers_do_not() -> None:
         ([lerp(1), LerpModulator(ResidualStream(32, 4, 97))], None, "both must be of the same sizes"),
         ([field(1), field(1, null_space_position="scattered")], None, "null_space_position is 'tail' and 'scattered'"),
         ([field(1), field(1, alpha_max=0.5)], None, "alpha_max is 0.35 and 0.5"),
-        ([lerp(1), lerp(2)], [1.0], "1 weights for 2 modulators"),
+        ([lerp(1), lerp(2)], [1.0], "1 weight for 2 modulators"),
         ([lerp(1), lerp(2)], [0.5, 0.6], "they must not be negative, and must sum to 1"),
         ([lerp(1), lerp(2)], [1.5, -0.5], "they must not be negative, and must sum to 1"),
         ([lerp(1), lerp(2)], [float("nan"), 1.0], "they must not be negative, and must sum to 1"),

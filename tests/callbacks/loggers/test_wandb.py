@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from callbacks.loggers import wandb as run_wandb
+from callbacks.loggers import wandb_files
 from callbacks.loggers.wandb import STEP, RunWandb
 from modulant.reports.series import read_metrics
 from tests.runs import main, process, small_wordnet, tiny_backbone
@@ -80,6 +81,8 @@ def test_it_adds_one_line_to_a_run(runs: Runs) -> None:
         assert said.err == ""
         assert said.out.count("W&B: run/wandb/offline-run-") == 1
     assert {path.name for path in runs.folder.iterdir()} == {"wordnet", "backbone", "run"}
+    staged = list((runs.folder / "run" / "wandb" / "artifacts" / "staging").iterdir())
+    assert all(path.stat().st_size for path in staged)
 
 
 def test_everything_logged_is_in_metrics_csv_and_the_other_way_round(runs: Runs) -> None:
@@ -199,6 +202,30 @@ def test_disabled_leaves_nothing(logger: RunWandb, tmp_path: Path, capfd: pytest
     assert os.listdir(tmp_path / "run") == []
 
 
+@pytest.mark.parametrize("mode", ["disabled", "offline"])
+def test_what_is_never_uploaded_is_not_staged(
+    logger: RunWandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    """Neither by a disabled run, nor where a file cannot be copied: W&B has created its copy by then."""
+    folder, logger._mode = tmp_path / "run", mode
+    (folder / "report.md").write_text("# Training\n")
+    (folder / "report.json").write_text("{}")
+    wandb_files._attempt(logger, lambda: wandb_files._upload_report(logger, folder, "", 0))
+    staged = [path for path in folder.glob("wandb/artifacts/staging/*") if path.is_file()]
+    assert all(path.stat().st_size for path in staged)
+    assert len(staged) == (0 if mode == "disabled" else 2)
+    if mode == "offline":
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("shutil.copyfile", full)
+        wandb_files._attempt(logger, lambda: wandb_files._upload_report(logger, folder, "", 1))
+        assert [path for path in folder.glob("wandb/artifacts/staging/*") if path.is_file()] == staged
+    logger.finalize("success")
+    wandb.teardown()
+
+
 @pytest.mark.slow
 def test_of_two_processes_one_logs(tmp_path: Path) -> None:
     wordnet, backbone = str(small_wordnet(tmp_path / "wordnet")), tiny_backbone(tmp_path / "backbone")
@@ -221,7 +248,8 @@ def test_every_chart_of_the_dashboard_has_something_to_show(runs: Runs) -> None:
     for title, panels in charts(["k1", "k2", "k4"]):
         for panel in panels:
             keys = [*getattr(panel, "y", ()), *getattr(panel, "media_keys", ())]
-            assert set(keys) <= logged, title
+            # This WordNet holds nouns alone.
+            assert {key for key in keys if "/verbs/" not in key} <= logged, title
             if (pattern := getattr(panel, "metric_regex", None)) is not None:
                 assert len([key for key in logged if re.search(pattern, key)]) == 2, pattern  # of two layers
             else:

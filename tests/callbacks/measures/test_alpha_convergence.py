@@ -89,6 +89,24 @@ def test_a_tolerance_that_no_alpha_can_leave_is_no_rest(tiny: ModuleType, lr: fl
     assert found["walk_in_window"] == pytest.approx(7**0.5 * lr * slope, rel=0.3)
 
 
+def test_a_report_without_a_learning_rate_is_not_headed_by_convergence() -> None:
+    """Nor is one of a version that took an α for converged which had never moved."""
+    found = {"converged_at": 190, "window": 20, "every_n_steps": 10, "tolerance": 0.0005, "moved_in_window": 0.0}
+    alpha = {"initial": [[0.01], [0.01]], "final": [[0.01], [0.01]], "convergence": found}
+    assert convergence(alpha).startswith("Not converged: no α has moved; its learning rate is zero")
+    assert convergence(alpha | {"initial": [[0.01], [0.02]]}).startswith("Converged at step 190")
+
+
+def test_a_resume_with_other_layers_begins_a_window_anew(tiny: ModuleType) -> None:
+    first, second = (AlphaConvergence(every_n_steps=n, window=4, tolerance=1.0) for n in (2, 10))
+    tiny.make_trainer(callbacks=[first], max_epochs=1).fit(tiny.TinyT5(), datamodule=tiny.TinyWords())
+    second.load_state_dict(first.state_dict())
+    tiny.make_trainer(callbacks=[second], max_epochs=1).fit(tiny.TinyT5(layers=[1]), datamodule=tiny.TinyWords())
+    found = second.summary()
+    assert found["checks"] == 2  # before the first step, and after the tenth
+    assert found["moved_in_window"] <= found["reach_in_window"]
+
+
 def test_an_alpha_that_does_not_learn_has_not_converged(tiny: ModuleType) -> None:
     module, look = tiny.TinyT5(), AlphaConvergence(every_n_steps=1, window=3, tolerance=1.0)
     module.modulator.alpha_logits.requires_grad_(False)

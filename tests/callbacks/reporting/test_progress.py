@@ -49,6 +49,16 @@ def test_without_a_terminal_one_line_an_epoch(
     assert "  alpha 0.0" in out[1]
 
 
+def test_a_line_shows_no_figure_of_an_earlier_epoch(
+    make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make_trainer(callbacks=[RunProgress()], enable_progress_bar=True, max_epochs=3, check_val_every_n_epoch=2)
+    trainer.fit(tiny_module, tiny_data)
+    lines = capsys.readouterr().out.splitlines()
+    assert ["  val loss 0." in line for line in lines] == [False, True, False]
+    assert all("  loss 0." in line for line in lines)
+
+
 def test_on_a_terminal_a_bar_with_our_figures(
     make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,12 +18,15 @@ from callbacks.loggers.metrics_csv import MetricsCSV
 from callbacks.measures.alpha_convergence import AlphaConvergence
 from callbacks.measures.pentachoron_health import PentachoronHealth
 from callbacks.measures.relational_alignment import RelationalAlignment
+from callbacks.reporting.console import RunConsole
 from callbacks.reporting.environment import command_line, peak_memory, without_secrets
 from callbacks.reporting.report import RunReport
 from callbacks.reporting.values import first_and_last, losses, stop_reason, what_happened
 from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, newest_checkpoint
-from modulant.reports.charts import draw
+from modulant.reports.charts import charts, draw
 from modulant.reports.run_folder import finite
+from modulant.reports.series import read_metrics
+from modulant.reports.verdict import verdict
 from modulant.reports.wording import duration, number
 
 KEYS = ["run", "model", "data", "environment", "alpha", "relational", "pentachoron", "loss", "stop", "time", "memory"]
@@ -39,7 +42,7 @@ def full(tmp_path: Path, make_trainer: MakeTrainer) -> Callable[..., pl.Trainer]
         measures = [AlphaConvergence(every_n_steps=2, window=5), RelationalAlignment(), PentachoronHealth(stop=False)]
         return make_trainer(
             logger=MetricsCSV(str(tmp_path / "run")),
-            callbacks=[*measures, *more, RunReport(figures), RunCheckpoint()],
+            callbacks=[*measures, *more, RunReport(figures), RunConsole(), RunCheckpoint()],
             enable_checkpointing=True,
             plugins=[AtomicCheckpointIO()],
             **overrides,
@@ -144,6 +147,85 @@ def test_run_that_did_not_end_by_itself(
     assert f"**{outcome.capitalize()}** after 33 steps" in page
     assert reason in page
     assert "did not end by itself" in page
+
+
+@pytest.mark.parametrize("step", [5, 33])
+def test_figures_of_an_interrupted_run_say_when_they_were_measured(
+    tmp_path: Path,
+    full: Callable[..., pl.Trainer],
+    tiny_module: Any,
+    tiny_data: Any,
+    explode: Any,
+    step: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The one validation, at step 20, comes too late for a run that ends at 5: what it has measured is untrained."""
+    with pytest.raises(SystemExit):
+        full(explode(step, KeyboardInterrupt())).fit(tiny_module, tiny_data)
+    report, page = read(tmp_path / "run"), (tmp_path / "run" / "report.md").read_text()
+    relational, logged = report["relational"], report["run"]["metrics"]["relational/pearson"]
+    table = page.split("## Before → after")[1].split("\n#")[0].splitlines()
+    rows = {line.split(" | ")[0].strip("| "): line for line in table if line.startswith("| ")}
+    assert table[2].endswith("| at step |")
+    assert rows["mean α"].endswith(f" {step} |")
+    ended = f"ended after {step} steps: interrupted by the user (Ctrl-C); "
+    if step == 5:
+        assert (relational["last"], relational["first"]["step"]) == (None, 0)
+        assert report["pentachoron"]["last"] is None
+        assert logged == {"first": relational["first"]["pearson"], "first_step": 0}
+        for name in ("Pearson with path similarity", "Spearman", "CV of pentachoron volumes"):
+            assert rows[name].rsplit(" | ", 3)[1:] == ["not measured", "–", "– |"], rows[name]
+        assert f"{ended}nothing measured since; " in capsys.readouterr().out
+    else:
+        assert relational["last"]["step"] == 20
+        assert rows["Pearson with path similarity"].endswith(" 20 |")
+        assert rows["validation loss (nats per token)"].endswith(" 20 |")
+        assert f"{ended}measured last at step 20; " in capsys.readouterr().out
+        shown = charts(report, read_metrics(tmp_path / "run" / "metrics.csv"))
+        assert all(shown[name].title.endswith(" at step 20") for name in ("loss", "lift", "bands", "cv", "volumes"))
+        assert all(" at step 20" in text for name, text in verdict(report) if name in ("Lift, held-out", "Pentachora"))
+    # The checkpoint that the interruption left is the one to resume from.
+    assert f"newest checkpoint: `checkpoints/step_{step:08d}.ckpt`" in page
+
+
+class Refuse(pl.Callback):
+    """Raises before the first step."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_a_run_that_trains_nothing_leaves_no_page(
+    tmp_path: Path, full: Callable[..., pl.Trainer], make_module: Any, tiny_data: Any, error: BaseException
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises((RuntimeError, SystemExit)):
+        full(Refuse(error), figures=True).fit(make_module(), tiny_data)
+    assert not list(folder.glob("report*"))
+    assert not (folder / "figures").exists()
+    full(max_epochs=1).fit(make_module(), tiny_data)
+    before = (folder / "report.json").read_bytes()
+    with pytest.raises((RuntimeError, SystemExit)):
+        full(Refuse(error), max_epochs=2).fit(make_module(), tiny_data, ckpt_path=str(newest_checkpoint(folder)))
+    assert (folder / "report.json").read_bytes() == before
+
+
+def test_an_interval_is_of_the_last_check_or_none(
+    tmp_path: Path, full: Callable[..., pl.Trainer], make_module: Any, tiny_data: Any, explode: Any
+) -> None:
+    """A run of one epoch ends with an interval; resumed and interrupted after its next validation, it has none."""
+    full(max_epochs=1).fit(make_module(), tiny_data)
+    assert read(tmp_path / "run")["relational"]["interval"]
+    with pytest.raises(RuntimeError):
+        full(explode(45, RuntimeError("boom")), max_epochs=3).fit(
+            make_module(), tiny_data, ckpt_path=str(newest_checkpoint(tmp_path / "run"))
+        )
+    relational = read(tmp_path / "run")["relational"]
+    assert (relational["last"]["step"], relational["interval"]) == (40, {})
 
 
 class BrokenSummary(AlphaConvergence):

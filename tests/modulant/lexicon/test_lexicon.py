@@ -42,6 +42,21 @@ def test_equal_to_nltk(lexicon: Lexicon, nltk_synsets: list[Any]) -> None:
         assert [lexicon.names[int(up)] for up in hypernyms] == above
 
 
+def test_senses_of_a_word_are_nltks(lexicon: Lexicon) -> None:
+    """In NLTK's order. NLTK also finds base forms, which are left out here."""
+    reader = Archive.find().reader()
+    words = sorted({lemma.lower() for lemma in lexicon.lemmas})[::50]
+    for word in [*words, "dog", "aesthetic", "light", "US"]:  # satellites between adjectives; four parts of speech
+        key = word.lower().replace(" ", "_")
+        theirs = [s.name() for s in reader.synsets(key) if key in {name.lower() for name in s.lemma_names()}]
+        expected = list(dict.fromkeys(theirs))
+        assert [lexicon.names[row] for row in lexicon.synsets_of(word)] == expected
+    for stream in reader._data_file_map.values():
+        stream.close()
+    assert lexicon.synsets_of("Ice_Cream") == lexicon.synsets_of("ice cream") != []
+    assert lexicon.synsets_of("children") == lexicon.synsets_of("") == []
+
+
 def test_the_bundled_zip_is_read_in_place() -> None:
     archive = Archive.find()
     assert (archive.path, archive.sha256) == (WORDNET_ZIP, WORDNET_SHA256)
@@ -65,6 +80,7 @@ def test_a_users_own(small: list[Synset], place: str, tmp_path: Path, cache: Pat
         names = "canine.a.01 doggedly.r.01 entity.n.01 dog.n.01 rex.n.01 island.n.01 bark.v.01"
         assert list(own.names) == names.split()
         assert own.lemmas_of(3) == ["dog", "domestic dog"]
+        assert [own.synsets_of(word) for word in ("Domestic_dog", "rex", "bark", "barks")] == [[3], [4], [6], []]
         assert own.examples_of(3) == ["the dog barked", "a dog’s life"]
         assert own.definitions[3] == "an animal that barks"
         assert own.hypernyms.tolist() == [2, 3]

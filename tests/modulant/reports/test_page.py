@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from modulant.reports import render
+from modulant.reports.chart import Axis, Chart, Level, Line
 from modulant.reports.charts import charts
 from modulant.reports.interactive import drawn
 from modulant.reports.page import html, of_folder
+from modulant.reports.rows import headline
 from modulant.reports.run_folder import metrics_of, report_of
 
 HOSTILE = "</script></pre><img src=x onerror=document.title='owned'><script>document.title='owned'</script>`&amp;"
@@ -178,6 +180,29 @@ def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(f
     assert "<td>a large dog</td><td>2.5</td><td>cat</td>" in swept
     (tmp_path / "predictions.jsonl").write_text('{"prompt": "x"}\n[1]\nno json\n{"alpha_scale": "y"}\n')
     assert "<h2>Asked" not in of_folder(tmp_path, report, {})
+
+
+def test_what_was_measured_once_is_a_point_in_the_middle_and_lines_through_it() -> None:
+    marks = [Level(0.3, "original encoder", "@ink"), Line([(40, 0.31)], "modulated encoder", "@blue")]
+    ((level, line),) = (shown := drawn([Chart("cv", "", {"": marks}, Axis("CV"))])["charts"][0])["views"]
+    assert "markers" in line["mode"]
+    assert line["marker"]["size"] >= 8
+    assert level["x"] == [39, 41]
+    assert shown["layout"]["xaxis"] | {"range": (39, 41), "tickvals": [40]} == shown["layout"]["xaxis"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [(1e-6, -2e-6, "0.0000"), (0.004, 0.008, "+0.0040"), (0.0, 0.1, "+0.1000"), (0.05, 0.06, "+0.0100 (+20.0 %)")],
+)
+def test_no_percentage_of_a_figure_near_zero(field_run: Path, before: float, after: float, change: str) -> None:
+    report = report_of(field_run)
+    relational = {
+        "baseline": {"original": {"pearson": before}},
+        "last": {"step": report["run"]["steps"], "pearson": after},
+    }
+    rows = {row[0]: row for row in headline(report | {"relational": relational}).rows}
+    assert rows["Pearson with path similarity"][3] == change
 
 
 def test_an_empty_page_is_a_page() -> None:

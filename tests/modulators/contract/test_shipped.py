@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 from modulators import Modulator, attach
 from modulators.contract.alone import ALONE
 from modulators.contract.attached import ATTACHED
-from modulators.contract.cases import LABELS, Build, encode, residual, token_ids
+from modulators.contract.cases import LABELS, STREAM, Build, encode, residual, token_ids
 from modulators.contract.machinery import MACHINERY, compiles_in_one_graph
 from tests.modulators.contract import conftest
 
 attached = pytest.mark.parametrize("build", conftest.ATTACHED, indirect=True)
-one_of_each = pytest.mark.parametrize("build", ["lerp", "field"], indirect=True)
+one_of_each = pytest.mark.parametrize("build", ["lerp", "field", "centred"], indirect=True)
 by_name: Any = {"ids": lambda check: check.__name__}
 
 
@@ -49,7 +49,9 @@ def test_compiled(build: Build, model: PreTrainedModel, backend: str, monkeypatc
     compiles_in_one_graph(build, model, backend)
 
 
-def test_alphas_start_where_they_were_asked_to(modulator: Modulator) -> None:
+@pytest.mark.parametrize("name", conftest.MODULATORS)
+def test_alphas_start_where_they_were_asked_to(name: str) -> None:
+    modulator = conftest.MODULATORS[name](STREAM)
     torch.testing.assert_close(modulator.alphas, torch.full_like(modulator.alphas, 0.2), rtol=0, atol=1e-6)
 
 
@@ -67,12 +69,12 @@ def test_a_step_lowers_the_loss(model: PreTrainedModel, modulator: Modulator, ba
     attach(model, modulator)
     before = {name: p.detach().clone() for name, p in modulator.named_parameters()}
     # No momentum and no normalisation: the step is the gradient.
-    optimizer = torch.optim.SGD(modulator.parameter_groups(lr=10.0, weight_decay=0.0), lr=10.0)
+    optimizer = torch.optim.SGD(modulator.parameter_groups(lr=1.0, weight_decay=0.0), lr=1.0)
     loss = model(**batch, labels=LABELS).loss
     loss.backward()
     optimizer.step()
     # An edge's two features are equal (see modulators/field.py): what hangs on them alone does not move.
-    moving = [name for name in before if ".k1." not in name]
+    moving = [name for name, p in modulator.named_parameters() if ".k1." not in name and p.requires_grad]
     assert all(not torch.equal(p, before[name]) for name, p in modulator.named_parameters() if name in moving)
     with torch.no_grad():
         assert model(**batch, labels=LABELS).loss < loss

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,25 +32,40 @@ def cayley_menger(squared: np.ndarray, k: int) -> np.ndarray:
     return (-1) ** (k + 1) / (2**k * factorial(k) ** 2) * np.linalg.det(bordered)
 
 
-def reference(modulator: FieldModulator, h: np.ndarray, alphas: np.ndarray, validity_gate: bool) -> np.ndarray:
-    """The specification's formula, with the weights as they are in the state dict."""
+def features_of(modulator: FieldModulator, name: str, a: np.ndarray) -> np.ndarray:
+    """What the gate of one expert reads, with the weights as they are in the state dict."""
+    state = {name: t.double().numpy() for name, t in modulator.state_dict().items()}
+    k = int(name[1:])
+    if modulator.features == "constant":
+        return np.ones((*a.shape[:-1], k * (k + 1) // 2 + 1))
+    constants = {name: t.double().numpy() for name, t in modulator.named_buffers()}
+    deform = a @ state[f"experts.{name}.to_deform.weight"].T + state[f"experts.{name}.to_deform.bias"]
+    scale = state.get("deform_scale", np.array(0.05))
+    vertices = constants[f"experts.{name}.template"] + scale * deform.reshape(*a.shape[:-1], k + 1, -1)
+    squared = np.stack(
+        [((vertices[..., i, :] - vertices[..., j, :]) ** 2).sum(-1) for i, j in combinations(range(k + 1), 2)], -1
+    )
+    features = np.concatenate([squared, cayley_menger(squared, k)[..., None]], -1)
+    if modulator.features != "simplex":
+        features = vertices.reshape(*a.shape[:-1], -1) @ constants[f"experts.{name}.readout"].T
+    centred = features - features.mean(-1, keepdims=True)
+    features = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return features * state[f"experts.{name}.norm.weight"] + state[f"experts.{name}.norm.bias"]
+
+
+def reference(modulator: FieldModulator, h: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """The specification's formula."""
     state = {name: t.double().numpy() for name, t in modulator.state_dict().items()}
     active = modulator.active_dims.numpy()
-    a, factor = h[..., active], 1.0
+    a, factor = h[..., active], np.array(1.0)
     for column, name in enumerate(modulator.expert_names):
-        k = int(name[1:])
-        template = dict(modulator.named_buffers())[f"experts.{name}.template"].double().numpy()
-        deform = a @ state[f"experts.{name}.to_deform.weight"].T + state[f"experts.{name}.to_deform.bias"]
-        vertices = template + 0.05 * deform.reshape(*a.shape[:-1], k + 1, -1)
-        squared = np.stack(
-            [((vertices[..., i, :] - vertices[..., j, :]) ** 2).sum(-1) for i, j in combinations(range(k + 1), 2)], -1
-        )
-        features = np.concatenate([squared, cayley_menger(squared, k)[..., None]], -1)
-        centred = features - features.mean(-1, keepdims=True)
-        features = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-        features = features * state[f"experts.{name}.norm.weight"] + state[f"experts.{name}.norm.bias"]
-        gate = sigmoid(features @ state[f"gate_projs.{name}.weight"].T + state[f"gate_projs.{name}.bias"])
-        if validity_gate:
+        features = features_of(modulator, name, a)
+        gate = features @ state[f"gate_projs.{name}.weight"].T + state[f"gate_projs.{name}.bias"]
+        if modulator.centred:
+            factor = factor * (1 + alphas[column] * np.tanh(gate))
+            continue
+        gate = sigmoid(gate)
+        if modulator.validity_gate:
             head = f"experts.{name}.validity_proj"
             gate = gate * sigmoid(features @ state[f"{head}.weight"].T + state[f"{head}.bias"])
         factor = factor * ((1 - alphas[column]) + alphas[column] * gate)
@@ -67,6 +83,13 @@ def reference(modulator: FieldModulator, h: np.ndarray, alphas: np.ndarray, vali
         {"null_space_position": "scattered"},
         {"null_space_fraction": 0.0},
         {"expert_ks": (2, 3, 5)},
+        {"gate": "centred"},
+        {"gate": "centred", "null_space_position": "scattered", "alpha_bound": "clamp"},
+        {"gate": "centred", "expert_ks": (2, 3, 5)},
+        {"gate": "centred", "features": "linear"},
+        {"gate": "centred", "features": "linear", "expert_ks": (1, 5)},
+        {"gate": "centred", "features": "random"},
+        {"gate": "centred", "features": "constant", "null_space_fraction": 0.0},
     ],
     ids=str,
 )
@@ -77,11 +100,14 @@ def test_it_is_the_formula(options: dict[str, Any]) -> None:
         for p in modulator.parameters():
             p.add_(0.3 * torch.randn_like(p))
     theta = modulator.alpha_logits.detach().double().numpy()
-    alphas = sigmoid(theta).clip(0.001, 0.35) if "alpha_bound" in options else 0.001 + 0.349 * sigmoid(theta)
+    if modulator.centred:
+        alphas = sigmoid(theta)
+    else:
+        alphas = sigmoid(theta).clip(0.001, 0.35) if "alpha_bound" in options else 0.001 + 0.349 * sigmoid(theta)
     np.testing.assert_allclose(modulator.alphas.detach().numpy(), alphas, rtol=1e-6)
     h = 3 * torch.randn(2, 70, 16)
     for layer in (0, 1):
-        expected = reference(modulator, h.double().numpy(), alphas[layer], options.get("validity_gate", True))
+        expected = reference(modulator, h.double().numpy(), alphas[layer])
         np.testing.assert_allclose(modulator(h, layer).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
         double = FieldModulator(STREAM, **options).double()
         double.load_state_dict(modulator.state_dict())
@@ -111,11 +137,77 @@ def test_t5_small_has_the_specified_number_of_parameters() -> None:
     assert templates == {f"experts.k{k}.template": (k + 1, 8) for k in (1, 2, 4)}
 
 
-def test_gradcheck() -> None:
+CENTRED = {
+    # numbers at mini's sizes, and how many of them are trained
+    "simplex": (9_733, 9_733),
+    "linear": (9_733, 9_733),
+    "random": (9_733, 1_972),
+    "constant": (1_938, 1_938),
+}
+
+
+@pytest.mark.parametrize("features", CENTRED)
+def test_a_centred_gate_has_the_specified_numbers_and_starts_as_the_identity(features: Any) -> None:
+    stream = ResidualStream(128, 6, 32128)
+    modulator = FieldModulator(stream, gate="centred", features=features)
+    sizes = [(p.numel(), p.requires_grad) for p in modulator.parameters()]
+    assert (sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)) == CENTRED[features]
+    assert not any("validity" in name for name in modulator.state_dict())
+    torch.testing.assert_close(modulator.alphas, torch.full((6, 3), 0.5), rtol=0, atol=0)
+    for dtype in (torch.float32, torch.bfloat16):
+        h = (10 * torch.randn(4, 50, 128)).to(dtype)
+        assert torch.equal(modulator(h, 2), h)
+    h = torch.randn(4, 50, 128, requires_grad=True)
+    modulator(h, 0).square().sum().backward()
+    moves = {name for name, p in modulator.named_parameters() if p.grad is not None and p.grad.any()}
+    # An edge's features are zero (below), and of the others nothing but the gates is seen through gates of zero.
+    weights = {f"gate_projs.k{k}.weight" for k in (1, 2, 4)} - (
+        {"gate_projs.k1.weight"} if features == "simplex" else set()
+    )
+    assert moves == weights | {f"gate_projs.k{k}.bias" for k in (1, 2, 4)}
+
+
+def test_linear_features_read_as_many_independent_directions_as_a_shape_has_features() -> None:
+    modulator = FieldModulator(STREAM, gate="centred", features="linear", expert_ks=(1, 2, 4), expert_edim=4)
+    for name, readout in modulator.named_buffers():
+        if name.endswith("readout"):
+            torch.testing.assert_close(readout @ readout.t(), torch.eye(len(readout)))
+            cosines = scipy.fft.dct(np.eye(readout.shape[1]), norm="ortho").T[: len(readout)]
+            np.testing.assert_allclose(readout.numpy(), cosines, atol=1e-6)
+    bottom = FieldModulator(STREAM, gate="centred", features="linear", expert_ks=(1,), expert_edim=1)
+    assert dict(bottom.named_buffers())["experts.k1.readout"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("features", ["simplex", "linear", "random", "constant"])
+@pytest.mark.parametrize("position", ["tail", "scattered"])
+def test_built_on_meta_it_makes_its_constants_when_it_gets_its_tensors(features: Any, position: Any) -> None:
+    def build() -> FieldModulator:
+        return FieldModulator(STREAM, gate="centred", features=features, null_space_position=position)
+
+    whole, h = build(), torch.randn(2, 5, 16)
+    with torch.no_grad():
+        for p in whole.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    with torch.device("meta"):
+        assigned, emptied = build(), build()
+    assigned.load_state_dict(whole.state_dict(), assign=True)
+    emptied.to_empty(device="cpu").load_state_dict(whole.state_dict())
+    for modulator in (assigned, emptied):
+        assert torch.equal(modulator(h, 1), whole(h, 1))
+
+
+@pytest.mark.parametrize(
+    "how", [{}, *({"gate": "centred", "features": features} for features in CENTRED)], ids=lambda how: str(how)
+)
+def test_gradcheck(how: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    modulator = FieldModulator(ResidualStream(4, 1, 5), expert_edim=4, initial_alpha=0.2).double()
+    modulator = FieldModulator(ResidualStream(4, 1, 5), expert_edim=4, initial_alpha=0.2, **how).double()
+    with torch.no_grad():
+        for p in modulator.gate_projs.parameters():
+            p.add_(0.3 * torch.randn_like(p))
     h = torch.randn(1, 2, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda h, *_: modulator(h, 0), (h, *modulator.parameters()))
+    trained = [p for p in modulator.parameters() if p.requires_grad]
+    assert torch.autograd.gradcheck(lambda h, *_: modulator(h, 0), (h, *trained))
 
 
 def test_the_edge_expert_is_a_constant() -> None:
@@ -196,6 +288,9 @@ def test_parameter_groups() -> None:
     modulator = FieldModulator(STREAM)
     rates = {g["name"]: (g["lr"], g["weight_decay"]) for g in modulator.parameter_groups(lr=1.0, weight_decay=0.01)}
     assert rates == {"experts": (0.1, 0.01), "gates": (1.0, 0.01), "alphas": (0.5, 0.0)}
+    centred = FieldModulator(STREAM, gate="centred").parameter_groups(lr=1.0, weight_decay=0.01)
+    rates = {g["name"]: (g["lr"], g["weight_decay"]) for g in centred}
+    assert rates == {"experts": (1.0, 0.01), "scale": (1.0, 0.0), "gates": (1.0, 0.01), "alphas": (1.0, 0.0)}
 
 
 @pytest.mark.parametrize(
@@ -214,6 +309,14 @@ def test_parameter_groups() -> None:
         ({"initial_alpha": 0.001}, "initial_alpha is 0.001; it must lie between alpha_min"),
         ({"initial_alpha": 0.4}, "initial_alpha is 0.4; it must lie between alpha_min"),
         ({"null_space_fraction": 1.0}, "null_space_fraction is 1.0; it must be a number of at least 0 and below 1"),
+        ({"gate": "centered"}, "gate is 'centered'; it must be source or centred"),
+        ({"features": "linear"}, "features is linear; the gate must be centred for any but simplex"),
+        (
+            {"gate": "centred", "features": "none"},
+            "features is 'none'; it must be one of simplex, linear, random",
+        ),
+        ({"gate": "centred", "validity_gate": True}, "validity_gate is true; a centred gate has no validity"),
+        ({"gate": "centred", "alpha_max": 0.35}, r"initial_alpha is 0.5; it must lie between alpha_min \(0.0\)"),
         ({"null_space_fraction": -0.1}, "null_space_fraction is -0.1; it must be a number of at least 0 and below 1"),
     ],
 )

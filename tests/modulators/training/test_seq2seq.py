@@ -223,6 +223,11 @@ def test_nothing_to_train_or_no_end(backbone: str, tokens: dict[str, Tensor], tm
 
     with pytest.raises(ValueError, match="no trainable parameter; use validate instead of fit"):
         trainer(tmp_path).fit(ModulatedT5(Fixed, backbone=backbone), loader(tokens, 1), loader(tokens, 1))
+    for key in ("limit_train_batches", "max_steps"):
+        with pytest.raises(ValueError, match=r"trainer: max_steps or limit_train_batches is 0, so that nothing"):
+            trainer(tmp_path, **{key: 0}).fit(
+                ModulatedT5(SMALL_LERP, backbone=backbone), loader(tokens, 1), loader(tokens, 1)
+            )
     endless = trainer(tmp_path, max_epochs=-1)
     with pytest.raises(ValueError, match="falls as a cosine over inf steps; set max_epochs or max_steps"):
         endless.fit(ModulatedT5(SMALL_LERP, backbone=backbone), loader(tokens, 1), loader(tokens, 1))

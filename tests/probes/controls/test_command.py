@@ -16,7 +16,7 @@ from probes.controls import command as controls
 from probes.controls.plan import Record, Run, State, command, lock, runs_of, state_of
 from probes.controls.progress import Display, position
 from probes.controls.runner import share
-from probes.controls.settings import APPLICABLE, OVERLAYS, Control, Request, leaves, read
+from probes.controls.settings import CONTROLS, OVERLAYS, Control, Request, leaves, read
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,16 +37,42 @@ def words_of(one: Request, control: str, seed: int = 0, seeded: tuple[str, ...] 
     return command(one, run, seeded, 1234)
 
 
-@pytest.mark.parametrize(("config", "modulator"), [("lerp.yaml", "LerpModulator"), ("field.yaml", "FieldModulator")])
-def test_by_default_all_controls_that_apply(config: str, modulator: str) -> None:
-    one = request("--config", config)
-    assert [control.name for control in one.controls] == [config[:-5], *APPLICABLE[modulator]]
+GEOMETRY = ["shuffled", "random", "part_of_speech", "no_geometry", "training_anchors"]
+TAXONOMY = ["taxonomy_shuffled", "taxonomy_part_of_speech", "taxonomy_random"]
+FEATURES = ["features_linear", "features_random", "features_constant"]
+CENTRED = ("--model.modulator.init_args.gate", "centred")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["lerp.yaml"], [*GEOMETRY, "fixed_alpha", "lora"]),
+        (["field.yaml"], ["fixed_alpha", "lora", "ia3"]),
+        (["lerp.yaml", "relational.yaml"], [*TAXONOMY, *GEOMETRY, "fixed_alpha", "lora", "full"]),
+        (["field.yaml", "relational.yaml", *CENTRED], [*TAXONOMY, *FEATURES, "fixed_alpha", "lora", "ia3", "full"]),
+    ],
+)
+def test_by_default_all_controls_that_apply(words: list[str], names: list[str]) -> None:
+    configs = [part for word in words if word.endswith(".yaml") for part in ("--config", word)]
+    one = request(*configs, *(word for word in words if not word.endswith(".yaml")))
+    assert [control.name for control in one.controls] == [words[0][:-5], *names]
     assert one.seeds == (0, 1, 2)
     assert one.controls[0].configs == ()
 
 
-def test_every_overlay_is_some_modulators_control() -> None:
-    assert {path.stem for path in OVERLAYS.glob("*.yaml")} == {name for names in APPLICABLE.values() for name in names}
+def test_every_overlay_is_a_control() -> None:
+    assert {path.stem for path in OVERLAYS.glob("*.yaml")} == set(CONTROLS)
+
+
+def test_a_front_is_of_the_treatment_and_the_methods_in_its_place() -> None:
+    configs = ["--config", "lerp.yaml", "--config", "relational.yaml"]
+    one = request(*configs, "--controls", "taxonomy_shuffled,lora,full", "--keep", "0,3")
+    names = [f"{name}_keep_{keep}" for keep in ("0", "3") for name in ("lerp", "lora", "full")]
+    assert [control.name for control in one.controls] == ["lerp", "taxonomy_shuffled", "lora", "full", *names]
+    words = words_of(one, "lora_keep_3")
+    assert "--model.objective.init_args.keep=3" in words
+    assert "--model.n_parameters=1234" in words
+    assert not any("n_parameters" in word for word in words_of(one, "full_keep_3"))
 
 
 def test_runs_go_seed_by_seed_the_treatment_first() -> None:
@@ -99,6 +125,16 @@ WRONG = [
         ["--config", "field.yaml", "--controls", "shuffled"],
         "shuffled does not apply to FieldModulator, which has no geometric embedding; these do: fixed_alpha, lora, ia3",
     ),
+    (
+        ["--config", "lerp.yaml", "--controls", "taxonomy_shuffled"],
+        "taxonomy_shuffled does not apply to this objective; add --config relational.yaml",
+    ),
+    (
+        ["--config", "field.yaml", "--controls", "features_linear"],
+        "features_linear does not apply to FieldModulator, whose gates are not centred",
+    ),
+    (["--config", "lerp.yaml", "--keep", "1"], "--keep: it is a factor of model.objective RelationalObjective"),
+    (["--config", "lerp.yaml", "--keep", "-1"], "--keep: '-1' is no factor"),
     (["--config", "lerp.yaml", "--seeds", "0,one"], "--seeds: 'one' is no seed"),
     (["--config", "lerp.yaml", "--seeds", "0,-1"], "--seeds: '-1' is no seed"),
     (["--config", "lerp.yaml", "--seeds", "1,1"], "--seeds: 1 is named twice"),

@@ -168,6 +168,14 @@ def test_verdict(lift: float, said: str) -> None:
     assert all(said in line for line in lines)
 
 
+def test_rounding_is_no_noise() -> None:
+    """Every sample of all pairs is the population, summed in another order."""
+    one, paired = {"sd": 2.3e-17, "exact": 0.3}, {"sd": 1.6e-17, "exact": 0.1}
+    figures = {"modulated": one, "original": one, "lift": paired}
+    lines = verdicts({"figures": {cloud: dict.fromkeys((*RELATIONAL, "cv"), what) for cloud, what in figures.items()}})
+    assert all("there is no noise to compare" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
