@@ -42,7 +42,7 @@ def products(points: Tensor, n_train: int) -> None:
     unit = torch.nn.functional.normalize(points, dim=-1)
     n = len(unit)
     buffer = unit.new_empty(max(PAIRS_PER_BLOCK, n))
-    for first, last in row_blocks(n, n_train):
+    for first, last in row_blocks((n_train, n)):
         shape = last - first, n - first
         torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
 

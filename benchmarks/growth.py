@@ -198,7 +198,7 @@ def wordnet_curves(turns: int) -> list[Curve]:
             taken["an epoch's batches"][-1].append(perf_counter() - start)
             points = torch.randn(len(data.population), POPULATION_WIDTH)
             start = perf_counter()
-            metric = RelationalAlignment(data.path_distances(), data.population.held_out, pairs=SAMPLE)
+            metric = RelationalAlignment(data.path_distances(), data.population.part, pairs=SAMPLE)
             metric.update(points)
             metric.compute()
             taken["evaluation by a sample"][-1].append(perf_counter() - start)

@@ -19,8 +19,9 @@ from cli.configs import Config
 from cli.folder import RunFolder
 from cli.saved import SavedConfig, Split
 from cli.schema import Merged, UnlistedClassError, short
-from datamodules.arguments import STANDARD_INPUT, check_vocabulary, piped_prompts, read_prompts
+from datamodules.arguments import STANDARD_INPUT, check_fractions, check_vocabulary, piped_prompts, read_prompts
 from modulant.backbones.sizes import check_layers, read_sizes
+from modulant.reports.choosing import check_choice
 from modulant.settings import describe
 from modulators.arguments import (
     GenerationSettings,
@@ -64,6 +65,8 @@ def check(command: Command) -> dict[str, Any]:
         _check_places(merged)
         _check_packages(merged)
         check_trainer(merged.config.get("trainer", {}))
+        if command.subcommand == "fit":
+            _check_choice(merged)
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
         if command.subcommand == "fit":
@@ -131,6 +134,18 @@ def _check_wandb_environment() -> None:
     for name, form, words in _WANDB:
         if (value := os.environ.get(name)) and not re.fullmatch(form, value):
             raise ValueError(f"trainer.logger: the environment's {name} is {short(value)}; it must be {words}")
+
+
+def _check_choice(merged: Merged) -> None:
+    """Refuse to choose the best checkpoint, or to stop, by the pairs that are reported."""
+    fraction = merged.at("data").values.get("test_fraction")
+    watched = {"checkpoint.monitor": (merged.config.get("checkpoint") or {}).get("monitor")}
+    for i, callback in enumerate(merged.config.get("trainer", {}).get("callbacks") or []):
+        if isinstance(callback, Mapping):
+            watched[f"trainer.callbacks[{i}].monitor"] = (callback.get("init_args") or {}).get("monitor")
+    for setting, key in watched.items():
+        if isinstance(key, str):
+            check_choice(key, setting, fraction)
 
 
 def _with_split(config: Config) -> Mapping[str, Any]:
@@ -252,6 +267,8 @@ def _check_data(merged: Merged, subcommand: str) -> None:
     data = merged.at("data").values
     if "vocab_size" in data:
         check_vocabulary(data["tokenizer"], data["vocab_size"])
+    if "test_fraction" in data:
+        check_fractions(float(data["val_fraction"]), float(data["test_fraction"]))
     if "prompts" in data:
         read_prompts(data["prompts"])
         if subcommand == "predict" and data["prompts"] == STANDARD_INPUT:

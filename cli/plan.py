@@ -19,7 +19,7 @@ from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
 from modulant.corpus.batching import epoch_batches
 from modulant.corpus.ragged import IntArray
-from modulant.reports.wording import number
+from modulant.reports.wording import number, parts_of
 from modulators.training.adapted import AdaptedT5
 from modulators.training.frozen import FrozenT5
 from modulators.training.lower_cache import CacheSize
@@ -64,7 +64,7 @@ def plan(
                 facts["memory"] = _memory(module, model, data, trainer)
                 facts["checkpoint"] = _checkpoint(module, given.checkpoint)
         if asks:
-            prompts = data.corpus.held_out if data.prompts is None else data.prompts
+            prompts = data.corpus.test if data.prompts is None else data.prompts
             facts["prompts"] = STANDARD_INPUT if prompts == STANDARD_INPUT else len(list(prompts))
     facts["seconds"] = round(time.monotonic() - began, 1)
     return facts
@@ -96,7 +96,8 @@ def _model(module: FrozenT5, model: Any) -> dict[str, Any]:
 
 def _data(data: WordNetDataModule) -> dict[str, Any]:
     about = data.describe()
-    keys = ("task", "wordnet", "entries", "train_entries", "held_out_entries", "split", "batch_size")
+    keys = ["task", "wordnet", "entries", "train_entries", "held_out_entries", "split", "batch_size"]
+    keys += [key for key in ("validation_entries", "test_entries") if key in about]
     return {key: about[key] for key in keys} | {"max_source_tokens": about["max_source_tokens"] + 1}
 
 
@@ -232,7 +233,7 @@ def told(facts: dict[str, Any]) -> str:
             (
                 "data",
                 f"{data['task']} over WordNet {data['wordnet']}: {data['entries']:,} entries, "
-                f"{data['held_out_entries']:,} of them held out, by {data['split']}; "
+                f"{data['held_out_entries']:,} of them held out{parts_of(data)}, by {data['split']}; "
                 f"{data['max_source_tokens']} tokens at most",
             )
         )

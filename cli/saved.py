@@ -11,7 +11,7 @@ from modulant.storage.secrets import hidden_values
 
 # What decides which entries are held out, as far as the configuration says it. The tokenizer and WordNet's archive
 # decide too, and may have moved: for these the checkpoint's fingerprint is compared, once the entries are known.
-DECIDE_THE_SPLIT = ("split", "seed", "val_fraction", "matching")
+DECIDE_THE_SPLIT = ("split", "seed", "val_fraction", "test_fraction", "matching")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,19 @@ def check_vocabulary(tokenizer: str | None, vocab_size: int) -> None:
         raise ValueError(f"data.vocab_size is {vocab_size}; it must be at least {SMALLEST_VOCABULARY}")
 
 
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Refuse parts that leave nothing to train on.
+
+    Raises:
+        ValueError: they do.
+    """
+    if val_fraction + test_fraction >= 1:
+        raise ValueError(
+            f"data.val_fraction is {val_fraction} and data.test_fraction {test_fraction}; their sum must be below 1, "
+            "so that something is left to train on"
+        )
+
+
 def read_prompts(prompts: str | list[str] | None) -> list[str] | str | None:
     """Prompts to answer: the non-empty lines of a file, the list as it is, or `STANDARD_INPUT`.
 

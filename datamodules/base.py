@@ -20,9 +20,17 @@ from modulant.lexicon.entries import SplitBy
 class CorpusDataModule(pl.LightningDataModule, ABC):
     """Owns the corpus and the position in it: ``state_dict()`` holds the epoch and its number of finished batches."""
 
-    def __init__(self, batch_size: int, val_fraction: float, seed: int, nltk_data: str | None, split: SplitBy) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        val_fraction: float,
+        seed: int,
+        nltk_data: str | None,
+        split: SplitBy,
+        test_fraction: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.split = split
+        self.split, self.test_fraction = split, test_fraction
         self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
         self.order_seed = seed  # of the order of each epoch
         self._corpus: Corpus | None = None
@@ -76,6 +84,10 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         place = np.full(len(lexicon) + 1, -1)  # the last one is for -1 in a chain
         place[synsets] = np.arange(len(synsets))
         return place[lexicon.taxonomy.hypernym_chains(synsets, depth)]
+
+    def parts_of_speech(self) -> npt.NDArray[np.str_]:
+        """Part of speech of each synset of the population (P,): n, v, a, s or r."""
+        return self.corpus.pos
 
     def categories(self) -> tuple[npt.NDArray[np.int64], list[str]]:
         """Lexicographer category of each synset of the population (P,), and the categories' names."""
@@ -180,21 +192,25 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         self._position.load_state_dict(state_dict)
         plan = {"data.split": "entry", **state_dict["plan"]}  # which checkpoints of earlier versions do not say
         earlier = {key: plan[key] for key in ("data.split", "data.seed", "training entries") if key in plan}
-        self._saved_split = dict(state_dict.get("split", earlier))
+        self._saved_split = {"data.test_fraction": 0.0, **state_dict.get("split", earlier)}
         if self._corpus is not None:
             self._check_split()
 
     def _split(self) -> dict[str, Any]:
-        """What decides which entries are held out, and a fingerprint of these."""
+        """What decides which entries are held out, and a fingerprint of these, with the test entries marked."""
         corpus = self.corpus
         if self._fingerprint is None or self._fingerprint[0] is not corpus:
-            entries = corpus.entries
-            texts = (f"{entries[int(row)].lemma}\t{entries[int(row)].definition}\n" for row in corpus.held_out)
+            entries, marked = corpus.entries, set(corpus.test.tolist()) if self.test_fraction else set()
+            texts = (
+                f"{entries[int(row)].lemma}\t{entries[int(row)].definition}{chr(9) * (int(row) in marked)}\n"
+                for row in corpus.held_out
+            )
             self._fingerprint = corpus, hashlib.sha256("".join(texts).encode()).hexdigest()
         return {
             "data.split": self.split,
             "data.seed": self.seed,
             "data.val_fraction": self.val_fraction,
+            "data.test_fraction": self.test_fraction,
             "training entries": len(corpus.trained),
             "held-out entries": self._fingerprint[1],
         }
@@ -208,7 +224,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         raise ValueError(
             f"the run holds out other entries{': it had ' if shown else ''}{', '.join(shown)}; entries that it was "
             "trained on must not become held out: resume it with its own data.split, data.seed, data.val_fraction, "
-            "data.matching, data.nltk_data and tokenizer"
+            "data.test_fraction, data.matching, data.nltk_data and tokenizer"
         )
 
 

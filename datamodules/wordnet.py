@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from datamodules.arguments import STANDARD_INPUT, piped_prompts, read_prompts
+from datamodules.arguments import STANDARD_INPUT, check_fractions, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.position import Accumulated, ResumableLoader
 from modulant.backbones.tokenizers import load_tokenizer
@@ -23,8 +23,8 @@ from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
 from modulant.corpus.population import MAX_SOURCE, prefixed
 from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
 from modulant.corpus.training_synsets import TrainingSynsets
-from modulant.lexicon.entries import Matching, SplitBy
-from modulant.settings import NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, Share, checked
+from modulant.lexicon.entries import TEST, VALIDATION, Matching, SplitBy
+from modulant.settings import HalfOpenUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, Share, checked
 
 _NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 _MOST_TYPED = 100_000  # prompts, in one conversation
@@ -34,13 +34,13 @@ class WordNetDataModule(CorpusDataModule):
     """Definition → lemma pairs of WordNet for the backbone's own tokenizer.
 
     The source text is ``summarize: `` and the definition, the target the lemma. A seeded permutation holds out
-    ``val_fraction`` of the pairs. Training batches hold examples of similar length, drawn anew each epoch; a resumed
-    run goes on with the very next batch.
+    ``val_fraction`` of the pairs for validation, and ``test_fraction`` for the test. Training batches hold examples of
+    similar length, drawn anew each epoch; a resumed run goes on with the very next batch.
 
     Args:
         backbone: whose tokenizer to use; the command line fills it in from the model.
         batch_size: examples a process: two processes with 8 learn what one with 16 does.
-        val_fraction: share of the entries that is held out.
+        val_fraction: share of the entries that is held out. With a test part it is for validation alone.
         matching: ``single_token`` keeps lemmas of one token, each once; ``all`` keeps every pair of WordNet.
         seed: of the split and of each epoch's order.
         num_workers: processes that assemble batches; assembling is cheap, so none is usually fastest.
@@ -56,6 +56,8 @@ class WordNetDataModule(CorpusDataModule):
         near_pairs: for objectives on synsets: batches of distinct ones, this share beside a hypernym; null: of entries.
             Pairs are drawn anew each epoch, as many as have a free neighbour; one lemma of each synset is drawn too. Of
             fewer synsets than ``batch_size`` a batch holds all.
+        test_fraction: share of the entries that is held out for the test alone; 0: none. Choose by figures of
+            relational/validation, and report those of relational/held_out, whose pairs are then the test's.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -77,8 +79,10 @@ class WordNetDataModule(CorpusDataModule):
         regroup: bool | None = None,
         split: SplitBy = "synset",
         near_pairs: Share | None = None,
+        test_fraction: HalfOpenUnitInterval = 0.0,
     ) -> None:
-        super().__init__(batch_size, val_fraction, seed, nltk_data, split)
+        check_fractions(val_fraction, test_fraction)
+        super().__init__(batch_size, val_fraction, seed, nltk_data, split, test_fraction)
         if order_seed is not None:
             self.order_seed = order_seed
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
@@ -96,7 +100,7 @@ class WordNetDataModule(CorpusDataModule):
 
     def _build(self) -> None:
         self._corpus = Corpus.build(
-            self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching, self.split
+            self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching, self.split, self.test_fraction
         )
         trained = self._corpus.trained
         self._train_lengths = self._corpus.sources.lengths[trained]
@@ -135,6 +139,7 @@ class WordNetDataModule(CorpusDataModule):
             "held_out_entries": len(corpus.held_out),
             "synsets": len(self.population),
             "held_out_synsets": int(self.population.held_out.sum()),
+            **self._parts(),
             "mean_source_tokens": float(lengths.mean() - 1),  # the end token is not counted
             "max_source_tokens": int(lengths.max() - 1),
             "batch_size": self.batch_size,
@@ -147,10 +152,23 @@ class WordNetDataModule(CorpusDataModule):
             **({} if self.near_pairs is None else {"training_synsets": len(self.training_synsets)}),
         }
 
+    def _parts(self) -> dict[str, Any]:
+        """Sizes of the validation and the test part, where there is one."""
+        if not self.test_fraction:
+            return {}
+        corpus, part = self.corpus, self.population.part
+        return {
+            "test_fraction": self.test_fraction,
+            "validation_entries": len(corpus.validation),
+            "test_entries": len(corpus.test),
+            "validation_synsets": int((part == VALIDATION).sum()),
+            "test_synsets": int((part == TEST).sum()),
+        }
+
     def examples(self, n: int) -> dict[str, Any]:
-        """At most n held-out entries, spread evenly, the same each time: inputs, ``prompts`` and ``lemmas``."""
-        held_out = self.corpus.held_out
-        rows = held_out[np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(int)]
+        """At most n test entries, spread evenly, the same each time: inputs, ``prompts`` and ``lemmas``."""
+        test = self.corpus.test
+        rows = test[np.linspace(0, len(test) - 1, min(n, len(test))).astype(int)]
         inputs = padded_inputs(self.corpus.sources.rows(rows), int(self.tokenizer.pad_token_id))
         prompts = [self.entries.definitions[int(row)] for row in rows]
         return {**inputs, "prompts": prompts, "lemmas": [self.entries.lemmas[int(row)] for row in rows]}
@@ -210,22 +228,22 @@ class WordNetDataModule(CorpusDataModule):
         return {**super()._plan(), "data.regroup": self.regroup, "data.near_pairs": self.near_pairs}
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The held-out entries, each on exactly one process.
+        """The validation entries, each on exactly one process.
 
         Every process gets as many batches, for Lightning's hooks and the collectives in them are called once a batch:
         where they do not go round, the last is one entry without a target, which counts nowhere.
         """
-        return self._held_out_loader("limit_val_batches")
+        return self._evaluation_loader(self.corpus.validation, "limit_val_batches")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The held-out entries again: WordNet is split in two, not three."""
-        return self._held_out_loader("limit_test_batches")
+        """The test entries; without a test part the validation entries again."""
+        return self._evaluation_loader(self.corpus.test, "limit_test_batches")
 
-    def _held_out_loader(self, limit: str) -> DataLoader[Any]:
-        batches = sorted_batches(self.corpus.sources.lengths[self.corpus.held_out], self.batch_size)
+    def _evaluation_loader(self, rows: IntArray, limit: str) -> DataLoader[Any]:
+        batches = sorted_batches(self.corpus.sources.lengths[rows], self.batch_size)
         rank = self._rank_and_world_size[0]
         own = [group[rank] if rank < len(group) else _NOTHING for group in self._evaluated(batches, limit)]
-        return self._loader(_Pairs(self.corpus, self.corpus.held_out), own)
+        return self._loader(_Pairs(self.corpus, rows), own)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The prompts, in their order; every process gets all of them. What comes one by one is asked one by one."""
@@ -234,7 +252,7 @@ class WordNetDataModule(CorpusDataModule):
             raise ValueError("data.prompts: at a terminal it is the command line that asks; give a list, or a file")
         if texts is None:
             definitions = self.entries.definitions
-            texts = [definitions[int(i)] for i in self.corpus.held_out]
+            texts = [definitions[int(i)] for i in self.corpus.test]
         if not isinstance(texts, list):
             return DataLoader(_Typed(texts), batch_size=1, collate_fn=self._encoded)
         return DataLoader(_Prompts(texts), batch_size=self.batch_size, collate_fn=self._encoded)

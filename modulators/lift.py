@@ -27,6 +27,7 @@ def relational_lift(
     seed: int = 42,
     nltk_data: str | None = None,
     split: SplitBy = "synset",
+    test_fraction: float = 0.0,
 ) -> dict[str, float]:
     """How much a modulator changes the agreement of the encoder's cosines with WordNet, over all pairs of synsets.
 
@@ -41,20 +42,24 @@ def relational_lift(
         seed: seed of the split.
         nltk_data: a folder with a WordNet other than the bundled one.
         split: what is held out whole, as ``data.split`` of the training; of runs without that key it was ``entry``.
+        test_fraction: share of the entries in the test part, as ``data.test_fraction`` of the training; 0: none.
 
     Returns:
         ``pearson``, ``pearson_lift``, ``pearson_lift_low`` and ``_high``, ``spearman``, ``gradient``, … of all pairs;
-        the same behind ``train/``, ``mixed/`` and ``held_out/``; the original encoder's behind ``original/``; and
-        ``preservation``. A run's metrics have the same names behind ``relational/``. What cannot be computed, as a
-        correlation of too few pairs, is left out.
+        the same behind ``train/``, ``mixed/`` and ``held_out/``; with a test part, whose pairs ``held_out/`` then is
+        of, also behind ``validation/``; Pearson and Spearman of noun–noun and verb–verb pairs behind ``nouns/``,
+        ``held_out/nouns/``, …; the original encoder's behind ``original/``; and ``preservation``. A run's metrics have
+        the same names behind ``relational/``. What cannot be computed, as a correlation of too few pairs, is left out.
 
     Raises:
         ValueError: no handle, one that is disabled or removed, a model in training mode, a tokenizer that was not
             loaded from anywhere, no such WordNet, or representations that are not finite.
     """
     handle = _checked(model, tokenizer, handle)
-    corpus = Corpus.build(Lexicon.load(nltk_data), tokenizer, val_fraction, seed, "single_token", split)
-    batches, held_out, distances = corpus.evaluation_batches(), corpus.population.held_out, corpus.path_distances
+    lexicon = Lexicon.load(nltk_data)
+    corpus = Corpus.build(lexicon, tokenizer, val_fraction, seed, "single_token", split, test_fraction)
+    part, pos = corpus.population.part, corpus.pos
+    batches, distances = corpus.evaluation_batches(), corpus.path_distances
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
@@ -63,18 +68,19 @@ def relational_lift(
             return lambda: progress.advance(task)
 
         with handle.disabled():
-            original = _encode(model, batches, len(held_out), bar("the original encoder", len(batches)))
-        modulated = _encode(model, batches, len(held_out), bar("the modulated encoder", len(batches)))
-        alignment = metrics.RelationalAlignment(distances, held_out).to(original.device)
+            original = _encode(model, batches, len(part), bar("the original encoder", len(batches)))
+        modulated = _encode(model, batches, len(part), bar("the modulated encoder", len(batches)))
+        alignment = metrics.RelationalAlignment(distances, part, pos=pos).to(original.device)
         before, after = (_figures(alignment, points) for points in (original, modulated))
         found = after | metrics.lifts(after, before) | {f"original/{key}": value for key, value in before.items()}
         found["preservation"] = metrics.preservation(original, modulated).item()
         if bootstrap:
-            advance = bar("bootstrap", metrics.bootstrap_steps(held_out))
+            advance = bar("bootstrap", metrics.bootstrap_steps(part, pos))
             replicates = metrics.bootstrap_pearson(
-                [original, modulated], distances, held_out, bootstrap, advance=advance
+                [original, modulated], distances, part, bootstrap, advance=advance, pos=pos
             )
-            found |= metrics.interval_figures(metrics.lift_intervals(*replicates))
+            columns = metrics.bootstrap_columns(part, pos)
+            found |= metrics.interval_figures(metrics.lift_intervals(replicates[0], replicates[1], columns))
     return found
 
 

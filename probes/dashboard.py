@@ -104,6 +104,8 @@ def charts(experts: Sequence[str]) -> list[tuple[str, list[Any]]]:
                 with_interval(
                     "lift of Pearson, held-out synsets, with its 95% interval", "relational/held_out/pearson_lift"
                 ),
+                with_interval("lift of Pearson, held-out nouns", "relational/held_out/nouns/pearson_lift"),
+                with_interval("lift of Pearson, held-out verbs", "relational/held_out/verbs/pearson_lift"),
                 with_interval("lift of Pearson, all synsets, with its 95% interval", "relational/pearson_lift"),
                 line("Pearson and Spearman", "relational/pearson", "relational/spearman"),
                 line("preservation (mean cosine with the original)", "relational/preservation"),

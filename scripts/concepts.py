@@ -204,7 +204,7 @@ def relational_figure(data: WordNetDataModule, model: Any, base: Tensor) -> Figu
     figure = Figure(figsize=(7.2, 3.9), initial="constrained")
     axis = figure.subplots()
     for name, (points, colour) in clouds.items():
-        metric = RelationalAlignment(data.path_distances(), data.population.held_out)
+        metric = RelationalAlignment(data.path_distances(), data.population.part)
         metric.update(points)
         found = {key: float(value) for key, value in metric.compute().items()}
         means = [found[f"band/{low:.2f}_{high:.2f}"] for low, high in bands]

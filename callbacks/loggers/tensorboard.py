@@ -87,7 +87,7 @@ def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     lines = {
         "Alpha": alpha if experts else {},
         "Lift": {
-            "lift of Pearson by population": [r"^relational/((train|mixed|held_out)/)?pearson_lift$"],
+            "lift of Pearson by population": [r"^relational/((train|mixed|validation|held_out)/)?pearson_lift$"],
             # not a margin chart, which needs value and bounds at the same steps: the interval is known only at the end
             "lift on held-out pairs, its 95% interval at the end": [
                 r"^relational/held_out/pearson_lift(_low|_high)?$",

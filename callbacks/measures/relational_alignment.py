@@ -34,7 +34,9 @@ class RelationalAlignment(L.Callback):
 
     At the end of a fit, and in a validation by itself, the Pearson lift gets a 95% interval by a bootstrap over
     synsets; its replicates go into `relational_bootstrap.npz` (``original`` and ``modulated``, replicates × all, train,
-    mixed, held-out), the same resamples in every run over the same population, so that runs can be compared in pairs.
+    mixed, held-out; ``further_original`` and ``further_modulated``, replicates × ``further``, names of more populations
+    and of parts of speech), the same resamples in every run over the same population, so that runs can be compared in
+    pairs.
 
     Args:
         pairs: ``all`` pairs of synsets, or the size of a seeded sample.
@@ -164,8 +166,8 @@ class RelationalAlignment(L.Callback):
             return {}  # of a training that has broken down, which others say in their own words
         if self._metric is None:
             source = population_source(trainer)
-            distances, held_out = source.path_distances(), source.population.held_out
-            self._metric = metrics.RelationalAlignment(distances, held_out, self.pairs, self.seed)
+            distances, part, pos = source.path_distances(), source.population.part, source.parts_of_speech()
+            self._metric = metrics.RelationalAlignment(distances, part, self.pairs, self.seed, pos)
         # Apple's GPU has no fp64.
         self._metric.to("cpu" if points.device.type == "mps" else points.device)
         # Reset here: states that were made in a validation's inference mode could not be written to outside of it.
@@ -189,10 +191,10 @@ class RelationalAlignment(L.Callback):
             return {}
         clouds = [entry_representations(trainer, module, base=base) for base in (True, False)]
         interval: dict[str, list[float]] = {}
+        source = population_source(trainer)
+        part, pos = source.population.part, source.parts_of_speech()
         if trainer.is_global_zero:
-            source = population_source(trainer)
-            held_out = source.population.held_out
-            with progress(trainer, metrics.bootstrap_steps(held_out), "bootstrap") as shown:
+            with progress(trainer, metrics.bootstrap_steps(part, pos), "bootstrap") as shown:
 
                 def advance() -> None:
                     if stop_requested(trainer):
@@ -201,14 +203,22 @@ class RelationalAlignment(L.Callback):
 
                 with suppress(_CutShortError):
                     replicates = metrics.bootstrap_pearson(
-                        clouds, source.path_distances(), held_out, self.bootstrap, advance=advance
+                        clouds, source.path_distances(), part, self.bootstrap, advance=advance, pos=pos
                     )
         stop_together(trainer)
         if trainer.is_global_zero:
-            original, modulated_ = replicates.numpy()
-            file = Path(trainer.default_root_dir) / BOOTSTRAP_FILE
-            write_whole(file, partial(np.savez_compressed, original=original, modulated=modulated_))
-            interval = {name: list(ends) for name, ends in metrics.lift_intervals(*replicates).items()}
+            columns = metrics.bootstrap_columns(part, pos)
+            (original, modulated_), n = replicates.numpy(), 1 + len(metrics.POPULATIONS)
+            arrays = {
+                "original": original[:, :n],
+                "modulated": modulated_[:, :n],
+                "further": np.array(columns[n:]),
+                "further_original": original[:, n:],
+                "further_modulated": modulated_[:, n:],
+            }
+            write_whole(Path(trainer.default_root_dir) / BOOTSTRAP_FILE, partial(np.savez_compressed, **arrays))
+            found = metrics.lift_intervals(replicates[0], replicates[1], columns)
+            interval = {name: list(ends) for name, ends in found.items()}
         self._interval = trainer.strategy.broadcast(interval)
         return {f"relational/{key}": value for key, value in metrics.interval_figures(self._interval).items()}
 

@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.logs import announce
 from callbacks.reporting.values import learns, stop_reason, what_happened
 from modulant.reports.run_folder import report_of
-from modulant.reports.wording import counted, number
+from modulant.reports.wording import counted, number, parts_of
 
 # Key of a figure, its name, and its decimals or whether it has a sign.
 _FIGURES = (
@@ -117,7 +117,8 @@ def data_line(trainer: L.Trainer) -> str:
         return ""
     return (
         f"{about['task']} over WordNet {about['wordnet']}: {about['entries']:,} entries, "
-        f"{about['held_out_entries']:,} of them held out" + (f", by {about['split']}" if "split" in about else "")
+        f"{about['held_out_entries']:,} of them held out{parts_of(about)}"
+        + (f", by {about['split']}" if "split" in about else "")
     )
 
 

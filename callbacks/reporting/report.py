@@ -33,7 +33,7 @@ from callbacks.reporting.values import (
     without_untrained,
 )
 from callbacks.saving.artifact import weights_of
-from callbacks.saving.checkpoints import RunCheckpoint, result_of
+from callbacks.saving.checkpoints import RunCheckpoint, monitor_of, result_of
 from modulant.reports.charts import draw
 from modulant.reports.page import markdown, of_folder
 from modulant.reports.run_folder import finite
@@ -244,6 +244,7 @@ class RunReport(Callback):
                 "epochs": len(self._epoch_seconds),
                 "steps": steps,
                 "result": self._result(trainer, module, outcome),
+                "monitor": monitor_of(trainer),
                 "checkpoints": [f"checkpoints/{path.name}" for path in sorted((folder / "checkpoints").glob("*.ckpt"))],
                 "metrics_file": metrics_file if (folder / metrics_file).is_file() else None,
                 "metrics": measured,

@@ -29,6 +29,7 @@ from callbacks.saving.files import (
 )
 from callbacks.stopping import loops
 from callbacks.stopping.signals import peer_lost
+from modulant.reports.choosing import check_choice
 from modulant.settings import NonNegativeInt, PositiveInt, checked
 from modulant.storage import StorageError
 
@@ -105,7 +106,8 @@ class RunCheckpoint(ModelCheckpoint):
         save_top_k: how many of the newest to keep, and with monitor as many of the best; -1: all.
         save_on_exception: save when training ends by an error, a signal or Ctrl-C too.
         dirpath: folder of the checkpoints; null: checkpoints/ in the run folder, and nothing else in a configuration.
-        monitor: a logged key, such as relational/pearson_lift, that tells the best; null: the last is the result.
+        monitor: a logged key, such as val/loss, that tells the best; null: the last is the result. With a test part
+            there are relational/validation/... figures; relational/held_out/... is what is reported, and refused.
         mode: whether the best has the lowest value, min, or the highest, max.
     """
 
@@ -161,6 +163,7 @@ class RunCheckpoint(ModelCheckpoint):
             warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
             super().setup(trainer, pl_module, stage)
         if trainer.state.fn == TrainerFn.FITTING:
+            check_choice(self.watched or "", "checkpoint.monitor")
             loops.install(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -381,6 +384,11 @@ def result_of(trainer: Trainer) -> RunResult:
         if isinstance(callback, RunCheckpoint):
             return callback.result(trainer)
     return RunResult(trainer.global_step, None, LAST)
+
+
+def monitor_of(trainer: Trainer) -> str | None:
+    """The key that a run's best checkpoint is told by."""
+    return next((callback.watched for callback in trainer.callbacks if isinstance(callback, RunCheckpoint)), None)  # type: ignore[attr-defined]
 
 
 def _last_healthy_step(trainer: Trainer) -> int | None:

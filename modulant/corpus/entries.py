@@ -1,4 +1,4 @@
-"""WordNet's entries for one tokenizer: tokenised, and split into training and held-out ones.
+"""WordNet's entries for one tokenizer: tokenised, and split into training, validation and test ones.
 
 Both DataModules (the task's and pre-training's) build on this, so both hold out the same words.
 """
@@ -22,7 +22,7 @@ from modulant.corpus.population import (
 )
 from modulant.corpus.ragged import Ragged
 from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
-from modulant.lexicon.entries import MIN_DEFINITION, Matching, SplitBy
+from modulant.lexicon.entries import MIN_DEFINITION, TEST, VALIDATION, Matching, SplitBy
 from modulant.reports.wording import counted
 from modulant.storage import cache_arrays
 
@@ -44,14 +44,18 @@ def encode_batch(tokenizer: Tokenizer, texts: list[str], max_length: int | None 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """WordNet's entries for a tokenizer, tokenised, and which of them are held out."""
+    """WordNet's entries for a tokenizer, tokenised, and the parts that they are split into.
+
+    Where there is no test part, the held-out entries are both the validation and the test entries.
+    """
 
     lexicon: Lexicon
     tokenizer: Tokenizer
     entries: Entries
     sources: Ragged  # "summarize: definition", with the end token
     targets: Ragged  # the lemma, with the end token
-    held_out: npt.NDArray[np.int64]  # rows of entries
+    validation: npt.NDArray[np.int64]  # rows of entries
+    test: npt.NDArray[np.int64]
 
     @classmethod
     def build(
@@ -62,10 +66,12 @@ class Corpus:
         seed: int,
         matching: Matching,
         split: SplitBy = "synset",
+        test_fraction: float = 0.0,
     ) -> "Corpus":
         """Matches WordNet with a tokenizer.
 
         Args:
+            test_fraction: share of the entries in the test part; 0: there is none.
             matching: ``single_token`` keeps lemmas of one token, each token once; ``all`` keeps every lemma–definition
                 pair.
             split: ``synset`` holds out all entries of a source text or none; ``entry`` draws single entries.
@@ -85,12 +91,23 @@ class Corpus:
                 "of this tokenizer; it does not fit English words (or use data.matching: all)"
             )
         if split == "synset":
-            held_out = held_out_sources(sources, val_fraction, seed)
+            validation, test = held_out_sources(sources, val_fraction, seed, test_fraction)
         else:
-            held_out = held_out_entries(len(entries), val_fraction, seed)
-        if len(held_out) == len(entries):
-            raise ValueError(f"data.val_fraction: {val_fraction} leaves none of {len(entries)} entries to train on")
-        return cls(lexicon, tokenizer, entries, sources, targets, held_out)
+            validation, test = held_out_entries(len(entries), val_fraction, seed, test_fraction)
+        said = f"data.val_fraction: {val_fraction}"
+        said += f" with data.test_fraction: {test_fraction}" if test_fraction else ""
+        if len(validation) + len(test) == len(entries):
+            raise ValueError(f"{said} leaves none of {len(entries)} entries to train on")
+        corpus = cls(lexicon, tokenizer, entries, sources, targets, validation, test if test_fraction else validation)
+        for name, part in (("validation", VALIDATION), ("test", TEST)) if test_fraction else ():
+            if not (corpus.population.part == part).any():
+                raise ValueError(f"{said} leaves none of {len(corpus.population)} synsets to the {name} part alone")
+        return corpus
+
+    @cached_property
+    def held_out(self) -> npt.NDArray[np.int64]:
+        """Rows of the entries that are not trained on."""
+        return np.union1d(self.validation, self.test)
 
     @cached_property
     def trained(self) -> npt.NDArray[np.int64]:
@@ -100,7 +117,13 @@ class Corpus:
     @cached_property
     def population(self) -> Population:
         """The distinct synsets of the entries."""
-        return Population.of(self.entries.synset, self.sources, self.held_out)
+        test = self.test[:0] if self.test is self.validation else self.test
+        return Population.of(self.entries.synset, self.sources, self.validation, test)
+
+    @property
+    def pos(self) -> npt.NDArray[np.str_]:
+        """Part of speech of each synset of the population: n, v, a, s or r."""
+        return self.lexicon.pos[self.population.synsets]
 
     def evaluation_batches(self) -> list[EvaluationBatch]:
         """The population as (rows, input ids, attention mask), sorted by length; the same on every process."""

@@ -1,6 +1,7 @@
 """The population over which geometry is measured: the distinct synsets of the entries, as tokenised source texts."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from modulant.corpus.batching import sorted_batches
 from modulant.corpus.ragged import IntArray, Ragged, padded_inputs
+from modulant.lexicon.entries import TEST, TRAINING, VALIDATION
 
 PREFIX = "summarize: "
 MAX_SOURCE = 128  # tokens, the end token included
@@ -17,6 +19,8 @@ MAX_TARGET = 16
 # Distances of all pairs take its square in bytes. No tokenizer's single-token entries come near it.
 MAX_POPULATION = 20_000
 
+Rows = npt.NDArray[np.int64]
+_NONE: Rows = np.zeros(0, dtype=np.int64)
 EvaluationBatch = tuple[Tensor, Tensor, Tensor]  # rows (B,), input ids (B, S), attention mask (B, S)
 
 
@@ -29,14 +33,18 @@ def prefixed(text: str) -> str:
     return text if text.startswith(PREFIX) else PREFIX + text
 
 
-def held_out_entries(n: int, val_fraction: float, seed: int) -> npt.NDArray[np.int64]:
-    """Which of ``n`` entries are held out: the last ``val_fraction`` of a seeded permutation, at least one."""
-    order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[n - max(1, round(n * val_fraction)) :])
+def held_out_entries(n: int, val_fraction: float, seed: int, test_fraction: float = 0.0) -> tuple[Rows, Rows]:
+    """Which of ``n`` entries are for validation, and which for the test; neither is trained on.
+
+    Both come from the end of a seeded permutation: the test entries last, the validation entries before them, at least
+    one of each. Without a test part there are no test entries, and the validation entries are last.
+    """
+    order, n_test, n_held = _ends(n, val_fraction, seed, test_fraction)
+    return np.sort(order[n - n_held : n - n_test]), np.sort(order[n - n_test :])
 
 
-def held_out_sources(sources: Ragged, val_fraction: float, seed: int) -> npt.NDArray[np.int64]:
-    """Which entries are held out where entries with the same source text must not be split.
+def held_out_sources(sources: Ragged, val_fraction: float, seed: int, test_fraction: float = 0.0) -> tuple[Rows, Rows]:
+    """The same where entries with the same source text must not be split.
 
     They are some of those of `held_out_entries`, from the end of the same permutation, each with all entries of its
     source; as many as there, but for a few where no group fits any more. A backbone that was pre-trained outside the
@@ -49,45 +57,70 @@ def held_out_sources(sources: Ragged, val_fraction: float, seed: int) -> npt.NDA
     n = len(sources)
     number: dict[bytes, int] = {}
     group = np.array([number.setdefault(sources[i].tobytes(), len(number)) for i in range(n)])
-    sizes, order = np.bincount(group), np.random.default_rng(seed).permutation(n)
-    taken = np.zeros(len(number), dtype=bool)
-    left = wanted = max(1, round(n * val_fraction))
-    for row in order[n - wanted :][::-1]:
-        if not taken[group[row]] and sizes[group[row]] <= left:
-            taken[group[row]] = True
+    order, n_test, n_held = _ends(n, val_fraction, seed, test_fraction)
+    part = np.zeros(len(number), dtype=np.int8)  # of each group
+    if n_test:
+        _take(part, TEST, group, order[n - n_test :], n_test)
+    _take(part, VALIDATION, group, order[n - n_held :], n_held - n_test)
+    return np.flatnonzero(part[group] == VALIDATION), np.flatnonzero(part[group] == TEST)
+
+
+def _ends(n: int, val_fraction: float, seed: int, test_fraction: float) -> tuple[Rows, int, int]:
+    """The permutation, and how many of its last are test entries, and how many held out in all."""
+    n_test = max(1, round(n * test_fraction)) if test_fraction else 0
+    n_held = max(n_test + 1, round(n * (val_fraction + test_fraction)))
+    return np.random.default_rng(seed).permutation(n), min(n_test, n), min(n_held, n)
+
+
+def _take(part: npt.NDArray[np.int8], value: int, group: IntArray, rows: IntArray, wanted: int) -> None:
+    """Give whole groups to a part, those of the last rows first, until no further one fits."""
+    sizes, left = np.bincount(group), wanted
+    free = [row for row in rows[::-1] if not part[group[row]]]
+    for row in free:
+        if not part[group[row]] and sizes[group[row]] <= left:
+            part[group[row]] = value
             left -= sizes[group[row]]
-    if left == wanted:  # the groups are all larger than what is wanted
-        taken[group[order[-1]]] = True
-    return np.flatnonzero(taken[group])
+    if left == wanted and free:  # the groups are all larger than what is wanted
+        part[group[free[0]]] = value
 
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Distinct synsets in the order of the entries; a synset is held out when no training entry uses it.
+    """Distinct synsets in the order of the entries, and the part of the split that each is in.
 
-    Of more than `MAX_POPULATION` (``matching: all``) a fixed sample is taken.
+    A synset with a training entry is in the training part, and one with a validation entry, and no training entry, in
+    the validation part. Of more than `MAX_POPULATION` (``matching: all``) a fixed sample is taken.
     """
 
     synsets: npt.NDArray[np.int64]  # rows of the lexicon
-    held_out: npt.NDArray[np.bool_]
+    part: npt.NDArray[np.int8]  # 0 training, 1 validation, 2 test
     sources: Ragged
 
     def __len__(self) -> int:
         return len(self.synsets)
 
+    @cached_property
+    def held_out(self) -> npt.NDArray[np.bool_]:
+        """Which synsets no training entry uses."""
+        return self.part != TRAINING
+
     @classmethod
-    def of(cls, entry_synsets: IntArray, entry_sources: Ragged, held_out: IntArray) -> "Population":
-        """From each entry's synset and tokenised source, and the entries that are held out."""
+    def of(
+        cls, entry_synsets: IntArray, entry_sources: Ragged, validation: IntArray, test: IntArray = _NONE
+    ) -> "Population":
+        """From each entry's synset and tokenised source, and the entries of the validation and the test part."""
         synsets, first = np.unique(entry_synsets, return_index=True)
         if len(synsets) > MAX_POPULATION:
             sample = np.random.default_rng(0).choice(len(synsets), MAX_POPULATION, replace=False)
             synsets, first = synsets[sample], first[sample]
         order = np.argsort(first)
         synsets, first = synsets[order], first[order]
-        trained = np.ones(len(entry_synsets), dtype=bool)
-        trained[held_out] = False
-        seen = np.isin(synsets, entry_synsets[trained])
-        return cls(synsets.astype(np.int64), ~seen, entry_sources.take(first))
+        of_entry = np.zeros(len(entry_synsets), dtype=np.int8)
+        of_entry[validation], of_entry[test] = VALIDATION, TEST
+        part = np.full(len(synsets), TEST, dtype=np.int8)
+        for value in (VALIDATION, TRAINING):
+            part[np.isin(synsets, entry_synsets[of_entry == value])] = value
+        return cls(synsets.astype(np.int64), part, entry_sources.take(first))
 
     def batches(self, batch_size: int, pad_id: int) -> list[EvaluationBatch]:
         """(rows, input ids, attention mask), sorted by length; the same on every process."""

@@ -15,6 +15,7 @@ from modulant.lexicon.lexicon import Lexicon
 
 Matching = Literal["single_token", "all"]
 SplitBy = Literal["synset", "entry"]  # what is held out whole
+TRAINING, VALIDATION, TEST = range(3)  # parts of a split; without a test part, validation is what is held out
 MIN_DEFINITION = 10  # characters; a definition must be longer
 
 Encode = Callable[[list[str]], list[list[int]]]  # texts to token ids, without special tokens

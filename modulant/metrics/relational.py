@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -27,7 +27,7 @@ from modulant.metrics.functional.counts import (
     sample_parts,
 )
 from modulant.metrics.functional.fine_counts import FineBins, count_fine, crowded, place_fine_bins, unit_vectors
-from modulant.metrics.functional.pairs import POPULATIONS, full_precision, row_blocks, sampled_pairs
+from modulant.metrics.functional.pairs import Flags, Layout, Letters, full_precision, sampled_pairs
 
 _SAMPLE_PER_STEP = 2**16  # pairs
 
@@ -41,9 +41,11 @@ class RelationalAlignment(Metric):
 
     Args:
         distances: path lengths d of all pairs, 0 on the diagonal, 255 where there is no path (such pairs are left out).
-        held_out: which synsets a training never saw: pairs split into train, mixed and held_out by it.
+        part: of each synset, 0 training, 1 validation, 2 test, or which ones a training never saw: pairs split into
+            train, mixed and held_out by it, and with a test part validation.
         pairs: "all", or the size of a seeded sample of distinct pairs.
         seed: seed of that sample.
+        pos: part of speech of each synset, as WordNet's letters: nouns and verbs get figures of their own.
 
     >>> distances = torch.tensor([[0, 1, 3], [1, 0, 3], [3, 3, 0]], dtype=torch.uint8)
     >>> metric = RelationalAlignment(distances, torch.zeros(3, dtype=torch.bool))
@@ -54,39 +56,39 @@ class RelationalAlignment(Metric):
 
     full_state_update = False
     is_differentiable = False
-    histograms: Tensor  # (3 populations, classes, bins)
-    sums: Tensor  # (3, classes)
-    squares: Tensor  # (3, classes)
-    remainders: Tensor  # (3, classes), of the squares of fine counts
+    histograms: Tensor  # (cells, classes, bins)
+    sums: Tensor  # (cells, classes)
+    squares: Tensor  # (cells, classes)
+    remainders: Tensor  # (cells, classes), of the squares of fine counts
     _order: Tensor
     _distances: Tensor
 
     def __init__(
         self,
         distances: UInt8[np.ndarray, "points points"] | UInt8[Tensor, "points points"],
-        held_out: Bool[np.ndarray, "points"] | Bool[Tensor, "points"],
+        part: Flags,
         pairs: int | Literal["all"] = "all",
         seed: int = 42,
+        pos: Letters | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         d = np.asarray(distances)
-        out = np.asarray(held_out, dtype=bool)
-        assert d.shape == (len(out), len(out)), f"distances of shape {d.shape} for {len(out)} held_out flags"
+        self.layout = Layout(part, pos)
+        n, order = len(self.layout), self.layout.order
+        assert d.shape == (n, n), f"distances of shape {d.shape} for {n} synsets"
         if pairs != "all" and (not isinstance(pairs, int) or pairs < 2):
             raise ValueError(f"RelationalAlignment: pairs is {pairs!r}; it must be 'all' or an integer of at least 2")
-        order = np.argsort(out, kind="stable")  # training rows first
         d = d[np.ix_(order, order)]
         self.n_classes = int(d[d != UNREACHABLE].max(initial=0)) + 1
         # One class more, counted and dropped: no path, and the pairs i >= j of a block.
         d[d == UNREACHABLE] = self.n_classes
-        self.n_train = int((~out).sum())
         self.pairs, self.seed = pairs, seed
-        self.n_bins = number_of_bins(len(out))
+        self.n_bins = number_of_bins(n)
         self._bins: Bins | FineBins | None = None  # placed by the first points after a reset
         self.register_buffer("_order", torch.from_numpy(order), persistent=False)
         self.register_buffer("_distances", torch.from_numpy(d), persistent=False)
-        shape = (len(POPULATIONS), self.n_classes + 1)
+        shape = (self.layout.n_cells, self.n_classes + 1)
         self.add_state("histograms", torch.zeros(*shape, self.n_bins, dtype=torch.int64), dist_reduce_fx="sum")
         for name in ("sums", "squares", "remainders"):
             self.add_state(name, torch.zeros(*shape, dtype=torch.int64), dist_reduce_fx="sum")
@@ -109,9 +111,9 @@ class RelationalAlignment(Metric):
                 )
                 return
             if self._bins is None:
-                self._bins = place_bins(unit, self.n_bins)
-                if crowded(unit, self.n_train, self._bins):
-                    self._bins = place_fine_bins(unit_vectors(ordered, fine=True), self.n_train, self.n_bins)
+                self._bins = place_bins(unit[torch.from_numpy(self.layout.by_part).to(device)], self.n_bins)
+                if crowded(unit, self.layout, self._bins):
+                    self._bins = place_fine_bins(unit_vectors(ordered, fine=True), self.layout, self.n_bins)
             if isinstance(self._bins, FineBins):
                 unit = unit_vectors(ordered, fine=True)
             if self.pairs == "all":
@@ -131,7 +133,7 @@ class RelationalAlignment(Metric):
                 "Pearson and Spearman are undefined (NaN)",
                 stacklevel=2,
             )
-        return alignment_figures(self._counts, self._fine)
+        return alignment_figures(self._counts, self.layout.columns, self._fine)
 
     @property
     def _counts(self) -> Counts:
@@ -142,24 +144,24 @@ class RelationalAlignment(Metric):
         return Fine(self._bins.centre, self.remainders) if isinstance(self._bins, FineBins) else None
 
     def _count_all(self, unit: Tensor, bins: Bins | FineBins) -> None:
-        blocks = _by_rank(row_blocks(len(unit), self.n_train))
+        blocks = _by_rank(self.layout.blocks())
         if unit.device.type == "cpu" and isinstance(bins, Bins):
             # Imported here: numba takes a third of a second, which a run without an evaluation need not spend.
             from modulant.metrics.functional.compiled_counts import count_blocks
 
-            found = count_blocks(unit, self._distances.numpy(), self.n_classes + 1, self.n_train, blocks, bins)
+            found = count_blocks(unit, self._distances.numpy(), self.n_classes + 1, self.layout, blocks, bins)
             for state, counts in zip(self._counts, found, strict=True):
                 state += counts
             return
         for first, last in blocks:
-            self._count(block_parts(unit, self._distances, self.n_classes, self.n_train, first, last), bins)
+            self._count(block_parts(unit, self._distances, self.n_classes, self.layout, first, last), bins)
 
     def _count_sample(self, unit: Tensor, bins: Bins | FineBins, pairs: int) -> None:
         place = torch.empty_like(self._order)  # of each synset among the ordered rows: the sample ignores the split
         place[self._order] = torch.arange(len(unit), device=place.device)
         ends = place[torch.from_numpy(np.stack(sampled_pairs(len(unit), pairs, self.seed))).to(place.device)]
         for some in _by_rank(iter(ends.split(_SAMPLE_PER_STEP, dim=1))):
-            self._count(sample_parts(unit, self._distances, self.n_train, some), bins)
+            self._count(sample_parts(unit, self._distances, self.layout, some), bins)
 
     def _count(self, parts: Iterable[Part], bins: Bins | FineBins) -> None:
         if isinstance(bins, FineBins):

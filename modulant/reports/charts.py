@@ -10,7 +10,7 @@ from typing import Any
 from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
 from modulant.reports.figures import draw as draw_figure
 from modulant.reports.plotting import save
-from modulant.reports.rows import POPULATIONS, Report, at_step, before_and_after
+from modulant.reports.rows import Report, at_step, before_and_after, population_names
 from modulant.reports.series import Series, finite_points, history_of, known, smoothed
 from modulant.reports.wording import change, counted, number
 
@@ -26,7 +26,7 @@ FIGURES = {
     "pentachoron": ("CV of pentachoron volumes", ["cv", "volumes"]),
 }
 _KINDS = {"pearson": "Pearson", "spearman": "Spearman"}
-_COLOURS = {"train": "@blue", "mixed": "@orange", "held_out": "@vermilion"}
+_COLOURS = {"train": "@blue", "mixed": "@orange", "held_out": "@vermilion", "validation": "@purple"}
 _BASELINES = {
     "original": ("original encoder", "@ink", "dash"),
     "static": ("static embeddings", "@grey", "dot"),
@@ -180,15 +180,16 @@ def lift(relational: Mapping[str, Any]) -> Chart | None:
     """Correlation minus the original encoder's, by population of pairs."""
     intervals = relational.get("interval") or {}
     views: dict[str, list[Mark]] = {}
+    names = population_names(relational)
     title = "Lift of the correlation by population"
     for kind, label in _KINDS.items():
         for key, colour in _COLOURS.items():
             if points := history_of(relational, f"{key}/{kind}_lift"):
                 marks = views.setdefault(label, [Level(0.0, "no lift", "@ink")])
                 interval = intervals.get(key) if kind == "pearson" else None
-                marks.append(Line(points, POPULATIONS[key], colour, interval=interval))
+                marks.append(Line(points, names[key], colour, interval=interval))
                 if (key, kind) == ("held_out", "pearson"):
-                    title = f"Lift of Pearson on held-out pairs: {number(points[-1][1], 4, signed=True)}"
+                    title = f"Lift of Pearson on {names[key].split()[0]} pairs: {number(points[-1][1], 4, signed=True)}"
     note = "The bars at the end are 95% intervals by a bootstrap over synsets; they are of Pearson alone."
     axis = Axis("modulated − original", least=0.002)
     return Chart("lift", title, views, axis, note=note if intervals else "") if views else None

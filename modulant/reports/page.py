@@ -76,6 +76,7 @@ def _content(report: Report) -> dict[str, Any]:
         "convergence": rows.convergence(alpha),
         "populations": rows.populations(relational),
         "intervals": rows.intervals(relational),
+        "parts_of_speech": rows.parts_of_speech(relational),
         "caveats": rows.caveats(report),
         "what_ran": rows.what_ran(report),
     }

@@ -6,8 +6,9 @@ Sentences may hold Markdown's `code` and **bold**. The Markdown page and the HTM
 from collections.abc import Mapping
 from typing import Any
 
+from modulant.reports.choosing import caveat, includes_reported
 from modulant.reports.table import Table
-from modulant.reports.wording import counted, duration, interval, number
+from modulant.reports.wording import counted, duration, interval, number, with_interval
 
 Report = Mapping[str, Any]
 
@@ -17,6 +18,13 @@ POPULATIONS = {
     "train": "training × training",
     "mixed": "training × held-out",
     "held_out": "held-out × held-out",
+}
+_OF_THREE_PARTS = {
+    "all": "all pairs",
+    "train": "training × training",
+    "mixed": "across parts",
+    "validation": "validation × validation",
+    "held_out": "test × test",
 }
 _FOLLOWED = {
     "pearson": "Pearson with path similarity",
@@ -81,7 +89,8 @@ def headline(report: Report) -> Table:
     relational = report["relational"]
     before, after = before_and_after(relational)
     known = after or relational.get("first") or {}
-    for key, name in (_FOLLOWED | {"held_out/pearson": "Pearson, held-out × held-out"}).items():
+    held_out = population_names(relational)["held_out"]
+    for key, name in (_FOLLOWED | {"held_out/pearson": f"Pearson, {held_out}"}).items():
         if key in known:
             add(_row(name, before.get(key), after.get(key), percent=True), after.get("step"))
     if "preservation" in known:
@@ -194,11 +203,17 @@ def convergence(alpha: Mapping[str, Any]) -> str:
     return f"Not converged: no α moved more than {moved:.2g} over {rest}, but {why}."
 
 
+def population_names(relational: Mapping[str, Any]) -> dict[str, str]:
+    """Populations of pairs and their names; where there is a test part, the held-out population is its pairs."""
+    tested = any("validation/pairs" in (relational.get(of) or {}) for of in ("first", "last"))
+    return _OF_THREE_PARTS if tested else POPULATIONS
+
+
 def populations(relational: Mapping[str, Any]) -> Table:
-    """Correlation before and after on the three populations of pairs."""
+    """Correlation before and after on the populations of pairs."""
     before, after = before_and_after(relational)
     rows = []
-    for key, name in POPULATIONS.items():
+    for key, name in population_names(relational).items():
         if f"{key}/pearson" not in after:
             continue
         for figure in ("pearson", "spearman"):
@@ -209,11 +224,28 @@ def populations(relational: Mapping[str, Any]) -> Table:
     return Table(["", "pairs", "before", "after", "lift"], rows)
 
 
+def parts_of_speech(relational: Mapping[str, Any]) -> Table:
+    """Pearson before and after on held-out pairs, of nouns, of verbs and of all, with the lift's interval."""
+    before, after = before_and_after(relational)
+    rows = []
+    for name, key in (("nouns", "held_out/nouns"), ("verbs", "held_out/verbs"), ("all", "held_out")):
+        figure = f"{key}/pearson"
+        if figure in after:
+            pairs, lift = after.get(f"{key}/pairs"), after.get(f"{figure}_lift")
+            ends = (relational.get("interval") or {}).get(key)
+            count = f"{int(pairs):,}" if isinstance(pairs, int | float) else "–"
+            shown = with_interval(lift, ends)
+            rows.append([name, count, number(before.get(figure)), number(after[figure]), shown])
+    header = [f"Pearson, {population_names(relational)['held_out']}", "pairs", "before", "after", "lift, 95% interval"]
+    return Table(header, rows if len(rows) > 1 else [])
+
+
 def intervals(relational: Mapping[str, Any]) -> str:
     """The lift's intervals, and what they do and do not cover."""
     if not relational.get("interval"):
         return ""
-    ends = [f"{POPULATIONS[key]} {interval(found)}" for key, found in relational["interval"].items()]
+    names = population_names(relational)
+    ends = [f"{names[key]} {interval(found)}" for key, found in relational["interval"].items() if key in names]
     return (
         "95% intervals of the Pearson lift over every pair, by a bootstrap over synsets "
         f"({relational['replicates']:,} replicates): {', '.join(ends)}. They show how the lift would vary with "
@@ -240,6 +272,8 @@ def caveats(report: Report) -> list[str]:
                 f"The relational figures are of a sample of {relational['pairs']:,} pairs; "
                 "the noise of sampling may be as large as the lift."
             )
+    if (monitored := run.get("monitor")) and includes_reported(monitored):
+        lines.append(caveat(monitored))
     lines.append("This is one run with one seed: without others a small difference means nothing.")
     if far := report["model"]["describe"].get("far"):
         lines.append(f"{far}.")

@@ -3,25 +3,32 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.rows import POPULATIONS, Report, at_step, before_and_after, convergence, ending, mean, step_of
+from modulant.reports.rows import (
+    Report,
+    at_step,
+    before_and_after,
+    convergence,
+    ending,
+    mean,
+    population_names,
+    step_of,
+)
 from modulant.reports.wording import interval, number
 
 
 def verdict(report: Report) -> list[tuple[str, str]]:
     """Subjects and their sentences; what was not measured is left out."""
-    alpha = report["alpha"]
+    alpha, relational = report["alpha"], report["relational"]
+    lifts = {"held_out": population_names(relational)["held_out"].split()[0], "all": "all pairs"}
     found = [
-        *(("Lift, " + name, _lift(report, key)) for key, name in _LIFTS.items()),
+        *((f"Lift, {name}", _lift(report, key)) for key, name in lifts.items()),
         ("Task", _task(report)),
         ("α", " ".join(part for part in (_alpha(alpha), convergence(alpha)) if part)),
         ("Pentachora", _pentachora(report)),
-        ("Distance", _preservation(report["relational"])),
+        ("Distance", _preservation(relational)),
         ("Ending", ending(report)),
     ]
     return [(name, sentence) for name, sentence in found if sentence]
-
-
-_LIFTS = {"held_out": "held-out", "all": "all pairs"}
 
 
 def _lift(report: Report, population: str) -> str:
@@ -40,7 +47,7 @@ def _lift(report: Report, population: str) -> str:
         said = ": a lift" if low > 0 else ": a loss" if high < 0 else ": not distinguishable from no lift"
     pairs = after.get(f"{prefix}pairs")
     over = f" over {int(pairs):,} pairs" if isinstance(pairs, int | float) else ""
-    where = "" if population == "all" else f", {POPULATIONS[population]}"
+    where = "" if population == "all" else f", {population_names(relational)[population]}"
     bracket = f" {interval(ends)}" if ends else ""
     return (
         f"**{number(lift, 4, signed=True)}**{bracket}{sample}{said}. Pearson of encoder cosine with WordNet path "

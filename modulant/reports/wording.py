@@ -1,7 +1,7 @@
 """Numbers as text, the same in pages and on figures: rounded, with a true minus sign."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -54,6 +54,17 @@ def short(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {letter}"
     return str(count)
+
+
+def parts_of(data: Mapping[str, Any]) -> str:
+    """How held-out entries are divided, in brackets; nothing where there is no test part.
+
+    >>> parts_of({"validation_entries": 478, "test_entries": 1000}), parts_of({})
+    (' (478 for validation, 1,000 for the test)', '')
+    """
+    if "test_entries" not in data:
+        return ""
+    return f" ({data['validation_entries']:,} for validation, {data['test_entries']:,} for the test)"
 
 
 def duration(seconds: float, digits: int = 1) -> str:

@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from modulant.assets import WORDNET_SHA256
-from modulant.reports import render
-from modulant.reports.wording import number
+from modulant.reports import render, rows
+from modulant.reports.choosing import caveat, includes_reported
+from modulant.reports.wording import number, parts_of
 from modulators.artifact import sections
 
 _GEOMETRY = {
@@ -64,6 +65,7 @@ def model_card(
         layers=_listed(config["layers"]),
         name=name,
         correlations=sections.correlations(relational),
+        parts_of_speech=rows.parts_of_speech(relational),
         others=sections.others(relational),
         intervals=bool(relational.get("interval")),
         sampled=relational.get("pairs") not in (None, "all"),
@@ -74,11 +76,13 @@ def model_card(
         verdicts=(controls or {}).get("verdicts") or [],
         revision=_revision(config),
         data=data,
+        parts=parts_of(data),
         bundled=WORDNET_SHA256[:16] if data.get("nltk_data", "") is None else "",  # older reports do not say
         geometry=_geometry(config.get("geometry") or {}),
         run=run,
         command=" ".join(_without_paths(run.get("command") or [])),
         resumed=[(part["from_step"], " ".join(_without_paths(part["command"]))) for part in run.get("parts", [])[1:]],
+        chosen_by=caveat(monitor) if (monitor := run.get("monitor")) and includes_reported(monitor) else "",
         versions=", ".join(f"{package} {version}" for package, version in versions.items() if version),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.rows import POPULATIONS
+from modulant.reports.rows import population_names
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 
@@ -41,7 +41,7 @@ def correlations(relational: Mapping[str, Any]) -> Table:
     last, original = relational.get("last") or {}, (relational.get("baseline") or {}).get("original") or {}
     intervals = relational.get("interval") or {}
     rows = []
-    for population, title in POPULATIONS.items():
+    for population, title in population_names(relational).items():
         prefix = "" if population == "all" else f"{population}/"
         key = f"{prefix}pearson"
         if key in last and f"{key}_lift" in last:

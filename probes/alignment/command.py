@@ -37,6 +37,8 @@ _ROWS = (
     ("Pearson, training × training", "train/pearson", 4),
     ("Pearson, training × held-out", "mixed/pearson", 4),
     ("Pearson, held-out × held-out", "held_out/pearson", 4),
+    ("Pearson, nouns, held-out × held-out", "held_out/nouns/pearson", 4),
+    ("Pearson, verbs, held-out × held-out", "held_out/verbs/pearson", 4),
     ("Spearman, all pairs", "spearman", 4),
     ("gradient (near − far)", "gradient", 4),
     ("mean cosine", "mean_cosine", 4),
@@ -95,7 +97,7 @@ def measure_model(
     clouds: dict[str, Figures] = {}
     for cloud in encoder.clouds(random):
         points = represent(encoder, tokens, cloud)
-        clouds[cloud] = relational(points, distances, data.population.held_out)
+        clouds[cloud] = relational(points, distances, data.population.part, data.parts_of_speech())
         clouds[cloud] |= _hierarchy(points, data) | _pentachora(points)
     return {
         "model": name,
@@ -110,17 +112,18 @@ def measure_model(
     }
 
 
-def relational(points: "Tensor", distances: Any, held_out: Any) -> Figures:
+def relational(points: "Tensor", distances: Any, part: Any, pos: Any = None) -> Figures:
     """`metrics.RelationalAlignment` over all pairs.
 
     Args:
         points: (P, D).
         distances: (P, P) bytes, WordNet path distances.
-        held_out: (P,) flags.
+        part: (P,) parts of the split, 0 training, 1 validation, 2 test.
+        pos: (P,) parts of speech, as WordNet's letters.
     """
     from modulant import metrics
 
-    return _computed(metrics.RelationalAlignment(distances, held_out), points)
+    return _computed(metrics.RelationalAlignment(distances, part, pos=pos), points)
 
 
 def _pentachora(points: "Tensor") -> Figures:

@@ -14,7 +14,7 @@ from modulant.reports.wording import counted
 if TYPE_CHECKING:
     from datamodules import WordNetDataModule
 
-_OF_DATA = ("val_fraction", "seed", "matching", "nltk_data", "split")  # keys of a configuration's data
+_OF_DATA = ("val_fraction", "seed", "matching", "nltk_data", "split", "test_fraction")  # keys of a configuration's data
 MIN_SYNSETS = 5  # a pentachoron has five corners
 
 
@@ -24,7 +24,7 @@ class Split:
 
     Attributes:
         tokenizer: whose single tokens choose the entries: ``mini``, a folder, or a hub id.
-        val_fraction, seed: of the entries that are held out.
+        val_fraction, test_fraction, seed: of the entries that are held out.
         matching: as `datamodules.WordNetDataModule` has it.
         nltk_data: a folder with a WordNet other than the bundled one.
         split: what is held out whole; of a run or an artefact that does not say it, ``entry``.
@@ -36,6 +36,7 @@ class Split:
     matching: Matching = "single_token"
     nltk_data: str | None = None
     split: SplitBy = "synset"
+    test_fraction: float = 0.0
 
 
 def add_population_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +90,7 @@ def load_data(split: Split) -> "WordNetDataModule":
             seed=split.seed,
             nltk_data=split.nltk_data,
             split=split.split,
+            test_fraction=split.test_fraction,
         )
         data.setup()
     except ValueError as error:  # under the names that a configuration has for these

@@ -16,7 +16,7 @@ from modulant.reports.wording import number
 from probes.controls.plan import Run, State, clean, lock, report_of, resumption, state_of
 from probes.controls.settings import Control, Options, read_options
 from probes.options import at_least
-from probes.search.space import Sweep, read_sweep
+from probes.search.space import REPORTED, Sweep, read_sweep
 
 PASSES_ON = True  # options that are not our own go to every trial
 DESCRIPTION = """\
@@ -33,7 +33,7 @@ examples:
   python probe.py search configs/sweeps/field.yaml --trials 20
   python probe.py search configs/sweeps/field.yaml --trials 40 --trainer.max_epochs 5"""
 DATABASE = "search.db"
-_FIGURES = ("val/loss", "relational/pearson_lift", "relational/preservation", "pentachoron/cv")
+_FIGURES = ("val/loss", "relational/pearson_lift", "relational/preservation", "pentachoron/cv", REPORTED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

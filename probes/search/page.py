@@ -9,11 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modulant.reports import render
+from modulant.reports.choosing import includes_reported
 from modulant.reports.plotting import BLUE, GREY, ORANGE, dress, save
 from modulant.reports.table import Table
 from modulant.reports.wording import number
 from probes.pages import write_json, write_text
-from probes.search.space import Sweep
+from probes.search.space import REPORTED, Sweep
 
 _ENOUGH = 8  # trials, for importances to be more than noise
 
@@ -72,7 +73,7 @@ def _importances(study: Any, n: int) -> dict[str, float]:
 def markdown(found: Mapping[str, Any]) -> str:
     """The page for people."""
     settings = list(dict.fromkeys(name for trial in found["trials"] for name in trial["settings"]))
-    figures = list(dict.fromkeys(name for trial in found["trials"] for name in trial["figures"]))
+    figures = list(dict.fromkeys(name for trial in found["trials"] for name in trial["figures"] if name != REPORTED))
     rows = [
         [
             f"{trial['trial']}{' ←' if found['best'] and trial['trial'] == found['best']['trial'] else ''}",
@@ -92,6 +93,8 @@ def markdown(found: Mapping[str, Any]) -> str:
             "command": found["command"] and shlex.join(found["command"]),
             "importances": Table(["setting", "share"], shares),
             "few": found["complete"] < _ENOUGH,
+            "reported": number((found["best"] or {"figures": {}})["figures"].get(REPORTED), 4, True),
+            "overlaps": includes_reported(found["metric"]),
         },
     )
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modulant.reports.choosing import check_choice
 from probes.controls.plan import TRAIN
 from probes.controls.settings import CONFIGS, near, read_yaml
 
 _KEYS = ("program", "method", "metric", "parameters", "early_terminate", "command", "name", "description", "project",
          "entity", "run_cap")  # fmt: skip
+REPORTED = "relational/held_out/pearson_lift"  # of the best trial; nothing is chosen by it
 _LEFT_OUT = "wandb.yaml"  # a trial here is logged nowhere else
 
 
@@ -70,7 +72,8 @@ def read_sweep(name: str) -> Sweep:
     """Read a sweep file.
 
     Raises:
-        ValueError: there is none, or something in it that a search here cannot do; the key is named.
+        ValueError: there is none, or something in it that a search here cannot do or should not: choose by the figures
+            that are reported; the key is named.
     """
     path = next((p for p in (Path(name), CONFIGS / "sweeps" / name) if p.is_file()), None)
     if path is None:
@@ -83,6 +86,7 @@ def read_sweep(name: str) -> Sweep:
     metric = content.get("metric")
     if not isinstance(metric, Mapping) or not isinstance(metric.get("name"), str):
         raise ValueError(f"{path}: metric.name is missing; name a figure of metrics.csv")
+    check_choice(metric["name"], f"{path}: metric.name")
     if (goal := metric.get("goal", "minimize")) not in ("minimize", "maximize"):
         raise ValueError(f"{path}: metric.goal is {goal}; it must be minimize or maximize")
     parameters = content.get("parameters")

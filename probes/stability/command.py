@@ -79,7 +79,7 @@ def measure_stability(args: argparse.Namespace) -> dict[str, Any]:
     tokens = encoder.tokens(definitions(data))
     points = {cloud: represent(encoder, tokens, cloud) for cloud in encoder.clouds(random=False, static=False)}
     distances = data.path_distances()
-    exact = {cloud: relational(some, distances, data.population.held_out) for cloud, some in points.items()}
+    exact = {cloud: relational(some, distances, data.population.part) for cloud, some in points.items()}
     for cloud, some in points.items():
         exact[cloud] = {key: exact[cloud][key] for key in RELATIONAL} | {"cv": reference_cv(some)}
     started = time.monotonic()

@@ -98,7 +98,7 @@ class TinyData(pl.LightningDataModule):
     @property
     def population(self) -> Any:
         class Population:
-            held_out = np.arange(40) % 4 == 0
+            part = (np.arange(40) % 4 == 0).astype(np.int8)
 
             def __len__(self) -> int:
                 return 40
@@ -115,6 +115,9 @@ class TinyData(pl.LightningDataModule):
 
     def hypernym_chains(self, depth: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.maximum(np.arange(40)[:, None] - np.arange(1, depth + 1), -1)
+
+    def parts_of_speech(self) -> np.ndarray[Any, np.dtype[np.str_]]:
+        return np.array(list("nnnva"))[np.arange(40) % 5]
 
     def categories(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], list[str]]:
         return np.arange(40) % 3, ["a", "b", "c"]

@@ -118,6 +118,16 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
         "data.val_fraction is 1.5; it must be a number between 0 and 1 (exclusive)",
     ),
     (*FIELD, "--data.val_fraction", "0"): ("data.val_fraction is 0; it must be a number between 0 and 1 (exclusive)",),
+    (*FIELD, "--data.test_fraction", "1"): ("data.test_fraction is 1; it must be a number of at least 0 and below 1",),
+    (*FIELD, "--data.test_fraction", "0.95"): ("data.val_fraction is 0.1 and data.test_fraction 0.95; their sum",),
+    # what is reported is not what is chosen by
+    (*FIELD, "--checkpoint.monitor", "relational/held_out/nouns/pearson_lift", "--checkpoint.mode", "max"): (
+        "checkpoint.monitor is relational/held_out/nouns/pearson_lift: it would choose by the pairs that the report's",
+        "set data.test_fraction, and name relational/validation/nouns/pearson_lift",
+    ),
+    (*FIELD, "--checkpoint.monitor", "relational/validation/pearson_lift"): (
+        "checkpoint.monitor is relational/validation/pearson_lift: there are such pairs only with a test part",
+    ),
     (*FIELD, "--trainer.max_epochs", "-5"): ("trainer.max_epochs is -5; it must be an integer of at least -1",),
     # nothing to train, whatever the schedule
     **{

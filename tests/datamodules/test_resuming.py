@@ -222,6 +222,7 @@ def test_another_plan_in_mid_epoch(start: Any, whole: tuple[Run, Path]) -> None:
     [
         ({"seed": 7}, r"data.seed 42 \(now 7\)"),
         ({"val_fraction": 0.6}, r"data.val_fraction 0.775 \(now 0.6\)"),
+        ({"val_fraction": 0.4, "test_fraction": 0.375}, r"data.test_fraction 0.0 \(now 0.375\)"),
         ({"matching": "single_token"}, r"training entries \d+ \(now \d+\)"),
         ({"nltk_data": "other"}, r"holds out other entries.*it was trained on must not become held out"),
     ],
@@ -247,7 +248,7 @@ def test_another_split_is_refused_at_an_epochs_end_too(
     if not fingerprint:
         said = "the run holds out other entries: it had "
         if "val_fraction" in changed:
-            said += "training entries"
+            said += "data.test_fraction" if "test_fraction" in changed else "training entries"
     with pytest.raises(ValueError, match=said):
         start(resume=tmp_path / "some.ckpt", data=changed)
 

@@ -92,11 +92,36 @@ def test_no_source_is_on_both_sides_of_the_split(data: WordNetDataModule, split:
     assert (about["held_out_synsets"] == len(synsets)) == (leaked == 0)
 
 
+@pytest.mark.parametrize("split", ["synset", "entry"])
+def test_a_test_part(data: WordNetDataModule, split: Any) -> None:
+    two = Corpus.build(data.corpus.lexicon, data.tokenizer, 0.1, 42, "single_token", split)
+    three = WordNetDataModule(split=split, val_fraction=0.05, test_fraction=0.1)
+    three.setup()
+    corpus, population = three.corpus, three.population
+    np.testing.assert_array_equal(corpus.test, two.held_out)
+    rows = np.concatenate([corpus.trained, corpus.validation, corpus.test])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(len(three.entries)))
+    parts = [set(three.entries.synset[rows].tolist()) for rows in (corpus.trained, corpus.validation, corpus.test)]
+    if split == "synset":
+        assert not parts[0] & parts[1] | parts[0] & parts[2] | parts[1] & parts[2]
+    for value, exclusive in enumerate((parts[0], parts[1] - parts[0], parts[2] - parts[1] - parts[0])):
+        assert set(population.synsets[population.part == value].tolist()) == exclusive
+    about = three.describe()
+    assert (about["validation_entries"], about["test_entries"]) == (len(corpus.validation), len(corpus.test))
+    assert about["validation_synsets"] + about["test_synsets"] == about["held_out_synsets"]
+    validation, test = (sources(list(loader())) for loader in (three.val_dataloader, three.test_dataloader))
+    assert (len(validation), len(test)) == (len(corpus.validation), len(corpus.test))
+    assert "test_entries" not in data.describe()
+    assert data.corpus.test is data.corpus.validation
+
+
 def test_mini_was_pretrained_outside_of_both_splits(data: WordNetDataModule) -> None:
     """Span corruption left out the definitions that ``entry`` holds out; those of ``synset`` are among them."""
     entry = Corpus.build(data.corpus.lexicon, data.tokenizer, 0.1, 42, "single_token", "entry")
     definitions = np.array(data.entries.definitions)
-    assert set(definitions[data.corpus.held_out]) < set(definitions[entry.held_out])
+    halves = Corpus.build(data.corpus.lexicon, data.tokenizer, 0.05, 42, "single_token", "synset", 0.05)
+    for corpus in (data.corpus, halves):
+        assert set(definitions[corpus.held_out]) < set(definitions[entry.held_out])
 
 
 def test_little_padding(data: WordNetDataModule) -> None:
@@ -301,6 +326,8 @@ def test_prompts_that_are_none(tmp_path: Path) -> None:
         ({"batch_size": 0}, "batch_size is 0; it must be an integer of at least 1"),
         ({"val_fraction": 0.0}, "val_fraction is 0.0; it must be a number between 0 and 1"),
         ({"val_fraction": 1.0}, "val_fraction is 1.0; it must be a number between 0 and 1"),
+        ({"test_fraction": 1.0}, "test_fraction is 1.0; it must be a number of at least 0 and below 1"),
+        ({"test_fraction": 0.9}, "data.val_fraction is 0.1 and data.test_fraction 0.9; their sum must be below 1"),
         ({"split": "lemma"}, "split is 'lemma'; it must be synset or entry"),
         ({"seed": -1}, "seed is -1; it must be an integer of at least 0"),
         ({"num_workers": -1}, "num_workers is -1; it must be an integer of at least 0"),
@@ -316,6 +343,10 @@ def test_what_only_setup_can_know(small_wordnet: str, tmp_path: Path) -> None:
         ({"matching": "some"}, "matching is 'some'; it must be single_token or all"),
         ({"backbone": str(tmp_path)}, "model.backbone: .* has no readable tokenizer"),
         ({"val_fraction": 0.9999}, "data.val_fraction: 0.9999 leaves none of .* entries to train on"),
+        (
+            {"val_fraction": 0.5, "test_fraction": 0.4999},
+            "data.val_fraction: 0.5 with data.test_fraction: 0.4999 leaves none of .* entries to train on",
+        ),
     ):
         with pytest.raises(ValueError, match=message) as error:
             WordNetDataModule(**{"nltk_data": small_wordnet, **arguments}).setup()

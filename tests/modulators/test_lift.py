@@ -44,6 +44,21 @@ def test_the_figures_of_a_validation(run: Path) -> None:
     assert found["pearson_lift"] != 0
 
 
+def test_a_test_part(run: Path) -> None:
+    model, tokenizer = load_modulated(run)
+    wordnet = str(run.parent / "nltk_data")
+    found = relational_lift(model, tokenizer, bootstrap=40, nltk_data=wordnet, test_fraction=0.1)
+    today = relational_lift(model, tokenizer, bootstrap=0, nltk_data=wordnet)
+    for key in ("pearson", "held_out/pearson", "held_out/nouns/pearson_lift", "held_out/pairs"):  # the same synsets
+        assert found[key] == pytest.approx(today[key], abs=1e-6)
+    assert found["train/pairs"] < today["train/pairs"]
+    assert {
+        "validation/nouns/pearson_lift",
+        "validation/pearson_lift_low",
+        "original/validation/spearman",
+    } < found.keys()
+
+
 def test_without_an_interval(run: Path) -> None:
     model, tokenizer = load_modulated(run)
     found = relational_lift(model, tokenizer, bootstrap=0, nltk_data=str(run.parent / "nltk_data"))

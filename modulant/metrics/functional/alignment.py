@@ -10,7 +10,7 @@ Constant, and therefore NaN, are cosines with a variance below `FLAT_FINE`; belo
 does not show that they crowd. The bootstrap has the same thresholds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from modulant.geometry import mean_cosine, pearson_from_classes, spearman_from_histograms
 from modulant.metrics.functional.counts import COSINE_STEPS, SQUARE_STEPS, Counts
 from modulant.metrics.functional.fine_counts import FLAT, FLAT_FINE, STEPS
-from modulant.metrics.functional.pairs import POPULATIONS
+from modulant.metrics.functional.pairs import STRATA
 
 BANDS = ((0.90, 1.0), (0.50, 0.90), (0.25, 0.50), (0.10, 0.25), (0.05, 0.10), (0.0, 0.05))
 
@@ -30,24 +30,46 @@ class Fine(NamedTuple):
     """How `counts` are to be read that `count_fine` has made."""
 
     centre: float
-    remainders: Tensor  # (3, classes)
+    remainders: Tensor  # (cells, classes)
 
 
-def alignment_figures(counts: Counts, fine: Fine | None = None) -> dict[str, Tensor]:
+def alignment_figures(
+    counts: Counts, columns: Mapping[str, Sequence[int]], fine: Fine | None = None
+) -> dict[str, Tensor]:
     """Figures as fp64 scalars; NaN where there is nothing to average.
 
     ``pearson``, ``spearman``; ``gradient``: mean cosine at similarity >= 0.25 minus that below 0.10; ``mean_cosine``;
     ``pairs``: their number; ``band/<low>_<high>``: mean cosine by similarity. The first five also for each population,
-    under its name.
+    under its name; ``pearson``, ``spearman`` and ``pairs`` for each part of speech that has pairs, as in
+    ``nouns/pearson`` and ``held_out/nouns/pearson``.
+
+    Args:
+        counts: by cell.
+        columns: of `Layout`, whose cells the counts are of.
+        fine: how counts of `count_fine` are to be read.
     """
+    figures: dict[str, Tensor] = {}
+    for name, cells in columns.items():
+        classes = _classes(counts, fine, cells)
+        found = _figures(classes, prefix_of(name))
+        if name.rpartition("/")[2] not in STRATA:
+            figures |= found
+        elif classes.pairs.any():
+            figures |= {key: found[key] for key in (f"{name}/pearson", f"{name}/spearman", f"{name}/pairs")}
     classes = _classes(counts, fine)
-    figures = _figures(classes, "")
-    for p, name in enumerate(POPULATIONS):
-        figures |= _figures(_classes(counts, fine, slice(p, p + 1)), f"{name}/")
     for low, high in BANDS:
         inside = (classes.similarity >= low) & ((classes.similarity < high) | (high == 1.0))
         figures[f"band/{low:.2f}_{high:.2f}"] = classes.mean(inside)
     return figures
+
+
+def prefix_of(column: str) -> str:
+    """What stands before the figures of a column of `Layout`.
+
+    >>> prefix_of("all"), prefix_of("held_out/nouns")
+    ('', 'held_out/nouns/')
+    """
+    return "" if column == "all" else f"{column}/"
 
 
 def constant_cosines(counts: Counts, fine: Fine | None = None) -> bool:
@@ -57,15 +79,14 @@ def constant_cosines(counts: Counts, fine: Fine | None = None) -> bool:
 
 
 def lifts(modulated: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
-    """Modulated − original of Pearson, Spearman and gradient in each population, and the same in percent of |original|.
+    """Modulated − original of each Pearson, Spearman and gradient, and the same in percent of |original|.
 
     >>> lifts({"pearson": 0.75}, {"pearson": 0.5})
     {'pearson_lift': 0.25, 'pearson_lift_percent': 50.0}
     """
     figures = {}
-    prefixes = ("", *(f"{population}/" for population in POPULATIONS))
-    for key in (prefix + name for prefix in prefixes for name in ("pearson", "spearman", "gradient")):
-        if key in modulated and key in original:
+    for key in modulated:
+        if key.rpartition("/")[2] in ("pearson", "spearman", "gradient") and key in original:
             lift = modulated[key] - original[key]
             figures[f"{key}_lift"] = lift
             if original[key] != 0:
@@ -95,16 +116,16 @@ class _Classes(NamedTuple):
         return bool(self.squares.sum() / n - (self.cosines.sum() / n).square() > self.flat)
 
 
-def _classes(counts: Counts, fine: Fine | None, populations: slice = slice(None)) -> _Classes:
-    """Sums over some populations, without the dropped class."""
-    histograms, sums, squares = (kind[populations, :-1].sum(0) for kind in counts)
+def _classes(counts: Counts, fine: Fine | None, cells: Sequence[int] | slice = slice(None)) -> _Classes:
+    """Sums over some cells, without the dropped class."""
+    histograms, sums, squares = (kind[cells, :-1].sum(0) for kind in counts)
     similarity = 1.0 / torch.arange(1, len(sums) + 1, dtype=torch.float64, device=sums.device)
     pairs = histograms.sum(1).double()
     if fine is None:
         return _Classes(similarity, pairs, sums.double() / COSINE_STEPS, squares.double() / SQUARE_STEPS, histograms)
     # By integers of any size about the mean of these very pairs, since a tight population may lie far from the centre.
     n, total = histograms.sum(1).tolist(), sums.tolist()
-    remainders = fine.remainders[populations, :-1].sum(0)
+    remainders = fine.remainders[cells, :-1].sum(0)
     squared = [(q << 30) + r for q, r in zip(squares.tolist(), remainders.tolist(), strict=True)]
     mean = round(sum(total) / max(sum(n), 1))
     squared = [q - 2 * mean * s + k * mean**2 for q, s, k in zip(squared, total, n, strict=True)]

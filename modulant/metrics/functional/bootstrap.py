@@ -2,32 +2,35 @@
 
 A replicate draws as many synsets as there are, with replacement, and w_i is how often synset i came; a pair of distinct
 synsets i < j then counts w_i w_j times. (A synset beside its own copy is no pair: its similarity of 1 would be an
-artefact of the resampling.) Training and held-out synsets are resampled separately: the split is fixed by design and
-not part of what is sampled, so every replicate has its sizes.
+artefact of the resampling.) The parts of a split are resampled separately: the split is fixed by design and not part of
+what is sampled, so every replicate has its sizes.
 
 Every cloud gets the same weights, which depend only on seed, number of synsets and split. So the difference of two
 clouds within a replicate is a replicate of the lift, free of the noise that both share.
 
 All replicates are computed at once. With M the pairs' matrix of a term (1, s, s², c, c², s·c of path similarity s and
 cosine c, zero at and below the diagonal), Σ w_i w_j M_ij is the dot product of a column of W with that of M W: one
-matrix product for a block of rows and all replicates. The products are in fp32, of values that are centred first and
-weights that are small integers; sums over blocks are in fp64. Cosines that crowd come from fp64, as in `fine_counts`,
-whose thresholds hold here too.
+matrix product for a block of rows, a range of columns of one cell of `Layout`, and all replicates. Populations and
+parts of speech are unions of cells. The products are in fp32, of values that are centred first and weights that are
+small integers; sums over blocks are in fp64. Cosines that crowd come from fp64, as in `fine_counts`, whose thresholds
+hold here too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from modulant.geometry import pearson_from_sums
 from modulant.lexicon.taxonomy import UNREACHABLE
+from modulant.metrics.functional.alignment import prefix_of
 from modulant.metrics.functional.counts import number_of_bins, place_bins
 from modulant.metrics.functional.fine_counts import FLAT, FLAT_FINE, crowded, unit_vectors
 from modulant.metrics.functional.intervals import percentile_interval
-from modulant.metrics.functional.pairs import POPULATIONS, full_precision, row_blocks
+from modulant.metrics.functional.pairs import POPULATIONS, Flags, Layout, Letters, full_precision
 
 _FLAT = 1e-6  # a variance up to this share of the centred mean square is a rounding error of fp32
 
@@ -36,89 +39,99 @@ _FLAT = 1e-6  # a variance up to this share of the centred mean square is a roun
 def bootstrap_pearson(
     clouds: Sequence[Float[Tensor, "_ _"]],
     distances: UInt8[np.ndarray, "_ _"] | UInt8[Tensor, "_ _"],
-    held_out: Bool[np.ndarray, "points"] | Bool[Tensor, "points"],
+    part: Flags,
     replicates: int = 1000,
     seed: int = 42,
     advance: Callable[[], None] | None = None,
-) -> Float[Tensor, "clouds replicates 4"]:
+    pos: Letters | None = None,
+) -> Float[Tensor, "clouds replicates columns"]:
     """Replicates of Pearson's r between cosine and path similarity 1 / (1 + d), in fp64, on the CPU.
 
     Args:
         clouds: representations of the same synsets, one row each; a row of zeros has cosine 0 with all.
         distances: path lengths d of all pairs, 255 where there is no path (such pairs are left out).
-        held_out: which synsets a training never saw.
+        part: of each synset, 0 training, 1 validation, 2 test, or which ones a training never saw.
         replicates: number of resamplings, the same for every cloud.
         seed: seed of the resampling.
-        advance: called after each of `bootstrap_steps(held_out)` blocks.
+        advance: called after each of `bootstrap_steps` blocks.
+        pos: part of speech of each synset, as WordNet's letters.
 
     Returns:
-        r by cloud, replicate and population: all pairs, train × train, train × held-out, held-out × held-out. NaN where
-        nothing varies, as among fewer than three synsets.
+        r by cloud, replicate and `bootstrap_columns`: all pairs, then `POPULATIONS`, then whatever else the parts and
+        parts of speech have. NaN where nothing varies, as among fewer than three synsets.
 
     Raises:
-        ValueError: no cloud, clouds of another length than `held_out`, or fewer than 2 replicates.
+        ValueError: no cloud, clouds of another length than `part`, or fewer than 2 replicates.
     """
-    d, out = torch.as_tensor(distances).cpu(), torch.as_tensor(held_out).cpu()
+    layout = Layout(part, pos)
+    d, n = torch.as_tensor(distances).cpu(), len(layout)
     lengths = [len(cloud) for cloud in clouds]
-    if not clouds or set(lengths) != {len(out)}:
-        raise ValueError(f"bootstrap_pearson: clouds of {lengths} points; one or more clouds of {len(out)} are needed")
-    if d.shape != (len(out), len(out)):
-        raise ValueError(f"bootstrap_pearson: distances of shape {tuple(d.shape)} for {len(out)} synsets")
+    if not clouds or set(lengths) != {n}:
+        raise ValueError(f"bootstrap_pearson: clouds of {lengths} points; one or more clouds of {n} are needed")
+    if d.shape != (n, n):
+        raise ValueError(f"bootstrap_pearson: distances of shape {tuple(d.shape)} for {n} synsets")
     device = clouds[0].device if clouds[0].device.type != "mps" else torch.device("cpu")  # Apple's GPU has no fp64
-    order = out.int().argsort(stable=True)  # training rows first
-    weights = synset_weights(out, replicates, seed)[:, order].float().mT.contiguous().to(device)  # (P, R)
+    order = torch.from_numpy(layout.order)
+    weights = synset_weights(part, replicates, seed)[:, order].float().mT.contiguous().to(device)  # (P, R)
     d = d[order][:, order].to(device)
     order = order.to(device)
     with full_precision(device):
-        n_train = int((~out).sum())
-        units = [_units(cloud.to(device)[order], n_train) for cloud in clouds]
-        sums = _weighted_sums(units, d, n_train, weights, advance).cpu()  # (4, 3 + 3 C, R), all pairs first
+        units = [_units(cloud.to(device)[order], layout) for cloud in clouds]
+        sums = _weighted_sums(units, d, layout, weights, advance).cpu()  # (columns, 3 + 3 C, R)
     shared, own = sums[:, :3].unbind(1), sums[:, 3:].unflatten(1, (-1, 3)).unbind(2)
     flat = sums.new_tensor([FLAT_FINE if unit.dtype == torch.float64 else FLAT for unit in units]).unsqueeze(1)
-    n, s, ss = (term.unsqueeze(1) for term in shared)
+    pairs, s, ss = (term.unsqueeze(1) for term in shared)
     c, cc, sc = own
-    return _pearson(n, s, ss, c, cc, sc, flat).permute(1, 2, 0).contiguous()
+    return _pearson(pairs, s, ss, c, cc, sc, flat).permute(1, 2, 0).contiguous()
 
 
-def synset_weights(
-    held_out: Bool[Tensor, "points"] | Bool[np.ndarray, "points"], replicates: int, seed: int
-) -> Int[Tensor, "replicates points"]:
-    """Number of times that each synset is drawn in each replicate, with replacement from its own kind.
-
-    Each kind, training and held out, keeps its size.
+def synset_weights(part: Flags, replicates: int, seed: int) -> Int[Tensor, "replicates points"]:
+    """Number of times that each synset is drawn in each replicate, with replacement from its own part.
 
     Raises:
         ValueError: fewer than 2 replicates.
     """
     if replicates < 2:
         raise ValueError(f"bootstrap_pearson: replicates is {replicates}; an interval needs at least 2")
-    out = torch.as_tensor(held_out).cpu()
+    of = torch.as_tensor(part).cpu().int()
     generator = torch.Generator().manual_seed(seed)
-    weights = torch.zeros(replicates, len(out), dtype=torch.int32)
-    for kind in ((~out).nonzero().squeeze(1), out.nonzero().squeeze(1)):
-        for row in weights if len(kind) > 0 else ():
-            drawn = torch.randint(len(kind), (len(kind),), generator=generator)
-            row[kind] = torch.bincount(drawn, minlength=len(kind)).int()
+    weights = torch.zeros(replicates, len(of), dtype=torch.int32)
+    for value in of.unique():
+        own = (of == value).nonzero().squeeze(1)
+        for row in weights:
+            drawn = torch.randint(len(own), (len(own),), generator=generator)
+            row[own] = torch.bincount(drawn, minlength=len(own)).int()
     return weights
 
 
-def bootstrap_steps(held_out: Bool[np.ndarray, "points"] | Bool[Tensor, "points"]) -> int:
+def bootstrap_steps(part: Flags, pos: Letters | None = None) -> int:
     """Number of blocks that `bootstrap_pearson` reports to `advance`."""
-    out = torch.as_tensor(held_out)
-    return sum(1 for _ in row_blocks(len(out), int((~out).sum())))
+    return sum(1 for _ in Layout(part, pos).blocks())
+
+
+def bootstrap_columns(part: Flags, pos: Letters | None = None) -> tuple[str, ...]:
+    """Names of the columns that `bootstrap_pearson` returns.
+
+    >>> bootstrap_columns(np.array([0, 1, 2]))
+    ('all', 'train', 'mixed', 'held_out', 'validation')
+    """
+    return tuple(Layout(part, pos).columns)
 
 
 def lift_intervals(
-    original: Float[Tensor, "replicates 4"], modulated: Float[Tensor, "replicates 4"]
+    original: Float[Tensor, "replicates columns"],
+    modulated: Float[Tensor, "replicates columns"],
+    columns: Sequence[str] = ("all", *POPULATIONS),
 ) -> dict[str, tuple[float, float]]:
-    """95% interval of modulated − original by population ("all" and `POPULATIONS`), where every replicate is finite.
+    """95% interval of modulated − original by column, where every replicate is finite.
 
     Args:
         original: replicates of one cloud, as `bootstrap_pearson` returns them.
         modulated: of another, from the same call.
+        columns: `bootstrap_columns`.
     """
     lifts = (modulated - original).numpy()
-    found = {name: percentile_interval(lifts[:, p]) for p, name in enumerate(("all", *POPULATIONS))}
+    found = {name: percentile_interval(lifts[:, p]) for p, name in enumerate(columns)}
     return {name: ends for name, ends in found.items() if ends is not None}
 
 
@@ -129,65 +142,65 @@ def interval_figures(intervals: Mapping[str, Sequence[float]]) -> dict[str, floa
     {'pearson_lift_low': 0.1, 'pearson_lift_high': 0.2, 'train/pearson_lift_low': 0.3, 'train/pearson_lift_high': 0.4}
     """
     return {
-        f"{'' if name == 'all' else f'{name}/'}pearson_lift_{end}": value
+        f"{prefix_of(name)}pearson_lift_{end}": value
         for name, ends in intervals.items()
         for end, value in zip(("low", "high"), ends, strict=True)
     }
 
 
-def _units(points: Tensor, n_train: int) -> Tensor:
+def _units(points: Tensor, layout: Layout) -> Tensor:
     """Unit vectors in fp32; in fp64 where cosines crowd."""
     unit = unit_vectors(points)
     if not bool(unit.isfinite().all()):
         return unit
-    fine = crowded(unit, n_train, place_bins(unit, number_of_bins(len(unit))))
+    by_part = torch.from_numpy(layout.by_part).to(unit.device)
+    fine = crowded(unit, layout, place_bins(unit[by_part], number_of_bins(len(unit))))
     return unit_vectors(points, fine=True) if fine else unit
 
 
 def _weighted_sums(
-    units: list[Tensor], d: Tensor, n_train: int, weights: Tensor, advance: Callable[[], None] | None
+    units: list[Tensor], d: Tensor, layout: Layout, weights: Tensor, advance: Callable[[], None] | None
 ) -> Tensor:
-    """Σ w_i w_j M_ij by population, term and replicate; terms 1, s, s², then c, c², s·c of each cloud, all centred.
-
-    Of all pairs first, then of each of `POPULATIONS`.
-    """
-    n, replicates = weights.shape
+    """Σ w_i w_j M_ij by column of the layout, term and replicate; terms 1, s, s², then c, c², s·c of each cloud."""
     similarity = _centred_similarity(d)
-    centres = [_centres(unit, n_train) for unit in units]  # each: all pairs, then by population
-    sums = weights.new_zeros(3, 3 + 3 * len(units), replicates, dtype=torch.float64)
-    for first, last in row_blocks(n, n_train):
+    centres = [_centres(unit, layout) for unit in units]  # each: by cell
+    sums = weights.new_zeros(layout.n_cells, 3 + 3 * len(units), weights.shape[1], dtype=torch.float64)
+    for first, last in layout.blocks():
+        segments = [(slice(a - first, b - first), weights[a:b], cell) for a, b, cell in layout.segments(first)]
         classes = d[first:last, first:]
         pair = (classes != UNREACHABLE).float().triu_(1)
         s = similarity[classes.int()].mul_(pair)
         terms = [pair, s, s.square()]
-        split = max(n_train, first) - first
         for unit, centre in zip(units, centres, strict=True):
             c = unit[first:last] @ unit[first:].mT
-            if first >= n_train:
-                c.sub_(centre[3])
-            else:
-                c[:, :split].sub_(centre[1])
-                c[:, split:].sub_(centre[2])
+            for columns, _, cell in segments:
+                c[:, columns].sub_(centre[cell])
             c = c.float().mul_(pair)
             terms += [c, c.square(), s * c]
         own = weights[first:last].double()
-        # Training rows meet training columns, then held-out ones; held-out rows only their own kind.
-        held = max(n_train, first)
-        parts = [(2, first, n)] if first >= n_train else [(0, first, n_train), (1, held, n)]
-        for population, start, stop in parts:
+        for columns, others, cell in segments:
             for t, term in enumerate(terms):
-                product = term[:, start - first : stop - first] @ weights[start:stop]
-                sums[population, t] += product.double().mul_(own).sum(0)
+                product = term[:, columns] @ others
+                sums[cell, t] += product.double().mul_(own).sum(0)
         if advance is not None:
             advance()
-    together = sums.clone()
+    return torch.stack([_together(sums, cells, centres, _pairs(layout)) for cells in layout.columns.values()])
+
+
+def _together(sums: Tensor, cells: list[int], centres: list[list[float]], pairs: list[int]) -> Tensor:
+    """The sums of several cells as one: c about the mean of their centres."""
+    found = sums[cells]
     for t, centre in zip(range(3, sums.shape[1], 3), centres, strict=True):
-        for p, own_centre in enumerate(centre[1:]):
-            shift = own_centre - centre[0]  # c about the centre of all pairs is c about its own, plus this
-            together[p, t] += shift * sums[p, 0]
-            together[p, t + 1] += 2 * shift * sums[p, t] + shift**2 * sums[p, 0]
-            together[p, t + 2] += shift * sums[p, 1]
-    return torch.cat([together.sum(0, keepdim=True), sums])
+        of_cells = [centre[cell] for cell in cells]
+        if len(set(of_cells)) == 1:
+            continue
+        middle = sum(pairs[cell] * centre[cell] for cell in cells) / max(sum(pairs[cell] for cell in cells), 1)
+        for p, own in enumerate(of_cells):
+            shift = own - middle  # c about the middle is c about the cell's own centre, plus this
+            found[p, t + 2] += shift * found[p, 1]
+            found[p, t + 1] += 2 * shift * found[p, t] + shift**2 * found[p, 0]
+            found[p, t] += shift * found[p, 0]
+    return found.sum(0)
 
 
 def _centred_similarity(d: Tensor) -> Tensor:
@@ -199,14 +212,27 @@ def _centred_similarity(d: Tensor) -> Tensor:
     return (similarity - (counts @ similarity) / counts.sum().clamp_min(1)).float()
 
 
-def _centres(unit: Tensor, n_train: int) -> tuple[float, float, float, float]:
-    """Mean cosine of all pairs, from |Σ u|²; and the same for each population, of vectors in fp64 its own."""
-    centre = _mean_pair_cosine(unit)
+def _pairs(layout: Layout) -> list[int]:
+    """Number of pairs of each cell, those without a path included."""
+    pairs = [0] * layout.n_cells
+    sizes = np.diff(layout.ends, prepend=0).tolist()
+    for g, h in combinations_with_replacement(range(len(sizes)), 2):
+        pairs[layout.cells[g, h]] += sizes[g] * (sizes[g] - 1) // 2 if g == h else sizes[g] * sizes[h]
+    return pairs
+
+
+def _centres(unit: Tensor, layout: Layout) -> list[float]:
+    """For each cell the mean cosine of all pairs, from |Σ u|²; of vectors in fp64, the mean of its own pairs."""
     if unit.dtype != torch.float64:
-        return centre, centre, centre, centre
-    train, held = unit[:n_train], unit[n_train:]
-    between = float(train.sum(0) @ held.sum(0)) / max(len(train) * len(held), 1)
-    return centre, _mean_pair_cosine(train), between, _mean_pair_cosine(held)
+        return [_mean_pair_cosine(unit)] * layout.n_cells
+    groups = unit.tensor_split(layout.ends[:-1])
+    totals = torch.stack([group.sum(0) for group in groups])
+    sums = totals @ totals.mT
+    sums.diagonal().sub_(torch.stack([group.square().sum() for group in groups])).div_(2)
+    found = [0.0] * layout.n_cells
+    for g, h in combinations_with_replacement(range(len(groups)), 2):
+        found[layout.cells[g, h]] += float(sums[g, h])
+    return [total / max(pairs, 1) for total, pairs in zip(found, _pairs(layout), strict=True)]
 
 
 def _mean_pair_cosine(unit: Tensor) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from modulant.lexicon.compiled import compiled
 from modulant.metrics.functional.counts import Bins, Counts
+from modulant.metrics.functional.pairs import Layout
 
 _CHUNK = 512
 
@@ -26,7 +27,7 @@ def count_blocks(
     unit: Tensor,
     distances: NDArray[np.uint8],
     classes: int,
-    n_train: int,
+    layout: Layout,
     blocks: Iterator[tuple[int, int]],
     bins: Bins,
 ) -> Counts:
@@ -35,19 +36,19 @@ def count_blocks(
     The bits are the same on any number of threads.
 
     Args:
-        unit: (P, D) unit vectors in fp32, training rows first.
+        unit: (P, D) unit vectors in fp32, in the order of the layout.
         distances: (P, P) classes of all pairs.
         classes: number of classes.
-        n_train: number of training rows.
-        blocks: rows [first, last) of one kind.
+        layout: of the rows.
+        blocks: some of the layout's.
         bins: of the histograms.
     """
     count = np.int32 if len(unit) ** 2 < 2**32 else np.int64  # of one bin, at most all pairs
     lock = Lock()
 
     def work() -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-        histograms = np.zeros((3, classes, bins.n), count)
-        sums = np.zeros((3, classes, 2), np.int64)
+        histograms = np.zeros((layout.n_cells, classes, bins.n), count)
+        sums = np.zeros((layout.n_cells, classes, 2), np.int64)
         buffer = unit.new_empty(0)
         while True:
             with lock:
@@ -59,9 +60,8 @@ def count_blocks(
             if len(buffer) < shape[0] * shape[1]:
                 buffer = unit.new_empty(shape[0] * shape[1])
             cosines = torch.mm(unit[first:last], unit[first:].mT, out=buffer[: shape[0] * shape[1]].view(shape))
-            # Training rows: train pairs up to column n_train, mixed ones beyond. Held-out rows: held-out throughout.
-            of = slice(0, 2) if first < n_train else slice(1, 3)
-            _count_pairs(cosines.numpy(), distances, first, first, n_train, *bins[1:], histograms[of], sums[of])
+            for start, stop, cell in layout.segments(first):  # one histogram at a time, which stays in the cache
+                _count_pairs(cosines.numpy(), distances, first, start, stop, *bins[1:], histograms[cell], sums[cell])
 
     threads = torch.get_num_threads()
     if threads == 1:
@@ -69,8 +69,8 @@ def count_blocks(
     else:
         with _one_thread_each(threads), ThreadPoolExecutor(threads) as pool:
             found = [job.result() for job in [pool.submit(work) for _ in range(threads)]]
-    histograms = np.zeros((3, classes, bins.n), np.int64)
-    sums = np.zeros((3, classes, 2), np.int64)
+    histograms = np.zeros((layout.n_cells, classes, bins.n), np.int64)
+    sums = np.zeros((layout.n_cells, classes, 2), np.int64)
     for some, some_sums in found:
         histograms += some
         sums += some_sums
@@ -91,48 +91,46 @@ def _one_thread_each(threads: int) -> Iterator[None]:
 def _count_pairs(
     cosines: NDArray[np.float32],
     distances: NDArray[np.uint8],
-    row: int,
-    column: int,
-    split: int,
+    first: int,
+    start: int,
+    stop: int,
     centre: float,
     width: float,
     histograms: NDArray[np.int32],
     sums: NDArray[np.int64],
 ) -> None:
-    """Adds the pairs of some rows, each with all later points, to this thread's counts.
+    """Adds the pairs of some rows with later points of one cell to this thread's counts.
 
     Args:
         cosines: (rows, columns), finite.
         distances: (P, P), classes.
-        row, column: where in the matrix of all pairs the cosines begin.
-        split: columns of that matrix from here on belong to the second population.
+        first: row and column of the matrix of all pairs at which the cosines begin.
+        start, stop: columns of that matrix that are counted, right of the diagonal.
         centre, width: a cosine c falls into bin ⌊(1 + x / (width + |x|)) bins / 2⌋, x = c − centre, in fp32.
-        histograms: (2 populations, classes, bins).
-        sums: (2 populations, classes, 2): cosines in steps of 2⁻²⁴, and their squares in steps of 2⁻³⁰.
+        histograms: (classes, bins).
+        sums: (classes, 2): cosines in steps of 2⁻²⁴, and their squares in steps of 2⁻³⁰.
     """
-    bins = np.uint32(histograms.shape[2])
+    bins = np.uint32(histograms.shape[1])
     middle, scale = np.float32(centre), np.float32(width)
-    half, one, steps = np.float32(histograms.shape[2] / 2), np.float32(1), np.float32(2.0**24)
+    half, one, steps = np.float32(histograms.shape[1] / 2), np.float32(1), np.float32(2.0**24)
+    histogram = histograms.reshape(-1)
     keys = np.empty(_CHUNK, np.uint32)
     fixed = np.empty(_CHUNK, np.int32)
     squares = np.empty(_CHUNK, np.int32)
     for r in range(cosines.shape[0]):
-        start = row + r + 1
-        for population in range(2):
-            histogram, total = histograms[population].reshape(-1), sums[population]
-            end = min(split, distances.shape[1]) if population == 0 else distances.shape[1]
-            while start < end:
-                n = min(_CHUNK, end - start)
-                c, kind = cosines[r, start - column : start - column + n], distances[row + r, start : start + n]
-                for k in range(n):
-                    x = c[k] - middle
-                    keys[k] = np.uint32(kind[k]) * bins + np.uint32(np.int32((x / (scale + abs(x)) + one) * half))
-                for k in range(n):
-                    f = np.int32(np.rint(c[k] * steps))
-                    fixed[k] = f
-                    squares[k] = (np.int64(f) * np.int64(f) + 2**17) >> 18
-                for k in range(n):
-                    histogram[keys[k]] += 1
-                    total[kind[k], 0] += fixed[k]
-                    total[kind[k], 1] += squares[k]
-                start += n
+        at = max(start, first + r + 1)
+        while at < stop:
+            n = min(_CHUNK, stop - at)
+            c, kind = cosines[r, at - first : at - first + n], distances[first + r, at : at + n]
+            for k in range(n):
+                x = c[k] - middle
+                keys[k] = np.uint32(kind[k]) * bins + np.uint32(np.int32((x / (scale + abs(x)) + one) * half))
+            for k in range(n):
+                f = np.int32(np.rint(c[k] * steps))
+                fixed[k] = f
+                squares[k] = (np.int64(f) * np.int64(f) + 2**17) >> 18
+            for k in range(n):
+                histogram[keys[k]] += 1
+                sums[kind[k], 0] += fixed[k]
+                sums[kind[k], 1] += squares[k]
+            at += n

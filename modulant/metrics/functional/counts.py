@@ -1,4 +1,4 @@
-"""Pairs → counts: for each population and path length, a histogram of cosines and their fixed-point sums.
+"""Pairs → counts: for each cell of `Layout` and path length, a histogram of cosines and their fixed-point sums.
 
 Sums are of integers, cosines in steps of 2⁻²⁴ and their squares in steps of 2⁻³⁰, so they do not depend on the order of
 addition: any division of the pairs among ranks or threads gives the same bits. On a CPU `compiled_counts` gives the
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from modulant.metrics.functional.pairs import POPULATIONS
+from modulant.metrics.functional.pairs import Layout
 
 COSINE_STEPS = 2.0**24
 SQUARE_STEPS = 2.0**30
@@ -20,7 +20,7 @@ SQUARE_STEPS = 2.0**30
 # Of few pairs each weighs more, and so does what shares a bin; of many the histograms should stay in a core's cache.
 _BINS, _BINS_OF_FEW, _FEW = 2**13, 2**15, 2**21
 
-Part = tuple[int, Tensor, Tensor]  # population, classes and cosines of some pairs, both one-dimensional
+Part = tuple[int, Tensor, Tensor]  # cell, classes and cosines of some pairs, both one-dimensional
 
 
 class Bins(NamedTuple):
@@ -34,9 +34,9 @@ class Bins(NamedTuple):
 class Counts(NamedTuple):
     """Int64 counts of pairs; a pair's class is its path length, and the last class is dropped from all figures."""
 
-    histograms: Tensor  # (3 populations, classes, bins)
-    sums: Tensor  # (3, classes): Σ cos in steps of 2⁻²⁴
-    squares: Tensor  # (3, classes): Σ cos² in steps of 2⁻³⁰
+    histograms: Tensor  # (cells, classes, bins)
+    sums: Tensor  # (cells, classes): Σ cos in steps of 2⁻²⁴
+    squares: Tensor  # (cells, classes): Σ cos² in steps of 2⁻³⁰
 
 
 def number_of_bins(n_points: int) -> int:
@@ -76,51 +76,49 @@ def block_parts(
     unit: Float[Tensor, "points dim"],
     classes: UInt8[Tensor, "points points"],
     dropped: int,
-    n_train: int,
+    layout: Layout,
     first: int,
     last: int,
 ) -> Iterator[Part]:
-    """Pairs of rows [first, last), all training or all held out, with all later rows.
+    """Pairs of rows [first, last) of one group with all later rows.
 
     Args:
-        unit: unit vectors, training rows first.
+        unit: unit vectors, in the order of the layout.
         classes: of all pairs.
         dropped: the class of what is no pair i < j.
-        n_train: number of training rows.
-        first, last: rows of one kind.
+        layout: whose `blocks` first and last come from.
     """
     cosines = unit[first:last] @ unit[first:].mT
     of_pair = classes[first:last, first:].to(torch.int32)
     of_pair[torch.ones_like(of_pair, dtype=torch.bool).tril_()] = dropped  # i >= j
-    split = n_train - first
-    ends = [(2, 0, len(unit))] if split <= 0 else [(0, 0, split), (1, split, len(unit))]
-    for population, start, stop in ends:
-        if start < of_pair.shape[1]:
-            yield population, of_pair[:, start:stop].flatten(), cosines[:, start:stop].flatten()
+    for start, stop, cell in layout.segments(first):
+        columns = slice(start - first, stop - first)
+        yield cell, of_pair[:, columns].flatten(), cosines[:, columns].flatten()
 
 
 def sample_parts(
     unit: Float[Tensor, "points dim"],
     classes: UInt8[Tensor, "points points"],
-    n_train: int,
+    layout: Layout,
     ends: Int[Tensor, "2 pairs"],
 ) -> Iterator[Part]:
-    """The given pairs, by population."""
+    """The given pairs, by cell."""
     i, j = ends
     cosines = (unit[i] * unit[j]).sum(-1)
     of_pair = classes[i, j].to(torch.int32)
-    population = (i >= n_train).int() + (j >= n_train).int()
-    for p in range(len(POPULATIONS)):
-        yield p, of_pair[population == p], cosines[population == p]
+    group = torch.bucketize(ends.contiguous(), ends.new_tensor(layout.ends), right=True)
+    cells = torch.from_numpy(layout.cells).to(ends.device)[group[0], group[1]]
+    for cell in range(layout.n_cells):
+        yield cell, of_pair[cells == cell], cosines[cells == cell]
 
 
 def count_parts(counts: Counts, parts: Iterable[Part], bins: Bins) -> None:
     """Adds pairs to `counts` by array operations."""
     n = counts.sums.shape[1]
-    for population, classes, cosines in parts:
+    for cell, classes, cosines in parts:
         keys = bin_keys(cosines, bins).add_(classes, alpha=bins.n)
-        counts.histograms[population] += torch.bincount(keys, minlength=n * bins.n).view(n, -1)
+        counts.histograms[cell] += torch.bincount(keys, minlength=n * bins.n).view(n, -1)
         fixed = cosines.mul(COSINE_STEPS).round_().double()
-        counts.sums[population] += torch.bincount(classes, weights=fixed, minlength=n).long()
+        counts.sums[cell] += torch.bincount(classes, weights=fixed, minlength=n).long()
         fixed.square_().mul_(SQUARE_STEPS / COSINE_STEPS**2).add_(0.5).floor_()
-        counts.squares[population] += torch.bincount(classes, weights=fixed, minlength=n).long()
+        counts.squares[cell] += torch.bincount(classes, weights=fixed, minlength=n).long()

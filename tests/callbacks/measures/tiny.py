@@ -75,10 +75,10 @@ class TinyT5(L.LightningModule):
 
 @dataclass
 class Population:
-    held_out: np.ndarray
+    part: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.held_out)
+        return len(self.part)
 
 
 class TinyWords(L.LightningDataModule):
@@ -89,7 +89,7 @@ class TinyWords(L.LightningDataModule):
         generator = torch.Generator().manual_seed(1)
         self.lengths = torch.randint(3, 10, (WORDS,), generator=generator)
         self.ids = torch.randint(2, 60, (WORDS, 9), generator=generator)
-        self.population = Population(np.arange(WORDS) % 4 == 0)
+        self.population = Population((np.arange(WORDS) % 4 == 0).astype(np.int8))
 
     def population_batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         batches = []
@@ -106,6 +106,9 @@ class TinyWords(L.LightningDataModule):
     def hypernym_chains(self, depth: int) -> np.ndarray:
         """Each word's hypernym is the one before it."""
         return np.maximum(np.arange(WORDS)[:, None] - np.arange(1, depth + 1), -1)
+
+    def parts_of_speech(self) -> np.ndarray:
+        return np.array(list("nnnva"))[np.arange(WORDS) % 5]
 
     def categories(self) -> tuple[np.ndarray, list[str]]:
         return np.arange(WORDS) % 3, ["a", "b", "c"]

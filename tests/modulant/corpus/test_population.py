@@ -10,25 +10,58 @@ from modulant.corpus.ragged import Ragged
 
 
 def test_ninety_to_ten_by_a_seeded_permutation() -> None:
-    held_out = held_out_entries(9362, 0.1, 42)
-    assert len(held_out) == 936
+    held_out, test = held_out_entries(9362, 0.1, 42)
+    assert (len(held_out), len(test)) == (936, 0)
     assert (np.diff(held_out) > 0).all()
     assert set(held_out.tolist()) <= set(range(9362))
-    np.testing.assert_array_equal(held_out, held_out_entries(9362, 0.1, 42))
-    assert len(np.intersect1d(held_out, held_out_entries(9362, 0.1, 43))) < 200  # 94 by chance
-    assert len(held_out_entries(3, 0.001, 0)) == 1, "at least one"
+    np.testing.assert_array_equal(held_out, held_out_entries(9362, 0.1, 42)[0])
+    assert len(np.intersect1d(held_out, held_out_entries(9362, 0.1, 43)[0])) < 200  # 94 by chance
+    assert len(held_out_entries(3, 0.001, 0)[0]) == 1, "at least one"
+    assert list(map(len, held_out_entries(3, 0.001, 0, 0.001))) == [1, 1]
+
+
+def test_a_test_part_is_what_is_held_out_without_it() -> None:
+    validation, test = held_out_entries(9362, 0.1, 42, test_fraction=0.1)
+    np.testing.assert_array_equal(test, held_out_entries(9362, 0.1, 42)[0])
+    np.testing.assert_array_equal(np.union1d(validation, test), held_out_entries(9362, 0.2, 42)[0])
+    assert not set(validation) & set(test)
+
+
+@given(st.lists(st.integers(0, 9), min_size=3, max_size=60), st.floats(0.01, 0.45), st.floats(0.01, 0.45))
+def test_no_source_is_in_two_parts(texts: list[int], val_fraction: float, test_fraction: float) -> None:
+    sources, n = Ragged.of([[text, 1] for text in texts]), len(texts)
+    validation, test = held_out_sources(sources, val_fraction, 3, test_fraction)
+    rest = np.setdiff1d(np.arange(n), np.concatenate([validation, test]))
+    parts = [{texts[int(i)] for i in rows} for rows in (rest, validation, test)]
+    assert sum(map(len, parts)) == len(set(texts))
+    assert len(test)
+    np.testing.assert_array_equal(test, held_out_sources(sources, test_fraction, 3)[0])
+    wanted = max(1, round(n * (val_fraction + test_fraction)) - max(1, round(n * test_fraction)))
+    assert len(validation) <= wanted or len(parts[1]) == 1
+    population = Population.of(np.array(texts), sources, validation, test)
+    assert [int(part) for part in population.part] == [
+        next(value for value, part in enumerate(parts) if synset in part) for synset in population.synsets.tolist()
+    ]
+
+
+def test_a_synset_belongs_to_the_first_part_that_uses_it() -> None:
+    sources = Ragged.of([[i] for i in range(6)])
+    found = Population.of(np.array([5, 5, 7, 7, 8, 9]), sources, np.array([1, 2, 5]), np.array([3, 4]))
+    assert dict(zip(found.synsets.tolist(), found.part.tolist(), strict=True)) == {5: 0, 7: 1, 8: 2, 9: 1}
+    np.testing.assert_array_equal(found.held_out, found.part > 0)
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=60), st.floats(0.01, 0.99), st.integers(0, 99))
 def test_a_source_is_held_out_whole(texts: list[int], val_fraction: float, seed: int) -> None:
     sources = Ragged.of([[text, 1] for text in texts])
-    held_out, single = held_out_sources(sources, val_fraction, seed), held_out_entries(len(texts), val_fraction, seed)
+    held_out, _ = held_out_sources(sources, val_fraction, seed)
+    single, _ = held_out_entries(len(texts), val_fraction, seed)
     hidden = {texts[i] for i in held_out}
     assert held_out.tolist() == [i for i, text in enumerate(texts) if text in hidden]
     assert hidden
     assert hidden <= {texts[i] for i in single}, "what was pre-trained outside of the entries' split is outside of it"
     assert len(held_out) <= len(single) or len(hidden) == 1
-    np.testing.assert_array_equal(held_out, held_out_sources(sources, val_fraction, seed))
+    np.testing.assert_array_equal(held_out, held_out_sources(sources, val_fraction, seed)[0])
     if len(set(texts)) == len(texts):
         np.testing.assert_array_equal(held_out, single)
 

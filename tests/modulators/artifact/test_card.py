@@ -69,6 +69,26 @@ CONTROLS: dict[str, Any] = {
 }
 
 
+def test_a_test_part_and_parts_of_speech_are_named() -> None:
+    last = {"validation/pairs": 900.0, "held_out/nouns/pearson": 0.31, "held_out/nouns/pearson_lift": 0.11}
+    report = REPORT | {
+        "run": REPORT["run"] | {"monitor": "relational/validation/pearson_lift"},
+        "data": REPORT["data"] | {"validation_entries": 468, "test_entries": 468},
+        "relational": REPORT["relational"] | {"last": REPORT["relational"]["last"] | last},
+    }
+    report["relational"]["interval"] = {"held_out/nouns": [0.05, 0.17]}
+    card = model_card(CONFIG, report)
+    assert "| test × test | 1,000 | 0.2000 | 0.1900 | −0.0100 |" in card
+    assert "| nouns | – | – | 0.3100 | +0.1100 [+0.0500, +0.1700] |" in card
+    assert "936 of them held out (468 for validation, 468 for the test); 8,402 synsets" in card
+    assert "includes pairs with held-out synsets" not in card
+    report["run"]["monitor"] = "relational/pearson_lift"
+    assert "`relational/pearson_lift`, which the result was chosen by, includes pairs with held-out" in model_card(
+        CONFIG, report
+    )
+    assert "By part of speech" not in model_card(CONFIG, REPORT)
+
+
 def test_the_hubs_library_reads_it() -> None:
     card = ModelCard(model_card(CONFIG, REPORT, CONTROLS, "somebody/lerp-t5-small"))
     data = card.data.to_dict()

@@ -62,8 +62,9 @@ def test_it_is_what_wandb_documents_of_a_sweep() -> None:
 
 def test_our_reading_of_it() -> None:
     sweep = read_sweep("field.yaml")
-    assert (sweep.metric, sweep.maximize, sweep.min_checks) == ("relational/held_out/pearson_lift", True, 3)
-    assert sweep.words == (sys.executable, str(ROOT / "train.py"), "fit", "--config", "field.yaml")
+    assert (sweep.metric, sweep.maximize, sweep.min_checks) == ("relational/validation/pearson_lift", True, 3)
+    fractions = ("--data.val_fraction=0.05", "--data.test_fraction=0.05")
+    assert sweep.words == (sys.executable, str(ROOT / "train.py"), "fit", "--config", "field.yaml", *fractions)
     lr, alpha, experts, layers = sweep.parameters
     assert (lr.low, lr.high, lr.log) == (1e-4, 1e-2, True)
     assert (alpha.low, alpha.high, alpha.log) == (0.005, 0.3, False)
@@ -78,6 +79,7 @@ def test_our_reading_of_it() -> None:
         ({"parameters": {}}, "parameters is missing"),
         ({"metric": {}}, "metric.name is missing"),
         ({"metric": {"name": "a", "goal": "most"}}, "metric.goal is most; it must be minimize or maximize"),
+        ({"metric": {"name": "relational/held_out/pearson"}}, "metric.name is relational/held_out/pearson: it would"),
         ({"command": "train"}, "command is missing"),
         ({"parameters": {"a": {"min": "1e-4", "max": 1.0}}}, "parameters.a: min is 1e-4 and max is 1.0; both must be"),
         ({"parameters": {"a": {"min": 2, "max": 1}}}, "parameters.a: min is 2; it must be below max, which is 1"),
@@ -96,8 +98,8 @@ def test_what_is_wrong_with_a_sweep(change: dict[str, object], line: str, tmp_pa
 
 def test_the_page_names_the_best_and_says_what_it_is_not(tmp_path: Path) -> None:
     trials = [
-        {"trial": "trial_000", "state": "complete", "value": 0.01, "settings": {"model.lr": 1e-3}, "figures": {},
-         "checks": []},
+        {"trial": "trial_000", "state": "complete", "value": 0.01, "settings": {"model.lr": 1e-3},
+         "figures": {"relational/held_out/pearson_lift": 0.02}, "checks": []},
         {"trial": "trial_001", "state": "pruned", "value": None, "settings": {"model.lr": 1e-2}, "figures": {},
          "checks": [-0.1]},
     ]  # fmt: skip
@@ -108,6 +110,9 @@ def test_the_page_names_the_best_and_says_what_it_is_not(tmp_path: Path) -> None
     assert "trial_000 ←" in page
     assert "python train.py fit '--model.layers=[0, 1]'" in page
     assert "part of its lead is luck" in page
+    assert "(of the test part, where there is one): +0.0200. The choice has not seen these pairs." in page
+    assert "relational/pearson includes such pairs" in markdown(found | {"metric": "relational/pearson"})
+    assert "held_out" not in page, "no trial is to be chosen by it"
     assert "1 trials are too few to rely on" in page
     figure(found).savefig(tmp_path / "a.png")
 

@@ -9,6 +9,7 @@ import modulant.metrics.functional.pairs
 from modulant.metrics import (
     POPULATIONS,
     RelationalAlignment,
+    bootstrap_columns,
     bootstrap_pearson,
     bootstrap_steps,
     lift_intervals,
@@ -54,6 +55,46 @@ def test_replicates_are_those_of_a_plain_float64_bootstrap() -> None:
     for cloud, rows in zip((points, other), got.numpy(), strict=True):
         expected = [brute_force(cloud, d, held_out, w) for w in weights]
         np.testing.assert_allclose(rows, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("crowds", [False, True])
+def test_parts_and_parts_of_speech_have_replicates_of_their_pairs(crowds: bool) -> None:
+    points, d, held_out = cloud_and_distances(90)
+    part = np.where(held_out, 1 + np.arange(90) // 5 % 2, 0).astype(np.int8)
+    pos = np.random.default_rng(2).choice(list("nnnvvasr"), 90)
+    points = points * 3e-3 + 3 if crowds else points
+    got = bootstrap_pearson([points], d, part, replicates=8, seed=3, pos=pos)[0].numpy()
+    columns = bootstrap_columns(part, pos)
+    assert got.shape == (8, len(columns)) == (8, 15)
+    weights = synset_weights(part, 8, 3)
+    for value in range(3):
+        assert (weights[:, part == value].sum(1) == (part == value).sum()).all()
+    parts = {"train": {0}, "held_out": {2}, "validation": {1}}
+    for c, name in enumerate(columns):
+        population, _, stratum = name.rpartition("/") if name.endswith(("nouns", "verbs")) else (name, "", "")
+        for replicate, w in enumerate(weights.numpy()):
+            inside = np.ones((90, 90), dtype=bool)
+            if population == "mixed":
+                inside = part[:, None] != part
+            elif population in parts:
+                own = np.isin(part, list(parts[population]))
+                inside = np.outer(own, own)
+            if stratum:
+                inside &= np.outer(pos == stratum[0], pos == stratum[0])
+            expected = brute_force_all(points, np.where(inside, d, 255), w)
+            assert got[replicate, c] == pytest.approx(expected, abs=5e-6, nan_ok=True), name
+
+
+def test_parts_of_speech_leave_the_other_replicates_as_they_are() -> None:
+    points, d, held_out = cloud_and_distances(120)
+    pos = np.random.default_rng(2).choice(list("nnnvvasr"), 120)
+    plain = bootstrap_pearson([points], d, held_out, 10)
+    assert bootstrap_columns(held_out) == ("all", *POPULATIONS) == bootstrap_columns(held_out, pos)[:4]
+    both = bootstrap_pearson([points], d, held_out.astype(np.int8), 10, pos=pos)
+    torch.testing.assert_close(both[..., :4], plain, rtol=0, atol=1e-6)
+    steps: list[int] = []
+    bootstrap_pearson([points], d, held_out, 2, advance=lambda: steps.append(1), pos=pos)
+    assert len(steps) == bootstrap_steps(held_out, pos)
 
 
 def test_many_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
