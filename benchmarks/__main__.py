@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 TITLES = {
     "step": "A training step, and where its time goes",
+    "field_gates": "The field's gates, against LoRA of their size",
     "cached": "Cached lower layers, against full fine-tuning",
     "batches": "Batches: real tokens, shapes",
     "loop": "Lightning's Trainer, against a bare loop",

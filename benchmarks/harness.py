@@ -51,20 +51,24 @@ def backbone(shape: str) -> Any:
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 1, device: torch.device | None = None
+    ways: Mapping[str, Callable[[], object]],
+    turns: int,
+    warm_up: int = 1,
+    device: torch.device | None = None,
+    clock: Callable[[], float] = perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each way in each turn. Within a turn their order is drawn anew, by a fixed seed."""
+    """Seconds of each way in each turn, by `clock`. Within a turn their order is drawn anew, by a fixed seed."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     order, rng = list(ways), random.Random(0)
     for turn in range(-warm_up, turns):
         rng.shuffle(order)
         for name in order:
-            start = _now(device)
+            start = _now(device, clock)
             ways[name]()
             if turn >= 0:
-                seconds[name].append(_now(device) - start)
+                seconds[name].append(_now(device, clock) - start)
             else:
-                _now(device)
+                _now(device, clock)
     return seconds
 
 
@@ -93,7 +97,7 @@ def differing(rows: Sequence[Row]) -> list[str]:
     return [row["what"] for row in rows if "differ" in str(row.get("parity", ""))]
 
 
-def _now(device: torch.device | None) -> float:
+def _now(device: torch.device | None, clock: Callable[[], float]) -> float:
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
-    return perf_counter()
+    return clock()

@@ -179,7 +179,9 @@ def _check_sizes(kind: str, init_args: Any, tensors: Mapping[str, Tensor], strea
     if init_args.get("geometry") is not None:
         raise ValueError("geometry must be null: the stored tensors contain it")
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
-    names = ("n_geometric_dims",) if kind == "LerpModulator" else ("expert_ks", "expert_edim")
+    constant = init_args.get("features") == "constant"  # a field without simplices
+    of_field = ("expert_ks",) if constant else ("expert_ks", "expert_edim")
+    names = ("n_geometric_dims",) if kind == "LerpModulator" else of_field
     for name in names:
         sizes = init_args.get(name, [])
         if any(size > largest for size in (sizes if isinstance(sizes, list) else [sizes])):
@@ -189,15 +191,13 @@ def _check_sizes(kind: str, init_args: Any, tensors: Mapping[str, Tensor], strea
         if held != (needed := (stream.vocab_size, init_args["n_geometric_dims"])):
             raise ValueError(f"n_geometric_dims and vocab_size are {needed[::-1]}, geometric_embed.weight is {held}")
     if kind == "FieldModulator" and "expert_edim" in init_args:
-        constant = init_args.get("features") == "constant"
         for k in init_args.get("expert_ks", []):
             name = f"gate_projs.k{k}.weight" if constant else f"experts.k{k}.to_deform.weight"
             needed = k * (k + 1) // 2 + 1 if constant else (k + 1) * init_args["expert_edim"]
             found = tensors.get(name, torch.empty(0)).shape[-1 if constant else 0]
             if found != needed:
-                raise ValueError(
-                    f"expert {k} needs {needed} {'columns' if constant else 'rows'} of {name}, got {found}"
-                )
+                what = "columns" if constant else "rows"
+                raise ValueError(f"expert {k} needs {needed} {what} of {name}, got {found}")
 
 
 def _check_tensors(tensors: Mapping[str, Tensor], modulator: Modulator) -> None:

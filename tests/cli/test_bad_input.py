@@ -104,6 +104,13 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--model.layers", "[]"): ("model.layers is []",),
     (*FIELD, "--model.modulator.expert_ks", "[0]"): ("model.modulator.expert_ks is [0]",),
     (*FIELD, "--model.modulator.initial_alpha", "0.9"): ("model.modulator: initial_alpha is 0.9", "alpha_max (0.35)"),
+    (*FIELD, "--model.modulator.gate", "centered"): ("model.modulator.gate is centered; it must be source or centred",),
+    (*FIELD, "--model.modulator.features", "linear"): (
+        "model.modulator: features is linear; the gate must be centred",
+    ),
+    (*FIELD, "--model.modulator.gate", "centred", "--model.modulator.validity_gate", "true"): (
+        "model.modulator: validity_gate is true; a centred gate has no validity",
+    ),
     (*FIELD, "--model.modulator.null_space_fraction", "1.5"): ("model.modulator.null_space_fraction is 1.5",),
     (*LERP, "--model.geometry.kind", "shufled"): ("model.geometry.kind is shufled", "one of wordnet, shuffled, random"),
     (*LERP, "--model.geometry.anchor", "all"): ("is not a key", "did you mean model.geometry.anchors?"),

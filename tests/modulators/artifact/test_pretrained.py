@@ -51,6 +51,10 @@ def folder(backbone: str, tmp_path: Path) -> Path:
         (FieldModulator, "all"),
         (lambda s: FieldModulator(s, expert_ks=(3,), null_space_position="scattered", validity_gate=False), [1, 2]),
         (lambda s: LerpModulator(s, n_geometric_dims=8, per_layer_alpha=False, learnable_alpha=False), [0]),
+        (lambda s: FieldModulator(s, gate="centred", deform_scale=0.1), "all"),
+        (lambda s: FieldModulator(s, gate="centred", features="linear"), "all"),
+        (lambda s: FieldModulator(s, gate="centred", features="random"), [1]),
+        (lambda s: FieldModulator(s, gate="centred", features="constant", expert_edim=64), "all"),
     ],
 )
 def test_round_trip(
@@ -131,6 +135,10 @@ def test_damaged_tensors(folder: Path) -> None:
         ({"modulator": "Popen"}, "modulator is 'Popen'; it must be one of LerpModulator, FieldModulator"),
         ({"init_args": {"colour": "red"}}, "init_args: .*unexpected keyword argument 'colour'"),
         ({"init_args": {"expert_ks": [0]}}, "init_args: "),
+        (
+            {"init_args": {"expert_ks": [9], "expert_edim": 9, "gate": "centred", "features": "constant"}},
+            "init_args: expert 9 needs 46 columns of gate_projs.k9.weight, got 0",
+        ),
         ({"layers": [7]}, "layers: layer 7 does not exist; the encoder has 3 layers"),
         ({"stream": {"d_model": 64, "n_layers": 3, "vocab_size": 16000}}, "trained for a backbone of .*'d_model': 64"),
         ({"stream": {"width": 64}}, "not an artefact of a modulator"),
