@@ -54,7 +54,7 @@ def html(
         list(charts(report, metrics).values()),
         **content,
         lead=_lead(report),
-        verdict=verdict(report),
+        verdict=verdict(report, controls),
         texts=_texts(texts),
         texts_note=_texts_note(texts),
         asked=_asked(predictions),
@@ -86,7 +86,8 @@ def of_folder(folder: Path, report: Report, metrics: Metrics, controls: Path | N
     """report.html of a run folder, with what lies in it.
 
     Args:
-        controls: the folder of a ``probe.py controls``; without it the one that the run folder lies in, if it is one.
+        controls: the folder of a ``probe.py controls``; without it the one that the run folder lies in or holds, if
+            there is one.
 
     Raises:
         ValueError: `controls` holds no figures.
@@ -95,7 +96,8 @@ def of_folder(folder: Path, report: Report, metrics: Metrics, controls: Path | N
     files = (folder / name for name in (f"config_{stage}.yaml", "config.yaml"))
     config = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
     around = folder.resolve().parent.parent  # <controls>/<control>/seed_<n>
-    table_of = controls or (around if (around / "controls.json").is_file() else None)
+    inside = folder / "controls"
+    table_of = controls or next((path for path in (inside, around) if (path / "controls.json").is_file()), None)
     found = None
     if table_of is not None:
         try:
@@ -162,6 +164,9 @@ def _asked(predictions: Answers) -> Table:
 
 
 def _controls(controls: Mapping[str, Any]) -> Table:
+    columns = {**POPULATIONS, "held_out/nouns": "held-out nouns", "held_out/verbs": "held-out verbs"}
+    shown = [key for key in columns if any(control["pearson_lift"].get(key) for control in controls.values())]
+
     def spread(found: Mapping[str, Any] | None, signed: bool = False) -> str:
         return with_interval(found["mean"], found.get("interval"), signed=signed) if found else "–"
 
@@ -170,9 +175,10 @@ def _controls(controls: Mapping[str, Any]) -> Table:
             name,
             f"{control['parameters']:,}",
             ", ".join(map(str, control["seeds"])),
-            *(spread(control["pearson_lift"].get(population), signed=True) for population in POPULATIONS),
+            *(spread(control["pearson_lift"].get(population), signed=True) for population in shown),
             *(spread(control.get(key)) for key in _SPREAD),
         ]
         for name, control in controls.items()
     ]
-    return Table(["lift of Pearson", "parameters", "seeds", *POPULATIONS.values(), *_SPREAD.values()], cells)
+    header = ["lift of Pearson", "parameters", "seeds", *(columns[key] for key in shown), *_SPREAD.values()]
+    return Table(header, cells)

@@ -16,12 +16,18 @@ from modulant.reports.rows import (
 from modulant.reports.wording import interval, number
 
 
-def verdict(report: Report) -> list[tuple[str, str]]:
-    """Subjects and their sentences; what was not measured is left out."""
+def verdict(report: Report, controls: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
+    """Subjects and their sentences; what was not measured is left out.
+
+    Args:
+        controls: figures.json of ``probe.py controls``.
+    """
     alpha, relational = report["alpha"], report["relational"]
-    lifts = {"held_out": population_names(relational)["held_out"].split()[0], "all": "all pairs"}
+    held_out = population_names(relational)["held_out"].split()[0]
+    lifts = {"held_out/nouns": f"{held_out} nouns", "held_out/verbs": f"{held_out} verbs", "held_out": held_out}
+    lifts["all"] = "all pairs"
     found = [
-        *((f"Lift, {name}", _lift(report, key)) for key, name in lifts.items()),
+        *((f"Lift, {name}", _lift(report, key, controls)) for key, name in lifts.items()),
         ("Task", _task(report)),
         ("α", " ".join(part for part in (_alpha(alpha), convergence(alpha)) if part)),
         ("Pentachora", _pentachora(report)),
@@ -31,7 +37,7 @@ def verdict(report: Report) -> list[tuple[str, str]]:
     return [(name, sentence) for name, sentence in found if sentence]
 
 
-def _lift(report: Report, population: str) -> str:
+def _lift(report: Report, population: str, controls: Mapping[str, Any] | None) -> str:
     relational, (before, after) = report["relational"], before_and_after(report["relational"])
     prefix = "" if population == "all" else f"{population}/"
     key = f"{prefix}pearson"
@@ -47,12 +53,24 @@ def _lift(report: Report, population: str) -> str:
         said = ": a lift" if low > 0 else ": a loss" if high < 0 else ": not distinguishable from no lift"
     pairs = after.get(f"{prefix}pairs")
     over = f" over {int(pairs):,} pairs" if isinstance(pairs, int | float) else ""
-    where = "" if population == "all" else f", {population_names(relational)[population]}"
+    of, _, stratum = population.partition("/")
+    where = "" if population == "all" else f", {f'{stratum} alone, ' * bool(stratum)}{population_names(relational)[of]}"
     bracket = f" {interval(ends)}" if ends else ""
+    beside = _beside(population, controls)
     return (
-        f"**{number(lift, 4, signed=True)}**{bracket}{sample}{said}. Pearson of encoder cosine with WordNet path "
-        f"similarity went from {number(first)} to {number(last)}{at_step(report, after.get('step'))}{over}{where}."
+        f"**{number(lift, 4, signed=True)}**{bracket}{sample}{said}{beside}. Pearson of encoder cosine with WordNet "
+        f"path similarity went from {number(first)} to {number(last)}{at_step(report, after.get('step'))}{over}{where}."
     )
+
+
+def _beside(population: str, controls: Mapping[str, Any] | None) -> str:
+    """Which controls were run, and their lifts over the same pairs; or that none were."""
+    if not controls or not controls.get("controls"):
+        return "; no control of it was run"
+    others = {name: control for name, control in controls["controls"].items() if name != controls.get("treatment")}
+    lifts = {name: (control["pearson_lift"].get(population) or {}).get("mean") for name, control in others.items()}
+    known = [f"{name} {number(lift, 4, signed=True)}" for name, lift in lifts.items() if lift is not None]
+    return f"; its controls: {', '.join(known)}" if known else "; no control of it was run"
 
 
 def _task(report: Report) -> str:

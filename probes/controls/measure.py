@@ -23,7 +23,8 @@ from modulant.metrics.functional.intervals import percentile_interval
 from modulant.reports.series import known as known_number
 from probes.controls.plan import Run, State, report_of, state_of
 
-POPULATIONS = ("all", "train", "mixed", "held_out")  # the last axis of relational_bootstrap.npz
+_FIRST = ("all", "train", "mixed", "held_out")  # the last axis of relational_bootstrap.npz
+POPULATIONS = (*_FIRST, "held_out/nouns", "held_out/verbs")  # the last axis of replicates here
 LEVEL = 95  # per cent
 # How far the original encoder's figures may lie apart between runs: the order of fp32 sums, no more.
 SAME_RESAMPLES = 1e-4
@@ -40,6 +41,8 @@ FIGURES = {
     "preservation": "relational/preservation",
     "pentachoron_cv": "pentachoron/cv",
     "pentachoron_z": "pentachoron/z",
+    "simlex999_change": "similarity/simlex999/change",
+    "wordsim353_change": "similarity/wordsim353/change",
 }
 
 
@@ -49,7 +52,7 @@ class Measured:
 
     Attributes:
         figures: those that it has, of `FIGURES`, ``pearson_lift/<population>`` and ``alpha``.
-        original: (replicates, 4) Pearson of the frozen encoder, or None.
+        original: (replicates, populations) Pearson of the frozen encoder, or None.
         modulated: the same of the modulated one.
     """
 
@@ -62,7 +65,7 @@ class Measured:
 
     @property
     def lift(self) -> Replicates | None:
-        """(replicates, 4)"""
+        """(replicates, populations)"""
         return None if self.original is None or self.modulated is None else self.modulated - self.original
 
 
@@ -94,14 +97,28 @@ def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> M
 
 
 def _bootstrap(folder: Path) -> tuple[Replicates | None, Replicates | None]:
+    """Replicates of the original and of the modulated encoder; a population that the file lacks is NaN."""
     try:
         # numpy leaves a damaged file open that it has opened itself
         with (folder / "relational_bootstrap.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             original, modulated = (np.asarray(arrays[name], np.float64) for name in ("original", "modulated"))
+            columns = list(_FIRST)
+            if "further" in arrays:
+                columns += arrays["further"].tolist()
+                original = np.hstack([original, arrays["further_original"]])
+                modulated = np.hstack([modulated, arrays["further_modulated"]])
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return None, None
-    right = original.shape == modulated.shape and original.ndim == 2 and original.shape[1] == len(POPULATIONS)
-    return (original, modulated) if right and len(original) else (None, None)
+    if (
+        original.shape != modulated.shape
+        or original.ndim != 2
+        or original.shape[1] != len(columns)
+        or not len(original)
+    ):
+        return None, None
+    chosen = [columns.index(name) if name in columns else len(columns) for name in POPULATIONS]
+    unknown = np.full((len(original), 1), np.nan)
+    return np.hstack([original, unknown])[:, chosen], np.hstack([modulated, unknown])[:, chosen]
 
 
 def original_figures(runs: Sequence[Run]) -> dict[str, float]:

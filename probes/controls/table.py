@@ -11,7 +11,8 @@ from probes.pages import as_csv_text
 
 Summary = Mapping[str, Any]
 
-_JUDGED = {"held_out": "held-out", "all": "all pairs"}
+_JUDGED = {"held_out/nouns": "held-out nouns", "held_out": "held-out", "all": "all pairs"}
+_COLUMNS = {**POPULATIONS, "held_out/nouns": "held-out nouns", "held_out/verbs": "held-out verbs"}
 # Figure → its title in the table, decimals, and whether a sign belongs to it.
 _OTHERS = {
     "validation_loss": ("validation loss", 4, False),
@@ -21,6 +22,8 @@ _OTHERS = {
     "preservation": ("preservation", 4, False),
     "pentachoron_cv": ("pentachoron CV", 4, False),
     "pentachoron_z": ("its z", 1, False),
+    "simlex999_change": ("SimLex-999, change", 4, True),
+    "wordsim353_change": ("WordSim-353, change", 4, True),
     "alpha": ("final α", 4, False),
 }
 
@@ -64,27 +67,34 @@ def cell(spread: Mapping[str, Any] | None, digits: int = 4, signed: bool = False
     return text
 
 
+def _columns_of(summary: Summary) -> dict[str, str]:
+    """The populations that some control has a lift on, with their titles."""
+    controls = summary["controls"].values()
+    return {p: title for p, title in _COLUMNS.items() if any(c["pearson_lift"].get(p) is not None for c in controls)}
+
+
 def _lifts(summary: Summary) -> Table:
-    header = ["", "trained parameters", "seeds", *POPULATIONS.values()]
+    columns = _columns_of(summary)
     rows = [
         [
             name,
             f"{control['parameters']:,}",
             ", ".join(map(str, control["seeds"])),
-            *(cell(control["pearson_lift"][p], signed=True) for p in POPULATIONS),
+            *(cell(control["pearson_lift"].get(p), signed=True) for p in columns),
         ]
         for name, control in summary["controls"].items()
     ]
-    return Table(header, rows)
+    return Table(["", "trained parameters", "seeds", *columns.values()], rows)
 
 
 def _differences(summary: Summary) -> Table:
+    columns = _columns_of(summary)
     rows = [
-        [name, *(cell(control["difference"][p], signed=True) for p in POPULATIONS)]
+        [name, *(cell(control["difference"].get(p), signed=True) for p in columns)]
         for name, control in summary["controls"].items()
         if "difference" in control
     ]
-    return Table(["", *POPULATIONS.values()], rows)
+    return Table(["", *columns.values()], rows)
 
 
 def _others(summary: Summary) -> Table:
@@ -112,7 +122,7 @@ def verdicts(summary: Summary) -> list[str]:
     lines = [
         f"{treatment} on {_JUDGED[p]}: {cell(lift, signed=True)}: {against_zero(lift)}"
         for p in _JUDGED
-        if (lift := treated["pearson_lift"][p]) is not None
+        if (lift := treated["pearson_lift"].get(p)) is not None
     ]
     for name, control in summary["controls"].items():
         for p in _JUDGED:
@@ -174,7 +184,7 @@ def _flat(name: str, control: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("parameters", control["parameters"]),
         ("seeds", " ".join(map(str, control["seeds"]))),
     )
-    for population in POPULATIONS:
+    for population in _COLUMNS:
         for what in ("pearson_lift", "difference"):
             yield from _columns(f"{what}/{population}", (control.get(what) or {}).get(population))
     for key in _OTHERS:

@@ -36,7 +36,10 @@ def write_run(
     run.folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, len(control)])
     modulated = original() + lift + rng.normal(0, noise, (REPLICATES, 4))
-    np.savez(run.folder / "relational_bootstrap.npz", original=original(), modulated=modulated)
+    nouns_last = {"further": np.array(["verbs", "held_out/verbs", "held_out/nouns"])}
+    for kind, first in (("original", original()), ("modulated", modulated)):
+        nouns_last |= {kind: first, f"further_{kind}": first[:, [0, 3, 2]]}
+    np.savez(run.folder / "relational_bootstrap.npz", **nouns_last)  # type: ignore[arg-type]
     figures = {
         "val/loss": 5.0 - lift,
         "val/token_accuracy": 0.38,
@@ -75,7 +78,8 @@ def test_intervals_are_numpys(runs: list[Run]) -> None:
     arrays = {}
     for run in runs:
         with np.load(run.folder / "relational_bootstrap.npz") as file:
-            arrays[run.control.name, run.seed] = file["modulated"] - file["original"]
+            first, further = (file[f"{kind}modulated"] - file[f"{kind}original"] for kind in ("", "further_"))
+            arrays[run.control.name, run.seed] = np.hstack([first, further[:, [2, 1]]])
     for i, population in enumerate(POPULATIONS):
         for name in ("lerp", "shuffled"):
             mean = (arrays[name, 0][:, i] + arrays[name, 1][:, i]) / 2
