@@ -6,6 +6,8 @@
 PYTHON ?= python3
 CONFIG ?= field.yaml
 ARGS   ?=
+# The main job ends with a control beside it: the same training towards a shuffled WordNet. CONTROLS= leaves it out.
+CONTROLS ?= $(if $(filter field.yaml lerp.yaml,$(CONFIG)),taxonomy_shuffled)
 
 VENV := .venv
 PY   := $(VENV)/bin/python
@@ -42,7 +44,7 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp
 	@touch $@
 
 fit: setup  ## train a modulator (CONFIG=lerp.yaml ARGS="--trainer.max_epochs 2")
-	$(PY) train.py fit --config $(CONFIG) $(ARGS)
+	$(PY) train.py fit --config $(CONFIG) $(if $(CONTROLS),--controls $(CONTROLS)) $(ARGS)
 
 test: lint  ## all checks, and every test that is not slow
 	@echo "== pytest"

@@ -118,7 +118,12 @@ def _run(words: list[str]) -> None:
         return
     from cli.run import run
 
-    run(command, config)
+    folder = run(command, config)
+    if command.controls is not None:
+        from probes.controls.command import of_trained
+
+        if code := of_trained(folder, command.controls):
+            sys.exit(code)
 
 
 def _wait_for_the_first_process() -> None:

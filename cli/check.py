@@ -35,6 +35,7 @@ from modulators.arguments import (
     check_steps,
     refuse_geometry,
 )
+from probes.controls.settings import leaves, of_run
 
 # Classes that may be named, and the packages that they need beyond those of every installation.
 _NEEDS = {
@@ -71,6 +72,8 @@ def check(command: Command) -> dict[str, Any]:
         _check_data(merged, command.subcommand)
         if command.subcommand == "fit":
             _check_similarity(merged.at("similarity").values.get("files"))
+        if command.controls is not None:
+            _check_controls(command.controls, merged.config)
         _check_folders(command)
     return merged.config
 
@@ -181,10 +184,23 @@ def check_trainer(given: Mapping[str, Any]) -> None:
             f"trainer.val_check_interval is {interval}; where check_val_every_n_epoch is null it must be a whole "
             "number of batches or a time"
         )
-    devices, nodes = str(given.get("devices", 1)), given.get("num_nodes", 1)
-    several = (devices.isdigit() and int(devices) > 1) or "," in devices.strip("[]").rstrip(",") or nodes > 1
-    if given.get("use_distributed_sampler") and several:
+    if given.get("use_distributed_sampler") and _several(given):
         raise ValueError("trainer.use_distributed_sampler must be false: the DataModule shards the batches itself")
+
+
+def _several(given: Mapping[str, Any]) -> bool:
+    """Whether a trainer asks for several processes."""
+    devices, nodes = str(given.get("devices", 1)), given.get("num_nodes", 1)
+    return (devices.isdigit() and int(devices) > 1) or "," in devices.strip("[]").rstrip(",") or nodes > 1
+
+
+def _check_controls(names: str, config: Mapping[str, Any]) -> None:
+    """Refuse controls that do not apply to what is trained, before it is."""
+    if _several(config.get("trainer", {})):
+        raise ValueError(
+            "--controls: a fit by several processes trains no controls after it; python probe.py controls --of RUN does"
+        )
+    of_run(Path(), leaves(dict(config)), names)
 
 
 def _check_trains(given: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from cli.own import read as read_own
 from cli.saved import SavedConfig
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-_CONFIG, _RESUME, _OUTPUT, _TRUST = ("--config", "-c"), "--resume", "--output", "--trust"
+_CONFIG, _RESUME, _OUTPUT, _TRUST, _CONTROLS = ("--config", "-c"), "--resume", "--output", "--trust", "--controls"
 _WITHOUT_VALUE, _DRY_RUN, _PROMPT = ("--print_config",), "--dry-run", "--prompt"
 
 
@@ -29,6 +29,7 @@ class Command:
         dry_run: ``page`` or ``json`` where only what would be done is wanted.
         prints_config: only the resolved configuration is wanted.
         trusted: user-supplied files whose code may be executed.
+        controls: names of the controls that are to be trained after a fit, with commas between them.
     """
 
     subcommand: str
@@ -39,6 +40,7 @@ class Command:
     prints_config: tuple[str, ...]
     dry_run: Literal["page", "json"] | None = None
     trusted: tuple[OwnFile, ...] = ()
+    controls: str | None = None
 
     def run_name(self) -> str:
         """What a run of this command is called: its first configuration's name; for a saved one, that run's."""
@@ -96,15 +98,18 @@ def read_command(argv: Sequence[str]) -> Command:
     output = next((value for name, value in reversed(given) if name == _OUTPUT), None)
     if output is None:
         output = next((c.content["output"] for c in reversed(configs) if c.content.get("output")), None)
-    own = (*_CONFIG, _RESUME, _OUTPUT, _PROMPT, _TRUST)
+    own = (*_CONFIG, _RESUME, _OUTPUT, _PROMPT, _TRUST, _CONTROLS)
     trusted = tuple(read_own(Path(value)) for name, value in given if name == _TRUST)
     options = tuple((name.removeprefix("--"), value) for name, value in given if name not in own)
     if prompts := [value for name, value in given if name == _PROMPT]:
         if subcommand != "predict":
             raise ValueError(f"--prompt: {subcommand} asks nothing; it is an option of predict")
         options += (("data.prompts", json.dumps(prompts, ensure_ascii=False)),)
+    controls = next((value for name, value in reversed(given) if name == _CONTROLS), None)
+    if controls is not None and subcommand != "fit":
+        raise ValueError(f"--controls: {subcommand} trains nothing; it is an option of fit")
     folder = Path(output) if output else None
-    return Command(subcommand, configs, options, resume, folder, tuple(bare), dry_run, trusted)
+    return Command(subcommand, configs, options, resume, folder, tuple(bare), dry_run, trusted, controls)
 
 
 def over_saved(resume: Path, configs: tuple[Config, ...]) -> tuple[Config, ...]:

@@ -21,6 +21,7 @@ _OWN = """\
   --resume DIR           resume that run from its newest checkpoint that verifies; configurations and options beside it
                          are merged over the run's own
   --trust FILE           execute a Python file of yours and let configurations name its modulators; may be repeated
+  --controls NAME,NAME   after a fit, train these controls of it, and put their lifts beside its own
   --dry-run[=json]       check everything, say what would be done (parameters, steps, memory, folder), write nothing
   --print_config         print the whole configuration, which is a configuration again, and end
   --debug                show a traceback where something fails

@@ -46,8 +46,8 @@ def parser_arguments(command: Command, config: Mapping[str, Any]) -> list[str]:
     return [command.subcommand, f"--config={json.dumps(config, ensure_ascii=False)}", *command.prints_config]
 
 
-def run(command: Command, config: Mapping[str, Any]) -> None:
-    """Build what a checked command configures, and run it.
+def run(command: Command, config: Mapping[str, Any]) -> Path:
+    """Build what a checked command configures, and run it; return the run folder.
 
     Args:
         command: what was typed.
@@ -70,6 +70,7 @@ def run(command: Command, config: Mapping[str, Any]) -> None:
         raise
     finally:
         folder.release()
+    return folder.path
 
 
 class ModulantCLI(LightningCLI):

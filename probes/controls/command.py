@@ -32,7 +32,7 @@ from probes.controls.plan import (
     state_of,
     trained_parameters,
 )
-from probes.controls.settings import SEEDS, Control, Request, leaves, read, setting
+from probes.controls.settings import SEEDS, Control, Request, leaves, of_run, read, read_yaml, setting
 from probes.options import at_least
 from probes.pages import write_json, write_text
 
@@ -89,6 +89,11 @@ def main(args: argparse.Namespace) -> int:
     """
     request = read(args)
     return work(request, args.output, args.jobs)
+
+
+def of_trained(run: Path, names: str) -> int:
+    """Train controls of a run that has ended, into its folder and its page; the exit code of `main`."""
+    return work(of_run(run, leaves(read_yaml(run / "config.yaml")), names), None, None)
 
 
 def work(request: Request, output: Path | None, jobs: int | None) -> int:

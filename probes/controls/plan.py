@@ -73,7 +73,18 @@ def fit(request: Request, control: Control) -> list[str]:
         words += ["--config", str(path)]
     through: Options = tuple(option for option in request.options if control.lets_through(option[0]))
     words += [f"--{name}={value}" for name, value in (*through, *control.options)]
+    if request.of is not None:
+        words += _at_the_end(request.settings)
     return [*words, *BUDGET]
+
+
+def _at_the_end(settings: Mapping[str, Any]) -> list[str]:
+    """Options for a run of which only the end is wanted."""
+    epochs, steps = settings.get("trainer.max_epochs"), settings.get("trainer.max_steps", -1)
+    words = ["--relational.baselines=false"]
+    if isinstance(epochs, int) and epochs > 0 and steps in (-1, None):
+        words.append(f"--trainer.check_val_every_n_epoch={epochs}")
+    return words
 
 
 def command(request: Request, run: Run, seeded: Sequence[str], n_parameters: int | None) -> list[str]:

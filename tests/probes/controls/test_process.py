@@ -105,3 +105,34 @@ def test_a_wrong_key_is_told_before_anything_runs(tmp_path: Path, wordnet: str) 
     assert (said.returncode, said.stderr.count("\n")) == (2, 1)
     assert "field: --trainer.max_epoch is not a key; did you mean trainer.max_epochs?" in said.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_fit_ends_with_a_control_beside_it(tmp_path: Path, wordnet: str) -> None:
+    fit = [sys.executable, str(ROOT / "train.py"), "fit", "--config", "lerp.yaml", "--data.nltk_data", wordnet]
+    fit += ["--report.figures", "false", "--trainer.max_epochs", "2", "--relational.bootstrap", "40", "--output", "run"]
+    finished = done(tmp_path, [*fit, "--pentachoron.stop", "false", "--controls", "taxonomy_shuffled"])
+    assert finished.returncode == 0, finished.stderr
+    assert [line for line in finished.stderr.splitlines() if not line.startswith("compiling WordNet")] == []
+    assert "this run − taxonomy_shuffled on held-out:" in finished.stdout
+    run = tmp_path / "run"
+    assert "its controls: taxonomy_shuffled" in (run / "report.html").read_text()
+    found = json.loads((run / "controls" / "figures.json").read_text())
+    assert list(found["controls"]) == ["this run", "taxonomy_shuffled"]
+    assert found["paired"]
+    config, control = (
+        yaml.safe_load((folder / "config.yaml").read_text())
+        for folder in (run, run / "controls" / "taxonomy_shuffled" / "seed_42")
+    )
+    assert control["model"]["init_args"]["objective"]["init_args"].pop("taxonomy") == "shuffled"
+    assert config["model"]["init_args"]["objective"]["init_args"].pop("taxonomy") == "wordnet"
+    assert control["model"] == config["model"]
+    assert control["data"] == config["data"]
+
+    # The same by the probe does nothing again; what does not apply is known before anything is trained.
+    probe = [sys.executable, str(ROOT / "probe.py"), "controls", "--of", "run", "--controls", "taxonomy_shuffled"]
+    again = done(tmp_path, probe)
+    assert (again.returncode, "runs to do" in again.stdout) == (0, False)
+    wrong = done(tmp_path, [*fit[:-2], "--controls", "features_linear"])
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    assert "--controls: features_linear does not apply to LerpModulator" in wrong.stderr
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name in ("runs", "run")) == ["run"]
