@@ -38,6 +38,7 @@ SECTIONS = {
     "alpha_convergence": "callbacks.AlphaConvergence",
     "relational": "callbacks.RelationalAlignment",
     "pentachoron": "callbacks.PentachoronHealth",
+    "modulator_health": "callbacks.ModulatorHealth",
     "divergence": "callbacks.Divergence",
     "report": "callbacks.RunReport",
     "talk": "callbacks.Talk",

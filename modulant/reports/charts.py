@@ -9,6 +9,7 @@ from typing import Any
 
 from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
 from modulant.reports.figures import draw as draw_figure
+from modulant.reports.inside import inside, moved_tokens
 from modulant.reports.plotting import save
 from modulant.reports.rows import POPULATIONS, Report, before_and_after
 from modulant.reports.series import Series, finite_points, history_of, known, smoothed
@@ -19,6 +20,7 @@ Metrics = Mapping[str, Series]
 # Figure in figures/ → its title, and the charts in it.
 FIGURES = {
     "loss": ("Loss", ["loss"]),
+    "inside": ("Inside the modulator, over steps", ["inside_layers", "inside_experts"]),
     "alpha": ("α per layer over steps", ["alpha"]),
     "alpha_final": ("Final α by layer and expert", ["alpha_final"]),
     "relational": ("Correlation with WordNet, and its lift", ["correlation", "lift"]),
@@ -58,12 +60,14 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
     found = [
         alpha_over_steps(report["alpha"], over_time),
         final_alpha(report["alpha"]),
+        *inside(over_time),
         loss(over_time),
         correlation(report["relational"]),
         lift(report["relational"]),
         bands(report["relational"]),
         pentachoron_cv(report["pentachoron"]),
         volumes(report["pentachoron"]),
+        *moved_tokens(report.get("texts") or []),
     ]
     return {chart.name: chart for chart in found if chart is not None}
 
