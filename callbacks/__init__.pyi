@@ -4,6 +4,7 @@ from .loggers.wandb import RunWandb
 from .loggers.wandb_files import WandbFiles
 from .measures.alpha_convergence import AlphaConvergence
 from .measures.first_validation import FirstValidation
+from .measures.modulator_health import ModulatorHealth
 from .measures.pentachoron_health import PentachoronHealth
 from .measures.relational_alignment import RelationalAlignment
 from .measures.word_similarity import WordSimilarity
@@ -26,6 +27,7 @@ __all__ = [
     "FirstValidation",
     "Interruptible",
     "MetricsCSV",
+    "ModulatorHealth",
     "PentachoronHealth",
     "RelationalAlignment",
     "RunArtifact",

@@ -25,14 +25,15 @@ def log_at_validation_end(module: L.LightningModule, figures: Mapping[str, float
         module.log(key, value, prog_bar=key == bar, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
 
-def log_now(trainer: L.Trainer, figures: Mapping[str, float]) -> None:
+def log_now(trainer: L.Trainer, figures: Mapping[str, float], step: int | None = None) -> None:
     """Log directly to the loggers, where Lightning allows no log or would drop values between its log steps.
 
-    The step is that of the last trained batch, counted from 0; 0 before the first.
+    Args:
+        step: counted from 0; None: that of the last trained batch, 0 before the first.
     """
     if figures:
         for logger in trainer.loggers:
-            logger.log_metrics(dict(figures), step=max(trainer.global_step - 1, 0))
+            logger.log_metrics(dict(figures), step=max(trainer.global_step - 1, 0) if step is None else step)
 
 
 def announce(trainer: L.Trainer, line: str) -> None:

@@ -4,6 +4,7 @@ from .base import Modulator
 from .field.modulator import FieldModulator
 from .hooks import ModulatorHandle, attach
 from .initialisation import Geometry
+from .inspection import Inspection
 from .lerp import LerpModulator
 from .lift import relational_lift
 from .merging import merge
@@ -23,6 +24,7 @@ __all__ = [
     "AdaptedT5",
     "FieldModulator",
     "Geometry",
+    "Inspection",
     "LemmaObjective",
     "LerpModulator",
     "ModulatedT5",

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -132,6 +132,44 @@ class Modulator(nn.Module, ABC):
             "precomputed; only a LerpModulator can"
         )
 
+    @property
+    def short_name(self) -> str:
+        """Prefix of its figures: ``field`` of a FieldModulator."""
+        return type(self).__name__.removesuffix("Modulator").lower()
+
+    @torch.no_grad()
+    def health_report(self) -> dict[str, float]:
+        """Figures of the weights alone, without inference: α by layer and expert, and what a subclass adds."""
+        several = len(self.expert_names) > 1
+        return {
+            f"alpha/layer_{layer:02d}{f'_{expert}' * several}": alpha
+            for layer, row in enumerate(self.alphas.double().tolist())
+            for expert, alpha in zip(self.expert_names, row, strict=True)
+        }
+
+    @torch.no_grad()
+    def observe(
+        self,
+        before: Float[Tensor, "batch tokens width"],
+        after: Float[Tensor, "batch tokens width"],
+        layer: int,
+        context: Any = None,
+        real: Bool[Tensor, "batch tokens"] | None = None,
+    ) -> dict[str, Tensor]:
+        r"""Figures of one layer in one pass, by key, as scalars on the stream's device: means over tokens.
+
+        ``<short name>/layer_00/push`` is the relative push ‖h′ − h‖ / ‖h‖; of LERP that is ‖α (W g − h)‖ / ‖h‖. A
+        subclass may add its own figures: ``…/layer_00/name`` of a layer, ``…/layer_00_k4/name`` of a layer and expert.
+
+        Args:
+            before: the stream h that the modulator got.
+            after: the stream h′ that it returned.
+            layer: index of the encoder block.
+            context: what `_context` returned in this pass; None: unknown.
+            real: false at padding, which does not count; None: all tokens count.
+        """
+        return {f"{self.short_name}/layer_{layer:02d}/push": token_mean(relative_push(before, after), real)}
+
     def _register_alpha_logits(self, logits: Tensor, learnable: bool) -> None:
         if learnable:
             self.alpha_logits = nn.Parameter(logits)
@@ -148,6 +186,23 @@ def parameter_group(
     """
     trainable = [p for p in parameters if p.requires_grad]
     return [{"name": name, "params": trainable, "lr": lr, "weight_decay": weight_decay}] if trainable else []
+
+
+def relative_push(
+    before: Float[Tensor, "*tokens width"], after: Float[Tensor, "*tokens width"]
+) -> Float[Tensor, "*tokens"]:
+    """‖after − before‖ / ‖before‖ of each token, in fp32 at least; 0 where nothing moved, a vector of zeros included.
+
+    >>> relative_push(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[3.0, 3.0], [0.0, 0.0]]))
+    tensor([0.2000, 0.0000])
+    """
+    before, after = at_least_fp32(before), at_least_fp32(after)
+    return (after - before).norm(dim=-1) / before.norm(dim=-1).clamp_min(torch.finfo(before.dtype).tiny)
+
+
+def token_mean(values: Float[Tensor, "*tokens"], real: Bool[Tensor, "*tokens"] | None) -> Float[Tensor, ""]:
+    """Mean over the tokens where `real` holds, or over all if it is None; NaN without any."""
+    return values.mean() if real is None else torch.where(real, values, 0).sum() / real.sum()
 
 
 def plain_autograd() -> bool:

@@ -56,6 +56,13 @@ class FusedLerp(Modulator):
     def active_dims(self) -> Tensor:
         return torch.arange(self.stream.d_model, device=self.table.device)
 
+    @property
+    def short_name(self) -> str:
+        return self.unfused.short_name
+
+    def health_report(self) -> dict[str, float]:
+        return self.unfused.health_report()
+
     def fuse(self) -> "FusedLerp":
         """Return itself."""
         return self

@@ -9,7 +9,7 @@ that is recomputed in the backward pass (gradient checkpointing) thus sees its o
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -22,15 +22,20 @@ from torch.utils.hooks import RemovableHandle
 
 from modulant.backbones.sizes import check_layers
 from modulant.backbones.split_encoder import TOKEN_IDS
-from modulators.base import Modulator, Prepared
+from modulators.base import Modulator, Prepared, relative_push
+from modulators.inspection import Inspection
 from modulators.summary import Summary, summarise
+
+# Called at each modulated layer with the layer, its stream before and after, and the pass.
+_Observer = Callable[[int, Tensor, Tensor, "_Pass"], None]
 
 
 class _Setting(NamedTuple):
-    """What `disabled` and `scaled` set."""
+    """What `disabled`, `scaled` and `observed` set."""
 
     active: bool = True
     alpha_scale: float = 1.0
+    observer: _Observer | None = None
 
 
 class _Pass(NamedTuple):
@@ -38,8 +43,17 @@ class _Pass(NamedTuple):
 
     active: bool
     alpha_scale: float
+    observer: _Observer | None
     token_ids: Tensor | None
     prepared: Prepared | None = None
+    attention_mask: Tensor | None = None
+
+    def real(self) -> Tensor | None:
+        """False at padding, (B, S); None where all tokens count."""
+        mask = self.attention_mask
+        if mask is None or mask.ndim == 2:
+            return mask if mask is None else mask.bool()
+        return mask[:, 0, 0] >= 0 if mask.is_floating_point() else mask[:, 0, 0].bool()  # additive, or boolean
 
 
 class ModulatorHandle:
@@ -102,6 +116,65 @@ class ModulatorHandle:
         with self._set(now._replace(alpha_scale=now.alpha_scale * float(factor))):
             yield
 
+    @contextmanager
+    def observed(self) -> Iterator[dict[str, Tensor]]:
+        """Context whose passes are observed: yields a dict that each pass fills with `Modulator.observe`'s figures.
+
+        A later pass replaces the figures of an earlier one. Outputs and gradients stay the same, bit for bit. A pass
+        that is compiled is not to be observed: it would be compiled again.
+        """
+        seen: dict[str, Tensor] = {}
+
+        def observe(layer: int, before: Tensor, after: Tensor, now: _Pass) -> None:
+            context = None if now.prepared is None else now.prepared.context
+            seen.update(self.modulator.observe(before, after, layer, context, now.real()))
+
+        with self._set(self._setting()._replace(observer=observe)):
+            yield seen
+
+    @torch.no_grad()
+    def inspect(self, text_or_ids: str | Sequence[int] | Tensor, tokenizer: Any = None) -> Inspection:
+        """How far the modulator moves each token of one text, at each modulated layer and at the encoder's end.
+
+        As it stands: under `scaled` with the scaled α, under `disabled` nothing is moved. Dropout is off.
+
+        Args:
+            text_or_ids: a text, which the tokenizer encodes as it is, without a prefix; or token ids (S,) or (1, S).
+            tokenizer: encodes a text and names tokens; without it a token's name is its id.
+
+        Raises:
+            ValueError: a text without a tokenizer, or no token.
+        """
+        if isinstance(text_or_ids, str):
+            if tokenizer is None:
+                raise ValueError("inspect: a text needs its tokenizer; give one, or token ids")
+            text_or_ids = tokenizer(text_or_ids).input_ids
+        ids = torch.as_tensor(text_or_ids, dtype=torch.long).reshape(1, -1)
+        if not ids.numel():
+            raise ValueError("inspect: there is no token")
+        names = map(str, ids[0].tolist()) if tokenizer is None else tokenizer.convert_ids_to_tokens(ids[0].tolist())
+        moved = torch.zeros(ids.shape[1], len(self.layers))
+
+        def note(layer: int, before: Tensor, after: Tensor, now: _Pass) -> None:
+            moved[:, self.layers.index(layer)] = relative_push(before, after)[0].cpu()
+
+        ids = ids.to(next(self._encoder.parameters()).device)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        training = [module for module in self._encoder.modules() if module.training]
+        self._encoder.eval()
+        try:
+            with self._set(self._setting()._replace(observer=note)):
+                modulated = self._encoder(**inputs).last_hidden_state[0]
+            with self.disabled():
+                base = self._encoder(**inputs).last_hidden_state[0]
+        finally:
+            for module in training:
+                module.training = True
+        drift = 1 - torch.cosine_similarity(base.double(), modulated.double(), dim=-1)
+        # A row that pads the vocabulary has no name.
+        tokens = [name or f"<{i}>" for name, i in zip(names, ids[0].tolist(), strict=True)]
+        return Inspection(tokens, list(self.layers), moved, drift.float().cpu())
+
     def fuse(self) -> None:
         """Use `modulator.fuse()` from now on, for inference: faster, and equal up to rounding.
 
@@ -158,6 +231,8 @@ class ModulatorHandle:
         if token_ids is None:  # the upper part of a split encoder, which reads hidden states
             token_ids = kwargs.get(TOKEN_IDS)
         now = _Pass(*self._setting(), token_ids)
+        if now.observer is not None:
+            now = now._replace(attention_mask=kwargs.get("attention_mask", args[1] if len(args) > 1 else None))
         # A modulator that overrides forward may not take `prepared`.
         if now.active and type(self.modulator).forward is Modulator.forward:
             now = now._replace(prepared=self.modulator.prepare(token_ids, now.alpha_scale))
@@ -178,9 +253,14 @@ class ModulatorHandle:
         options: dict[str, Any] = {} if now.alpha_scale == 1.0 else {"alpha_scale": now.alpha_scale}
         if now.prepared is not None:
             options["prepared"] = now.prepared
+        before = args[0] if args else kwargs["hidden_states"]
+        after = self.modulator(before, layer, now.token_ids, **options)
+        if now.observer is not None:
+            with torch.no_grad(), torch.autocast(before.device.type, enabled=False):
+                now.observer(layer, before, after, now)
         if args:
-            return (self.modulator(args[0], layer, now.token_ids, **options), *args[1:]), kwargs
-        kwargs["hidden_states"] = self.modulator(kwargs["hidden_states"], layer, now.token_ids, **options)
+            return (after, *args[1:]), kwargs
+        kwargs["hidden_states"] = after
         return args, kwargs
 
 

@@ -126,6 +126,24 @@ class LerpModulator(Modulator):
     def active_dims(self) -> Tensor:
         return torch.arange(self.stream.d_model, device=self.alpha_logits.device)
 
+    @torch.no_grad()
+    def health_report(self) -> dict[str, float]:
+        r"""Figures of the weights alone: α, and the points.
+
+        A row of `g` is zero where the initialisation matched the token with no lemma (``unmatched: zero``) and training
+        has not reached it: ``lerp/points/zero`` is the share of these rows; the other figures are of the rest. ``norm``
+        is ‖g‖, ``projected`` ‖W g‖, the norm of what the stream is pulled towards; with their standard deviations.
+        """
+        points = at_least_fp32(self.geometric_embed.weight)
+        norms = points.norm(dim=-1).double()
+        some = norms > 0
+        projected = F.linear(points, at_least_fp32(self.proj.weight)).norm(dim=-1).double()[some]
+        figures = {"points/zero": 1 - some.double().mean()}
+        for name, values in (("points/norm", norms[some]), ("points/projected", projected)):
+            if len(values):
+                figures |= {name: values.mean(), f"{name}_sd": values.std(correction=0)}
+        return super().health_report() | {f"lerp/{name}": float(value) for name, value in figures.items()}
+
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         geometry = [self.geometric_embed.weight, self.proj.weight]
         return [

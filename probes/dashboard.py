@@ -24,7 +24,7 @@ examples:
   python probe.py dashboard --entity my-team --project modulant --output spec.json"""
 
 STEP = "trainer/global_step"
-FIGURES = ("alpha", "alpha_final", "loss", "relational", "bands", "pentachoron")
+FIGURES = ("alpha", "alpha_final", "inside", "loss", "relational", "bands", "pentachoron")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +119,14 @@ def charts(experts: Sequence[str]) -> list[tuple[str, list[Any]]]:
                 ),
                 line("CV and its Gaussian null", "pentachoron/cv", "pentachoron/null"),
                 line("z against the null", "pentachoron/z"),
+            ],
+        ),
+        (
+            "Inside the modulator",
+            [
+                line("relative push by layer", pattern=r"^\w+/layer_\d+/push$", y="‖h′ − h‖ / ‖h‖"),
+                line("gate by layer and expert", pattern=r"^field/layer_\d+_\w+/gate$", y="gate"),
+                line("share of degenerate simplices", pattern=r"^field/layer_\d+_\w+/degenerate$", y="share"),
             ],
         ),
         (

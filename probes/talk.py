@@ -20,6 +20,7 @@ EXAMPLES = """\
 examples:
   python probe.py talk runs/field/version_0
   python probe.py talk someone/their-modulator --prompt "a small dog" --alpha-scales 0,0.5,1,2
+  python probe.py talk runs/field/version_0 --inspect --prompt "a small dog"
   python probe.py talk modulator/ --prompts prompts.txt --temperature 0.8 --samples 3 --output answers.jsonl"""
 
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--samples", type=int, default=1, help="answers to each prompt, where they are drawn (default: %(default)s)")
     add("--seed", type=int, default=42, help="of what is drawn (default: %(default)s)")
     add("--next-tokens", type=int, default=5, help="how many likely first tokens to show (default: %(default)s)")
+    add("--inspect", action="store_true", help="show how far each token of a prompt is moved, layer by layer")
     add("--output", type=Path, metavar="FILE", help="write the answers there as JSON lines too")
 
 
@@ -57,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
     from modulators import load_modulated
     from modulators.comparison.conversation import Conversation
     from modulators.comparison.generation import Comparison, compare
-    from modulators.comparison.page import console, show
+    from modulators.comparison.page import console, show, show_inspection
 
     model, tokenizer = load_modulated(args.model)
     prompts: Iterable[str] = Conversation() if known is None else known
@@ -66,6 +68,8 @@ def main(args: argparse.Namespace) -> int:
         inputs = tokenizer([prefixed(prompt)], truncation=True, max_length=MAX_SOURCE, return_tensors="pt")
         answers = compare(model, tokenizer, model.modulation, [prompt], dict(inputs), settings)
         show(answers, console(), heading=known is not None)
+        if args.inspect:
+            show_inspection(model.modulation.inspect(inputs["input_ids"], tokenizer), console())
         said += answers
     if args.output is not None:
         write_text(args.output, "".join(_lines(said)))

@@ -42,6 +42,7 @@ SECTIONS = {
     "relational": "callbacks.RelationalAlignment",
     "pentachoron": "callbacks.PentachoronHealth",
     "similarity": "callbacks.WordSimilarity",
+    "modulator_health": "callbacks.ModulatorHealth",
     "divergence": "callbacks.Divergence",
     "report": "callbacks.RunReport",
     "talk": "callbacks.Talk",

@@ -83,6 +83,8 @@ def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     several = experts if len(experts) > 1 else ()
     alpha = {"α of all layers": [r"^alpha/layer_\d+$"]}
     alpha |= {f"α of expert {name}": [rf"^alpha/layer_\d+_{re.escape(name)}$"] for name in several}
+    inside = {"relative push by layer": [r"^\w+/layer_\d+/push$"]}
+    inside |= {"gate by layer and expert": [r"^\w+/layer_\d+_\w+/gate$"]} if several else {}
     correlations = [r"^relational/(pearson|original/pearson|static/pearson|random/pearson)$"]
     lines = {
         "Alpha": alpha if experts else {},
@@ -95,6 +97,7 @@ def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
             "Pearson beside the original, static and random encoders": correlations,
         },
         "Pentachora": {"CV, its band and its Gaussian null": [r"^pentachoron/(cv|reference|low|high|null)$"]},
+        "Inside the modulator": inside if experts else {},
         "Loss": {"training and validation": [r"^(train|val)/loss$"]},
     }
     return {

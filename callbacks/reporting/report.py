@@ -24,6 +24,7 @@ from callbacks.reporting.history import Part, followed_by, parts_of
 from callbacks.reporting.values import (
     alphas_of,
     first_and_last,
+    health_of,
     holds_a_training,
     learns,
     losses,
@@ -63,7 +64,7 @@ class RunReport(Callback):
         self._initial_alphas: list[list[float]] | None = None
         self._known: dict[str, Any] = {}
         self._latest: dict[str, float] = {}
-        self._texts: list[dict[str, str]] = []
+        self._texts: list[dict[str, Any]] = []
         self._failed = False
 
     @property
@@ -251,7 +252,7 @@ class RunReport(Callback):
             },
             **self._known,
             # what a module says of itself may be settled after the first look
-            "model": {**self._known["model"], "describe": _described(module)},
+            "model": {**self._known["model"], "describe": _described(module), "health": health_of(module)},
             "alpha": {
                 "layers": self._known["model"]["layers"] if final else [],
                 "experts": _experts(module) if final else [],

@@ -72,6 +72,12 @@ def alphas_of(module: LightningModule) -> list[list[float]] | None:
     return alphas[layers].tolist()
 
 
+def health_of(module: LightningModule) -> dict[str, float] | None:
+    """`Modulator.health_report`: figures of the weights alone; None without a modulator."""
+    report = getattr(getattr(module, "modulator", None), "health_report", None)
+    return report() if callable(report) else None
+
+
 def first_and_last(series: Metrics, latest: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Of every key its first and last value and their steps; what no file holds has a last value only."""
     measured: dict[str, dict[str, float]] = {key: {"last": value} for key, value in latest.items()}

@@ -95,10 +95,19 @@ class Bars:
 
 @dataclass(frozen=True)
 class Heat:
-    """A coloured number for each name of the y axis (rows) and of the x axis (columns)."""
+    """A colour for each name of the y axis (rows) and each column of the x axis.
+
+    Attributes:
+        cells: rows of values.
+        title: of the colour bar: the quantity.
+        columns: numbers along x, ascending, where the x axis has no names.
+        numbers: write each value into its cell.
+    """
 
     cells: Sequence[Sequence[float]]
     title: str
+    columns: Sequence[float] = ()
+    numbers: bool = True
 
     def values(self) -> list[float]:
         return [value for row in self.cells for value in row]
@@ -190,6 +199,13 @@ class Chart:
                 for view, marks in self.views.items()
                 for mark in marks
                 if isinstance(mark, Line)
+            ]
+            lines += [
+                (f"{name}, {view}".removesuffix(", "), ((mark.columns[0], cells[0]), (mark.columns[-1], cells[-1])))
+                for view, marks in self.views.items()
+                for mark in marks
+                if isinstance(mark, Heat)
+                for name, cells in zip(self.y.names, mark.cells, strict=True)
             ]
             rows = [[name, *(cell for x, y in ends for cell in (str(x), number(y)))] for name, ends in lines]
             return Table(["", "first step", "value", "last step", "value"], rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
 from modulant.reports.figures import draw as draw_figure
+from modulant.reports.inside import inside, moved_tokens
 from modulant.reports.plotting import save
 from modulant.reports.rows import Report, at_step, before_and_after, population_names
 from modulant.reports.series import Series, finite_points, history_of, known, smoothed
@@ -19,6 +20,7 @@ Metrics = Mapping[str, Series]
 # Figure in figures/ → its title, and the charts in it.
 FIGURES = {
     "loss": ("Loss", ["loss"]),
+    "inside": ("Inside the modulator, over steps", ["inside_layers", "inside_experts"]),
     "alpha": ("α per layer over steps", ["alpha"]),
     "alpha_final": ("Final α by layer and expert", ["alpha_final"]),
     "relational": ("Correlation with WordNet, and its lift", ["correlation", "lift"]),
@@ -60,6 +62,7 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
     found = [
         (alpha_over_steps(report["alpha"], over_time), None),
         (final_alpha(report["alpha"]), None),
+        *((chart, None) for chart in inside(over_time)),
         # Lightning logs under the number of the last batch, from 0; so is what is measured before the first.
         (loss(over_time), validated[-1][0] + (validated[-1][0] > 0) if validated else None),
         (correlation(relational), checked[0]),
@@ -67,6 +70,7 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
         (bands(relational), checked[0]),
         (pentachoron_cv(pentachoron), checked[1]),
         (volumes(pentachoron), checked[1]),
+        *((chart, None) for chart in moved_tokens(report.get("texts") or [])),
     ]
     return {
         chart.name: replace(chart, title=chart.title + at_step(report, step))

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ def draw(charts: Sequence[Chart], across: int = 1) -> Figure:
     Args:
         across: charts beside each other. Of more than one each shows its first view, and all share a legend.
     """
+    # Of a heat map over steps the first view: the page has the others.
+    charts = [_first_view(chart) if chart.kind is Heat and chart.x is STEPS else chart for chart in charts]
     overview = across > 1
     down = math.ceil(len(charts) / across)
     sizes = [_size(chart, 1 if overview else len(chart.views)) for chart in charts]
@@ -41,10 +45,15 @@ def draw(charts: Sequence[Chart], across: int = 1) -> Figure:
     return figure
 
 
+def _first_view(chart: Chart) -> Chart:
+    return replace(chart, views=dict(list(chart.views.items())[:1]))
+
+
 def _size(chart: Chart, views: int) -> tuple[float, float]:
     """Inches."""
     if chart.kind is Heat:
-        return max(5.0, 2.6 + 0.95 * len(chart.x.names)), min(12.0, 1.8 + 0.34 * len(chart.y.names))
+        width = max(5.0, 2.6 + 0.95 * len(chart.x.names)) if chart.x.names else 7.0
+        return width, min(12.0, 1.8 + 0.34 * len(chart.y.names))
     across = _across(views)
     if chart.kind is Interval:
         return 2.0 + 3.5 * across, 1.75 + 0.42 * len(chart.y.names)
@@ -116,8 +125,13 @@ def _draw(axis: Axes, mark: Mark, chart: Chart) -> None:
             axis.margins(y=0.15)
         case Heat():
             low, high = spread_out(mark.values(), chart.y.least)
-            image = axis.imshow(np.asarray(mark.cells), aspect="auto", cmap="viridis", vmin=low, vmax=high)
-            for (row, column), value in np.ndenumerate(np.asarray(mark.cells)):
+            cells = np.asarray(mark.cells)
+            if mark.columns:
+                rows = np.arange(len(cells) + 1) - 0.5
+                image: Any = axis.pcolormesh(_edges(mark.columns), rows, cells, cmap="viridis", vmin=low, vmax=high)
+            else:
+                image = axis.imshow(cells, aspect="auto", cmap="viridis", vmin=low, vmax=high)
+            for (row, column), value in np.ndenumerate(cells) if mark.numbers else ():
                 shade = "black" if (value - low) / (high - low) > 0.6 else "white"
                 axis.text(column, row, f"{value:.4f}", ha="center", va="center", fontsize=8, color=shade)
             axis.tick_params(length=0)
@@ -131,6 +145,18 @@ def _draw(axis: Axes, mark: Mark, chart: Chart) -> None:
             axis.plot(mark.dots, below, "o", color=colour(mark.colour), markersize=3.2, alpha=0.55, markeredgewidth=0)
             if mark.guide:
                 axis.axvline(mark.value, color=colour(mark.colour), linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+
+
+def _edges(columns: Sequence[float]) -> list[float]:
+    """Ends of the columns around their middles.
+
+    >>> _edges([0, 4, 8])
+    [-2.0, 2.0, 6.0, 10.0]
+    """
+    if len(columns) == 1:
+        return [columns[0] - 0.5, columns[0] + 0.5]
+    between = [(a + b) / 2 for a, b in pairwise(columns)]
+    return [2 * columns[0] - between[0], *between, 2 * columns[-1] - between[-1]]
 
 
 def _legend(part: Any, panels: Sequence[Axes], chart: Chart | None = None) -> None:

@@ -71,16 +71,15 @@ def _trace(mark: Mark, chart: Chart, view: Sequence[Mark]) -> Trace:
             low, high = spread_out(mark.values(), chart.y.least)
             return {
                 "type": "heatmap",
-                "x": list(chart.x.names),
+                "x": list(chart.x.names or mark.columns),
                 "y": list(chart.y.names),
-                "z": mark.cells,
-                "text": [[f"{value:.4f}" for value in row] for row in mark.cells],
-                "texttemplate": "%{text}",
+                "z": mark.cells if mark.numbers else [[rounded(value) for value in row] for row in mark.cells],
+                **_texts(mark),
                 "hovertemplate": "%{y}, %{x}: %{z:.6f}<extra></extra>",
                 "colorscale": "Viridis",
                 "zmin": low,
                 "zmax": high,
-                "xgap": 2,
+                "xgap": 2 if mark.numbers else 0,
                 "ygap": 2,
                 "colorbar": {"title": {"text": mark.title}, "outlinewidth": 0, "thickness": 14},
             }
@@ -97,6 +96,12 @@ def _trace(mark: Mark, chart: Chart, view: Sequence[Mark]) -> Trace:
                 "hovertemplate": f"%{{x:+.4f}} [{low:+.4f}, {high:+.4f}]<extra></extra>",
                 "showlegend": False,
             }
+
+
+def _texts(mark: Heat) -> Trace:
+    if not mark.numbers:
+        return {}
+    return {"text": [[f"{value:.4f}" for value in row] for row in mark.cells], "texttemplate": "%{text}"}
 
 
 def _line(mark: Line, axis: Axis) -> Trace:
@@ -139,12 +144,16 @@ def _layout(chart: Chart) -> dict[str, Any]:
     for axis, of in ((x, chart.x), (y, chart.y)):
         if of.names:
             axis |= {"type": "category", "categoryorder": "array", "categoryarray": list(of.names), "showgrid": False}
+    if chart.x.names and any(isinstance(mark, Heat) and not mark.numbers for mark in marks):
+        # Room is made here: plotly's own margin and angle for long names change each other back and forth.
+        x |= {"tickangle": -60, "automargin": False}
     if chart.y.names:
         y["range"] = [len(chart.y.names) - 0.5, -0.5]
     elif only := _around(chart):
         x |= {"range": only, "tickvals": [sum(only) / 2]}
     elif chart.x is STEPS:
         x["rangemode"] = "tozero"
+    margin = {"margin": {"l": 60, "r": 24, "t": 12, "b": 130}} if "tickangle" in x else {}
     bands = [mark for mark in marks if isinstance(mark, Level) and mark.spread]
     low, high = min(chart.values), max(chart.values)
     if bands:  # which no axis makes room for by itself
@@ -152,7 +161,7 @@ def _layout(chart: Chart) -> dict[str, Any]:
         y["range"] = [low - pad, high + pad]
     elif not chart.y.names and high - low < chart.y.least:
         y["range"] = list(spread_out(chart.values, chart.y.least))
-    layout: dict[str, Any] = {"xaxis": x, "yaxis": y}
+    layout: dict[str, Any] = {"xaxis": x, "yaxis": y, **margin}
     layout["shapes"] = [
         {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "layer": "below", "line": {"width": 0}, "opacity": 0.15}
         | {"y0": band.value - band.spread, "y1": band.value + band.spread, "fillcolor": band.colour}

@@ -49,10 +49,12 @@ def html(
     rest = f" {len(predictions)} rows, the first {_SHOWN} of them shown." if len(predictions) > _SHOWN else ""
     content = _content(report)
     content["what_ran"] = Table(["", ""], [[name, text.strip("`")] for name, text in content["what_ran"].rows], words=2)
+    drawn = list(charts(report, metrics).values())
     return render.html(
         "report",
-        list(charts(report, metrics).values()),
+        drawn,
         **content,
+        moved=[chart.name for chart in drawn if chart.name.startswith("moved_")],
         lead=_lead(report),
         verdict=verdict(report, controls),
         texts=_texts(texts),

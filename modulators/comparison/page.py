@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modulators.comparison.generation import Answer, Comparison
+from modulators.inspection import Inspection
 
 PLAIN_WIDTH = 100  # columns, without a terminal to ask
 
@@ -49,6 +50,21 @@ def show(answers: Iterable[Comparison], screen: Console, heading: bool = True, n
     if screen.color_system is None:  # rich pads lines with spaces
         lines = "".join(f"{line.rstrip()}\n" for line in lines.splitlines())
     screen.file.write(lines)
+    screen.file.flush()
+
+
+def show_inspection(inspection: Inspection, screen: Console) -> None:
+    """Print how far each token is moved, in percent of its vector at each layer, and its drift at the encoder's end."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("moved by, %", no_wrap=True)
+    for name in (*(f"layer {layer}" for layer in inspection.layers), "drift, 1 − cos"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = zip(inspection.tokens, inspection.moved.tolist(), inspection.drift.tolist(), strict=True)
+    for token, moved, drift in rows:
+        table.add_row(Text(token), *(f"{100 * share:.2f}" for share in moved), f"{drift:.4f}")
+    with screen.capture() as captured:
+        screen.print(Padding(table, (0, 0, 0, 2)))
+    screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
     screen.file.flush()
 
 

@@ -99,21 +99,37 @@ def autograd_modulated_rows(
     """Same as `modulated_rows`, by autograd: any number of derivatives, more memory."""
     n_active = weights.vertices.shape[1]
     active = rows[:, :n_active].to(alpha.dtype)
+    out = active
+    for e, shape in enumerate(expert_features(active, weights, ks, linear)):
+        gate, validity = gate_and_validity(shape, weights, e)
+        strength = (2 * alpha[e] if centred else alpha[e]).expand(len(rows))
+        if validity is not None:
+            strength = strength * validity
+        out = out * torch.addcmul(1 - alpha[e], strength[:, None], gate)
+    return torch.cat([out.to(rows.dtype), rows[:, n_active:]], dim=-1)
+
+
+def expert_features(
+    active: Float[Tensor, "tokens active"], weights: FieldWeights, ks: Sequence[int], linear: bool
+) -> tuple[Tensor, ...]:
+    """What each expert reads, before LayerNorm: (features, tokens). Squared edges and volume, unless `linear`."""
     shapes = torch.addmm(weights.offsets[:, None], weights.vertices, active.t())
     if not linear:
         n_vertices = sum(k + 1 for k in ks)
-        shapes = shape_features(shapes.view(n_vertices, len(shapes) // n_vertices, len(rows)), ks)
-    sizes = [k * (k + 1) // 2 + 1 for k in ks]
-    out = active
-    for e, shape in enumerate(torch.split(shapes, sizes)):
-        n = sizes[e]
-        x = F.layer_norm(shape.t(), (n,), weights.norm[e, :n], weights.shift[e, :n], _EPS)
-        gate = torch.addmm(weights.gates[e, -1], x, weights.gates[e, :n]).sigmoid()
-        strength = (2 * alpha[e] if centred else alpha[e]).expand(len(rows))
-        if weights.validity is not None:
-            strength = strength * (x @ weights.validity[e, :n] + weights.validity[e, -1]).sigmoid()
-        out = out * torch.addcmul(1 - alpha[e], strength[:, None], gate)
-    return torch.cat([out.to(rows.dtype), rows[:, n_active:]], dim=-1)
+        shapes = shape_features(shapes.view(n_vertices, len(shapes) // n_vertices, len(active)), ks)
+    return torch.split(shapes, [k * (k + 1) // 2 + 1 for k in ks])
+
+
+def gate_and_validity(
+    shape: Float[Tensor, "features tokens"], weights: FieldWeights, e: int
+) -> tuple[Float[Tensor, "tokens active"], Float[Tensor, " tokens"] | None]:
+    """The sigmoids of expert `e`: gate_e = sigmoid(G_e x_e), and the validity where there is such a head."""
+    n = len(shape)
+    x = F.layer_norm(shape.t(), (n,), weights.norm[e, :n], weights.shift[e, :n], _EPS)
+    gate = torch.addmm(weights.gates[e, -1], x, weights.gates[e, :n]).sigmoid()
+    if weights.validity is None:
+        return gate, None
+    return gate, (x @ weights.validity[e, :n] + weights.validity[e, -1]).sigmoid()
 
 
 def uniformly_modulated_rows(

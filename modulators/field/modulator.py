@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,9 +38,18 @@ from modulators.base import (
     at_least_fp32,
     logit,
     parameter_group,
+    token_mean,
 )
-from modulators.field.arithmetic import FieldWeights, modulated_rows, uniformly_modulated_rows
+from modulators.field.arithmetic import (
+    FieldWeights,
+    expert_features,
+    gate_and_validity,
+    modulated_rows,
+    uniformly_modulated_rows,
+)
 
+_DEGENERATE = 1e-6  # a squared volume, in those of the regular simplex
+_SATURATED = 0.05  # a gate's slope, in its largest
 Features = Literal["simplex", "linear", "random", "constant"]
 
 
@@ -261,7 +270,7 @@ class FieldModulator(Modulator):
 
     def _modulate(self, residual: Tensor, alpha: Tensor, layer: int, context: FieldWeights) -> Tensor:
         dtype = torch.promote_types(residual.dtype, torch.float32)
-        weights = FieldWeights(*(None if weight is None else weight.to(dtype) for weight in context))  # type: ignore[arg-type]
+        weights = _cast(context, dtype)
         alpha = alpha.to(dtype)
         if self.scattered_dims is None:
             rows = residual.reshape(-1, self.stream.d_model)
@@ -306,6 +315,85 @@ class FieldModulator(Modulator):
             *parameter_group("alphas", [self.alpha_logits], alphas, 0.0),
         ]
 
+    @torch.no_grad()
+    def health_report(self) -> dict[str, float]:
+        r"""Figures of the weights alone: α, and for each expert (``field/k4/…``):
+
+        - ``deformation``: ‖s W‖, the Frobenius norm of the map from the active dimensions to the vertices, with the
+          deformation scale s (``field/scale``); in edge lengths per unit of the stream.
+        - ``gate_weight``: ‖G‖, the Frobenius norm of the map from the features to the gate.
+        - ``gate_saturated``: share of the gate's biases at which the gate's slope is below a twentieth of its largest:
+          beyond ±4.36, of a centred gate (tanh) ±2.18.
+        """
+        figures = {}
+        if self.experts:
+            figures["scale"] = torch.as_tensor(self.deform_scale, dtype=torch.float64).sum()
+        for name, expert in self._experts():
+            figures[f"{name}/deformation"] = figures["scale"] * expert.to_deform.weight.double().norm()
+        for name, gate in zip(self.gate_projs, self._gate_projs(), strict=True):
+            opened = (gate.bias.double() * (2 if self.centred else 1)).sigmoid()
+            figures[f"{name}/gate_weight"] = gate.weight.double().norm()
+            figures[f"{name}/gate_saturated"] = (4 * opened * (1 - opened) < _SATURATED).double().mean()
+        return super().health_report() | {f"field/{name}": float(value) for name, value in figures.items()}
+
+    @torch.no_grad()
+    def observe(
+        self,
+        before: Float[Tensor, "batch tokens width"],
+        after: Float[Tensor, "batch tokens width"],
+        layer: int,
+        context: FieldWeights | None = None,
+        real: Bool[Tensor, "batch tokens"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Figures of one layer: the push, and for each expert (``field/layer_00_k4/…``), over tokens:
+
+        - ``gate``, ``gate_sd``: of the sigmoid, or of a centred gate's tanh, over dimensions too.
+        - ``validity``, ``validity_sd``: of the source's gate where it has one.
+        - ``deformation``: ‖s (W a + b)‖, how far the token moves all vertices together, in edge lengths.
+        - ``volume``, ``volume_cv``: mean of the squared volume, in edge lengths^(2k), and its sd / mean.
+        - ``degenerate``: share of tokens with a squared volume below 1e-6 of the regular simplex's, which is a volume
+          below a thousandth; fp32 leaves no digits much below.
+
+        Linear features have no volumes, constant ones a gate alone.
+        """
+        figures = super().observe(before, after, layer, context, real)
+        stream = before if self.scattered_dims is None else before.index_select(-1, self.scattered_dims)
+        active = at_least_fp32(stream[..., : self.n_active].reshape(-1, self.n_active))
+        weights = (self._context(None) if context is None else context).cast(active.dtype)
+        counted = None if real is None else real.flatten()
+        for expert, found in self._readings(active, weights).items():
+            for name, values in found.items():
+                mean, sd = _mean_and_sd(values, counted)
+                match name:
+                    case "gate" | "validity":
+                        found_here = {name: mean, f"{name}_sd": sd}
+                    case "volume":
+                        found_here = {name: mean, "volume_cv": sd / mean}
+                    case _:
+                        found_here = {name: mean}
+                at = f"{self.short_name}/layer_{layer:02d}_{expert}"
+                figures |= {f"{at}/{key}": value for key, value in found_here.items()}
+        return figures
+
+    def _readings(self, active: Tensor, weights: FieldWeights) -> dict[str, dict[str, Tensor]]:
+        """By expert and name, what is measured at each of N tokens: (N,), or (N, active) for the gate."""
+        if not self.experts:
+            gates = 2 * weights.gates.sum(1).sigmoid() - 1
+            return {name: {"gate": gate.expand_as(active)} for name, gate in zip(self.gate_projs, gates, strict=True)}
+        shapes = expert_features(active, weights, self.ks, self.linear)
+        found: dict[str, dict[str, Tensor]] = {}
+        for e, (name, expert) in enumerate(self._experts()):
+            gate, validity = gate_and_validity(shapes[e], weights, e)
+            moved = F.linear(active, expert.to_deform.weight.to(active), expert.to_deform.bias.to(active))
+            found[name] = {"gate": 2 * gate - 1 if self.centred else gate}
+            if validity is not None:
+                found[name]["validity"] = validity
+            found[name]["deformation"] = self.deform_scale * moved.norm(dim=-1)
+            if not self.linear:
+                volume, regular = shapes[e][-1], (expert.k + 1) / (2**expert.k * math.factorial(expert.k) ** 2)
+                found[name] |= {"volume": volume, "degenerate": (volume < _DEGENERATE * regular).to(volume)}
+        return found
+
     def _experts(self) -> list[tuple[str, SimplexExpert]]:
         return [(name, cast(SimplexExpert, expert)) for name, expert in self.experts.items()]
 
@@ -336,6 +424,19 @@ def _restore_constants(modulator: FieldModulator, *args: Any, lost: bool = False
             modulator.scattered_dims = modulator._draw_dims(modulator.null_space_seed)
 
 
+def _mean_and_sd(values: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and population sd over the counted tokens, and over dimensions where there are any."""
+    of_token = values if values.ndim == 1 else values.mean(-1)
+    mean = token_mean(of_token, counted)
+    squares = (values - mean).square()
+    return mean, token_mean(squares if squares.ndim == 1 else squares.mean(-1), counted).sqrt()
+
+
 def _padded(weight: Tensor, last: Tensor, length: int) -> Tensor:
     """(…, features) to (…, length): zeros, and `last` beside the feature that is always one."""
     return torch.cat([F.pad(weight, (0, length - 1 - weight.shape[-1])), last], dim=-1)
+
+
+def _cast(weights: FieldWeights, dtype: torch.dtype) -> FieldWeights:
+    """All weights in one dtype. No method of the tuple's: jaxtyping's wrapper around one cannot be traced."""
+    return FieldWeights(*(None if weight is None else weight.to(dtype) for weight in weights))  # type: ignore[arg-type]

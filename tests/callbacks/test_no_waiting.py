@@ -27,8 +27,11 @@ ON_THE_HOST = {
 # Asked on a CPU alone: of token ids a GPU's embedding complains itself, and of the gradient's norm on a GPU a copy is
 # read that has come in the meantime.
 ON_A_CPU = {("modulators/lerp.py", "checked_token_ids"), ("stopping/divergence.py", "_judge")}
-# What a step that logs waits for: α of all layers, once; then what is the host's already; and Lightning, for the loss.
+# What a step that logs waits for: α of all layers, once; the modulator's figures, once; then what is the host's
+# already; and Lightning, for the loss.
+OBSERVED = ("measures/modulator_health.py", "on_train_batch_end")
 WHERE_IT_LOGS = {
+    OBSERVED,
     ("callbacks/interfaces.py", "layer_alphas"),
     ("measures/alpha_convergence.py", "_figures"),
     ("metrics/alpha.py", "update"),
@@ -50,6 +53,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     words = ["--data.nltk_data", str(small_wordnet(folder / "nltk")), "--data.batch_size", "8"]
     words += ["--model.backbone", tiny_backbone(folder / "backbone"), "--trainer.max_epochs", str(EPOCHS)]
     words += ["--alpha_convergence.window", "3"]  # full before the run ends
+    words += ["--modulator_health.every_n_steps", str(LOGS_EVERY)]
     return [
         *words,
         "--relational.bootstrap",
@@ -72,10 +76,12 @@ def test_no_step_waits(config: str, words: list[str], tmp_path: Path, monkeypatc
     seconds, waits = time.monotonic() - began, steps.waits
     assert steps.seen == list(range(EPOCHS * 23))  # 180 entries, 8 a batch
     logging = [step for step in steps.seen if (step + 1) % LOGS_EVERY == 0]
-    quiet = [step for step in steps.seen if step not in logging]
+    quiet = [step for step in steps.seen if step not in (0, *logging)]
+    assert waits.places(0) - {THE_BAR} - ON_A_CPU - ON_THE_HOST == {OBSERVED}  # the modulator's start
     assert waits.places(*quiet) - {THE_BAR} - ON_A_CPU - ON_THE_HOST == set()
     assert waits.places(*logging) - {THE_BAR} - ON_A_CPU - ON_THE_HOST == WHERE_IT_LOGS
-    for step in logging:  # of those, what a GPU is waited for: α, and the loss
+    for step in logging:  # of those, what a GPU is waited for: α, the modulator's figures, and the loss
+        assert waits.found[step][OBSERVED] == 1
         assert waits.found[step]["callbacks/interfaces.py", "layer_alphas"] == 1
         assert waits.found[step]["utilities/apply_func.py", "to_item"] == 1
     drawn = sum(found[THE_BAR] for found in waits.found.values())
@@ -112,14 +118,15 @@ def test_what_waits_is_found() -> None:
 
 
 class _Guard(pl.Callback):
-    """CUDA itself refuses to wait, but at steps that log."""
+    """CUDA itself refuses to wait, but at the first step and those that log."""
 
     def __init__(self) -> None:
         self.seen = 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.seen += 1
-        torch.cuda.set_sync_debug_mode("default" if (trainer.global_step + 1) % LOGS_EVERY == 0 else "error")
+        step = trainer.global_step
+        torch.cuda.set_sync_debug_mode("default" if step == 0 or (step + 1) % LOGS_EVERY == 0 else "error")
 
     def on_train_epoch_end(self, *_: Any) -> None:
         torch.cuda.set_sync_debug_mode("default")

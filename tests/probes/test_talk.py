@@ -9,7 +9,7 @@ import torch
 
 import probe
 from modulant.backbones.t5 import load_config, stream_of
-from modulators import LerpModulator, save_modulator
+from modulators import LerpModulator, load_modulated, save_modulator
 from tests.runs import tiny_backbone
 
 
@@ -35,6 +35,18 @@ def test_it_answers(artefact: str, tmp_path: Path, capsys: pytest.CaptureFixture
         assert [row["alpha_scale"] for row in rows] == [0, 1]
         assert rows[0]["modulated"] == rows[0]["original"]
         assert rows[1]["modulated"] != rows[1]["original"]
+
+
+def test_it_shows_how_far_each_token_is_moved(artefact: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert probe.main(["talk", artefact, "--prompt", "a small dog", "--inspect"]) == 0
+    head, *rows = capsys.readouterr().out.partition("  moved by")[2].splitlines()
+    assert head.split() == [",", "%", "layer", "0", "layer", "1", "drift,", "1", "−", "cos"]
+    model, tokenizer = load_modulated(f"{artefact}/modulator")
+    found = model.modulation.inspect("summarize: a small dog", tokenizer)
+    assert [row.split()[0] for row in rows] == found.tokens
+    assert "▁dog" in found.tokens
+    for row, moved, drift in zip(rows, found.moved.tolist(), found.drift.tolist(), strict=True):
+        assert row.split()[1:] == [*(f"{100 * share:.2f}" for share in moved), f"{drift:.4f}"]
 
 
 @pytest.mark.parametrize(

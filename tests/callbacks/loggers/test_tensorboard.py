@@ -54,7 +54,7 @@ def test_no_chart_is_empty(events: EventAccumulator) -> None:
             (pattern,) = chart.multiline.tag
             assert any(re.match(pattern, tag) for tag in logged), chart.title
     titles = [category.title for category in laid_out(events)[-1].category]
-    assert titles == ["Alpha", "Lift", "Pentachora", "Loss"]
+    assert titles == ["Alpha", "Lift", "Pentachora", "Inside the modulator", "Loss"]
 
 
 def test_a_resumed_run_lays_out_the_same(events: EventAccumulator) -> None:
@@ -76,4 +76,6 @@ def test_figures_and_configuration_are_there_as_they_lie_in_the_folder(
 
 def test_without_a_modulator_or_with_one_expert_no_chart_waits_for_what_never_comes() -> None:
     assert "Alpha" not in layout([])
+    assert "Inside the modulator" not in layout([])
     assert list(layout(["lerp"])["Alpha"]) == ["α of all layers"]
+    assert list(layout(["lerp"])["Inside the modulator"]) == ["relative push by layer"]

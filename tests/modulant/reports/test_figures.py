@@ -11,11 +11,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from modulant.reports import charts
-from modulant.reports.chart import Chart
+from modulant.reports.chart import Chart, Heat
 from modulant.reports.figures import draw
+from modulant.reports.inside import inside, moved_tokens
 from modulant.reports.plotting import depth_colours, save
 from modulant.reports.rows import POPULATIONS
 from modulant.reports.series import smoothed
+from modulant.reports.wording import number
 
 Series = list[tuple[int, float]]
 
@@ -148,6 +150,57 @@ def test_final_alpha_is_numbers_on_colour(tmp_path: Path, layers: int) -> None:
     assert texts == [f"{value:.4f}" for row in table for value in row]
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["k1", "k2", "k4"]
     assert drawn(figure, tmp_path) > 5000
+
+
+def inside_metrics(layers: int, steps: int) -> dict[str, Series]:
+    """Gates that are their step, plus a tenth of their layer; a CV that is known at every other step of layer 0."""
+    found = {}
+    for layer in range(layers):
+        found[f"field/layer_{layer:02d}/push"] = [(50 * i, 0.01 * (layer + 1)) for i in range(steps)]
+        for k in (1, 4):
+            at = f"field/layer_{layer:02d}_k{k}"
+            found[f"{at}/gate"] = [(50 * i, i + layer / 10) for i in range(steps)]
+            found[f"{at}/volume_cv"] = [(50 * i, math.nan if i % 2 and not layer else 1.0) for i in range(steps)]
+    return found
+
+
+@pytest.mark.parametrize(("layers", "steps"), [(2, 1), (6, 40), (24, 1000)])
+def test_a_heat_map_over_steps_has_a_row_for_each_layer_and_expert(tmp_path: Path, layers: int, steps: int) -> None:
+    by_layer, by_expert = inside(inside_metrics(layers, steps) | {"alpha/layer_00_k1": [(0, 0.5)]})
+    assert by_expert.y.names == [f"{layer} · k{k}" for layer in range(layers) for k in (1, 4)]
+    assert list(by_layer.views) == ["push"]
+    assert list(by_expert.views) == ["gate", "volume_cv"]
+    (gate,) = by_expert.views["gate"]
+    assert isinstance(gate, Heat)
+    assert len(gate.columns) <= 101
+    assert (gate.columns[0], gate.columns[-1]) == (0, 50 * (steps - 1))
+    assert gate.cells[2] == [step / 50 + 0.1 for step in gate.columns]
+    (cv,) = by_expert.views["volume_cv"]
+    assert isinstance(cv, Heat)
+    assert all(step % 100 == 0 for step in cv.columns)
+    last = steps - 1
+    assert by_expert.title == f"Gate, mean: {number(last)} to {number(last + (layers - 1) / 10)} at the end"
+    assert by_expert.table.rows[0] == ["0 · k1, gate", "0", number(0), str(50 * last), number(last)]
+    figure = draw([by_layer, by_expert])
+    assert len(figure.axes) == 4, "the first view of each, and its colour bar"
+    assert drawn(figure, tmp_path) > 5000
+
+
+def test_without_figures_of_a_modulator_there_is_no_heat_map() -> None:
+    assert inside({"alpha/layer_00_k1": [(0, 0.5)], "train/loss": [(0, 1.0)], "lerp/layer_00/push": []}) == []
+
+
+def test_how_far_each_token_is_moved() -> None:
+    seen = {"tokens": ["▁a", "▁dog", "▁a"], "layers": [3, 5], "moved": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]}
+    text = {"prompt": "a dog a", "inspection": seen | {"drift": [0.1, 0.3, 0.2]}}
+    broken = {"prompt": "x", "inspection": seen | {"drift": [0.1, None, 0.2]}}
+    (chart,) = moved_tokens([{"prompt": "without"}, text, broken])
+    assert (chart.name, chart.title, chart.y.names) == ("moved_0", "a dog a", ["3", "5"])
+    assert chart.x.names == ["▁a", "▁dog", "▁a (2)"]
+    (heat,) = chart.views[""]
+    assert isinstance(heat, Heat)
+    assert heat.cells == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
+    assert "mean 0.2000; most: ▁dog 0.3000, ▁a (2) 0.2000" in chart.note
 
 
 @pytest.mark.parametrize("layers", [1, 3, 24])

@@ -21,7 +21,8 @@ from modulant.reports.run_folder import metrics_of, report_of
 HOSTILE = "</script></pre><img src=x onerror=document.title='owned'><script>document.title='owned'</script>`&amp;"
 # what Chromium asks for itself, whatever the page
 BROWSERS_OWN = re.compile(r"https?://[\w.-]+\.(google|googleapis)\.com[/:]")
-FIELD = ["alpha", "alpha_final", "loss", "correlation", "lift", "bands", "cv", "volumes"]
+FIELD = ["alpha", "alpha_final", "inside_layers", "inside_experts", "loss", "correlation", "lift", "bands", "cv"]
+FIELD += ["volumes", "moved_0", "moved_1", "moved_2"]
 
 
 def opened(chrome: str, file: Path, folder: Path) -> tuple[str, list[str], set[str]]:
@@ -58,6 +59,7 @@ def hostile(run: Path, tmp_path: Path) -> Path:
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints", "tensorboard*", "modulator"))
     report = report_of(copy)
     report["texts"][0] |= {"prompt": HOSTILE, "modulated": HOSTILE}
+    report["texts"][0]["inspection"]["tokens"][0] = HOSTILE
     report["run"]["folder"] = report["stop"]["reason"] = report["model"]["describe"]["backbone"] = HOSTILE
     report["alpha"]["experts"][0] = HOSTILE
     (copy / "report.json").write_text(json.dumps(report))
@@ -116,8 +118,8 @@ def test_it_reads_without_javascript(field_run: Path) -> None:
     assert all(label and len(label) > 30 for label in labels)
     assert head.count("<summary>Numbers</summary>") == len(FIELD)
     assert "class_path: modulators.FieldModulator" in head
-    for row in report["texts"]:
-        assert set(row) == {"prompt", "lemma", "original", "modulated"}
+    for i, row in enumerate(report["texts"]):
+        assert set(row) == {"prompt", "lemma", "original", "modulated", *(["inspection"] if i < 3 else [])}
     assert len(report["texts"]) == 12
     assert "None" not in head.replace("none", "")
     assert ">nan<" not in head
@@ -147,6 +149,15 @@ def test_charts_are_what_plotly_knows(field_run: Path) -> None:
             assert trace["y"][-1] == pytest.approx(final[layer][column], rel=1e-5)
     (heat,) = views["alpha_final"][""]
     assert heat["z"] == final
+    (gate,) = views["inside_experts"]["gate"]
+    assert gate["x"] == [0]
+    assert gate["y"] == [f"{layer} · {expert}" for layer in (0, 1) for expert in ("k1", "k2", "k4")]
+    logged = metrics_of(field_run, report)
+    assert gate["z"][4] == [pytest.approx(logged["field/layer_01_k2/gate"][0][1], rel=1e-5)]
+    (moved,) = views["moved_1"][""]
+    inspection = report["texts"][1]["inspection"]
+    assert len(moved["x"]) == len(set(moved["x"])) == len(inspection["tokens"])
+    assert moved["z"][1] == pytest.approx([row[1] for row in inspection["moved"]], rel=1e-5)
     volumes = report["pentachoron"]["volumes"]
     assert [trace["name"] for trace in views["volumes"][""]] == [
         "original encoder",
