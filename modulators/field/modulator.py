@@ -359,7 +359,7 @@ class FieldModulator(Modulator):
         figures = super().observe(before, after, layer, context, real)
         stream = before if self.scattered_dims is None else before.index_select(-1, self.scattered_dims)
         active = at_least_fp32(stream[..., : self.n_active].reshape(-1, self.n_active))
-        weights = (self._context(None) if context is None else context).cast(active.dtype)
+        weights = _cast(self._context(None) if context is None else context, active.dtype)
         counted = None if real is None else real.flatten()
         for expert, found in self._readings(active, weights).items():
             for name, values in found.items():
