@@ -1,6 +1,8 @@
 """``--dry-run``: build what a command configures, but nothing that writes, and describe it instead of running it."""
 
+import contextlib
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,11 +24,17 @@ def look(command: Command, config: Mapping[str, Any]) -> None:
     """
     prepare(command.trusted)
     folder = RunFolder(command)
-    DryCLI.build(parser_arguments(command, config), command, folder)
+    # What is printed on the way is for people: the JSON has standard output for itself.
+    out = sys.stderr if command.dry_run == "json" else sys.stdout
+    with contextlib.redirect_stdout(out):
+        DryCLI.build(parser_arguments(command, config), command, folder)
+    print(DryCLI.page)
 
 
 class DryCLI(ModulantCLI):
     """Builds what a command configures, but for a run folder and a trainer's parts, and says what would be done."""
+
+    page = ""
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self._get(self.config_init, "trainer")
@@ -43,4 +51,4 @@ class DryCLI(ModulantCLI):
         assert self.folder is not None
         assert self.command is not None
         facts = plan(subcommand, self.model, self.datamodule, self.trainer, self.config[subcommand], self.folder)
-        print(json.dumps(facts, indent=2) if self.command.dry_run == "json" else told(facts))
+        DryCLI.page = json.dumps(facts, indent=2) if self.command.dry_run == "json" else told(facts)

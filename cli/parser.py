@@ -87,7 +87,7 @@ class Parser(LightningArgumentParser):
 
 
 def one_line(message: str) -> str:
-    """The part of a parser's message that a user can act on.
+    r"""The part of a parser's message that a user can act on.
 
     >>> one_line('Parser key "trainer.devices":\n  Expected an integer')
     'trainer.devices: Expected an integer'

@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[1]
 ENTRIES = 200
 
 
+# Overlays on a configuration: the lemma's loss alone, with many small batches an epoch; and the source's field on it.
+LEMMA = ("--config", "lemma.yaml")
+SOURCE = (*LEMMA, "--config", "controls/gate_source.yaml")
+
+
 def small_wordnet(folder: Path, entries: int = ENTRIES) -> Path:
     """A folder for ``data.nltk_data``: nouns that `mini`'s tokenizer knows as one token, in a random tree.
 

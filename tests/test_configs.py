@@ -82,7 +82,7 @@ def test_t5_small(wordnet: str, tmp_path: Path) -> None:
     report = fit(
         *argv, f"--model.backbone={tmp_path / 't5-small'}", "--data.batch_size=4", "--trainer.limit_val_batches=1"
     )
-    assert report["model"]["parameters"]["trainable"] == 38_552  # type: ignore[index]
+    assert report["model"]["parameters"]["trainable"] == 38_533  # type: ignore[index]
 
 
 def test_t5_small_names_the_hub() -> None:
@@ -144,4 +144,7 @@ def test_field_and_lerp_differ_in_the_modulator_alone() -> None:
     for config in (field, lerp):
         del config["model"]["init_args"]["modulator"]
         config["model"]["init_args"].pop("geometry", None)  # only LERP has one
+        # LERP's points need more decay, and it keeps near the frozen encoder by itself.
+        config["model"]["init_args"].pop("weight_decay")
+        config["model"]["init_args"]["objective"]["init_args"].pop("keep")
     assert field == lerp

@@ -4,7 +4,6 @@ Reading WordNet through NLTK takes about 15 s and half a gigabyte. It is done on
 user's cache folder under the archive's checksum, and later loads take a small part of a second.
 """
 
-import sys
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -96,7 +95,7 @@ class Lexicon:
 def _compile(archive: Archive) -> Lexicon:
     """Reads everything through NLTK once."""
     reader = archive.reader()
-    print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", file=sys.stderr, flush=True)
+    print(f"compiling WordNet ({archive.path.name}), once, about 15 seconds …", flush=True)
     try:
         lexicon = _walk(reader)
     except Exception as error:  # a damaged database surfaces as any exception inside NLTK

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from tests.runs import main, small_wordnet, tiny_backbone
+from tests.runs import LEMMA, SOURCE, main, small_wordnet, tiny_backbone
 from tests.waits import Steps, Waits, with_callback
 
 LOGS_EVERY = 10
@@ -72,7 +72,8 @@ def test_no_step_waits(config: str, words: list[str], tmp_path: Path, monkeypatc
     monkeypatch.setenv("TERM", "xterm-256color")
     steps, began = Steps(), time.monotonic()
     with with_callback(steps):
-        main()(["fit", "--config", config, *words, str(tmp_path / "run"), *NARROW[config]])
+        overlays = SOURCE if config == "field.yaml" else LEMMA
+        main()(["fit", "--config", config, *overlays, *words, str(tmp_path / "run"), *NARROW[config]])
     seconds, waits = time.monotonic() - began, steps.waits
     assert steps.seen == list(range(EPOCHS * 23))  # 180 entries, 8 a batch
     logging = [step for step in steps.seen if (step + 1) % LOGS_EVERY == 0]

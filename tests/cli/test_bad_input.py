@@ -9,7 +9,7 @@ import pytest
 from transformers import T5Config
 
 from tests.cli.conftest import Call
-from tests.runs import tiny_backbone
+from tests.runs import LEMMA, tiny_backbone
 
 FIELD = ("fit", "--config", "field.yaml")
 LERP = ("fit", "--config", "lerp.yaml")
@@ -103,9 +103,12 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--model.layers", "[3,99]"): ("model.layers: layer 99 does not exist; the encoder has 6 layers",),
     (*FIELD, "--model.layers", "[]"): ("model.layers is []",),
     (*FIELD, "--model.modulator.expert_ks", "[0]"): ("model.modulator.expert_ks is [0]",),
-    (*FIELD, "--model.modulator.initial_alpha", "0.9"): ("model.modulator: initial_alpha is 0.9", "alpha_max (0.35)"),
+    (*FIELD, "--model.modulator.gate=source", "--model.modulator.initial_alpha=0.9"): (
+        "model.modulator: initial_alpha is 0.9",
+        "alpha_max (0.35)",
+    ),
     (*FIELD, "--model.modulator.gate", "centered"): ("model.modulator.gate is centered; it must be source or centred",),
-    (*FIELD, "--model.modulator.features", "linear"): (
+    (*FIELD, "--model.modulator.gate=source", "--model.modulator.features=linear"): (
         "model.modulator: features is linear; the gate must be centred",
     ),
     (*FIELD, "--model.modulator.gate", "centred", "--model.modulator.validity_gate", "true"): (
@@ -305,10 +308,8 @@ def test_damaged_wordnets(call: Call, wordnet: str, tmp_path: Path, monkeypatch:
         file.write_bytes(damaged)
         said = call(*FIELD, "--data.nltk_data", str(tmp_path / name))
         assert said.code == 1
-        *notes, line = said.err.splitlines()
-        assert line.startswith(f"error: data.nltk_data: {file}: ")
-        # That a member is damaged shows when it is read.
-        assert notes == ([] if name == "cut" else ["compiling WordNet (wordnet.zip), once, about 15 seconds …"])
+        assert said.err.startswith(f"error: data.nltk_data: {file}: ")
+        assert said.err.count("\n") == 1
     assert not os.path.exists("runs")
     # … and the bundled one, which is known by its checksum
     monkeypatch.setattr("modulant.lexicon.archive.WORDNET_ZIP", tmp_path / "flipped" / "corpora" / "wordnet.zip")
@@ -355,7 +356,7 @@ def test_a_run_that_has_trained_more_than_it_may(
     backbone = ("--model.backbone", tiny_backbone(tmp_path / "t5"))
     quick = ("--data.nltk_data", wordnet, "--report.figures", "false", "--relational.baselines", "false")
     few = ("--trainer.max_epochs", "2", "--trainer.limit_train_batches", "3")
-    assert call(*FIELD, *quick, *backbone, *few, "--output", "mine").code == 0
+    assert call(*FIELD, *LEMMA, *quick, *backbone, *few, "--output", "mine").code == 0
     before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
     for changed, line in (
         (("--trainer.max_epochs", "1"), "trainer.max_epochs is 1, and the run is in epoch 2 already"),

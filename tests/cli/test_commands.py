@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from tests.cli.conftest import Call
+from tests.runs import LEMMA, SOURCE
 
 RUN = {
     "config.yaml", "metrics.csv", "checkpoints", "report.json", "report.md", "tensorboard", "modulator",
@@ -40,7 +41,7 @@ def report(file: str) -> dict[str, Any]:
 
 
 def test_through_a_run(call: Call, quick: list[str]) -> None:
-    field = ["--config", "field.yaml", *quick]
+    field = ["--config", "field.yaml", *SOURCE, *quick]
     said = call("fit", *field, "--trainer.max_epochs", "2", "--output", "mine", "--checkpoint.every_n_train_steps", "4")
     assert (said.code, said.err) == (0, "")
     lines = said.out.splitlines()
@@ -177,7 +178,7 @@ def test_shorthands(call: Call, quick: list[str]) -> None:
 
 
 def test_a_layer_list_and_a_short_run(call: Call, quick: list[str]) -> None:
-    said = call("fit", "--config", "lerp", *quick, "--model.layers", "[3, 4]", "--trainer.max_steps", "2")
+    said = call("fit", "--config", "lerp", *LEMMA, *quick, "--model.layers", "[3, 4]", "--trainer.max_steps", "2")
     assert (said.code, said.err) == (0, "")
     assert said.out.splitlines()[-1].startswith("ended after 2 steps: max_steps (2) reached; runs/lerp/version_0/")
     # no validation came after the one before training
@@ -188,7 +189,8 @@ def test_a_layer_list_and_a_short_run(call: Call, quick: list[str]) -> None:
 
 
 def test_weights_that_are_no_numbers_end_the_run(call: Call, quick: list[str]) -> None:
-    said = call("fit", "--config", "field", *quick, "--model.lr", "1e6", "--trainer.max_epochs", "3", "--output", "nan")
+    field = ["--config", "field", *SOURCE, *quick]
+    said = call("fit", *field, "--model.lr", "1e6", "--trainer.max_epochs", "3", "--output", "nan")
     assert said.code == 1
     assert said.err.startswith("error: step ")
     assert "first not finite in encoder layer 0; the largest alpha is 0.3500 (layer " in said.err

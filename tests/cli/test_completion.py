@@ -36,7 +36,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("python probe.py t", {"talk"}),
         ("modulant-probe c", {"controls"}),
         ("python other.py f", {"file.txt"}),
-        ("modulant fit --config l", {"lerp.yaml"}),
+        ("modulant fit --config l", {"lemma.yaml", "lerp.yaml"}),
         ("modulant fit --config m", {"mine.yaml", "multi_node.yaml"}),
         ("modulant fit -c controls/ra", {"controls/random.yaml"}),
         ("modulant fit --model.l", {"--model.layers", "--model.lr"}),

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from tests.cli.conftest import Call
+from tests.runs import LEMMA
 
 QUICK = ["--report.figures=false", "--relational.baselines=false", "--relational.bootstrap=0"]
 
 
 def test_what_is_said_is_what_is_done(call: Call, wordnet: str) -> None:
-    argv = ["fit", "--config", "field.yaml", "--data.nltk_data", wordnet, *QUICK, "--trainer.max_epochs", "2"]
+    argv = ["fit", "--config", "field.yaml", *LEMMA, "--data.nltk_data", wordnet, *QUICK, "--trainer.max_epochs", "2"]
     argv += ["--trainer.accumulate_grad_batches", "4", "--trainer.limit_train_batches", "5"]
     argv += ["--model.layers", "[4, 5]", "--model.cache", "memory"]
     said = call(*argv, "--dry-run=json")

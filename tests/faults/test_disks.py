@@ -24,7 +24,7 @@ from modulant.storage import StorageError
 from modulators import FieldModulator, ResidualStream, save_modulator
 from tests.faults.conftest import Tally
 from tests.faults.disks import Disk, mounted
-from tests.runs import ROOT, main, small_wordnet
+from tests.runs import LEMMA, ROOT, main, small_wordnet
 
 KIND = "disk full, read-only or gone, during a run"
 PARTS = "disk full under each writer"
@@ -185,7 +185,7 @@ def test_a_cache_that_keeps_nothing(disk: Disk, wordnet: str, state: str, tally:
 
 
 def fit(wordnet: str, run: Path) -> list[str]:
-    words = ["fit", "--config", "field.yaml", "--data.nltk_data", wordnet, "--report.figures=false"]
+    words = ["fit", "--config", "field.yaml", *LEMMA, "--data.nltk_data", wordnet, "--report.figures=false"]
     quick = ["--relational.bootstrap", "0", "--relational.baselines", "false", "--trainer.max_epochs", "200"]
     return [*words, *quick, "--checkpoint.save_top_k", "-1", "--output", str(run)]
 

@@ -72,7 +72,7 @@ def test_two_runs_that_begin_at_the_same_moment(quick: list[str], tmp_path: Path
     with started(tmp_path / "a", *quick, *short) as a, started(tmp_path / "b", *quick, *short, "--model.lr=0.5") as b:
         codes = {"a": a.wait()[0], "b": b.wait()[0]}
     assert sorted(codes.values()) == [0, 1], (a.err, b.err)
-    lost, won = (a, "lr: 0.5") if codes["a"] else (b, "lr: 0.001")
+    lost, won = (a, "lr: 0.5") if codes["a"] else (b, "lr: 0.005")
     assert "another command is at work in run" in lost.err or "run already holds checkpoints" in lost.err
     assert lost.err.count("\n") == 1
     assert won in (tmp_path / "run/config.yaml").read_text()

@@ -10,11 +10,15 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
-NAMES = ("field", "lerp")
+NAMES = ("field", "lerp", "field_relational", "lerp_relational")
 
 
 def trace(name: str) -> list[float]:
-    """Training losses (nats per target token) of the first steps of configs/<name>.yaml, on one CPU thread."""
+    """Training losses of the first steps of configs/<name>.yaml, on one CPU thread.
+
+    ``field`` and ``lerp`` are of the lemma's loss (nats per target token) at the settings of configs/lemma.yaml, the
+    field with the source's gate and LERP at an α of 0.01; ``…_relational`` are of the configurations as they are.
+    """
     import lightning.pytorch as pl
     import torch
     import yaml
@@ -24,7 +28,10 @@ def trace(name: str) -> list[float]:
     from cli.parser import quiet
 
     quiet()
-    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    file, _, relational = name.partition("_")
+    config: dict[str, Any] = yaml.safe_load((ROOT / "configs" / f"{file}.yaml").read_text())
+    if not relational:
+        _make_lemma(config)
     losses: list[float] = []
 
     class Listen(pl.Callback):
@@ -40,6 +47,8 @@ def trace(name: str) -> list[float]:
         arguments = model["modulator"]["init_args"]
         # No geometry: its eigenvectors differ in their last digits from one processor to the next.
         model = {**model, "modulator": lambda stream: kind(stream, **arguments), "geometry": None}
+        if model["objective"] is not None:
+            model["objective"] = modulators.RelationalObjective(**model["objective"]["init_args"])
         module = modulators.ModulatedT5(**model)
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -59,6 +68,16 @@ def trace(name: str) -> list[float]:
     finally:
         torch.set_num_threads(threads)
     return losses
+
+
+def _make_lemma(config: dict[str, Any]) -> None:
+    """The settings that these configurations had before they trained the relation."""
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    model |= {"lr": 1e-3, "weight_decay": 0.01, "objective": None}
+    data |= {"batch_size": 32, "near_pairs": None}
+    config["trainer"]["max_epochs"] = 10
+    arguments = model["modulator"]["init_args"]
+    arguments |= {"gate": "source"} if "gate" in arguments else {"initial_alpha": 0.01}
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from callbacks.loggers import wandb as run_wandb
 from callbacks.loggers import wandb_files
 from callbacks.loggers.wandb import STEP, RunWandb
 from modulant.reports.series import read_metrics
-from tests.runs import main, process, small_wordnet, tiny_backbone
+from tests.runs import SOURCE, main, process, small_wordnet, tiny_backbone
 
 wandb = pytest.importorskip("wandb")
 SECRET = "hf_abcdefghijklmnopqrstuvwx"
@@ -58,7 +58,7 @@ class Runs:
         quick = ["--data.nltk_data", wordnet, "--model.backbone", backbone, "--relational.baselines=false"]
         quick += ["--relational.bootstrap=40", "--trainer.max_epochs=2", "--alpha_convergence.every_n_steps=4"]
         more = ["--trainer.logger.mode=offline", f"--trainer.logger.tags=[{SECRET}]", "--output=run"]
-        self.first = self.train("fit", "--config", "field.yaml", "--config", "wandb.yaml", *quick, *more)
+        self.first = self.train("fit", "--config", "field.yaml", "--config", "wandb.yaml", *SOURCE, *quick, *more)
         self.metrics = read_metrics(folder / "run" / "metrics.csv")
         self.resumed = self.train("fit", "--resume", "run", "--trainer.max_epochs=3")
         self.validated = self.train("validate", "--resume", "run")

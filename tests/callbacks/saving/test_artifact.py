@@ -10,13 +10,13 @@ from huggingface_hub import ModelCard
 
 from callbacks.saving.files import load_verified
 from modulators import load_modulated, write_card
-from tests.runs import main, small_wordnet, tiny_backbone
+from tests.runs import LEMMA, main, small_wordnet, tiny_backbone
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("artefact")
-    words = ["fit", "--config", "lerp.yaml", "--output", str(folder / "run"), "--trainer.max_steps", "3"]
+    words = ["fit", "--config", "lerp.yaml", *LEMMA, "--output", str(folder / "run"), "--trainer.max_steps", "3"]
     words += ["--data.nltk_data", str(small_wordnet(folder / "nltk_data")), "--relational.bootstrap", "40"]
     words += ["--model.backbone", tiny_backbone(folder / "t5"), "--model.modulator.n_geometric_dims=8"]
     main()(words)
@@ -58,7 +58,7 @@ def test_the_artefact_is_of_the_best_step_and_everything_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    words = ["fit", "--config", "lerp.yaml", "--output", str(run), "--trainer.max_epochs", "3"]
+    words = ["fit", "--config", "lerp.yaml", *LEMMA, "--output", str(run), "--trainer.max_epochs", "3"]
     words += ["--data.nltk_data", str(small_wordnet(tmp_path / "nltk_data")), "--relational.bootstrap", "0"]
     words += ["--model.backbone", tiny_backbone(tmp_path / "t5"), "--model.modulator.n_geometric_dims=8"]
     words += ["--relational.baselines", "false", "--pentachoron.stop", "false", "--data.batch_size", "32"]

@@ -111,8 +111,7 @@ def test_a_fit_ends_with_a_control_beside_it(tmp_path: Path, wordnet: str) -> No
     fit = [sys.executable, str(ROOT / "train.py"), "fit", "--config", "lerp.yaml", "--data.nltk_data", wordnet]
     fit += ["--report.figures", "false", "--trainer.max_epochs", "2", "--relational.bootstrap", "40", "--output", "run"]
     finished = done(tmp_path, [*fit, "--pentachoron.stop", "false", "--controls", "taxonomy_shuffled"])
-    assert finished.returncode == 0, finished.stderr
-    assert [line for line in finished.stderr.splitlines() if not line.startswith("compiling WordNet")] == []
+    assert (finished.returncode, finished.stderr) == (0, "")
     assert "this run − taxonomy_shuffled on held-out:" in finished.stdout
     run = tmp_path / "run"
     assert "its controls: taxonomy_shuffled" in (run / "report.html").read_text()
