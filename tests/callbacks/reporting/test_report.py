@@ -99,6 +99,7 @@ def page_reads_as_one(page: str, report: dict[str, Any]) -> None:
         "## Before → after",
         "## α per layer",
         "## Populations",
+        "## By part of speech",
         "## Figures",
         "## Read with care",
         "## What ran",
