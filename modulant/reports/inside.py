@@ -83,10 +83,11 @@ def moved_tokens(texts: Iterable[Mapping[str, Any]]) -> list[Chart]:
 
 
 def _distinct(tokens: Sequence[str]) -> list[str]:
-    """Tokens as names of an axis, where equal names would be one place and long ones leave no room.
+    """Tokens as names of an axis, where equal names would be one place, and long ones and tags would not show.
 
-    >>> _distinct(["▁of", "▁a", "▁of"])
-    ['▁of', '▁a', '▁of (2)']
+    >>> _distinct(["▁of", "▁a", "▁of", "</s>"])
+    ['▁of', '▁a', '▁of (2)', '‹/s›']
     """
+    tokens = [token.replace("<", "‹").replace(">", "›") for token in tokens]
     short = [token if len(token) <= _LONGEST else f"{token[: _LONGEST - 1]}…" for token in tokens]
     return [f"{token} ({n})" if (n := 1 + short[:i].count(token)) > 1 else token for i, token in enumerate(short)]

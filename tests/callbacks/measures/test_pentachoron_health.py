@@ -152,3 +152,7 @@ def test_two_ranks_see_and_decide_what_one_does(tmp_path: Path) -> None:
     assert first["validate"][2]["last"] == pytest.approx(alone["validate"][2]["last"], rel=1e-4)
     assert first["fit_steps"] == alone["fit_steps"] == 20
     assert first["fit"][2]["stop_reason"] is not None
+    assert len(first["fit_health"]) == 2 * (1 + 3 * 8), "two layers, three experts; the mean of both ranks' figures"
+    assert all([step for step, _ in points] == [0, 4, 9, 14, 19] for points in first["fit_health"].values())
+    pushes = [dict(run["fit_health"]["field/layer_00/push"]) for run in (first, alone)]
+    assert pushes[0][0] == pytest.approx(pushes[1][0], rel=1e-5)  # the ranks have the same batches

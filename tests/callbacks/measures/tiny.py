@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
 
-from callbacks import AlphaConvergence, PentachoronHealth, RelationalAlignment
+from callbacks import AlphaConvergence, ModulatorHealth, PentachoronHealth, RelationalAlignment
 from modulators import FieldModulator, ResidualStream, attach
 
 WORDS, WIDTH, LAYERS = 40, 32, 2
@@ -171,13 +171,13 @@ def _main(folder: Path, ranks: int) -> None:
     for stage in ("validate", "fit"):
         looks = [AlphaConvergence(5), RelationalAlignment(), PentachoronHealth(tolerance=1e-6, patience=2, n=200)]
         strategy: dict[str, Any] = {"devices": ranks, "strategy": "ddp", "use_distributed_sampler": False}
-        trainer = make_trainer(
-            callbacks=looks, default_root_dir=folder, max_epochs=5, **(strategy if ranks > 1 else {})
-        )
+        spread = strategy if ranks > 1 else {}
+        trainer = make_trainer(callbacks=[*looks, ModulatorHealth(5)], default_root_dir=folder, max_epochs=5, **spread)
         module, words = TinyT5(), TinyWords()
         getattr(trainer, stage)(module, datamodule=words)
         seen[stage] = [look.summary() for look in looks]
         seen[f"{stage}_steps"] = trainer.global_step
+        seen[f"{stage}_health"] = {key: points for key, points in trainer.logger.seen.items() if key[:6] == "field/"}
     (folder / f"rank_{trainer.global_rank}.json").write_text(json.dumps(seen))
 
 
