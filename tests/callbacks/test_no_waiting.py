@@ -84,7 +84,7 @@ def test_no_step_waits(config: str, words: list[str], tmp_path: Path, monkeypatc
     for step in logging:  # of those, what a GPU is waited for: α, the modulator's figures, and the loss
         assert waits.found[step][OBSERVED] == 1
         assert waits.found[step]["callbacks/interfaces.py", "layer_alphas"] == 1
-        assert waits.found[step]["utilities/apply_func.py", "to_item"] == 5  # with the terms that it is the sum of
+        assert waits.found[step]["utilities/apply_func.py", "to_item"] == 1
     drawn = sum(found[THE_BAR] for found in waits.found.values())
     assert 0 < drawn <= 2 * 2 * (seconds + 1)  # two figures, twice a second
 
