@@ -120,7 +120,17 @@ def measure(config: str, turns: int) -> Turns:
         return build(self, config, [watching, *callbacks])
 
     with tempfile.TemporaryDirectory() as folder:
-        words = ["fit", "--config", config, "--output", folder, "--trainer.accelerator", "cpu"]
+        words = [
+            "fit",
+            "--config",
+            config,
+            "--config",
+            "lemma.yaml",
+            "--output",
+            folder,
+            "--trainer.accelerator",
+            "cpu",
+        ]
         words += ["--report.figures", "false", "--trainer.limit_val_batches", "0"]
         words += ["--trainer.max_steps", str(STEPS * (turns + 1) + 1)]
         terminal = {"TERM": "xterm-256color", "COLUMNS": "120"}

@@ -46,7 +46,7 @@ def fit(*argv: str) -> dict[str, object]:
 @pytest.mark.parametrize("name", sorted({path.name for path in CONFIGS.glob("*.yaml")} - OWN_TEST))
 def test_it_trains(name: str, wordnet: str) -> None:
     configs = ["--config", name] if name in ALONE else ["--config", "field.yaml", "--config", name]
-    report = fit(*configs, f"--data.nltk_data={wordnet}", *QUICK)
+    report = fit(*configs, f"--data.nltk_data={wordnet}", *QUICK, "--data.batch_size=32")
     assert report["run"]["outcome"] == "finished"  # type: ignore[index]
     assert report["run"]["steps"] == 2  # type: ignore[index]
 

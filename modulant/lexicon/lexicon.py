@@ -18,7 +18,7 @@ from modulant.lexicon.taxonomy import Taxonomy
 from modulant.storage import cache_arrays, cache_folder
 
 _ARCHIVE = "archive.sha256"  # the key in a cache file that holds the archive's checksum
-_FORMAT = 3  # of the cache file; one more whenever the arrays change
+_FORMAT = 4  # of the cache file; one more whenever the arrays change
 _POS_ORDER = {"n": 0, "v": 1, "a": 2, "s": 2, "r": 3}  # of a word's senses
 
 
@@ -40,7 +40,7 @@ class Lexicon:
     lemma_senses: npt.NDArray[np.uint16]  # sense number of each lemma within its part of speech, from 0
     examples: Strings
     example_starts: npt.NDArray[np.int64]
-    hypernyms: npt.NDArray[np.int32]  # hypernyms and instance hypernyms, as rows, in NLTK's order
+    hypernyms: npt.NDArray[np.int32]  # hypernyms and instance hypernyms, as rows, each by name
     hypernym_starts: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -118,7 +118,11 @@ def _walk(reader: Any) -> Lexicon:
     lemmas = [[lemma.replace("_", " ") for lemma in synset.lemma_names()] for synset in synsets]
     senses = [_sense(reader, synset, lemma) for synset in synsets for lemma in synset.lemma_names()]
     examples = [synset.examples() for synset in synsets]
-    above = [[row[up.name()] for up in synset.hypernyms() + synset.instance_hypernyms()] for synset in synsets]
+    # NLTK keeps pointers in a set, whose order changes from process to process.
+    above = [
+        [row[up.name()] for kind in (synset.hypernyms(), synset.instance_hypernyms()) for up in sorted(kind)]
+        for synset in synsets
+    ]
     return Lexicon(
         version=str(reader.get_version()),
         names=Strings.of(row),

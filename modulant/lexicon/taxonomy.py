@@ -183,7 +183,7 @@ class Taxonomy:
     def hypernym_chains(self, ids: Rows, depth: int) -> npt.NDArray[np.int64]:
         """The way up from each of ``ids`` along the first hypernym: (n, depth) rows of the lexicon.
 
-        Column ``k`` is ``k + 1`` steps above the synset; -1 beyond the chain's end. First is NLTK's first: of
+        Column ``k`` is ``k + 1`` steps above the synset; -1 beyond the chain's end. First is by name: of
         ``hypernyms()``, and of ``instance_hypernyms()`` where there are none.
 
         Raises:

@@ -8,7 +8,7 @@ import pytest
 from modulators import load_modulated
 from modulators import registry as known
 from tests.cli.conftest import Call
-from tests.runs import ROOT, process, tiny_backbone
+from tests.runs import LEMMA, ROOT, process, tiny_backbone
 
 SPIRAL = (ROOT / "docs" / "examples" / "spiral.py").read_text()
 TELLS = "open('was-imported', 'w').close()\n"
@@ -24,7 +24,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
 def quick(wordnet: str, backbone: str) -> list[str]:
     small = [f"--data.nltk_data={wordnet}", f"--model.backbone={backbone}", "--trainer.max_epochs=1"]
     none = ["--relational.baselines=false", "--relational.bootstrap=0", "--report.figures=false"]
-    return ["--config", "field.yaml", *small, *none]
+    return ["--config", "field.yaml", *LEMMA, *small, *none]
 
 
 @pytest.fixture(autouse=True)
