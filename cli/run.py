@@ -56,7 +56,7 @@ def run(command: Command, config: Mapping[str, Any]) -> Path:
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    prepare(command.trusted)
+    prepare(command.trusted, config)
     folder = RunFolder(command)
     if (signals := current()) is not None:
         signals.clean_up = folder.give_up
