@@ -16,6 +16,7 @@ from .saving.checkpoints import AtomicCheckpointIO, CheckpointError, RunCheckpoi
 from .sharded import ShardedStrategy
 from .stopping.divergence import Divergence
 from .stopping.interruption import Interruptible
+from .stopping.monitors import Monitors
 from .talk import Talk
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Interruptible",
     "MetricsCSV",
     "ModulatorHealth",
+    "Monitors",
     "PentachoronHealth",
     "RelationalAlignment",
     "RunArtifact",

@@ -85,7 +85,8 @@ def merge(command: Command) -> Merged:
         ValueError: an unknown key, a value that does not fit, a class that may not be named, no model or data, a
             required value that is missing, or what decides the split of a run that is resumed was changed.
     """
-    merged = Merged(own.classes(command.trusted))
+    supplied = own.classes(command.trusted)
+    merged = Merged(supplied)
     split = None
     try:
         for config in command.configs:
@@ -103,6 +104,8 @@ def merge(command: Command) -> Merged:
     for key in ("model", "data"):
         if not merged.at(key).name:
             raise ValueError(f"{key}: nothing is configured; name a configuration, such as --config field.yaml")
+    for _, name, _ in merged.classes():
+        own.refuse_abstract(name, supplied.get(name, {}).get(own.LACKS, ()))
     for path, schema in merged.missing():
         wanted = "a modulator's class" if path == "model.modulator" else describe(schema)
         raise ValueError(f"{path} is missing; it must be {wanted}")

@@ -22,7 +22,7 @@ def look(command: Command, config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: what `run` would say before it begins.
     """
-    prepare(command.trusted)
+    prepare(command.trusted, config)
     folder = RunFolder(command)
     # What is printed on the way is for people: the JSON has standard output for itself.
     out = sys.stderr if command.dry_run == "json" else sys.stdout

@@ -6,7 +6,7 @@
 import ast
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,13 @@ _KINDS = {
     "Modulator": (("Modulator", "FieldModulator", "LerpModulator"), ("self", "stream")),
     "Objective": (("Objective", "LemmaObjective", "RelationalObjective", "WeightedObjectives"), ("self",)),
 }
+# What the abstract ones leave to a subclass.
+ABSTRACT = {
+    "Modulator": frozenset({"_modulate", "alphas", "expert_names", "active_dims", "parameter_groups"}),
+    "Objective": frozenset({"terms"}),
+}
 KIND = "x-kind"  # of a schema: which of these it is
+LACKS = "x-lacks"  # of a schema: what the class does not define, as far as its text shows
 
 
 def classes(files: Iterable[OwnFile]) -> dict[str, Schema]:
@@ -78,17 +84,48 @@ def classes(files: Iterable[OwnFile]) -> dict[str, Schema]:
             line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
             raise ValueError(f"--trust: {file.path}{line}: not Python ({getattr(error, 'msg', error)})") from error
         bases = {name: kind for kind, (names, _) in _KINDS.items() for name in names}
+        lacking: dict[str, frozenset[str]] = dict.fromkeys(bases, frozenset()) | ABSTRACT
         own = {}
         for node in tree.body:
             extended = [bases[name] for base in getattr(node, "bases", ()) if (name := _last_name(base)) in bases]
             if isinstance(node, ast.ClassDef) and extended:
                 bases[node.name] = extended[0]
                 arguments = _arguments(node, len(_KINDS[extended[0]][1]))
-                own[f"{file.module}.{node.name}"] = arguments | {KIND: extended[0]}
+                lacking[node.name] = _lacks(node, lacking)
+                own[f"{file.module}.{node.name}"] = arguments | {KIND: extended[0], LACKS: lacking[node.name]}
         if not own:
             raise ValueError(f"--trust: {file.path} holds no subclass of modulators.Modulator or modulators.Objective")
         found |= own
     return found
+
+
+def refuse_abstract(name: str, lacks: Iterable[str]) -> None:
+    """Refuse a class that is named in a configuration and does not define all that its base leaves to it.
+
+    Raises:
+        ValueError: it lacks something.
+    """
+    if named := ", ".join(sorted(lacks)):
+        raise ValueError(f"--trust: {name} is abstract, and cannot be built: it does not define {named}")
+
+
+def _lacks(node: ast.ClassDef, lacking: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """What a class leaves abstract; nothing where a base, a decorator or a metaclass could define it unseen."""
+    bases = [_last_name(base) for base in node.bases]
+    if node.keywords or node.decorator_list or any(base not in lacking for base in bases):
+        return frozenset()
+    defined, left = set(), set()
+    for item in ast.walk(node):
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.add(item.name)
+            if any(_last_name(decorator) == "abstractmethod" for decorator in item.decorator_list):
+                left.add(item.name)
+        elif isinstance(item, ast.Name) and isinstance(item.ctx, ast.Store):
+            defined.add(item.id)
+        elif isinstance(item, ast.alias):
+            defined.add(item.asname or item.name)
+    inherited = frozenset.intersection(*(lacking[base] for base in bases))
+    return inherited - defined | left
 
 
 def _arguments(node: ast.ClassDef, leading: int) -> Schema:

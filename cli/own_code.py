@@ -8,8 +8,11 @@ import traceback
 import types
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from cli import own
 from cli.own import LOADED, OWN, SUMS, OwnFile
+from cli.schema import class_paths
 from modulant.storage import write_whole
 from modulant.storage.files import free_name
 from modulators import Modulator, register
@@ -36,6 +39,18 @@ def load(file: OwnFile) -> None:
     for kind in vars(module).values():
         if isinstance(kind, type) and issubclass(kind, Modulator) and kind.__module__ == file.module:
             register(kind)
+
+
+def refuse_abstract(config: Any) -> None:
+    """Refuse an abstract class of a user-supplied file, wherever a configuration names it: text shows not all of them.
+
+    Raises:
+        ValueError: the class does not define all that it must.
+    """
+    for name in class_paths(config):
+        module, _, last = str(name).rpartition(".")
+        if module in LOADED:
+            own.refuse_abstract(name, getattr(getattr(sys.modules[module], last, None), "__abstractmethods__", ()))
 
 
 def keep(files: Iterable[OwnFile], run: Path, until: str) -> None:

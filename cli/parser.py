@@ -7,7 +7,7 @@ list of every type that a value is not, or a sentence without the key.
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -45,8 +45,12 @@ _NOISE = (
 )
 
 
-def prepare(trusted: tuple[OwnFile, ...]) -> None:
-    """Settle what the parser may import, and execute the user-supplied files that are trusted."""
+def prepare(trusted: tuple[OwnFile, ...], config: Mapping[str, Any] | None = None) -> None:
+    """Settle what the parser may import, and execute the user-supplied files that are trusted.
+
+    Raises:
+        ValueError: a file raises an error, or a class of it that the configuration names is abstract.
+    """
     quiet()
     set_parsing_settings(
         import_path_denylist=["*"],
@@ -55,6 +59,7 @@ def prepare(trusted: tuple[OwnFile, ...]) -> None:
     )
     for file in trusted:
         own_code.load(file)
+    own_code.refuse_abstract(config)
 
 
 def allowlist() -> list[str]:

@@ -17,6 +17,7 @@ from callbacks import (
     FirstValidation,
     Interruptible,
     MetricsCSV,
+    Monitors,
     RunArtifact,
     RunConsole,
     RunProgress,
@@ -56,7 +57,7 @@ def run(command: Command, config: Mapping[str, Any]) -> Path:
     Raises:
         ValueError: something a user can mend, in one line.
     """
-    prepare(command.trusted)
+    prepare(command.trusted, config)
     folder = RunFolder(command)
     if (signals := current()) is not None:
         signals.clean_up = folder.give_up
@@ -191,7 +192,7 @@ class ModulantCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
         # The first ends a run before any other begins something; the last say what the others have written.
-        config["callbacks"] = [Interruptible(), *config["callbacks"]]
+        config["callbacks"] = [Interruptible(), Monitors(), *config["callbacks"]]
         try:
             return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), WandbFiles(), RunConsole()])
         except (MisconfigurationException, TypeError, ValueError) as error:  # TypeError for devices it cannot count

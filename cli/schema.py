@@ -291,7 +291,7 @@ class Merged:
 
     def _refuse_strangers(self, path: str, value: Any) -> None:
         """Whatever names a class, at any depth, must name one that is listed."""
-        for name in _class_paths(value):
+        for name in class_paths(value):
             if str(name) not in self._defs:
                 raise UnlistedClassError(
                     f"{self._where}{path}: {short(name)} is not a class that may be named", "", path, str(name)
@@ -345,15 +345,16 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _class_paths(value: Any) -> Iterator[Any]:
+def class_paths(value: Any) -> Iterator[Any]:
+    """What is named as a class, at any depth."""
     if isinstance(value, Mapping):
         if "class_path" in value:
             yield value["class_path"]
         for inner in value.values():
-            yield from _class_paths(inner)
+            yield from class_paths(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _class_paths(inner)
+            yield from class_paths(inner)
 
 
 def _shown(full: str) -> str:

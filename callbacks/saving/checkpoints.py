@@ -177,7 +177,8 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._require_monitor(trainer)
+        if self.watched is not None:
+            require_measure(trainer, "checkpoint.monitor", self.watched)
         if trainer.ckpt_path is None:
             return
         held = self._on_disk()
@@ -220,11 +221,9 @@ class RunCheckpoint(ModelCheckpoint):
         """Notes what is monitored; a moment between steps, or an epoch's end, comes next, and saves."""
         if self.watched is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        value = trainer.callback_metrics.get(self.watched)
-        if value is None:
-            raise CheckpointError(self._unknown(trainer.callback_metrics))
+        require_logged(trainer, "checkpoint.monitor", self.watched)
         # The ranks agree, whatever each of them has measured.
-        found = trainer.strategy.broadcast(float(value))
+        found = trainer.strategy.broadcast(float(trainer.callback_metrics[self.watched]))
         self._measured = (trainer.global_step, found) if math.isfinite(found) else None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -312,25 +311,6 @@ class RunCheckpoint(ModelCheckpoint):
         """Newest checkpoint of this run, if there is one."""
         return max(self._mine, key=step_of, default=None)
 
-    def _require_monitor(self, trainer: Trainer) -> None:
-        """Check that a monitored key of our own measures is among those logged before the first step.
-
-        Raises:
-            CheckpointError: it is not.
-        """
-        if self.watched is None or trainer.global_step > 0:
-            return
-        ours = self.watched.split("/")[0] in ("alpha", "pentachoron", "relational")
-        logged = {key for logger in trainer.loggers for key in getattr(logger, "keys", ())}
-        # The first rank alone has a file of them.
-        if trainer.strategy.broadcast(ours and bool(logged) and self.watched not in logged):
-            raise CheckpointError(self._unknown(logged))
-
-    def _unknown(self, keys: Iterable[str]) -> str:
-        near = difflib.get_close_matches(str(self.watched), sorted(keys), n=3, cutoff=0.5)
-        hint = f"; nearest: {', '.join(near)}" if near else ""
-        return f"checkpoint.monitor: nothing is logged as {self.watched!r}{hint}"
-
     def _current_path(self, step: int) -> Path:
         return self._folder / f"step_{step:08d}{SUFFIX}"
 
@@ -368,6 +348,44 @@ class RunCheckpoint(ModelCheckpoint):
         self._mine.difference_update(gone)
         self._scores = {step: score for step, score in self._scores.items() if step in keep}
         return gone
+
+
+def require_measure(trainer: Trainer, setting: str, key: str) -> None:
+    """Check, before the first step, that a monitored key of our own measures is among those logged by then.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if trainer.global_step > 0:
+        return
+    ours = key.split("/")[0] in ("alpha", "pentachoron", "relational")
+    logged = _logged(trainer)
+    # The first rank alone has a file of them.
+    if trainer.strategy.broadcast(ours and bool(logged) and key not in logged):
+        raise CheckpointError(_unknown(setting, key, logged))
+
+
+def require_logged(trainer: Trainer, setting: str, key: str) -> None:
+    """Check that a monitored key is among the metrics that callbacks can read.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if key in trainer.callback_metrics:
+        return
+    if key in _logged(trainer):
+        raise CheckpointError(f"{setting}: {key!r} is logged, but not by validations, so it cannot be monitored")
+    raise CheckpointError(_unknown(setting, key, trainer.callback_metrics))
+
+
+def _logged(trainer: Trainer) -> set[str]:
+    return {key for logger in trainer.loggers for key in getattr(logger, "keys", ())}
+
+
+def _unknown(setting: str, key: str, keys: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, sorted(keys), n=3, cutoff=0.5)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return f"{setting}: nothing is logged as {key!r}{hint}"
 
 
 class RunResult(NamedTuple):

@@ -1,1 +1,1 @@
-"""Stop a run early: signals, interruption between steps, divergence."""
+"""Stop a run early: signals, interruption between steps, divergence, monitors of keys that are never logged."""

@@ -197,6 +197,9 @@ def enable_activation_checkpointing(model: Any) -> None:
     # Called gradient_checkpointing_enable in older versions of transformers; deprecated in newer ones.
     name = "activation_checkpointing" if hasattr(model, "activation_checkpointing_enable") else "gradient_checkpointing"
     getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
+    # Reentrant checkpointing needs embeddings with a gradient; here they would only take the backward pass through the
+    # blocks below the modulated ones, and torch.compile cannot trace the hook.
+    model.disable_input_require_grads()
 
 
 def freeze(model: nn.Module) -> Any:

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -56,6 +56,7 @@ from modulators.training.processes import check_same_weights, frozen_tensors, ga
 from modulators.training.schedule import factor_at, group_settings, override_groups
 
 Batch = dict[str, Any]
+_SHARDED_CACHE = "model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp"
 
 
 @runtime_checkable
@@ -179,6 +180,8 @@ class FrozenT5(pl.LightningModule, ABC):
             return
         if self.compiled:
             raise ValueError("model.compile must be false where the backbone is sharded over processes (fsdp.yaml)")
+        if self.caching.where is not None:
+            raise ValueError(_SHARDED_CACHE)
         device = self.trainer.strategy.root_device
         self.take(load_sharded(self.backbone, self._config, dtype, mesh["data_parallel"], device))
 
@@ -417,8 +420,8 @@ class FrozenT5(pl.LightningModule, ABC):
         data: Any = getattr(trainer, "datamodule", None)
         if not hasattr(data, "batch_shapes"):
             raise ValueError("model.cache: it keeps the batches of a WordNetDataModule, and the run has none")
-        if isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy):
-            raise ValueError("model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp")
+        if isinstance(trainer.strategy, FSDPStrategy):
+            raise ValueError(_SHARDED_CACHE)
         size = cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
         if trainer.is_global_zero:
             each = f", in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""

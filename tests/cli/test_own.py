@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modulators import load_modulated
+from cli import own
+from modulators import Modulator, Objective, load_modulated
 from modulators import registry as known
 from tests.cli.conftest import Call
 from tests.runs import LEMMA, ROOT, process, tiny_backbone
@@ -87,6 +88,39 @@ def test_what_is_wrong_with_a_file(call: Call, quick: list[str], name: str, text
     assert not Path("runs").exists()
 
 
+BASE = "from modulators import Modulator\n\nclass Base(Modulator):\n    alphas = expert_names = None\n"
+MIXIN = "class Mixin:\n    def terms(self, batch): ...\n"
+LACKS = "error: --trust: bare.Bare is abstract, and cannot be built: it does not define "
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks", "executed"),
+    [
+        (f"{BASE}class Bare(Base): ...\n", "_modulate, active_dims, parameter_groups\n", False),
+        # what a class outside the file's own text adds is not known before it is executed
+        (f"{MIXIN}{BASE}class Bare(Mixin, Base): ...\n", "_modulate, active_dims, parameter_groups\n", True),
+    ],
+)
+def test_an_abstract_class_is_one_line(call: Call, quick: list[str], text: str, lacks: str, executed: bool) -> None:
+    Path("bare.py").write_text(TELLS + text)
+    said = call("fit", *quick, "--model.modulator=bare.Bare", "--trust", "bare.py")
+    assert (said.code, said.err) == (1, LACKS + lacks)
+    assert Path("was-imported").exists() == executed
+    assert not Path("runs").exists()
+
+
+def test_what_a_text_leaves_abstract() -> None:
+    assert {kind.__name__: kind.__abstractmethods__ for kind in (Modulator, Objective)} == own.ABSTRACT
+    text = SPIRAL.replace("class Spiral(Modulator)", "class Base(Modulator):\n    alphas = None\n\nclass Spiral(Base)")
+    text += "\n\nclass Half(Spiral):\n    @property\n    @abstractmethod\n    def more(self): ...\n"
+    found = own.classes([own.OwnFile(Path("spiral.py"), text.encode())])
+    assert {name.rpartition(".")[2]: sorted(schema[own.LACKS]) for name, schema in found.items()} == {
+        "Base": sorted(own.ABSTRACT["Modulator"] - {"alphas"}),
+        "Spiral": [],
+        "Half": ["more"],
+    }
+
+
 def test_through_a_run(call: Call, quick: list[str]) -> None:
     Path("spiral.py").write_text(SPIRAL)
     trust = ("--trust", "spiral.py")
@@ -115,7 +149,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
     assert (said.code, said.err) == (0, "")
     assert "spiral.py has changed since this run was trained (its copy: run/own/spiral.py)\n" in said.out
     assert Path("run/own/spiral.py").read_text() == changed
-    assert Path("run/own/spiral_until_step_00000006.py").read_text() == SPIRAL
+    assert [file.read_text() for file in Path("run/own").glob("spiral_until_step_*.py")] == [SPIRAL]
 
     # what it leaves is loaded by its class, which is known here since it was trusted
     assert call("validate", "--resume", "run", *trust).code == 0

@@ -23,7 +23,7 @@ from modulant.corpus.ragged import training_batch
 from modulators import FieldModulator, ModulatedT5, PretrainT5
 from modulators.training import frozen
 from modulators.training.compiling import compiled
-from tests.runs import ROOT
+from tests.runs import ROOT, process
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
 
@@ -116,21 +116,43 @@ def test_the_table_of_pairs_names_tests() -> None:
     tests = re.findall(r"^\| ([A-Z]) `(\w+)` \| ([\w./]+) \|", page, flags=re.M)
     assert all(re.search(rf"^def {name}\(", (ROOT / file).read_text(), flags=re.M) for _, name, file in tests)
     table = page[page.index("|                 | accumulation") :].partition("\n\n")[0]
-    assert {cell.strip() for row in table.splitlines()[2:] for cell in row.split("|")[2:-1]} - {"", "–", "refused"} == {
+    assert {cell.strip() for row in table.splitlines()[2:] for cell in row.split("|")[2:-1]} - {"", "–"} == {
         letter for letter, _, _ in tests
     }
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"gradient_checkpointing": True}, {"layers": [1], "cache": "memory"}])
 def test_a_compiled_step_too(
-    small_wordnet: str, tiny_backbone: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    more: dict[str, Any], small_wordnet: str, tiny_backbone: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced, forward and backward, with no code generated: `test_compiling.py` does that."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # beartype is nothing to compile
     monkeypatch.setattr(frozen, "compiled", partial(compiled, backend="aot_eager"))
     torch.compiler.reset()
-    check(small_wordnet, tiny_backbone, tmp_path, {"compile": True}, {"accumulate_grad_batches": 3}, [3, 3, 1])
+    arguments = {"compile": True, **more}
+    check(small_wordnet, tiny_backbone, tmp_path, arguments, {"accumulate_grad_batches": 3}, [3, 3, 1])
     torch.compiler.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (["--model.compile=true"], "model.compile must be false where the backbone is sharded over processes"),
+        (["--model.cache=memory", "--model.layers=[1]"], "model.cache: of a sharded encoder no layers can be left out"),
+    ],
+)
+def test_what_a_sharded_backbone_refuses(
+    more: list[str], line: str, small_wordnet: str, tiny_backbone: str, tmp_path: Any
+) -> None:
+    argv = [f"--model.backbone={tiny_backbone}", f"--data.nltk_data={small_wordnet}", "--data.batch_size=8", *more]
+    two = ["--config=fsdp.yaml", "--trainer.accelerator=cpu", "--trainer.devices=2", "--output=run"]
+    said = process("fit", "--config=field.yaml", *two, *argv, cwd=tmp_path)
+    assert said.returncode == 1
+    assert said.stderr.startswith(f"error: {line}")
+    assert said.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def check(

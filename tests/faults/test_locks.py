@@ -9,6 +9,8 @@ from tests.faults.conftest import Tally
 from tests.faults.processes import started, state_of
 
 KIND = "second command in a run folder that is in use"
+# A run that no health check ends while other commands start, however long they take.
+ENDLESS = ("--trainer.max_epochs=100000", "--pentachoron.stop=false")
 
 
 @pytest.mark.slow  # tests/cli/test_folders.py does the like without training
@@ -16,8 +18,8 @@ def test_a_second_command_in_the_folder_of_a_run(quick: list[str], tmp_path: Pat
     tally.tried(KIND, 4, note="one line that names the process, exit 1; after kill −9 the run resumes at once")
     run = tmp_path / "run"
     every = "--checkpoint.every_n_train_steps=4"
-    with started(tmp_path, *quick, every, "--trainer.max_epochs=500", "--data.num_workers=1") as first:
-        first.wait_for("epoch 1/500")
+    with started(tmp_path, *quick, every, *ENDLESS, "--data.num_workers=1") as first:
+        first.wait_for("epoch 1/100000", seconds=120)
         config = (run / "config.yaml").read_bytes()
         for argv in (quick, ["fit", "--resume=run"], ["validate", "--resume=run"]):
             second = tmp_path / "second"
@@ -38,8 +40,8 @@ def test_a_second_command_in_the_folder_of_a_run(quick: list[str], tmp_path: Pat
         assert not list(run.glob("*_validate*"))
         first.kill()
         first.wait()
-    with started(tmp_path, "fit", "--resume=run", "--trainer.max_steps=100000") as resumed:
-        resumed.wait_for("resuming from run/checkpoints/step_")
+    with started(tmp_path, "fit", "--resume=run", "--trainer.max_steps=10000000") as resumed:
+        resumed.wait_for("resuming from run/checkpoints/step_", seconds=120)
         resumed.kill()
         resumed.wait()
     tally.survived(KIND, 4)
@@ -49,9 +51,9 @@ def test_a_run_is_evaluated_while_it_trains(quick: list[str], tmp_path: Path, ta
     """Its checkpoint is replaced at each step, many times before a second command has built its model."""
     kind = "evaluation of a run that replaces its checkpoints"
     tally.tried(kind, note="the checkpoint that was the newest when the evaluation began is the one it measures")
-    every = ("--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=1", "--trainer.max_epochs=1000")
-    with started(tmp_path, *quick, *every) as first:
-        first.wait_for("epoch 1/1000")
+    every = ("--checkpoint.every_n_train_steps=1", "--checkpoint.save_top_k=1")
+    with started(tmp_path, *quick, *every, *ENDLESS) as first:
+        first.wait_for("epoch 1/100000", seconds=120)
         (tmp_path / "second").mkdir()
         (tmp_path / "second" / "run").symlink_to(tmp_path / "run")
         with started(tmp_path / "second", "validate", "--resume=run", "--output=elsewhere") as other:
@@ -64,15 +66,15 @@ def test_a_run_is_evaluated_while_it_trains(quick: list[str], tmp_path: Path, ta
 
 def test_two_runs_that_begin_at_the_same_moment(quick: list[str], tmp_path: Path, tally: Tally) -> None:
     tally.tried(KIND)
-    short = ["--trainer.max_epochs=1", "--relational.bootstrap=0"]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run").symlink_to(tmp_path / "run")
     (tmp_path / "run").mkdir()
-    with started(tmp_path / "a", *quick, *short) as a, started(tmp_path / "b", *quick, *short, "--model.lr=0.5") as b:
+    argv = [*quick, "--trainer.max_epochs=1", "--relational.bootstrap=0"]
+    with started(tmp_path / "a", *argv, "--model.lr=0.25") as a, started(tmp_path / "b", *argv, "--model.lr=0.5") as b:
         codes = {"a": a.wait()[0], "b": b.wait()[0]}
     assert sorted(codes.values()) == [0, 1], (a.err, b.err)
-    lost, won = (a, "lr: 0.5") if codes["a"] else (b, "lr: 0.005")
+    lost, won = (a, "lr: 0.5") if codes["a"] else (b, "lr: 0.25")
     assert "another command is at work in run" in lost.err or "run already holds checkpoints" in lost.err
     assert lost.err.count("\n") == 1
     assert won in (tmp_path / "run/config.yaml").read_text()
