@@ -33,7 +33,7 @@ from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
 from modulant.backbones.sharding import load_sharded, local_shard
 from modulant.backbones.t5 import load_backbone, stream_of
-from modulators import FieldModulator, ModulatedT5, PretrainT5, attach, load_t5
+from modulators import FieldModulator, LerpModulator, ModulatedT5, PretrainT5, RelationalObjective, attach, load_t5
 from modulators.training.processes import check_same_weights
 
 ENTRIES = 60  # of the WordNet that these jobs ask for, with matching: all
@@ -236,6 +236,25 @@ def training(
         "validation": [first.figures.get("val/loss", 0.0), float(trainer.callback_metrics["val/loss"])],
         "weights": dict(module.state_dict()),
         "held": sum(local_shard(t).nbytes for t in [*module.model.parameters(), *module.model.buffers()]),
+    }
+
+
+def relational(batch_size: int, wordnet: str, backbone: str, folder: str) -> dict[str, Any]:
+    """Two epochs of the relational objective, all its terms, over distinct synsets; the last batch is shorter."""
+    pl.seed_everything(0, verbose=False)
+    modulator = partial(LerpModulator, n_geometric_dims=4, initial_alpha=0.2)
+    objective = RelationalObjective(verbs=0.0, task=0.3, keep=0.5)
+    module = ModulatedT5(modulator, backbone=backbone, lr=0.01, objective=objective)
+    data = WordNetDataModule(
+        backbone=backbone, nltk_data=wordnet, matching="all", val_fraction=0.2, batch_size=batch_size, near_pairs=0.5
+    )
+    watch = Watch()
+    trainer = _trainer(folder, max_epochs=2, gradient_clip_val=1.0, callbacks=[watch])
+    trainer.fit(module, datamodule=data)
+    return {
+        "losses": watch.losses,
+        "validation": [float(trainer.callback_metrics["val/loss"])],
+        "weights": dict(module.state_dict()),
     }
 
 

@@ -41,6 +41,7 @@ class Alone:
         self.training = partial(worlds.training, backbone=self.backbone, **where)
         self.disagreement = partial(worlds.disagreement, self.wordnet, self.backbone, str(folder / "out"))
         self.pretraining = partial(worlds.pretraining, **where)
+        self.relational = partial(worlds.relational, backbone=self.backbone, **where)
 
     @functools.cache  # noqa: B019
     def figures(self, n: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -94,23 +95,25 @@ def test_a_world_finds_and_learns_what_one_process_does(world: int, alone: Alone
     one are left without.
     """
     tally.tried(FIGURES, len(SAMPLES), note="every figure of metrics and of `validate` as one process's, to 1e-6")
-    note = "losses at each step, weights at the end; also accumulation, pre-training, and resumed by one"
-    tally.tried(TRAINING, 4, note=note)
+    note = "losses at each step, weights at the end; also accumulation, pre-training, the relation, and resumed by one"
+    tally.tried(TRAINING, 5, note=note)
     trainings = [
         partial(alone.training, 4, folder=str(tmp_path / "run"), workers=int(world == 2), save_at=6),
         partial(alone.training, 4, accumulate=3, gradient_checkpointing=True),
         partial(alone.pretraining, 8),
+        partial(alone.relational, 6),
     ]
     expected = [
         alone.training(4 * world),
         alone.training(4 * world, accumulate=3),
         alone.pretraining(8 * world),
+        alone.relational(6 * world),
     ]
     jobs = [partial(worlds.metric_figures, n) for n in SAMPLES] + [partial(alone.validation, n) for n in SAMPLES]
     disagreements = [(1, 0), (0, 1), (1, 1)][: many(3, 1)] if world == 2 else []
     stops = [partial(alone.disagreement, drift, rest) for drift, rest in disagreements]
     found = worlds.together(world, [*jobs, *stops, worlds.step_of_what_is_loaded, *trainings], tmp_path / "world")
-    assert [rank[-4] for rank in found] == [7] * world
+    assert [rank[-5] for rank in found] == [7] * world
 
     wrong: dict[str, Any] = {}
     for i, n in enumerate(SAMPLES):
@@ -129,9 +132,10 @@ def test_a_world_finds_and_learns_what_one_process_does(world: int, alone: Alone
             wrong["steps"] = steps
     resumed = alone.training(4 * world, resume=str(tmp_path / "run" / "step_6.ckpt"))
     compared = {
-        "training": [trained_otherwise(rank[-3], expected[0]) for rank in found],
-        "accumulation": [trained_otherwise(rank[-2], expected[1]) for rank in found],
-        "pre-training": [trained_otherwise(rank[-1], expected[2]) for rank in found],
+        "training": [trained_otherwise(rank[-4], expected[0]) for rank in found],
+        "accumulation": [trained_otherwise(rank[-3], expected[1]) for rank in found],
+        "pre-training": [trained_otherwise(rank[-2], expected[2]) for rank in found],
+        "the relation": [trained_otherwise(rank[-1], expected[3]) for rank in found],
         "resumed by one process": [trained_otherwise(resumed, expected[0], skipped=6)],
     }
     for name, off in compared.items():
