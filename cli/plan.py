@@ -17,7 +17,7 @@ from torch import nn
 from cli.folder import RunFolder
 from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
-from modulant.corpus.batching import epoch_batches
+from modulant.corpus.batching import epoch_batches, synset_batches
 from modulant.corpus.ragged import IntArray
 from modulant.reports.wording import number, parts_of
 from modulators.training.adapted import AdaptedT5
@@ -114,7 +114,8 @@ def _devices(trainer: pl.Trainer) -> dict[str, Any]:
 
 def _training(data: WordNetDataModule, given: Any, world: int) -> dict[str, Any]:
     """Steps as Lightning will count them."""
-    batches = math.ceil(len(data.corpus.trained) / (data.batch_size * world))
+    examples = len(data.corpus.trained) if data.near_pairs is None else len(data.training_synsets)
+    batches = math.ceil(examples / (data.batch_size * world))
     limit = given.get("limit_train_batches")
     if given.get("overfit_batches"):
         limit = given.overfit_batches
@@ -180,7 +181,12 @@ def longest_batch(data: WordNetDataModule) -> tuple[int, int, int]:
     """Examples, source and target tokens of a process's batch that has most, padding included."""
     corpus = data.corpus
     sources, targets = corpus.sources.lengths[corpus.trained], corpus.targets.lengths[corpus.trained]
-    batches = epoch_batches(sources, data.batch_size, data.order_seed, 0, targets)
+    if data.near_pairs is None:
+        batches = epoch_batches(sources, data.batch_size, data.order_seed, 0, targets)
+    else:
+        own, entries = data.training_synsets, data.training_synsets.drawn_entries(data.order_seed, 0)
+        drawn = synset_batches(own.sources.lengths, own.edges, data.batch_size, data.near_pairs, data.order_seed, 0)
+        batches = [entries[rows] for rows in drawn]
     multiple = data.pad_to_multiple_of
 
     def padded(lengths: IntArray) -> int:

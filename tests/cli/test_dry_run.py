@@ -12,6 +12,16 @@ from tests.runs import LEMMA
 QUICK = ["--report.figures=false", "--relational.baselines=false", "--relational.bootstrap=0"]
 
 
+def test_steps_of_the_relational_objective_are_those_of_its_synsets(call: Call, wordnet: str) -> None:
+    argv = ["fit", "--config", "field.yaml", "--data.nltk_data", wordnet, *QUICK, "--trainer.max_epochs", "2"]
+    argv += ["--data.batch_size", "16", "--pentachoron.stop=false"]
+    facts = json.loads(call(*argv, "--dry-run=json").out)
+    assert call(*argv, "--output", "run").code == 0
+    report = json.loads(Path("run/report.json").read_text())
+    assert facts["training"]["steps"] == report["run"]["steps"]
+    assert facts["memory"]["longest_batch"][0] <= 17
+
+
 def test_what_is_said_is_what_is_done(call: Call, wordnet: str) -> None:
     argv = ["fit", "--config", "field.yaml", *LEMMA, "--data.nltk_data", wordnet, *QUICK, "--trainer.max_epochs", "2"]
     argv += ["--trainer.accumulate_grad_batches", "4", "--trainer.limit_train_batches", "5"]
