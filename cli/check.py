@@ -71,7 +71,7 @@ def check(command: Command) -> dict[str, Any]:
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
         if command.subcommand == "fit":
-            _check_similarity(merged.at("similarity").values.get("files"))
+            _check_similarity(merged.at("similarity").values.get("files"), merged.config.get("trainer", {}))
         if command.controls is not None:
             _check_controls(command.controls, merged.config)
         _check_folders(command)
@@ -250,9 +250,9 @@ def _check_model(merged: Merged, subcommand: str) -> None:
 
 
 def _check_objective(merged: Merged) -> None:
+    """Of the shipped objectives this one; what a sum or a user-supplied one needs is known when it is built."""
     objective = merged.at("model.objective")
-    needs = ("RelationalObjective",)  # of the shipped ones; WeightedObjectives and user-supplied ones say it themselves
-    if objective.name.rpartition(".")[2] in needs:
+    if objective.name == "modulators.RelationalObjective":
         check_objective("RelationalObjective", True, merged.at("data").values.get("near_pairs"))
         try:
             check_relational(*(float(objective.values[key]) for key in ("all_pairs", "nouns", "verbs", "task")))
@@ -307,10 +307,17 @@ def _check_data(merged: Merged, subcommand: str) -> None:
             raise ValueError(f"data.nltk_data: {error}") from error
 
 
-def _check_similarity(files: str | list[str] | None) -> None:
-    """Read the files of word pairs that a run is to be measured on."""
+def _check_similarity(files: str | list[str] | None, trainer: Mapping[str, Any]) -> None:
+    """Read the files of word pairs that a run is to be measured on; the first process does that alone."""
     from modulant.corpus.word_pairs import gensim_word_pairs, read_word_pairs
 
+    strategy = trainer.get("strategy")
+    name = str(strategy.get("class_path") if isinstance(strategy, Mapping) else strategy).lower()
+    if files is not None and ("sharded" in name or "fsdp" in name):
+        raise ValueError(
+            "similarity.files: a sharded backbone encodes in all processes at once; leave it null, and measure the run "
+            "afterwards with python probe.py similarity RUN"
+        )
     try:
         for file in gensim_word_pairs() if files == "gensim" else map(Path, files or ()):
             read_word_pairs(file)

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
+from modulant.geometry import masked_mean
+
 
 class EntryRepresentations(Metric):
     """Masked mean, in fp32, of the hidden states of each of a fixed number of entries.
@@ -47,8 +49,7 @@ class EntryRepresentations(Metric):
     ) -> None:
         """Writes mean_s(hidden[b, s] : mask[b, s] ≠ 0) to row rows[b]; an entry without a token becomes NaN."""
         rows, hidden, mask = (t.to(self.representations.device) for t in (rows, hidden, mask))
-        weights = (mask != 0).unsqueeze(-1).float()
-        means = (hidden.float() * weights).sum(1) / weights.sum(1)
+        means = masked_mean(hidden, mask)
         self.representations.index_add_(0, rows, means)
         self.writes.index_add_(0, rows, torch.ones_like(rows))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from modulant.reports import render, rows
 from modulant.reports.charts import FIGURES, Metrics, charts
-from modulant.reports.rows import POPULATIONS, Report
+from modulant.reports.rows import WITH_PARTS_OF_SPEECH, Report
 from modulant.reports.table import Table
 from modulant.reports.verdict import verdict
 from modulant.reports.wording import counted, with_interval
@@ -166,7 +166,7 @@ def _asked(predictions: Answers) -> Table:
 
 
 def _controls(controls: Mapping[str, Any]) -> Table:
-    columns = {**POPULATIONS, "held_out/nouns": "held-out nouns", "held_out/verbs": "held-out verbs"}
+    columns = WITH_PARTS_OF_SPEECH
     shown = [key for key in columns if any(control["pearson_lift"].get(key) for control in controls.values())]
 
     def spread(found: Mapping[str, Any] | None, signed: bool = False) -> str:

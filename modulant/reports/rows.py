@@ -19,6 +19,7 @@ POPULATIONS = {
     "mixed": "training × held-out",
     "held_out": "held-out × held-out",
 }
+WITH_PARTS_OF_SPEECH = {**POPULATIONS, "held_out/nouns": "held-out nouns", "held_out/verbs": "held-out verbs"}
 _OF_THREE_PARTS = {
     "all": "all pairs",
     "train": "training × training",

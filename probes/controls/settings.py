@@ -7,7 +7,7 @@ Only YAML is read, so that a mistake is reported at once. A setting's name is th
 import argparse
 import difflib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -174,18 +174,8 @@ def read_alphas(text: str) -> tuple[str, ...]:
     >>> read_alphas("0.05,0.10"), read_alphas("")
     (('0.05', '0.1'), ())
     """
-    found = []
-    for word in (word.strip() for word in text.split(",") if text.strip()):
-        try:
-            value = float(word)
-        except ValueError:
-            value = -1.0
-        if not 0 < value < 1:
-            raise ValueError(
-                f"--alphas: {word!r} is no injection strength; each lies between 0 and 1, as in 0.01,0.29154"
-            )
-        found.append(f"{value:g}")
-    return _distinct("--alphas", found)
+    what = "is no injection strength; each lies between 0 and 1, as in 0.01,0.29154"
+    return _numbers("--alphas", text, lambda value: 0 < value < 1, what)
 
 
 def read_keeps(text: str) -> tuple[str, ...]:
@@ -194,16 +184,21 @@ def read_keeps(text: str) -> tuple[str, ...]:
     >>> read_keeps("0, 0.30"), read_keeps("")
     (('0', '0.3'), ())
     """
+    what = "is no factor; each is a number of at least 0, as in 0,0.3,1,3"
+    return _numbers("--keep", text, lambda value: 0 <= value < float("inf"), what)
+
+
+def _numbers(option: str, text: str, fits: Callable[[float], bool], what: str) -> tuple[str, ...]:
     found = []
     for word in (word.strip() for word in text.split(",") if text.strip()):
         try:
             value = float(word)
         except ValueError:
-            value = -1.0
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"--keep: {word!r} is no factor; each is a number of at least 0, as in 0,0.3,1,3")
+            value = float("nan")
+        if not fits(value):
+            raise ValueError(f"{option}: {word!r} {what}")
         found.append(f"{value:g}")
-    return _distinct("--keep", found)
+    return _distinct(option, found)
 
 
 def read_options(words: Sequence[str], own: Sequence[str]) -> Options:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
-from modulant.reports.rows import POPULATIONS
+from modulant.reports.rows import WITH_PARTS_OF_SPEECH
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 from probes.pages import as_csv_text
@@ -12,7 +12,6 @@ from probes.pages import as_csv_text
 Summary = Mapping[str, Any]
 
 _JUDGED = {"held_out/nouns": "held-out nouns", "held_out": "held-out", "all": "all pairs"}
-_COLUMNS = {**POPULATIONS, "held_out/nouns": "held-out nouns", "held_out/verbs": "held-out verbs"}
 # Figure → its title in the table, decimals, and whether a sign belongs to it.
 _OTHERS = {
     "validation_loss": ("validation loss", 4, False),
@@ -70,7 +69,11 @@ def cell(spread: Mapping[str, Any] | None, digits: int = 4, signed: bool = False
 def _columns_of(summary: Summary) -> dict[str, str]:
     """The populations that some control has a lift on, with their titles."""
     controls = summary["controls"].values()
-    return {p: title for p, title in _COLUMNS.items() if any(c["pearson_lift"].get(p) is not None for c in controls)}
+    return {
+        p: title
+        for p, title in WITH_PARTS_OF_SPEECH.items()
+        if any(c["pearson_lift"].get(p) is not None for c in controls)
+    }
 
 
 def _lifts(summary: Summary) -> Table:
@@ -184,7 +187,7 @@ def _flat(name: str, control: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("parameters", control["parameters"]),
         ("seeds", " ".join(map(str, control["seeds"]))),
     )
-    for population in _COLUMNS:
+    for population in WITH_PARTS_OF_SPEECH:
         for what in ("pearson_lift", "difference"):
             yield from _columns(f"{what}/{population}", (control.get(what) or {}).get(population))
     for key in _OTHERS:

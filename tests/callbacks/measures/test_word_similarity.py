@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.check import check
+from cli.command import read_command
 from modulant.corpus.word_pairs import read_sense_pairs
 from modulant.lexicon import Lexicon
 from modulators import load_modulated, word_similarity
@@ -48,6 +50,15 @@ def test_the_figures_are_those_of_a_library_user(run: Path) -> None:
     assert "similarity/pairs/untrained/n" in logged
 
 
+def test_a_sharded_backbone_is_measured_afterwards(tmp_path: Path) -> None:
+    """The first process alone would wait for the others' shards without end."""
+    (tmp_path / "pairs.txt").write_text("cat dog 1\ncat house 2\ndog house 3\n")
+    words = ["fit", "--config", "field.yaml", f"--similarity.files=[{tmp_path / 'pairs.txt'}]"]
+    check(read_command(words))
+    with pytest.raises(ValueError, match=r"similarity.files: a sharded backbone .* probe.py similarity RUN"):
+        check(read_command([*words, "--config", "fsdp.yaml"]))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "similarity.files: .*cannot be read"), ("cat dog\n", "similarity.files: .*line 1")],
@@ -57,8 +68,5 @@ def test_a_bad_file_is_known_before_anything_is_loaded(
 ) -> None:
     if content is not None:
         (tmp_path / "pairs.txt").write_text(content)
-    from cli.check import check
-    from cli.command import read_command
-
     with pytest.raises(ValueError, match=message):
         check(read_command(["fit", "--config", "field.yaml", f"--similarity.files=[{tmp_path / 'pairs.txt'}]"]))
