@@ -17,6 +17,7 @@ from modulant.corpus.entries import EVALUATION_BATCH, encode_batch
 from modulant.corpus.population import MAX_SOURCE, PREFIX
 from modulant.corpus.ragged import Ragged, padded_inputs
 from modulant.corpus.word_pairs import SensePairs
+from modulant.geometry import masked_mean
 from modulant.metrics.functional.similarity import similarity_figures
 
 Hidden = Callable[[Tensor, Tensor], Tensor]  # input ids (B, S), attention mask (B, S) → hidden states (B, S, D)
@@ -81,9 +82,7 @@ def mean_embedding(hidden: Hidden, tokenizer: Any, device: torch.device | str = 
         for rows in sorted_batches(tokens.lengths, EVALUATION_BATCH):
             inputs = padded_inputs(tokens.rows(rows), int(tokenizer.pad_token_id or 0))
             mask = inputs["attention_mask"].to(device)
-            states = hidden(inputs["input_ids"].to(device), mask).float()
-            weights = mask.unsqueeze(-1).float()
-            pooled = ((states * weights).sum(1) / weights.sum(1)).cpu()
+            pooled = masked_mean(hidden(inputs["input_ids"].to(device), mask), mask).cpu()
             for i, mean in zip(rows.tolist(), pooled, strict=True):
                 means[i] = mean
         return torch.stack(means)

@@ -6,7 +6,6 @@ are paired. The seed sets the order of the data and whatever is drawn before tra
 
 import fcntl
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from modulant.storage import sha256_of
+from modulant.storage.places import check_place
 from probes.controls.settings import OF_A_RUN, ROOT, Control, Options, Request
 from probes.pages import write_text
 
@@ -158,11 +158,7 @@ def lock(output: Path, record: str = RECORD) -> IO[str]:
     Raises:
         ValueError: OUTPUT is no folder for runs, or another command is at work in it.
     """
-    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"--output: {output} cannot be a folder, as {nearest} is a file; name one that can")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"--output: {output} cannot be written, as {nearest} forbids it; name one that can")
+    check_place(output)
     if output.is_dir() and not (output / record).is_file() and any(e.name != ".lock" for e in output.iterdir()):
         raise ValueError(f"--output: {output} holds other files and no {record}; name a folder of its own")
     output.mkdir(parents=True, exist_ok=True)
