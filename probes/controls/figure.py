@@ -14,7 +14,7 @@ from modulant.reports import plotting
 from modulant.reports.chart import Axis, Chart, Interval
 from modulant.reports.figures import draw
 from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress
-from modulant.reports.rows import POPULATIONS
+from modulant.reports.rows import WITH_PARTS_OF_SPEECH
 from modulant.reports.wording import number
 
 PANELS = ("train", "mixed", "held_out")
@@ -29,8 +29,9 @@ def forest(summary: Summary) -> Figure | None:
     if not controls:
         return None
     treatment = summary["treatment"]
+    shown = (*PANELS, "held_out/nouns") if any(lifts.get("held_out/nouns") for lifts in controls.values()) else PANELS
     views = {
-        POPULATIONS[population]: [
+        WITH_PARTS_OF_SPEECH[population]: [
             Interval(
                 lift["mean"],
                 lift["interval"] or (lift["mean"],) * 2,
@@ -40,13 +41,13 @@ def forest(summary: Summary) -> Figure | None:
                 guide=name == treatment,
             )
             for name, lifts in controls.items()
-            if (lift := lifts[population]) is not None
+            if (lift := lifts.get(population)) is not None
         ]
-        for population in PANELS
+        for population in shown
     }
     title, rows, lift = _title(summary, controls), Axis(names=list(controls)), Axis("lift of Pearson")
     figure = draw([Chart("controls", title, views, rows, lift)])
-    for label in figure.axes[0].get_yticklabels():
+    for label in (label for axis in figure.axes for label in axis.get_yticklabels()):
         if label.get_text() == treatment:
             label.set(color=BLUE, fontweight="bold")
     figure.supxlabel(
@@ -113,7 +114,7 @@ def _curve(axis: Axes, alphas: Sequence[float], spreads: Sequence[Any], colour: 
         marker="o",
         markersize=5,
         linewidth=1.5,
-        label=POPULATIONS[population] if population else "validation loss",
+        label=WITH_PARTS_OF_SPEECH[population] if population else "validation loss",
     )
     for alpha, spread in points:
         ends = spread.get("interval") or (spread["min"], spread["max"])

@@ -216,12 +216,12 @@ def test_a_table_without_the_treatment(tmp_path: Path) -> None:
 def test_the_forest_is_drawn(runs: list[Run], tmp_path: Path) -> None:
     figure = figures.forest(summary_of(runs))
     assert figure is not None
-    assert len(figure.axes) == 3
+    assert len(figure.axes) == 4
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["lerp", "shuffled", "random", "lora"]
     figures.save(figure, tmp_path / "controls.png")
     assert np.ptp(imread(tmp_path / "controls.png")) > 0.5
     text = "".join(ElementTree.parse(tmp_path / "controls.svg").getroot().itertext())
-    for word in ("lerp +0.0320", "held-out × held-out", "shuffled"):
+    for word in ("lerp +0.0320", "held-out × held-out", "held-out nouns", "shuffled"):
         assert word in text
     assert not list(tmp_path.glob(".*.tmp"))
 
