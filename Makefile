@@ -23,7 +23,7 @@ INSTALL := $(PIP) --constraint constraints.txt --no-build-isolation --editable
 TOOLS   := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-slow test-faults bench lint format docs lock audit clean
+.PHONY: help setup fit test test-slow test-faults test-gpu bench lint format docs lock audit clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,6 +57,10 @@ test-slow: setup  ## the slow tests alone
 test-faults: setup  ## the whole fault suite, most of an hour: kills, signals, full disks …; prints a table
 	@echo "== pytest (faults)"
 	@FAULTS=all $(PY) -m pytest tests/faults --timeout 1800 $(ARGS)
+
+test-gpu: setup  ## what needs a GPU, on the mini backbone: each way to run, resumes to the bit, no step that waits
+	@echo "== pytest (gpu)"
+	@TEST_DEVICE=cuda $(PY) -m pytest -m gpu $(SIDE_BY_SIDE) $(ARGS)
 
 bench: setup  ## every benchmark, into docs/benchmarks.md (ARGS=--quick: small shapes, no page)
 	@$(PY) -m benchmarks $(ARGS)

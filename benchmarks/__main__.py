@@ -37,9 +37,10 @@ INTRO = """\
 
 Written by `make bench`: each ratio is against the plain way, measured in the same run, and each row's results were \
 compared in that run. Ratios are what another machine should see again; times are this one's. Where a row has a limit, \
-it is under "asked", met or not. On a GPU nothing has been measured yet: `python benchmarks/gpu.py --out DIR` does \
-all of it in one call, and leaves a table with the device's name. What a fused LERP and packed batches gain was \
-measured once, and is settled: [findings](findings.md#fusing-lerp)."""
+it is under "asked", met or not. For a GPU there is `python benchmarks/gpu.py \
+--out DIR`, one call that leaves a table with the device's name \
+([what was seen](howto/fast.md#what-was-seen-on-a-gpu)). What a fused LERP and packed batches gain was measured once, \
+and is settled: [findings](findings.md#fusing-lerp)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,21 +1,24 @@
 """Everything worth measuring on a GPU, in one call of under eight minutes: a table in Markdown and JSON.
 
+  make test-gpu                                    first: whether it is right there
+
   python benchmarks/gpu.py --out DIR               without --out: $OUT, or the working folder
   python benchmarks/gpu.py --device cpu --quick    all of it that a CPU can run, on a model that takes no time
 
-Each part stands alone: one that fails, or takes longer than it may, leaves a line that says so, and what was measured
-before it is already written. It needs torch, transformers, lightning and the checkout: no WordNet (lengths are drawn
-like the definitions'), no command line of ours.
+Each part stands alone: one that fails, or takes longer than it may, leaves a line that says so behind the rows that it
+had measured, and what was measured before it is already written. It needs torch, transformers, lightning and the
+checkout: no WordNet (lengths are drawn like the definitions'), no command line of ours.
 """
 
 import argparse
+import copy
 import json
 import os
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +33,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gpu_profile import profiled
 from benchmarks.harness import Row, backbone, differing, interleaved, milliseconds, ratio, table
 from benchmarks.ways import (
+    LR,
     MODULATORS,
+    WEIGHT_DECAY,
     Batch,
     Through,
     Way,
@@ -86,7 +91,7 @@ class Setting:
         def walk(way: Way) -> Callable[[], object]:
             return lambda: [way.step(batch) for batch in batches]
 
-        taken = interleaved({name: walk(way) for name, way in ways.items()}, 2 if self.quick else 7, 2, self.device)
+        taken = interleaved({name: walk(way) for name, way in ways.items()}, 2 if self.quick else 5, 1, self.device)
         return {name: [seconds / len(batches) for seconds in turns] for name, turns in taken.items()}
 
 
@@ -97,43 +102,40 @@ class NeedsGpuError(Exception):
 # The parts: each returns rows
 
 
-def steps(now: Setting) -> list[Row]:
+def steps(now: Setting) -> Iterator[Row]:
     """Eager, in three precisions and two batch sizes, against full fine-tuning in the same."""
-    rows = []
+    model = now.backbone()
     for examples in (32,) if now.quick else (32, 512):
+        batches = now.batches(model, examples, 3)
         for precision in PRECISIONS:
-            ways, batches = in_precision(now, precision, examples)
+            ways = in_precision(model, precision)
             losses = [way.base_loss(batches[0]) for way in ways.values()]
             off = max(losses) - min(losses)
             parity = f"{'equal' if off <= TOLERANCE[precision] else 'differ'}: base's loss to {off:.0e}"
             with matmul(precision):
                 seconds = now.timed(ways, batches)
             for name, turns in seconds.items():
-                rows.append(
-                    {
-                        "what": f"{now.shape}, {precision}, {examples} definitions: {name}",
-                        "ours": milliseconds(turns),
-                        "plain": milliseconds(seconds[FULL]),
-                        "ratio": str(ratio(turns, seconds[FULL])),
-                        "asked": "<= 0.68" if name.endswith("at all layers") and name != FLOOR else "",
-                        "parity": parity,
-                    }
-                )
-    return rows
+                yield {
+                    "what": f"{now.shape}, {precision}, {examples} definitions: {name}",
+                    "ours": milliseconds(turns),
+                    "plain": milliseconds(seconds[FULL]),
+                    "ratio": str(ratio(turns, seconds[FULL])),
+                    "asked": "<= 0.68" if name.endswith("at all layers") and name != FLOOR else "",
+                    "parity": parity,
+                }
 
 
-def in_precision(now: Setting, precision: str, examples: int) -> tuple[dict[str, Way], list[Batch]]:
+def in_precision(model: Any, precision: str) -> dict[str, Way]:
     """bf16 as configs/bf16.yaml has it: frozen weights and products in it; full fine-tuning keeps fp32 weights."""
-    model = now.backbone()
     full = fine_tuned(model)
     if precision == "bf16":
-        model = model.to(torch.bfloat16)
+        model = copy.deepcopy(model).to(torch.bfloat16)
     ways = {FLOOR: modulated(model, Through)}
     ways |= {f"{name} at all layers": modulated(model, kind) for name, kind in MODULATORS.items()}
     ways[FULL] = full
     for way in ways.values():
         way.autocast = torch.bfloat16 if precision == "bf16" else None
-    return ways, now.batches(model, examples)
+    return ways
 
 
 @contextmanager
@@ -146,9 +148,8 @@ def matmul(precision: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def compiling(now: Setting) -> list[Row]:
+def compiling(now: Setting) -> Iterator[Row]:
     """`model.compile`, both kinds, against the same eager step."""
-    rows = []
     for how in (True, "reduce-overhead"):
         for name, kind in list(MODULATORS.items())[-1:] if now.quick else MODULATORS.items():
             torch.compiler.reset()
@@ -164,39 +165,33 @@ def compiling(now: Setting) -> list[Row]:
             off = abs(losses[0] - losses[1])
             with matmul("tf32"):
                 seconds = now.timed(ways, batches)
-            rows.append(
-                {
-                    "what": f"{now.shape}, compile: {str(how).lower()}, {name} at all layers, against eager, tf32; "
-                    f"{warm:.0f} s to {'compile' if now.cuda else 'trace, and no code made'}",
-                    "ours": milliseconds(seconds["compiled"]),
-                    "plain": milliseconds(seconds["eager"]),
-                    "ratio": str(ratio(seconds["compiled"], seconds["eager"])),
-                    "parity": f"{'equal' if off <= TOLERANCE['tf32'] else 'differ'}: loss to {off:.0e}",
-                }
-            )
-    return rows
+            yield {
+                "what": f"{now.shape}, compile: {str(how).lower()}, {name} at all layers, against eager, tf32; "
+                f"{warm:.0f} s to {'compile' if now.cuda else 'trace, and no code made'}",
+                "ours": milliseconds(seconds["compiled"]),
+                "plain": milliseconds(seconds["eager"]),
+                "ratio": str(ratio(seconds["compiled"], seconds["eager"])),
+                "parity": f"{'equal' if off <= TOLERANCE['tf32'] else 'differ'}: loss to {off:.0e}",
+            }
 
 
-def launches(now: Setting) -> list[Row]:
+def launches(now: Setting) -> Iterator[Row]:
     """Kernels a step, and by kind what the modulators add to the floor: whether a fused kernel would pay."""
     model = now.backbone()
     batch = now.batches(model)[2]
     ways = {FLOOR: modulated(model, Through)} | {name: modulated(model, kind) for name, kind in MODULATORS.items()}
     ways[FULL] = fine_tuned(model)
     found = {name: profiled(way, batch, now.cuda) for name, way in ways.items()}
-    rows = []
     unit = "kernels" if now.cuda else "operations on the CPU"
     for name, groups in found.items():
         count, spent = sum(g.count for g in groups.values()), sum(g.seconds for g in groups.values())
         by_kind = sorted(groups.items(), key=lambda item: -item[1].seconds)
-        rows.append(
-            {
-                "what": f"{now.shape}, a step's {unit}, {name}: "
-                + ", ".join(f"{kind} {g.count} ({g.seconds / spent:.0%})" for kind, g in by_kind),
-                "ours": f"{count:,}",
-                "plain": milliseconds([spent]),
-            }
-        )
+        yield {
+            "what": f"{now.shape}, a step's {unit}, {name}: "
+            + ", ".join(f"{kind} {g.count} ({g.seconds / spent:.0%})" for kind, g in by_kind),
+            "ours": f"{count:,}",
+            "plain": milliseconds([spent]),
+        }
         if name in MODULATORS:
             floor = found[FLOOR]
             more = {
@@ -204,30 +199,44 @@ def launches(now: Setting) -> list[Row]:
                 for kind, g in groups.items()
                 if kind in floor
             } | {kind: (g.count, g.seconds) for kind, g in groups.items() if kind not in floor}
-            rows.append(
-                {
-                    "what": f"{now.shape}, of these {name} adds: "
-                    + ", ".join(f"{kind} {n} ({1e3 * s:.2g} ms)" for kind, (n, s) in more.items() if n),
-                    "ours": f"{sum(n for n, _ in more.values()):,}",
-                    "plain": milliseconds([sum(s for _, s in more.values())]),
-                    "ratio": f"{sum(s for _, s in more.values()) / spent:.2f}",
-                }
-            )
-    return rows
+            yield {
+                "what": f"{now.shape}, of these {name} adds: "
+                + ", ".join(f"{kind} {n} ({1e3 * s:.2g} ms)" for kind, (n, s) in more.items() if n),
+                "ours": f"{sum(n for n, _ in more.values()):,}",
+                "plain": milliseconds([sum(s for _, s in more.values())]),
+                "ratio": f"{sum(s for _, s in more.values()) / spent:.2f}",
+            }
 
 
-def waiting(now: Setting) -> list[Row]:
+def optimizers(now: Setting) -> Iterator[Row]:
+    """AdamW as one kernel against AdamW over lists of tensors, PyTorch's default on a GPU, within a whole step."""
+    model = now.backbone()
+    batches = now.batches(model, n=3)
+    for name, kind in MODULATORS.items():
+        ways = {"lists": modulated(model, kind), "fused": modulated(model, kind)}
+        groups = ways["fused"].trained
+        ways["fused"].optimizer = torch.optim.AdamW(list(groups), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+        seconds = now.timed(ways, batches)
+        yield {
+            "what": f"{now.shape}, {name}: a step with AdamW(fused=True), against the default",
+            "ours": milliseconds(seconds["fused"]),
+            "plain": milliseconds(seconds["lists"]),
+            "ratio": str(ratio(seconds["fused"], seconds["lists"])),
+        }
+
+
+def waiting(now: Setting) -> Iterator[Row]:
     """Operations of a training pass at which the host waits for the GPU, with the line of Python that asked."""
     if not now.cuda:
         raise NeedsGpuError
-    rows = []
     for name, kind in MODULATORS.items():
         model = now.backbone()
         module = modulated_module(model, kind)
         optimizer = torch.optim.AdamW(module.modulator.parameters())
-        batch = now.batches(model)[2]
+        batch: dict[str, Any] = dict(now.batches(model)[2])
+        batch["padded"] = not bool(batch["attention_mask"].all())  # as the DataModule has it, from the host
 
-        def step(module: Any = module, optimizer: Any = optimizer, batch: Batch = batch) -> None:
+        def step(module: Any = module, optimizer: Any = optimizer, batch: Any = batch) -> None:
             optimizer.zero_grad(set_to_none=True)
             module(batch).loss.backward()
             optimizer.step()
@@ -241,23 +250,19 @@ def waiting(now: Setting) -> list[Row]:
                 step()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        said = [w for w in heard if "synchroniz" in str(w.message)]
+        said = [w for w in heard if "called a synchronizing" in str(w.message)]
         where = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in said})
-        rows.append(
-            {
-                "what": f"{now.shape}, {name}: waits for the GPU in a step{': ' + ', '.join(where) if where else ''}",
-                "ours": str(len(said)),
-                "asked": "0",
-            }
-        )
-    return rows
+        yield {
+            "what": f"{now.shape}, {name}: waits for the GPU in a step{': ' + ', '.join(where) if where else ''}",
+            "ours": str(len(said)),
+            "asked": "0",
+        }
 
 
-def memory(now: Setting) -> list[Row]:
+def memory(now: Setting) -> Iterator[Row]:
     """The peak of a step, beside weights, four times what learns, and what autograd keeps."""
     if not now.cuda:
         raise NeedsGpuError
-    rows = []
     for name, kind in MODULATORS.items():
         torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
@@ -274,19 +279,16 @@ def memory(now: Setting) -> list[Row]:
         way.step(batch)
         peak = torch.cuda.max_memory_allocated() - before
         counted = weights + 4 * learned + kept
-        rows.append(
-            {
-                "what": f"{now.shape}, {name}, 512 definitions: peak memory, beside what is counted",
-                "ours": f"{peak / 2**20:,.0f} MiB",
-                "plain": f"{counted / 2**20:,.0f} MiB",
-                "ratio": f"{peak / counted:.2f}",
-            }
-        )
+        yield {
+            "what": f"{now.shape}, {name}, 512 definitions: peak memory, beside what is counted",
+            "ours": f"{peak / 2**20:,.0f} MiB",
+            "plain": f"{counted / 2**20:,.0f} MiB",
+            "ratio": f"{peak / counted:.2f}",
+        }
         del model, way, batch, tensors
-    return rows
 
 
-def evaluating(now: Setting) -> list[Row]:
+def evaluating(now: Setting) -> Iterator[Row]:
     """All pairs of a population, on the device and on the CPU."""
     n, dim = (500, 32) if now.quick else POPULATION
     rng = np.random.default_rng(0)
@@ -306,15 +308,13 @@ def evaluating(now: Setting) -> list[Row]:
     seconds = interleaved(calls, 2 if now.quick else 5, 1, now.device)
     ours, plain = seconds[str(now.device)], seconds["cpu"]
     off = abs(found[str(now.device)] - found["cpu"])
-    return [
-        {
-            "what": f"evaluation, {n:,} × {dim}, all pairs, beside the CPU's compiled loop",
-            "ours": milliseconds(ours),
-            "plain": milliseconds(plain),
-            "ratio": str(ratio(plain, ours)),
-            "parity": f"{'equal' if off <= 1e-5 else 'differ'}: Pearson to {off:.0e}",
-        }
-    ]
+    yield {
+        "what": f"evaluation, {n:,} × {dim}, all pairs, beside the CPU's compiled loop",
+        "ours": milliseconds(ours),
+        "plain": milliseconds(plain),
+        "ratio": str(ratio(plain, ours)),
+        "parity": f"{'equal' if off <= 1e-5 else 'differ'}: Pearson to {off:.0e}",
+    }
 
 
 # All of them
@@ -324,7 +324,7 @@ def evaluating(now: Setting) -> list[Row]:
 class Part:
     """A measurement: for each shape one, and the seconds that one may take."""
 
-    measure: Callable[[Setting], list[Row]]
+    measure: Callable[[Setting], Iterable[Row]]
     shapes: Sequence[str]
     limit: int
     name: str = field(init=False)
@@ -337,6 +337,7 @@ PARTS = (
     Part(steps, ("mini", "T5-small", "T5-base"), 45),
     Part(launches, ("mini", "T5-small"), 30),
     Part(waiting, ("T5-small",), 20),
+    Part(optimizers, ("mini",), 20),
     Part(compiling, ("mini", "T5-small"), 110),
     Part(evaluating, ("",), 40),
     Part(memory, ("T5-small", "T5-base"), 20),
@@ -346,18 +347,20 @@ PARTS = (
 
 
 def measured(part: Part, now: Setting, left: float) -> list[Row]:
-    """Its rows, or one that says why there are none."""
-    what = f"{now.shape}, {part.name}".removeprefix(", ")
+    """Its rows; where they end early, a last one that says why."""
+    rows, why = [], ""
     if left < 10:
-        return [{"what": f"{what}: left out, the time was over"}]
-    try:
-        with limit(min(part.limit, int(left))):
-            return part.measure(now)
-    except NeedsGpuError:
-        return [{"what": f"{what}: needs a GPU"}]
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        return [{"what": f"{what}: failed ({type(error).__name__}: {reason})"}]
+        why = "left out, the time was over"
+    else:
+        try:
+            with limit(min(part.limit, int(left))):
+                for row in part.measure(now):
+                    rows.append(row)
+        except NeedsGpuError:
+            why = "needs a GPU"
+        except Exception as error:
+            why = f"failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    return [*rows, {"what": f"{now.shape}, {part.name}: {why}".removeprefix(", ")}] if why else rows
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""What every test may rely on: no network, one thread, fixed seeds, and a cache folder that lasts for one session.
+"""What every test may rely on: no network, one thread, no GPU, fixed seeds, a cache folder that lasts for one session.
+
+With TEST_DEVICE=cuda (`make test-gpu`) a GPU is seen: for the tests marked `gpu`, which are for nothing else.
 
 The environment is set before anything imports torch, transformers or our own packages, and processes that a test starts
 inherit it. Nothing of ours is imported at the top here: jaxtyping must see each import first.
@@ -20,6 +22,7 @@ os.environ.update(
     MKL_NUM_THREADS="1",
     MPLBACKEND="Agg",
     WANDB_MODE="offline",
+    **({} if os.environ.get("TEST_DEVICE") == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}),
 )
 
 import hypothesis
@@ -36,6 +39,12 @@ def pytest_configure(config: pytest.Config) -> None:
     # pytest-xdist's workers inherit the folder of the process that started them.
     if not hasattr(config, "workerinput"):
         os.environ["MODULANT_CACHE"] = tempfile.mkdtemp(prefix="modulant-tests-")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and os.environ.get("TEST_DEVICE") != "cuda":
+            item.add_marker(pytest.mark.skip(reason="needs a GPU: make test-gpu"))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

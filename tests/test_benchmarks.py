@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,8 @@ def test_lengths_are_like_the_definitions() -> None:
 
 
 def test_a_part_that_fails_or_takes_too_long_costs_a_line() -> None:
-    def fails(_: gpu.Setting) -> list[gpu.Row]:
+    def fails(_: gpu.Setting) -> Iterator[gpu.Row]:
+        yield {"what": "one"}
         raise RuntimeError("no such\nkernel")
 
     def sleeps(_: gpu.Setting) -> list[gpu.Row]:
@@ -88,7 +90,8 @@ def test_a_part_that_fails_or_takes_too_long_costs_a_line() -> None:
 
     now = gpu.Setting(torch.device("cpu"), True, "tiny")
     assert gpu.measured(gpu.Part(fails, (), 5), now, 100) == [
-        {"what": "tiny, fails: failed (RuntimeError: no such kernel)"}
+        {"what": "one"},
+        {"what": "tiny, fails: failed (RuntimeError: no such kernel)"},
     ]
     assert "failed (TimeoutError: longer than 1 s)" in gpu.measured(gpu.Part(sleeps, (), 1), now, 100)[0]["what"]
     assert "left out" in gpu.measured(gpu.Part(sleeps, (), 1), now, 0)[0]["what"]

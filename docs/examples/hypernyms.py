@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from modulant.lexicon import Lexicon
 from modulators import Objective
-from modulators.training.objectives.base import Synsets, Term, TrainingBatch
+from modulators.training.objectives.base import Synsets, Term, TrainingBatch, to_device
 
 
 class HypernymContrast(Objective):
@@ -37,5 +37,6 @@ class HypernymContrast(Objective):
         if len(below) == 0:
             return {"contrast": Term(0.0 * z.sum())}
         alone = torch.eye(len(z), dtype=torch.bool, device=z.device)
-        scores = (z @ z.mT / self.temperature).masked_fill(alone, float("-inf"))[torch.from_numpy(below)]
-        return {"contrast": Term(F.cross_entropy(scores, torch.from_numpy(above).to(z.device)))}
+        scores = (z @ z.mT / self.temperature).masked_fill(alone, float("-inf"))
+        below, above = to_device(below, z.device), to_device(above, z.device)
+        return {"contrast": Term(F.cross_entropy(scores[below], above))}

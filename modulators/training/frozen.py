@@ -50,7 +50,7 @@ from modulators.comparison.generation import Comparison, compare
 from modulators.training.compiling import compiled
 from modulators.training.lower_cache import CacheSettings, LowerCache
 from modulators.training.masks import prepared_mask
-from modulators.training.objectives.base import Objective, TrainingBatch, total
+from modulators.training.objectives.base import Objective, TrainingBatch, to_device, total
 from modulators.training.objectives.lemma import LemmaObjective
 from modulators.training.processes import check_same_weights, frozen_tensors, gathered, shard_batches
 from modulators.training.schedule import factor_at, group_settings, override_groups
@@ -307,7 +307,7 @@ class FrozenT5(pl.LightningModule, ABC):
         rows = batch["synset_rows"]
         with torch.autocast(self.device.type, enabled=False):
             representations = gathered(masked_mean(hidden, batch["attention_mask"]), len(rows))
-        base = None if self._base is None else self._base[torch.from_numpy(rows).to(self._base.device)]
+        base = None if self._base is None else self._base[to_device(rows, self._base.device)]
         assert self._synsets is not None
         return TrainingBatch(lemma_loss, representations, base, self._synsets[rows])
 

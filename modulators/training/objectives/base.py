@@ -7,7 +7,7 @@ once. What it needs of a batch it declares, so that nothing else is computed.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,12 @@ class Objective(ABC):
     def describe(self) -> dict[str, object]:
         """Facts for the report."""
         return {"class": type(self).__name__}
+
+
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """An array as a tensor on a device, for which no step waits: a GPU fetches it itself, from pinned memory."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def total(terms: Mapping[str, Term]) -> Float[Tensor, ""]:

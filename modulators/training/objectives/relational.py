@@ -11,7 +11,6 @@ frozen encoder's.
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +19,7 @@ from modulant.geometry import weighted_pearson
 from modulant.lexicon import Lexicon
 from modulant.settings import NonNegativeFloat, Seed, checked
 from modulators.arguments import check_relational
-from modulators.training.objectives.base import Objective, Synsets, Term, TrainingBatch
+from modulators.training.objectives.base import Objective, Synsets, Term, TrainingBatch, to_device
 from modulators.training.objectives.relations import Relation, Taxonomic, relation_of
 
 STRATA = {"all": None, "nouns": "n", "verbs": "v"}  # name → part of speech of both ends; None: any
@@ -135,7 +134,7 @@ class RelationalObjective(Objective):
             else:
                 # Standardised on the host, in fp64, so that the device need not.
                 centred = np.where(pairs, similarity - known.mean(dtype=np.float64), 0.0)
-                given = torch.from_numpy(np.stack([pairs, centred]).astype(np.float32)).to(cosines.device)
+                given = to_device(np.stack([pairs, centred]).astype(np.float32), cosines.device)
                 value = weighted_pearson(cosines, given[1], given[0])
             found[f"pearson_{name}"] = Term(value, -weight / sum_of_weights)
         return found
