@@ -28,7 +28,7 @@ _NOUNS = "held_out/nouns"
 _FRONT_PANELS = (("preservation", _NOUNS), ("preservation", "held_out"),
                  ("simlex999_change", _NOUNS), ("wordsim353_change", _NOUNS))  # fmt: skip
 _FRONT_AXES = {
-    "preservation": "preservation (mean cosine with the original)",
+    "preservation": "preservation p (mean cosine with the original)",
     "simlex999_change": "change of Spearman with SimLex-999",
     "wordsim353_change": "change of Spearman with WordSim-353",
 }
@@ -106,7 +106,7 @@ def front(summary: Summary) -> Figure | None:
         for (method, rows), (shade, side) in zip(methods.items(), cycle(_METHODS.items()), strict=False):
             known = [row for row in rows if row[x] and row["pearson_lift"].get(population)]
             places = [row[x]["mean"] for row in known]
-            _curve(axis, places, [row["pearson_lift"][population] for row in known], shade, method)
+            _curve(axis, places, [row["pearson_lift"][population] for row in known], shade, method, pieces=20)
             for place, row in zip(places, known, strict=True):
                 at = (place, row["pearson_lift"][population]["mean"])
                 axis.annotate(
@@ -118,6 +118,8 @@ def front(summary: Summary) -> Figure | None:
         dress(axis, x=_FRONT_AXES[x], y=f"lift, {WITH_PARTS_OF_SPEECH[population]}")
         axis.locator_params(nbins=6)
         axis.margins(x=0.09)
+        if x == "preservation":
+            _near_one(axis, [row[x]["mean"] for row in everything])
     for axis in grid.flat[len(panels) :]:
         axis.set_axis_off()
     handles, labels = grid.flat[0].get_legend_handles_labels()
@@ -127,6 +129,16 @@ def front(summary: Summary) -> Figure | None:
     ).get_title().set_color(GREY)  # fmt: skip
     figure.suptitle(_front_title(summary["treatment"], methods, panels[0][1]), x=0.01, ha="left", fontsize=12)
     return figure
+
+
+def _near_one(axis: Axes, places: Sequence[float]) -> None:
+    """Scale preservation by log(1 − p) where its values lie far apart: on an even scale those near 1 would coincide."""
+    far, near = 1 - min(places), 1 - max(places)
+    if far > 4 * near > 0:
+        axis.set_xscale("function", functions=(lambda p: -np.log(np.maximum(1 - p, 1e-9)), lambda t: 1 - np.exp(-t)))
+        ticks = [p for p in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if near <= 1 - p <= far]
+        axis.set_xticks(ticks, [f"{p:g}" for p in ticks])
+        axis.set_xlabel(f"{axis.get_xlabel()}, log(1 − p)")
 
 
 def _front_title(treatment: str, methods: Mapping[str, Sequence[Mapping[str, Any]]], population: str) -> str:
@@ -184,17 +196,25 @@ def sweep(summary: Summary) -> Figure | None:
     return figure
 
 
-def _curve(axis: Axes, places: Sequence[float], spreads: Sequence[Any], colour: str, label: str) -> None:
-    """Means along x, joined, each with its interval, or with its least and largest seed where there is none."""
+def _curve(
+    axis: Axes, places: Sequence[float], spreads: Sequence[Any], colour: str, label: str, pieces: int = 1
+) -> None:
+    """Means along x, joined, each with its interval, or with its least and largest seed where there is none.
+
+    Args:
+        pieces: of each segment; with several it is straight in the values, whatever the scale of the axis.
+    """
     points = [(place, spread) for place, spread in zip(places, spreads, strict=True) if spread is not None]
     if not points:
         return
-    x = [place for place, _ in points]
+    steps = np.arange(len(points))
+    fine = np.linspace(0, steps[-1], pieces * steps[-1] + 1)
     axis.plot(
-        x,
-        [spread["mean"] for _, spread in points],
+        np.interp(fine, steps, [place for place, _ in points]),
+        np.interp(fine, steps, [spread["mean"] for _, spread in points]),
         color=colour,
         marker="o",
+        markevery=pieces,
         markersize=5,
         linewidth=1.5,
         label=label,
