@@ -136,7 +136,7 @@ def _near_one(axis: Axes, places: Sequence[float]) -> None:
     far, near = 1 - min(places), 1 - max(places)
     if far > 4 * near > 0:
         axis.set_xscale("function", functions=(lambda p: -np.log(np.maximum(1 - p, 1e-9)), lambda t: 1 - np.exp(-t)))
-        ticks = [p for p in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if near <= 1 - p <= far]
+        ticks = [p for p in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if near <= 1 - p <= far]
         axis.set_xticks(ticks, [f"{p:g}" for p in ticks])
         axis.set_xlabel(f"{axis.get_xlabel()}, log(1 − p)")
 
