@@ -181,6 +181,7 @@ def _controls(controls: Mapping[str, Any]) -> Table:
             *(spread(control.get(key)) for key in _SPREAD),
         ]
         for name, control in controls.items()
+        if not control.get("front")  # a point at another λ_keep
     ]
     header = ["lift of Pearson", "parameters", "seeds", *(columns[key] for key in shown), *_SPREAD.values()]
     return Table(header, cells)

@@ -64,11 +64,17 @@ def _lift(report: Report, population: str, controls: Mapping[str, Any] | None) -
 
 
 def _beside(population: str, controls: Mapping[str, Any] | None) -> str:
-    """Which controls were run, and their lifts over the same pairs; or that none were."""
+    """Which controls were run, and their lifts over the same pairs; or that none were.
+
+    Points of a front at another λ_keep are none of them.
+    """
     if not controls or not controls.get("controls"):
         return "; no control of it was run"
-    others = {name: control for name, control in controls["controls"].items() if name != controls.get("treatment")}
-    lifts = {name: (control["pearson_lift"].get(population) or {}).get("mean") for name, control in others.items()}
+    lifts = {
+        name: (control["pearson_lift"].get(population) or {}).get("mean")
+        for name, control in controls["controls"].items()
+        if name != controls.get("treatment") and not control.get("front")
+    }
     known = [f"{name} {number(lift, 4, signed=True)}" for name, lift in lifts.items() if lift is not None]
     return f"; its controls: {', '.join(known)}" if known else "; no control of it was run"
 

@@ -52,13 +52,15 @@ controls:
   Each is configs/controls/<name>.yaml, and says there what it is. LoRA and IA³ need peft.
 
 OUTPUT holds <control>/seed_<seed>/ (a run folder, as train.py leaves it) and .log beside it; controls.md, controls.csv,
-controls.png and .svg, figures.json; and controls.json, the settings of all runs.
+controls.png and .svg, figures.json; and controls.json, the settings of all runs. With --keep also front.png and .svg:
+lift against preservation, a line for each method, and against changes of SimLex-999 and WordSim-353 where measured.
 
 examples:
   python probe.py controls --config lerp.yaml
   python probe.py controls --of runs/field/version_0 --controls taxonomy_shuffled,lora
   python probe.py controls --config field.yaml --seeds 0,1,2,3,4 --controls fixed_alpha,lora --jobs 2
   python probe.py controls --config field.yaml --controls fixed_alpha --alphas 0.01,0.05,0.1,0.5
+  python probe.py controls --config field.yaml --controls lora,ia3 --keep 0,0.3,2,4
   python probe.py controls --config lerp.yaml --config debug.yaml --seeds 0,1 --output runs/controls/a_look"""
 
 
@@ -76,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", default=SEEDS, metavar="S,S,…", help="one run of everything for each (%(default)s)")
     add("--controls", default=None, metavar="NAME,NAME,…", help="which controls (all that apply to the modulator)")
     add("--alphas", default="", metavar="A,A,…", help="further controls: the treatment at each fixed α")
-    add("--keep", default="", metavar="K,K,…", help="further rows: treatment, LoRA, IA³, full at each λ_keep: fronts")
+    add("--keep", default="", metavar="K,K,…", help="fronts: treatment, LoRA, IA³, full at each λ_keep too")
     add("--jobs", type=at_least(1), metavar="N", help="runs side by side (one a CUDA device, else one a core)")
     add("--output", default=None, type=Path, metavar="DIR", help="OUTPUT (runs/controls/<configuration>)")
 
@@ -202,12 +204,13 @@ def _found(run: Run) -> str:
 def _write(record: Record) -> None:
     """Table and figures of every run that is whole, this command's or an earlier one's."""
     from probes.controls import table
+    from probes.controls.fronts import with_fronts
     from probes.controls.measure import measure, original_figures, summarise
 
     output, runs = record.path.parent, record.runs()
     measured = [found for run in runs if (found := measure(run)) is not None]
     treatment = record.held["treatment"]
-    summary = summarise(measured, treatment, original_figures(runs))
+    summary = with_fronts(summarise(measured, treatment, original_figures(runs)), measured)
     whole = {(found.control, found.seed) for found in measured}
     missing = [f"{run.name}: {run.log}" for run in runs if (run.control.name, run.seed) not in whole]
     drawn = _draw(summary, output) if measured else []
@@ -229,7 +232,8 @@ def _draw(summary: Mapping[str, Any], output: Path) -> list[str]:
     from probes.controls import figure as figures
 
     drawn = []
-    for name, draw in (("controls.png", figures.forest), ("alphas.png", figures.sweep)):
+    all_figures = {"controls.png": figures.forest, "front.png": figures.front, "alphas.png": figures.sweep}
+    for name, draw in all_figures.items():
         if (figure := draw(summary)) is not None:
             figures.save(figure, output / name)
             drawn.append(name)

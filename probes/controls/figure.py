@@ -1,31 +1,46 @@
-"""The figures of a folder of controls: a forest plot of their lifts, and lift and loss against α where α was swept.
+"""The figures of a folder of controls: a forest plot of their lifts, fronts where λ_keep was swept, α likewise.
 
 A title says what is seen, in numbers. Nothing here touches pyplot or any other global state.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from modulant.reports import plotting
 from modulant.reports.chart import Axis, Chart, Interval
 from modulant.reports.figures import draw
-from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress
+from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress
 from modulant.reports.rows import WITH_PARTS_OF_SPEECH
 from modulant.reports.wording import number
+from probes.controls.table import off_fronts
 
 PANELS = ("train", "mixed", "held_out")
 _COLOURS = {"train": BLUE, "mixed": ORANGE, "held_out": VERMILION}
+
+_NOUNS = "held_out/nouns"
+_FRONT_PANELS = (("preservation", _NOUNS), ("preservation", "held_out"),
+                 ("simlex999_change", _NOUNS), ("wordsim353_change", _NOUNS))  # fmt: skip
+_FRONT_AXES = {
+    "preservation": "preservation p (mean cosine with the original)",
+    "simlex999_change": "change of Spearman with SimLex-999",
+    "wordsim353_change": "change of Spearman with WordSim-353",
+}
+# Colour of the treatment, LoRA, IA³ and full, and on which side of a point its λ_keep stands, in points.
+_METHODS = {BLUE: (11, 7), VERMILION: (-10, -8), GREEN: (11, 7), PURPLE: (-10, -8)}
 
 Summary = Mapping[str, Any]
 
 
 def forest(summary: Summary) -> Figure | None:
     """One row a control, one panel a population: mean with its interval, seeds as dots; None without any lift."""
-    controls = {n: c["pearson_lift"] for n, c in summary["controls"].items() if c["pearson_lift"]["all"]}
+    controls = {n: c["pearson_lift"] for n, c in off_fronts(summary).items() if c["pearson_lift"]["all"]}
     if not controls:
         return None
     treatment = summary["treatment"]
@@ -70,6 +85,84 @@ def _title(summary: Summary, controls: Mapping[str, Any]) -> str:
     return f"Lift on held-out × held-out: {', '.join(said)}" if said else "Lift of Pearson with path similarity"
 
 
+def front(summary: Summary) -> Figure | None:
+    """One line a method, one point a λ_keep: lift against preservation and against changes of rated similarity.
+
+    None without a method at two λ_keep. Panels of what was not measured are left out.
+    """
+    methods = {m: [summary["controls"][n] for n in names] for m, names in summary["fronts"]["methods"].items()}
+    everything = [row for rows in methods.values() for row in rows]
+    panels = [
+        (x, population)
+        for x, population in _FRONT_PANELS
+        if any(row[x] and row["pearson_lift"].get(population) for row in everything)
+    ]
+    if not panels:
+        return None
+    down = (len(panels) + 1) // 2
+    figure = Figure(figsize=(10.0, 0.9 + 3.6 * down), layout="constrained")
+    grid = figure.subplots(down, min(2, len(panels)), squeeze=False)
+    for axis, (x, population) in zip(grid.flat, panels, strict=False):
+        for (method, rows), (shade, side) in zip(methods.items(), cycle(_METHODS.items()), strict=False):
+            known = [row for row in rows if row[x] and row["pearson_lift"].get(population)]
+            places = [row[x]["mean"] for row in known]
+            _curve(axis, places, [row["pearson_lift"][population] for row in known], shade, method, pieces=20)
+            for place, row in zip(places, known, strict=True):
+                at = (place, row["pearson_lift"][population]["mean"])
+                axis.annotate(
+                    f"{row['keep']:g}", at, side, textcoords="offset points", fontsize=9, color=shade, ha="center",
+                    va="center", path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                )  # fmt: skip
+        if x != "preservation":
+            axis.axvline(0, color=GREY, linewidth=0.9, zorder=0)
+        dress(axis, x=_FRONT_AXES[x], y=f"lift, {WITH_PARTS_OF_SPEECH[population]}")
+        axis.locator_params(nbins=6)
+        axis.margins(x=0.09)
+        if x == "preservation":
+            _near_one(axis, [row[x]["mean"] for row in everything])
+    for axis in grid.flat[len(panels) :]:
+        axis.set_axis_off()
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, frameon=False, fontsize=10, loc="outside lower center", ncols=4, title_fontsize=9,
+        title=f"points: λ_keep, mean over seeds;  vertical lines: {summary['level']}% interval of it over synsets",
+    ).get_title().set_color(GREY)  # fmt: skip
+    figure.suptitle(_front_title(summary["treatment"], methods, panels[0][1]), x=0.01, ha="left", fontsize=12)
+    return figure
+
+
+def _near_one(axis: Axes, places: Sequence[float]) -> None:
+    """Scale preservation by log(1 − p) where its values lie far apart: on an even scale those near 1 would coincide."""
+    far, near = 1 - min(places), 1 - max(places)
+    if far > 4 * near > 0:
+        axis.set_xscale("function", functions=(lambda p: -np.log(np.maximum(1 - p, 1e-9)), lambda t: 1 - np.exp(-t)))
+        ticks = [p for p in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if near <= 1 - p <= far]
+        axis.set_xticks(ticks, [f"{p:g}" for p in ticks])
+        axis.set_xlabel(f"{axis.get_xlabel()}, log(1 − p)")
+
+
+def _front_title(treatment: str, methods: Mapping[str, Sequence[Mapping[str, Any]]], population: str) -> str:
+    """Lifts at one preservation: of the treatment's points the one that most fronts reach, its own λ_keep first."""
+    fronts = {m: [row for row in rows if row["pearson_lift"].get(population)] for m, rows in methods.items()}
+
+    def at(place: float) -> dict[str, float]:
+        """Lifts there, interpolated, of the methods whose fronts reach it."""
+        found = {}
+        for method, rows in fronts.items():
+            places = [row["preservation"]["mean"] for row in rows]
+            lifts = [row["pearson_lift"][population]["mean"] for row in rows]
+            if rows and places[0] <= place <= places[-1]:
+                found[method] = float(np.interp(place, places, lifts))
+        return found
+
+    own = fronts.get(treatment) or next(rows for rows in fronts.values() if rows)
+    chosen = max(own, key=lambda row: (len(at(row["preservation"]["mean"])), not row.get("front")))
+    place = chosen["preservation"]["mean"]
+    said = ", ".join(f"{method} {number(lift, 3, True)}" for method, lift in at(place).items())
+    where = WITH_PARTS_OF_SPEECH[population]
+    return f"{where[0].upper()}{where[1:]} at preservation {number(place, 3)}: {said}"
+
+
 def sweep(summary: Summary) -> Figure | None:
     """Lift and validation loss against α, of the runs in which it was fixed; None for fewer than two such α.
 
@@ -85,10 +178,11 @@ def sweep(summary: Summary) -> Figure | None:
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for population in PANELS:
-        _curve(left, alphas, [c["pearson_lift"][population] for c in ordered], _COLOURS[population], population)
+        _curve(left, alphas, [c["pearson_lift"][population] for c in ordered], _COLOURS[population],
+               WITH_PARTS_OF_SPEECH[population])  # fmt: skip
         _star(left, treated, (treated or {"pearson_lift": {}})["pearson_lift"].get(population), _COLOURS[population])
     left.axhline(0, color=GREY, linewidth=0.9, zorder=0)
-    _curve(right, alphas, [c["validation_loss"] for c in ordered], INK, None)
+    _curve(right, alphas, [c["validation_loss"] for c in ordered], INK, "validation loss")
     _star(right, treated, (treated or {}).get("validation_loss"), INK)
     for axis, y in ((left, "lift of Pearson"), (right, "validation loss (nats per token)")):
         dress(axis, x="injection strength α", y=y)
@@ -102,23 +196,32 @@ def sweep(summary: Summary) -> Figure | None:
     return figure
 
 
-def _curve(axis: Axes, alphas: Sequence[float], spreads: Sequence[Any], colour: str, population: str | None) -> None:
-    points = [(alpha, spread) for alpha, spread in zip(alphas, spreads, strict=True) if spread is not None]
+def _curve(
+    axis: Axes, places: Sequence[float], spreads: Sequence[Any], colour: str, label: str, pieces: int = 1
+) -> None:
+    """Means along x, joined, each with its interval, or with its least and largest seed where there is none.
+
+    Args:
+        pieces: of each segment; with several it is straight in the values, whatever the scale of the axis.
+    """
+    points = [(place, spread) for place, spread in zip(places, spreads, strict=True) if spread is not None]
     if not points:
         return
-    x = [alpha for alpha, _ in points]
+    steps = np.arange(len(points))
+    fine = np.linspace(0, steps[-1], pieces * steps[-1] + 1)
     axis.plot(
-        x,
-        [spread["mean"] for _, spread in points],
+        np.interp(fine, steps, [place for place, _ in points]),
+        np.interp(fine, steps, [spread["mean"] for _, spread in points]),
         color=colour,
         marker="o",
+        markevery=pieces,
         markersize=5,
         linewidth=1.5,
-        label=WITH_PARTS_OF_SPEECH[population] if population else "validation loss",
+        label=label,
     )
-    for alpha, spread in points:
+    for place, spread in points:
         ends = spread.get("interval") or (spread["min"], spread["max"])
-        axis.plot([alpha, alpha], ends, color=colour, linewidth=1.2)
+        axis.plot([place, place], ends, color=colour, linewidth=1.0)
 
 
 def _star(axis: Axes, treated: Mapping[str, Any] | None, spread: Mapping[str, Any] | None, colour: str) -> None:

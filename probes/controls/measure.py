@@ -44,6 +44,7 @@ FIGURES = {
     "simlex999_change": "similarity/simlex999/change",
     "wordsim353_change": "similarity/wordsim353/change",
 }
+BOUNDED = ("simlex999_change", "wordsim353_change")  # each run has an interval of its own for these
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Measured:
     """One run.
 
     Attributes:
-        figures: those that it has, of `FIGURES`, ``pearson_lift/<population>`` and ``alpha``.
+        figures: those that it has, of `FIGURES`, ``pearson_lift/<population>``, ``alpha``, ``keep`` (the objective's
+            λ_keep) and, of `BOUNDED`, ``<figure>_low`` and ``<figure>_high``.
         original: (replicates, populations) Pearson of the frozen encoder, or None.
         modulated: the same of the modulated one.
     """
@@ -87,10 +89,13 @@ def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> M
     for population in POPULATIONS:
         prefix = "" if population == "all" else f"{population}/"
         keys[f"pearson_lift/{population}"] = f"relational/{prefix}pearson_lift"
+    keys |= {f"{name}_{end}": f"{FIGURES[name]}_{end}" for name in BOUNDED for end in ("low", "high")}
     figures = {figure: value for figure, key in keys.items() if known_number(value := metrics.get(key, {}).get("last"))}
     alphas = [value for row in report["alpha"].get("final") or [] for value in row if known_number(value)]
     if alphas:
         figures["alpha"] = sum(alphas) / len(alphas)
+    if known_number(keep := report["model"].get("describe", {}).get("objective", {}).get("keep")):
+        figures["keep"] = keep
     original, modulated = _bootstrap(folder)
     parameters = int(report["model"]["parameters"]["trainable"])
     return Measured(name, seed, parameters, figures, original, modulated)
@@ -145,9 +150,7 @@ def paired(runs: Sequence[Measured]) -> bool:
 
 def summarise(runs: Sequence[Measured], treatment: str, original: Mapping[str, float]) -> dict[str, Any]:
     """All figures of a folder, as figures.json holds them; controls in the order of their first run."""
-    by_control: dict[str, list[Measured]] = {}
-    for run in runs:
-        by_control.setdefault(run.control, []).append(run)
+    by_control = grouped(runs)
     treated = by_control.get(treatment, [])
     are_paired = paired(runs)
     controls = {}
@@ -155,6 +158,7 @@ def summarise(runs: Sequence[Measured], treatment: str, original: Mapping[str, f
         controls[name] = {
             "parameters": own[0].parameters,
             "seeds": [run.seed for run in own],
+            "keep": own[0].figures.get("keep"),
             **{key: _over_seeds(own, key) for key in (*FIGURES, "alpha")},
             "pearson_lift": {p: _lift(own, i) for i, p in enumerate(POPULATIONS)},
         }
@@ -173,9 +177,24 @@ def summarise(runs: Sequence[Measured], treatment: str, original: Mapping[str, f
     }
 
 
+def grouped(runs: Sequence[Measured]) -> dict[str, list[Measured]]:
+    """Runs by their control, in the order of its first."""
+    found: dict[str, list[Measured]] = {}
+    for run in runs:
+        found.setdefault(run.control, []).append(run)
+    return found
+
+
 def _over_seeds(runs: Sequence[Measured], key: str) -> dict[str, Any] | None:
-    values = {run.seed: run.figures[key] for run in runs if key in run.figures}
-    return spread(values) if values else None
+    own = [run for run in runs if key in run.figures]
+    if not own:
+        return None
+    found = spread({run.seed: run.figures[key] for run in own})
+    if key not in BOUNDED or not all({f"{key}_low", f"{key}_high"} <= run.figures.keys() for run in own):
+        return found
+    return found | {
+        "interval": tuple(sum(run.figures[f"{key}_{e}"] for run in own) / len(own) for e in ("low", "high"))
+    }
 
 
 def spread(values: Mapping[int, float]) -> dict[str, Any]:
@@ -189,10 +208,11 @@ def _lift(runs: Sequence[Measured], population: int) -> dict[str, Any] | None:
     if found is None:
         return None
     lifts = [run.lift for run in runs if run.figures.keys() & {f"pearson_lift/{POPULATIONS[population]}"}]
-    return found | {"interval": _mean_interval(lifts, population)}
+    return found | {"interval": mean_interval(lifts, population)}
 
 
-def _mean_interval(lifts: Sequence[Replicates | None], population: int) -> Interval | None:
+def mean_interval(lifts: Sequence[Replicates | None], population: int) -> Interval | None:
+    """Interval of the mean over seeds; None where a seed has no replicates, or another number of them."""
     known = [lift[:, population] for lift in lifts if lift is not None]
     if not known or len(known) < len(lifts) or len({len(one) for one in known}) > 1:
         return None
@@ -218,4 +238,4 @@ def difference(
     for seed in seeds:
         a, b = ours[seed].lift, theirs[seed].lift
         replicates.append(a - b if a is not None and b is not None and a.shape == b.shape else None)
-    return found | {"interval": _mean_interval(replicates, population) if are_paired else None}
+    return found | {"interval": mean_interval(replicates, population) if are_paired else None}

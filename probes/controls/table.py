@@ -7,6 +7,8 @@ from modulant.reports import render
 from modulant.reports.rows import WITH_PARTS_OF_SPEECH
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
+from probes.controls.fronts import COMPARED
+from probes.controls.measure import BOUNDED
 from probes.pages import as_csv_text
 
 Summary = Mapping[str, Any]
@@ -38,10 +40,11 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
     lifts = {name: control["pearson_lift"] for name, control in controls.items()}
     return render.markdown(
         "controls",
-        **{**summary, "verdicts": verdicts(summary)},
+        **{**summary, "verdicts": verdicts(summary), "fronts": _fronts(summary)},
         drawn={path: _alt(path) for path in figures},
         lifts=_lifts(summary),
         differences=_differences(summary),
+        equal_preservation=_equal_preservation(summary),
         others=_others(summary),
         without_interval=[name for name, lift in lifts.items() if (lift["all"] or {}).get("interval") is None],
         failed=failed,
@@ -49,7 +52,11 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
 
 
 def _alt(path: str) -> str:
-    return "Lift and validation loss against α" if "alpha" in path else "Lift of each control, with intervals"
+    alts = {
+        "alphas": "Lift and validation loss against α",
+        "front": "Lift against preservation, a line for each method",
+    }
+    return alts.get(path.partition(".")[0], "Lift of each control, with intervals")
 
 
 def cell(spread: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:
@@ -64,6 +71,11 @@ def cell(spread: Mapping[str, Any] | None, digits: int = 4, signed: bool = False
     if len(spread["seeds"]) > 1:
         text += f", {number(spread['min'], digits, signed)} … {number(spread['max'], digits, signed)}"
     return text
+
+
+def off_fronts(summary: Summary) -> dict[str, Mapping[str, Any]]:
+    """Rows at the configuration's own λ_keep; the others are points of a front."""
+    return {name: control for name, control in summary["controls"].items() if not control.get("front")}
 
 
 def _columns_of(summary: Summary) -> dict[str, str]:
@@ -85,7 +97,7 @@ def _lifts(summary: Summary) -> Table:
             ", ".join(map(str, control["seeds"])),
             *(cell(control["pearson_lift"].get(p), signed=True) for p in columns),
         ]
-        for name, control in summary["controls"].items()
+        for name, control in off_fronts(summary).items()
     ]
     return Table(["", "trained parameters", "seeds", *columns.values()], rows)
 
@@ -94,10 +106,47 @@ def _differences(summary: Summary) -> Table:
     columns = _columns_of(summary)
     rows = [
         [name, *(cell(control["difference"].get(p), signed=True) for p in columns)]
-        for name, control in summary["controls"].items()
+        for name, control in off_fronts(summary).items()
         if "difference" in control
     ]
     return Table(["", *columns.values()], rows)
+
+
+def _fronts(summary: Summary) -> Table:
+    """A row for each point of each front."""
+    changes = [key for key in BOUNDED if any(control[key] for control in summary["controls"].values())]
+    rows = []
+    for method, names in summary["fronts"]["methods"].items():
+        for name in names:
+            control = summary["controls"][name]
+            rows.append(
+                [
+                    method,
+                    f"{control['keep']:g}",
+                    ", ".join(map(str, control["seeds"])),
+                    cell(control["preservation"]),
+                    *(cell(control["pearson_lift"].get(p), signed=True) for p in COMPARED),
+                    *(cell(control[key], signed=True) for key in changes),
+                ]
+            )
+    titles = [*(WITH_PARTS_OF_SPEECH[p] for p in COMPARED), *(_OTHERS[key][0] for key in changes)]
+    return Table(["", "λ_keep", "seeds", "preservation", *titles], rows)
+
+
+def _equal_preservation(summary: Summary) -> Table:
+    """Treatment − method, a row for each preservation."""
+    rows = [
+        [
+            method,
+            number(point["preservation"]),
+            point["row"],
+            ", ".join(map(str, found["seeds"])),
+            *(cell(point[p], signed=True) for p in COMPARED),
+        ]
+        for method, found in summary["fronts"]["differences"].items()
+        for point in found["points"]
+    ]
+    return Table(["", "preservation", "of", "seeds", *(WITH_PARTS_OF_SPEECH[p] for p in COMPARED)], rows)
 
 
 def _others(summary: Summary) -> Table:
@@ -133,9 +182,27 @@ def verdicts(summary: Summary) -> list[str]:
             if found is not None:
                 value = with_interval(found["mean"], found.get("interval"))
                 lines.append(f"{treatment} − {name} on {_JUDGED[p]}: {value}: {against_control(found)}")
-        if name != treatment and control.get("difference", {}).get("all") is None:
+        if "difference" in control and control["difference"]["all"] is None:
             lines.append(f"{treatment} − {name}: no seed that both have")
-    return lines
+    return lines + list(_along_fronts(summary))
+
+
+def _along_fronts(summary: Summary) -> Iterator[str]:
+    """A sentence for each method and population: where on the front the treatment's lift is larger."""
+    for method, compared in summary["fronts"]["differences"].items():
+        subject = f"{summary['treatment']} − {method}"
+        if not compared["points"]:
+            why = "the fronts share no preservation" if compared["seeds"] else "no seed that all of their points have"
+            yield f"{subject} at equal preservation: {why}"
+        for p in COMPARED:
+            said: dict[str, list[str]] = {}
+            for point in compared["points"]:
+                if (found := point[p]) is not None:
+                    value = with_interval(found["mean"], found.get("interval"))
+                    said.setdefault(against_control(found), []).append(f"{value} at {number(point['preservation'], 3)}")
+            if said:
+                parts = "; ".join(f"{', '.join(values)}: {what}" for what, values in said.items())
+                yield f"{subject} on {_JUDGED[p]} at equal preservation: {parts}"
 
 
 def against_zero(lift: Mapping[str, Any]) -> str:
@@ -186,6 +253,7 @@ def _flat(name: str, control: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("control", name),
         ("parameters", control["parameters"]),
         ("seeds", " ".join(map(str, control["seeds"]))),
+        ("keep", control["keep"]),
     )
     for population in WITH_PARTS_OF_SPEECH:
         for what in ("pearson_lift", "difference"):

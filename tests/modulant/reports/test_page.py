@@ -14,7 +14,7 @@ from modulant.reports import render
 from modulant.reports.chart import Axis, Chart, Level, Line
 from modulant.reports.charts import charts
 from modulant.reports.interactive import drawn
-from modulant.reports.page import html, of_folder
+from modulant.reports.page import _controls, html, of_folder
 from modulant.reports.rows import headline
 from modulant.reports.run_folder import metrics_of, report_of
 
@@ -191,6 +191,12 @@ def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(f
     assert "<td>a large dog</td><td>2.5</td><td>cat</td>" in swept
     (tmp_path / "predictions.jsonl").write_text('{"prompt": "x"}\n[1]\nno json\n{"alpha_scale": "y"}\n')
     assert "<h2>Asked" not in of_folder(tmp_path, report, {})
+
+
+def test_points_of_a_front_are_no_rows_among_the_controls() -> None:
+    row = {"parameters": 10, "seeds": [0], "pearson_lift": {"all": {"mean": 0.1}}}
+    table = _controls({"field": row, "lora": row, "lora_keep_0": {**row, "front": "lora"}})
+    assert [name for name, *_ in table.rows] == ["field", "lora"]
 
 
 def test_what_was_measured_once_is_a_point_in_the_middle_and_lines_through_it() -> None:

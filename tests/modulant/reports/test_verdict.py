@@ -21,6 +21,7 @@ CONTROLS: dict[str, Any] = {
     "controls": {
         "this run": {"pearson_lift": {"held_out/nouns": {"mean": 0.1}}},
         "taxonomy_shuffled": {"pearson_lift": {"held_out/nouns": {"mean": -0.004}}},
+        "lora_keep_0": {"pearson_lift": {"held_out/nouns": {"mean": 0.3}}, "front": "lora"},
     },
 }
 

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 
 from probes.controls import figure as figures
 from probes.controls import table
+from probes.controls.fronts import with_fronts
 from probes.controls.measure import POPULATIONS, Measured, difference, measure, paired, percentiles, summarise
 from probes.controls.plan import Run
 from probes.controls.settings import Control
@@ -64,7 +65,7 @@ def write_run(
 
 def summary_of(runs: list[Run], treatment: str = "lerp") -> dict[str, Any]:
     found = [measured for run in runs if (measured := measure(run)) is not None]
-    return summarise(found, treatment, {"pearson": 0.28, "pentachoron_cv": 0.31})
+    return with_fronts(summarise(found, treatment, {"pearson": 0.28, "pentachoron_cv": 0.31}), found)
 
 
 @pytest.fixture
@@ -201,9 +202,10 @@ def test_the_csv(runs: list[Run]) -> None:
 def test_nothing_has_ended(tmp_path: Path) -> None:
     run = Run(Control("lerp"), 0, tmp_path / "lerp" / "seed_0")
     assert measure(run) is None
-    summary = summarise([], "lerp", {})
+    summary = with_fronts(summarise([], "lerp", {}), [])
     assert "No run has ended yet" in table.markdown(summary)
     assert figures.forest(summary) is None
+    assert figures.front(summary) is None
     assert figures.sweep(summary) is None
 
 
