@@ -58,7 +58,7 @@ def test_a_control_trains(name: str, wordnet: str) -> None:
     report = fit("--config", base, "--config", f"controls/{name}", f"--data.nltk_data={wordnet}", *QUICK)
     assert report["run"]["outcome"] == "finished"  # type: ignore[index]
     model = report["model"]["describe"]  # type: ignore[index]
-    if name in ("lora.yaml", "ia3.yaml", "full.yaml"):
+    if name in ("lora.yaml", "lora_slow.yaml", "ia3.yaml", "full.yaml"):
         assert model["class"] == ("TunedT5" if name == "full.yaml" else "AdaptedT5")
     elif name.startswith("taxonomy_"):
         assert f"taxonomy_{model['objective']['taxonomy']}.yaml" == name

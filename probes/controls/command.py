@@ -46,7 +46,7 @@ Any option with a dot, such as --trainer.max_epochs 3, goes to every run (python
 EXAMPLES = """\
 controls:
   of the relational objective: taxonomy_shuffled, taxonomy_part_of_speech, taxonomy_random, full
-  with LERP:      shuffled, random, part_of_speech, no_geometry, training_anchors, fixed_alpha, lora
+  with LERP:      shuffled, random, part_of_speech, no_geometry, training_anchors, fixed_alpha, lora, lora_slow
   with the field: features_linear, features_random, features_constant and gate_source where its gate is centred;
                   fixed_alpha, lora, ia3
   Each is configs/controls/<name>.yaml, and says there what it is. LoRA and IA³ need peft.

@@ -19,7 +19,7 @@ from modulators.arguments import FIELD_DEFAULTS
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 OVERLAYS = CONFIGS / "controls"
-ADAPTERS = ("lora", "ia3")  # no modulator at all, but as many parameters
+ADAPTERS = ("lora", "lora_slow", "ia3")  # no modulator at all, but as many parameters
 METHODS = (*ADAPTERS, "full")  # what stands in the place of a modulator
 _GEOMETRY = ("shuffled", "random", "part_of_speech", "no_geometry", "training_anchors")
 _TAXONOMY = ("taxonomy_shuffled", "taxonomy_part_of_speech", "taxonomy_random")
@@ -259,6 +259,7 @@ def applicable(settings: Mapping[str, Any]) -> tuple[str, ...]:
         *(_FEATURES if _is_centred(settings) else ()),
         "fixed_alpha",
         "lora",
+        *(("lora_slow",) if lerp and relational else ()),
         *(() if lerp else ("ia3",)),
         *(("full",) if relational else ()),
     )
@@ -270,6 +271,8 @@ def _why_not(name: str, settings: Mapping[str, Any]) -> str:
         return "this objective; add --config relational.yaml"
     if name in _GEOMETRY:
         return f"{modulator}, which has no geometric embedding"
+    if name == "lora_slow":
+        return "this rate, or this few parameters; it is for lerp.yaml"
     if name in _FEATURES:
         return f"{modulator}, whose gates are not centred" if modulator == "FieldModulator" else modulator
     return f"{modulator}, which has many more parameters"

@@ -48,7 +48,7 @@ FEATURES = ["features_linear", "features_random", "features_constant", "gate_sou
         (["lerp.yaml", "lemma.yaml"], [*GEOMETRY, "fixed_alpha", "lora"]),
         (["field.yaml", "lemma.yaml"], [*FEATURES, "fixed_alpha", "lora", "ia3"]),
         (["field.yaml", "lemma.yaml", "controls/gate_source.yaml"], ["fixed_alpha", "lora", "ia3"]),
-        (["lerp.yaml"], [*TAXONOMY, *GEOMETRY, "fixed_alpha", "lora", "full"]),
+        (["lerp.yaml"], [*TAXONOMY, *GEOMETRY, "fixed_alpha", "lora", "lora_slow", "full"]),
         (["field.yaml", "relational.yaml"], [*TAXONOMY, *FEATURES, "fixed_alpha", "lora", "ia3", "full"]),
     ],
 )
