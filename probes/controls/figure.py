@@ -14,7 +14,7 @@ from modulant.reports import plotting
 from modulant.reports.chart import Axis, Chart, Interval
 from modulant.reports.figures import draw
 from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress
-from modulant.reports.rows import WITH_PARTS_OF_SPEECH
+from modulant.reports.rows import in_short
 from modulant.reports.wording import number
 
 PANELS = ("train", "mixed", "held_out")
@@ -31,7 +31,7 @@ def forest(summary: Summary) -> Figure | None:
     treatment = summary["treatment"]
     shown = (*PANELS, "held_out/nouns") if any(lifts.get("held_out/nouns") for lifts in controls.values()) else PANELS
     views = {
-        WITH_PARTS_OF_SPEECH[population]: [
+        summary["populations"][population]: [
             Interval(
                 lift["mean"],
                 lift["interval"] or (lift["mean"],) * 2,
@@ -67,7 +67,8 @@ def _title(summary: Summary, controls: Mapping[str, Any]) -> str:
     if means:
         least, most = (number(value, 4, True) for value in (min(means.values()), max(means.values())))
         said.append(f"its controls {least} to {most}" if len(means) > 1 else f"{next(iter(means))} {most}")
-    return f"Lift on held-out × held-out: {', '.join(said)}" if said else "Lift of Pearson with path similarity"
+    where = summary["populations"]["held_out"]
+    return f"Lift on {where}: {', '.join(said)}" if said else "Lift of Pearson with path similarity"
 
 
 def sweep(summary: Summary) -> Figure | None:
@@ -84,11 +85,12 @@ def sweep(summary: Summary) -> Figure | None:
     treated = summary["controls"].get(summary["treatment"])
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
+    names = summary["populations"]
     for population in PANELS:
-        _curve(left, alphas, [c["pearson_lift"][population] for c in ordered], _COLOURS[population], population)
+        _curve(left, alphas, [c["pearson_lift"][population] for c in ordered], _COLOURS[population], names[population])
         _star(left, treated, (treated or {"pearson_lift": {}})["pearson_lift"].get(population), _COLOURS[population])
     left.axhline(0, color=GREY, linewidth=0.9, zorder=0)
-    _curve(right, alphas, [c["validation_loss"] for c in ordered], INK, None)
+    _curve(right, alphas, [c["validation_loss"] for c in ordered], INK, "validation loss")
     _star(right, treated, (treated or {}).get("validation_loss"), INK)
     for axis, y in ((left, "lift of Pearson"), (right, "validation loss (nats per token)")):
         dress(axis, x="injection strength α", y=y)
@@ -98,11 +100,12 @@ def sweep(summary: Summary) -> Figure | None:
             axis.set_xticks(alphas, [f"{alpha:.3g}" for alpha in alphas])
             axis.minorticks_off()
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=4)
-    figure.suptitle(_sweep_title(summary["treatment"], ordered, alphas), x=0.01, ha="left", fontsize=12)
+    title = _sweep_title(summary["treatment"], ordered, alphas, in_short(names))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
 
-def _curve(axis: Axes, alphas: Sequence[float], spreads: Sequence[Any], colour: str, population: str | None) -> None:
+def _curve(axis: Axes, alphas: Sequence[float], spreads: Sequence[Any], colour: str, label: str) -> None:
     points = [(alpha, spread) for alpha, spread in zip(alphas, spreads, strict=True) if spread is not None]
     if not points:
         return
@@ -114,7 +117,7 @@ def _curve(axis: Axes, alphas: Sequence[float], spreads: Sequence[Any], colour: 
         marker="o",
         markersize=5,
         linewidth=1.5,
-        label=WITH_PARTS_OF_SPEECH[population] if population else "validation loss",
+        label=label,
     )
     for alpha, spread in points:
         ends = spread.get("interval") or (spread["min"], spread["max"])
@@ -129,13 +132,13 @@ def _star(axis: Axes, treated: Mapping[str, Any] | None, spread: Mapping[str, An
         )  # fmt: skip
 
 
-def _sweep_title(name: str, ordered: Sequence[Mapping[str, Any]], alphas: Sequence[float]) -> str:
+def _sweep_title(name: str, ordered: Sequence[Mapping[str, Any]], alphas: Sequence[float], held_out: str) -> str:
     lifts = [(c["pearson_lift"]["held_out"] or c["pearson_lift"]["all"] or {}).get("mean") for c in ordered]
     known = [(lift, alpha) for lift, alpha in zip(lifts, alphas, strict=True) if lift is not None]
     if not known:
         return f"{name} at fixed α"
     lift, alpha = max(known)
-    return f"{name} at fixed α: the largest held-out lift, {number(lift, 4, True)}, is at {alpha:.3g} (★: α learned)"
+    return f"{name} at fixed α: the largest {held_out} lift, {number(lift, 4, True)}, is at {alpha:.3g} (★: α learned)"
 
 
 def save(figure: Figure, path: Path) -> None:

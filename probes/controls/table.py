@@ -1,17 +1,16 @@
 """The figures of a folder of controls as a page, a CSV, and verdicts in words; nothing is measured here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
-from modulant.reports.rows import WITH_PARTS_OF_SPEECH
+from modulant.reports.rows import in_short
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 from probes.pages import as_csv_text
 
 Summary = Mapping[str, Any]
 
-_JUDGED = {"held_out/nouns": "held-out nouns", "held_out": "held-out", "all": "all pairs"}
 # Figure → its title in the table, decimals, and whether a sign belongs to it.
 _OTHERS = {
     "validation_loss": ("validation loss", 4, False),
@@ -43,6 +42,7 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
         lifts=_lifts(summary),
         differences=_differences(summary),
         others=_others(summary),
+        held_out=in_short(summary["populations"]),
         without_interval=[name for name, lift in lifts.items() if (lift["all"] or {}).get("interval") is None],
         failed=failed,
     )
@@ -71,7 +71,7 @@ def _columns_of(summary: Summary) -> dict[str, str]:
     controls = summary["controls"].values()
     return {
         p: title
-        for p, title in WITH_PARTS_OF_SPEECH.items()
+        for p, title in summary["populations"].items()
         if any(c["pearson_lift"].get(p) is not None for c in controls)
     }
 
@@ -122,17 +122,19 @@ def verdicts(summary: Summary) -> list[str]:
     treated = summary["controls"].get(treatment)
     if treated is None:
         return [f"no run of {treatment} has ended, so nothing can be compared with it"]
+    names = summary["populations"]
+    judged = {"held_out/nouns": names["held_out/nouns"], "held_out": in_short(names), "all": names["all"]}
     lines = [
-        f"{treatment} on {_JUDGED[p]}: {cell(lift, signed=True)}: {against_zero(lift)}"
-        for p in _JUDGED
+        f"{treatment} on {judged[p]}: {cell(lift, signed=True)}: {against_zero(lift)}"
+        for p in judged
         if (lift := treated["pearson_lift"].get(p)) is not None
     ]
     for name, control in summary["controls"].items():
-        for p in _JUDGED:
+        for p in judged:
             found = control.get("difference", {}).get(p)
             if found is not None:
                 value = with_interval(found["mean"], found.get("interval"))
-                lines.append(f"{treatment} − {name} on {_JUDGED[p]}: {value}: {against_control(found)}")
+                lines.append(f"{treatment} − {name} on {judged[p]}: {value}: {against_control(found)}")
         if name != treatment and control.get("difference", {}).get("all") is None:
             lines.append(f"{treatment} − {name}: no seed that both have")
     return lines
@@ -178,16 +180,17 @@ def _seeds(spread: Mapping[str, Any]) -> str:
 
 def as_csv(summary: Summary) -> str:
     """One row a control, one column a figure."""
-    return as_csv_text([dict(_flat(name, control)) for name, control in summary["controls"].items()])
+    controls, populations = summary["controls"], summary["populations"]
+    return as_csv_text([dict(_flat(name, control, populations)) for name, control in controls.items()])
 
 
-def _flat(name: str, control: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(name: str, control: Mapping[str, Any], populations: Iterable[str]) -> Iterator[tuple[str, Any]]:
     yield from (
         ("control", name),
         ("parameters", control["parameters"]),
         ("seeds", " ".join(map(str, control["seeds"]))),
     )
-    for population in WITH_PARTS_OF_SPEECH:
+    for population in populations:
         for what in ("pearson_lift", "difference"):
             yield from _columns(f"{what}/{population}", (control.get(what) or {}).get(population))
     for key in _OTHERS:
