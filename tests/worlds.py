@@ -6,13 +6,16 @@ one process that knows nothing of others.
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import lightning.pytorch as pl
 import numpy as np
+import pytest
 import torch
 from torch import multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
@@ -34,6 +37,8 @@ from modulant import metrics
 from modulant.backbones.sharding import load_sharded, local_shard
 from modulant.backbones.t5 import load_backbone, stream_of
 from modulators import FieldModulator, LerpModulator, ModulatedT5, PretrainT5, RelationalObjective, attach, load_t5
+from modulators.training import frozen
+from modulators.training.compiling import compiled
 from modulators.training.processes import check_same_weights
 
 ENTRIES = 60  # of the WordNet that these jobs ask for, with matching: all
@@ -194,6 +199,21 @@ class SaveAt(pl.Callback):
             trainer.save_checkpoint(self.file)
 
 
+@contextmanager
+def traced(backend: str = "aot_eager") -> Iterator[None]:
+    """Inside, no code is generated of what is compiled: `test_compiling.py` does that.
+
+    Args:
+        backend: ``aot_eager`` traces forward and backward, ``eager`` forward alone, in much less time.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # beartype is nothing to compile
+        patch.setattr(frozen, "compiled", partial(compiled, backend=backend))
+        torch.compiler.reset()
+        yield
+    torch.compiler.reset()
+
+
 def training(
     batch_size: int,
     wordnet: str,
@@ -205,15 +225,23 @@ def training(
     sharded: bool = False,
     gradient_checkpointing: bool = False,
     accumulate: int = 1,
+    compile: bool = False,
+    model: dict[str, Any] | None = None,
+    **part: int | float,
 ) -> dict[str, Any]:
     """Two epochs over 49 of 60 entries with targets of unequal length, to the end: losses, figures and weights.
+
+    Args:
+        model: other arguments of the model, such as a cache.
+        part: what the trainer leaves of an epoch, by limit_train_batches or overfit_batches.
 
     Without the edge expert: its two features are the same number, so its LayerNorm gives zeros and its gradient is
     rounding noise, which AdamW makes steps of.
     """
     pl.seed_everything(0, verbose=False)
-    modulator = partial(FieldModulator, initial_alpha=0.2, expert_ks=(2, 4))
-    module = ModulatedT5(modulator, backbone=backbone, lr=0.01, gradient_checkpointing=gradient_checkpointing)
+    made = {"modulator": partial(FieldModulator, initial_alpha=0.2, expert_ks=(2, 4))} | (model or {})
+    made |= {"gradient_checkpointing": gradient_checkpointing, "compile": compile}
+    module = ModulatedT5(backbone=backbone, lr=0.01, **made)
     data = WordNetDataModule(
         backbone=backbone,
         nltk_data=wordnet,
@@ -222,15 +250,16 @@ def training(
         val_fraction=11 / ENTRIES,
         batch_size=batch_size,
         num_workers=workers,
+        regroup="cache" not in made,
     )
     spread: dict[str, Any] = {"strategy": ShardedStrategy(), "inference_mode": False} if sharded else {}
     first, watch = FirstValidation(), Watch()
     save = [SaveAt(save_at, f"{folder}/step_{save_at}.ckpt")] if save_at else []
     callbacks: list[pl.Callback] = [first, watch, Divergence(), *save]
-    trainer = _trainer(
-        folder, max_epochs=2, gradient_clip_val=1.0, accumulate_grad_batches=accumulate, callbacks=callbacks, **spread
-    )
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    settings = {"max_epochs": 2, "gradient_clip_val": 1.0, "accumulate_grad_batches": accumulate, **part, **spread}
+    trainer = _trainer(folder, callbacks=callbacks, **settings)
+    with traced("eager") if compile else nullcontext():
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return {
         "losses": watch.losses,
         "validation": [first.figures.get("val/loss", 0.0), float(trainer.callback_metrics["val/loss"])],

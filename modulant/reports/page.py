@@ -7,7 +7,7 @@ from typing import Any
 
 from modulant.reports import render, rows
 from modulant.reports.charts import FIGURES, Metrics, charts
-from modulant.reports.rows import WITH_PARTS_OF_SPEECH, Report
+from modulant.reports.rows import Report, population_names, with_parts_of_speech
 from modulant.reports.table import Table
 from modulant.reports.verdict import verdict
 from modulant.reports.wording import counted, with_interval
@@ -62,7 +62,7 @@ def html(
         asked=_asked(predictions),
         asked_note=f"From `predictions.jsonl`.{rest}",
         controls=controls if controls and controls.get("controls") else None,
-        controls_table=_controls((controls or {}).get("controls") or {}),
+        controls_table=_controls((controls or {}).get("controls") or {}, report["relational"]),
         config=config,
     )
 
@@ -165,8 +165,8 @@ def _asked(predictions: Answers) -> Table:
     return Table(["prompt", *(["α times"] * scaled), "original", name], cells, words=4)
 
 
-def _controls(controls: Mapping[str, Any]) -> Table:
-    columns = WITH_PARTS_OF_SPEECH
+def _controls(controls: Mapping[str, Any], relational: Mapping[str, Any]) -> Table:
+    columns = with_parts_of_speech(population_names(relational))
     shown = [key for key in columns if any(control["pearson_lift"].get(key) for control in controls.values())]
 
     def spread(found: Mapping[str, Any] | None, signed: bool = False) -> str:

@@ -9,9 +9,11 @@ from modulant.reports.rows import (
     before_and_after,
     convergence,
     ending,
+    in_short,
     mean,
     population_names,
     step_of,
+    with_parts_of_speech,
 )
 from modulant.reports.wording import interval, number
 
@@ -23,9 +25,9 @@ def verdict(report: Report, controls: Mapping[str, Any] | None = None) -> list[t
         controls: figures.json of ``probe.py controls``.
     """
     alpha, relational = report["alpha"], report["relational"]
-    held_out = population_names(relational)["held_out"].split()[0]
-    lifts = {"held_out/nouns": f"{held_out} nouns", "held_out/verbs": f"{held_out} verbs", "held_out": held_out}
-    lifts["all"] = "all pairs"
+    names = population_names(relational)
+    lifts = {key: name for key, name in with_parts_of_speech(names).items() if key.startswith("held_out/")}
+    lifts |= {"held_out": in_short(names), "all": names["all"]}
     found = [
         *((f"Lift, {name}", _lift(report, key, controls)) for key, name in lifts.items()),
         ("Task", _task(report)),

@@ -32,7 +32,7 @@ _GEOMETRY = {
 _RESULTS = {
     "pearson": ("Pearson of cosine with WordNet path similarity, all pairs", "relational/pearson"),
     "pearson_lift": ("Pearson lift over the frozen backbone, all pairs", "relational/pearson_lift"),
-    "pearson_lift_held_out": ("Pearson lift, held-out × held-out", "relational/held_out/pearson_lift"),
+    "pearson_lift_held_out": ("Pearson lift, {held_out}", "relational/held_out/pearson_lift"),
     "loss": ("validation loss", "val/loss"),
     "exact_match": ("exact match", "val/exact_match"),
 }
@@ -72,7 +72,7 @@ def model_card(
         task=sections.task(report),
         reference=sections.reference(report),
         **sections.alpha(report.get("alpha") or {}),
-        controls=sections.controls((controls or {}).get("controls") or {}),
+        controls=sections.controls((controls or {}).get("controls") or {}, relational),
         verdicts=(controls or {}).get("verdicts") or [],
         revision=_revision(config),
         data=data,
@@ -125,6 +125,7 @@ def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: st
     from huggingface_hub import EvalResult, ModelCardData
 
     metrics = (report.get("run") or {}).get("metrics") or {}
+    held_out = rows.population_names(report.get("relational") or {})["held_out"]
     found = {kind: (title, (metrics.get(key) or {}).get("last")) for kind, (title, key) in _RESULTS.items()}
     results = [
         EvalResult(
@@ -133,7 +134,7 @@ def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: st
             dataset_type="wordnet-3.0",
             dataset_name="WordNet 3.0",
             metric_type=kind,
-            metric_name=title,
+            metric_name=title.format(held_out=held_out),
             metric_value=round(value, 6),
         )
         for kind, (title, value) in found.items()

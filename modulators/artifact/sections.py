@@ -104,11 +104,11 @@ def alpha(alpha: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def controls(controls: Mapping[str, Any]) -> Table:
-    """The lift of each control."""
+def controls(controls: Mapping[str, Any], relational: Mapping[str, Any]) -> Table:
+    """The lift of each control, its populations named as those of the run are."""
     rows = []
     for name, found in controls.items():
         lifts = [(found.get("pearson_lift") or {}).get(population) for population in ("all", "held_out")]
         shown = [with_interval(lift["mean"], lift.get("interval")) if lift else "–" for lift in lifts]
         rows.append([name, f"{found.get('parameters') or 0:,}", str(len(found.get("seeds") or [])), *shown])
-    return Table(["", "trained parameters", "seeds", "lift, all pairs", "held-out × held-out"], rows)
+    return Table(["", "trained parameters", "seeds", "lift, all pairs", population_names(relational)["held_out"]], rows)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modulant.reports.rows import names_of_parts, with_parts_of_speech
 from modulant.reports.wording import number, short
 from probes.alignment.populations import add_population_arguments, definitions, describe, load_data, split_for
 from probes.pages import folder_name, leave, table
@@ -33,12 +34,6 @@ examples:
 BAND = (0.20, 0.23)  # of CV: the source calls it universal
 CHAIN_DEPTH = 8
 _ROWS = (
-    ("Pearson, all pairs", "pearson", 4),
-    ("Pearson, training × training", "train/pearson", 4),
-    ("Pearson, training × held-out", "mixed/pearson", 4),
-    ("Pearson, held-out × held-out", "held_out/pearson", 4),
-    ("Pearson, nouns, held-out × held-out", "held_out/nouns/pearson", 4),
-    ("Pearson, verbs, held-out × held-out", "held_out/verbs/pearson", 4),
     ("Spearman, all pairs", "spearman", 4),
     ("gradient (near − far)", "gradient", 4),
     ("mean cosine", "mean_cosine", 4),
@@ -89,8 +84,8 @@ def measure_model(
     """
     from probes.alignment.encoders import open_encoder, represent
 
-    encoder = open_encoder(name, prefix)
     split = split_for(name, population, nltk_data)
+    encoder = open_encoder(name, prefix)
     data = load_data(split)
     tokens = encoder.tokens(definitions(data))
     distances = data.path_distances()
@@ -170,7 +165,9 @@ def as_page(found: Mapping[str, Any]) -> str:
     """The page in Markdown."""
     clouds: Mapping[str, Figures] = found["clouds"]
     population, names = found["population"], list(clouds)
-    rows = [[label, *(number(clouds[n].get(key), digits) for n in names)] for label, key, digits in _ROWS]
+    pairs = with_parts_of_speech(names_of_parts(population["test_fraction"] > 0))
+    pearson = [(f"Pearson, {name}", "pearson" if of == "all" else f"{of}/pearson", 4) for of, name in pairs.items()]
+    rows = [[label, *(number(clouds[n].get(key), digits) for n in names)] for label, key, digits in (*pearson, *_ROWS)]
     for band, pairs in found["pairs_in_band"].items():
         label = f"mean cosine at similarity {band.replace('_', '–')} ({pairs:,} pairs)"
         rows.append([label, *(number(clouds[n].get(f"band/{band}"), 4) for n in names)])

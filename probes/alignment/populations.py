@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datamodules import WordNetDataModule
 
 _OF_DATA = ("val_fraction", "seed", "matching", "nltk_data", "split", "test_fraction")  # keys of a configuration's data
+_WITHOUT_ARTEFACT = "modulators.TunedT5"  # its blocks are in checkpoints alone
 MIN_SYNSETS = 5  # a pentachoron has five corners
 
 
@@ -61,7 +62,7 @@ def split_for(name: str, population: str | None, nltk_data: str | None) -> Split
     """The split of the run that `name` is or is part of, else the default one; `population` and `nltk_data` win.
 
     Raises:
-        ValueError: the run's configuration or artefact cannot be read.
+        ValueError: the run's configuration or artefact cannot be read, or it is a run that leaves no artefact.
     """
     folder = Path(name).expanduser()
     run = next((place for place in (folder, folder.parent) if (place / "config.yaml").is_file()), None)
@@ -129,12 +130,18 @@ def _of_run(run: Path) -> Split:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         data = config["data"].get("init_args", config["data"])
-        model = config["model"].get("init_args", config["model"])
+        learns, model = config["model"].get("class_path"), config["model"].get("init_args", config["model"])
         known: dict[str, Any] = {"split": "entry"} | {key: data[key] for key in _OF_DATA if key in data}
-        return Split(tokenizer=str(data.get("backbone") or model.get("backbone") or "mini"), **known)
+        split = Split(tokenizer=str(data.get("backbone") or model.get("backbone") or "mini"), **known)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"{file}: no configuration of a run ({reason}); train.py writes one") from error
+    if learns == _WITHOUT_ARTEFACT:
+        raise ValueError(
+            f"--model: {run} is a run of {learns}, which leaves no artefact to open: its report has what it measured; "
+            f"people's ratings it measures at its end: python train.py fit --resume {run} --similarity.files gensim"
+        )
+    return split
 
 
 def _of_artefact(folder: Path) -> Split:

@@ -191,12 +191,14 @@ def _work(request: Request, record: Record, total: int, left: list[Run], jobs: i
 
 def _found(run: Run) -> str:
     """A run in a few figures."""
-    from probes.controls.measure import measure
+    from modulant.reports.rows import in_short
+    from probes.controls.measure import measure, names_of
 
     measured = measure(run)
     assert measured is not None
+    held_out = in_short(names_of([measured]))
     named = (("validation_loss", "loss", False), ("pearson_lift/all", "lift", True),
-             ("pearson_lift/held_out", "on held-out", True), ("alpha", "α", False))  # fmt: skip
+             ("pearson_lift/held_out", f"on {held_out}", True), ("alpha", "α", False))  # fmt: skip
     parts = [f"{name} {number(measured.figures[key], 4, sign)}" for key, name, sign in named if key in measured.figures]
     return ", ".join(parts) or "ended"
 

@@ -17,7 +17,7 @@ from modulant.reports import plotting
 from modulant.reports.chart import Axis, Chart, Interval
 from modulant.reports.figures import draw
 from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress
-from modulant.reports.rows import WITH_PARTS_OF_SPEECH
+from modulant.reports.rows import in_short
 from modulant.reports.wording import number
 from probes.controls.table import off_fronts
 
@@ -46,7 +46,7 @@ def forest(summary: Summary) -> Figure | None:
     treatment = summary["treatment"]
     shown = (*PANELS, "held_out/nouns") if any(lifts.get("held_out/nouns") for lifts in controls.values()) else PANELS
     views = {
-        WITH_PARTS_OF_SPEECH[population]: [
+        summary["populations"][population]: [
             Interval(
                 lift["mean"],
                 lift["interval"] or (lift["mean"],) * 2,
@@ -82,7 +82,8 @@ def _title(summary: Summary, controls: Mapping[str, Any]) -> str:
     if means:
         least, most = (number(value, 4, True) for value in (min(means.values()), max(means.values())))
         said.append(f"its controls {least} to {most}" if len(means) > 1 else f"{next(iter(means))} {most}")
-    return f"Lift on held-out × held-out: {', '.join(said)}" if said else "Lift of Pearson with path similarity"
+    where = summary["populations"]["held_out"]
+    return f"Lift on {where}: {', '.join(said)}" if said else "Lift of Pearson with path similarity"
 
 
 def front(summary: Summary) -> Figure | None:
@@ -115,7 +116,7 @@ def front(summary: Summary) -> Figure | None:
                 )  # fmt: skip
         if x != "preservation":
             axis.axvline(0, color=GREY, linewidth=0.9, zorder=0)
-        dress(axis, x=_FRONT_AXES[x], y=f"lift, {WITH_PARTS_OF_SPEECH[population]}")
+        dress(axis, x=_FRONT_AXES[x], y=f"lift, {summary['populations'][population]}")
         axis.locator_params(nbins=6)
         axis.margins(x=0.09)
         if x == "preservation":
@@ -127,7 +128,7 @@ def front(summary: Summary) -> Figure | None:
         handles, labels, frameon=False, fontsize=10, loc="outside lower center", ncols=4, title_fontsize=9,
         title=f"points: λ_keep, mean over seeds;  vertical lines: {summary['level']}% interval of it over synsets",
     ).get_title().set_color(GREY)  # fmt: skip
-    figure.suptitle(_front_title(summary["treatment"], methods, panels[0][1]), x=0.01, ha="left", fontsize=12)
+    figure.suptitle(_front_title(summary, methods, panels[0][1]), x=0.01, ha="left", fontsize=12)
     return figure
 
 
@@ -141,7 +142,7 @@ def _near_one(axis: Axes, places: Sequence[float]) -> None:
         axis.set_xlabel(f"{axis.get_xlabel()}, log(1 − p)")
 
 
-def _front_title(treatment: str, methods: Mapping[str, Sequence[Mapping[str, Any]]], population: str) -> str:
+def _front_title(summary: Summary, methods: Mapping[str, Sequence[Mapping[str, Any]]], population: str) -> str:
     """Lifts at one preservation: of the treatment's points the one that most fronts reach, its own λ_keep first."""
     fronts = {m: [row for row in rows if row["pearson_lift"].get(population)] for m, rows in methods.items()}
 
@@ -155,11 +156,11 @@ def _front_title(treatment: str, methods: Mapping[str, Sequence[Mapping[str, Any
                 found[method] = float(np.interp(place, places, lifts))
         return found
 
-    own = fronts.get(treatment) or next(rows for rows in fronts.values() if rows)
+    own = fronts.get(summary["treatment"]) or next(rows for rows in fronts.values() if rows)
     chosen = max(own, key=lambda row: (len(at(row["preservation"]["mean"])), not row.get("front")))
     place = chosen["preservation"]["mean"]
     said = ", ".join(f"{method} {number(lift, 3, True)}" for method, lift in at(place).items())
-    where = WITH_PARTS_OF_SPEECH[population]
+    where = summary["populations"][population]
     return f"{where[0].upper()}{where[1:]} at preservation {number(place, 3)}: {said}"
 
 
@@ -177,9 +178,9 @@ def sweep(summary: Summary) -> Figure | None:
     treated = summary["controls"].get(summary["treatment"])
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
+    names = summary["populations"]
     for population in PANELS:
-        _curve(left, alphas, [c["pearson_lift"][population] for c in ordered], _COLOURS[population],
-               WITH_PARTS_OF_SPEECH[population])  # fmt: skip
+        _curve(left, alphas, [c["pearson_lift"][population] for c in ordered], _COLOURS[population], names[population])
         _star(left, treated, (treated or {"pearson_lift": {}})["pearson_lift"].get(population), _COLOURS[population])
     left.axhline(0, color=GREY, linewidth=0.9, zorder=0)
     _curve(right, alphas, [c["validation_loss"] for c in ordered], INK, "validation loss")
@@ -192,7 +193,8 @@ def sweep(summary: Summary) -> Figure | None:
             axis.set_xticks(alphas, [f"{alpha:.3g}" for alpha in alphas])
             axis.minorticks_off()
     figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=4)
-    figure.suptitle(_sweep_title(summary["treatment"], ordered, alphas), x=0.01, ha="left", fontsize=12)
+    title = _sweep_title(summary["treatment"], ordered, alphas, in_short(names))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
 
 
@@ -232,13 +234,13 @@ def _star(axis: Axes, treated: Mapping[str, Any] | None, spread: Mapping[str, An
         )  # fmt: skip
 
 
-def _sweep_title(name: str, ordered: Sequence[Mapping[str, Any]], alphas: Sequence[float]) -> str:
+def _sweep_title(name: str, ordered: Sequence[Mapping[str, Any]], alphas: Sequence[float], held_out: str) -> str:
     lifts = [(c["pearson_lift"]["held_out"] or c["pearson_lift"]["all"] or {}).get("mean") for c in ordered]
     known = [(lift, alpha) for lift, alpha in zip(lifts, alphas, strict=True) if lift is not None]
     if not known:
         return f"{name} at fixed α"
     lift, alpha = max(known)
-    return f"{name} at fixed α: the largest held-out lift, {number(lift, 4, True)}, is at {alpha:.3g} (★: α learned)"
+    return f"{name} at fixed α: the largest {held_out} lift, {number(lift, 4, True)}, is at {alpha:.3g} (★: α learned)"
 
 
 def save(figure: Figure, path: Path) -> None:

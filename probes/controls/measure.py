@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modulant.metrics.functional.intervals import percentile_interval
+from modulant.reports.rows import has_test_part, names_of_parts, with_parts_of_speech
 from modulant.reports.series import known as known_number
 from probes.controls.plan import Run, State, report_of, state_of
 
@@ -56,6 +57,7 @@ class Measured:
             λ_keep) and, of `BOUNDED`, ``<figure>_low`` and ``<figure>_high``.
         original: (replicates, populations) Pearson of the frozen encoder, or None.
         modulated: the same of the modulated one.
+        test_part: whether the data has one; its pairs are the held-out population then.
     """
 
     control: str
@@ -64,6 +66,7 @@ class Measured:
     figures: Mapping[str, float]
     original: Replicates | None
     modulated: Replicates | None
+    test_part: bool = False
 
     @property
     def lift(self) -> Replicates | None:
@@ -98,7 +101,8 @@ def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> M
         figures["keep"] = keep
     original, modulated = _bootstrap(folder)
     parameters = int(report["model"]["parameters"]["trainable"])
-    return Measured(name, seed, parameters, figures, original, modulated)
+    test_part = has_test_part(report.get("relational") or {})
+    return Measured(name, seed, parameters, figures, original, modulated, test_part)
 
 
 def _bootstrap(folder: Path) -> tuple[Replicates | None, Replicates | None]:
@@ -148,6 +152,12 @@ def paired(runs: Sequence[Measured]) -> bool:
     )
 
 
+def names_of(runs: Sequence[Measured]) -> dict[str, str]:
+    """Populations and their names; the held-out one is called test where it is that of all runs with a lift."""
+    test_part = {run.test_part for run in runs if "pearson_lift/all" in run.figures} == {True}
+    return with_parts_of_speech(names_of_parts(test_part))
+
+
 def summarise(runs: Sequence[Measured], treatment: str, original: Mapping[str, float]) -> dict[str, Any]:
     """All figures of a folder, as figures.json holds them; controls in the order of their first run."""
     by_control = grouped(runs)
@@ -172,6 +182,7 @@ def summarise(runs: Sequence[Measured], treatment: str, original: Mapping[str, f
         "level": LEVEL,
         "replicates": counts.pop() if len(counts) == 1 else None,
         "paired": are_paired,
+        "populations": names_of(runs),
         "original": dict(original),
         "controls": controls,
     }

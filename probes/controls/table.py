@@ -1,10 +1,10 @@
 """The figures of a folder of controls as a page, a CSV, and verdicts in words; nothing is measured here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
-from modulant.reports.rows import WITH_PARTS_OF_SPEECH
+from modulant.reports.rows import in_short
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 from probes.controls.fronts import COMPARED
@@ -13,7 +13,6 @@ from probes.pages import as_csv_text
 
 Summary = Mapping[str, Any]
 
-_JUDGED = {"held_out/nouns": "held-out nouns", "held_out": "held-out", "all": "all pairs"}
 # Figure → its title in the table, decimals, and whether a sign belongs to it.
 _OTHERS = {
     "validation_loss": ("validation loss", 4, False),
@@ -46,6 +45,7 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
         differences=_differences(summary),
         equal_preservation=_equal_preservation(summary),
         others=_others(summary),
+        held_out=in_short(summary["populations"]),
         without_interval=[name for name, lift in lifts.items() if (lift["all"] or {}).get("interval") is None],
         failed=failed,
     )
@@ -83,7 +83,7 @@ def _columns_of(summary: Summary) -> dict[str, str]:
     controls = summary["controls"].values()
     return {
         p: title
-        for p, title in WITH_PARTS_OF_SPEECH.items()
+        for p, title in summary["populations"].items()
         if any(c["pearson_lift"].get(p) is not None for c in controls)
     }
 
@@ -129,7 +129,7 @@ def _fronts(summary: Summary) -> Table:
                     *(cell(control[key], signed=True) for key in changes),
                 ]
             )
-    titles = [*(WITH_PARTS_OF_SPEECH[p] for p in COMPARED), *(_OTHERS[key][0] for key in changes)]
+    titles = [*(summary["populations"][p] for p in COMPARED), *(_OTHERS[key][0] for key in changes)]
     return Table(["", "λ_keep", "seeds", "preservation", *titles], rows)
 
 
@@ -146,7 +146,7 @@ def _equal_preservation(summary: Summary) -> Table:
         for method, found in summary["fronts"]["differences"].items()
         for point in found["points"]
     ]
-    return Table(["", "preservation", "of", "seeds", *(WITH_PARTS_OF_SPEECH[p] for p in COMPARED)], rows)
+    return Table(["", "preservation", "of", "seeds", *(summary["populations"][p] for p in COMPARED)], rows)
 
 
 def _others(summary: Summary) -> Table:
@@ -171,23 +171,25 @@ def verdicts(summary: Summary) -> list[str]:
     treated = summary["controls"].get(treatment)
     if treated is None:
         return [f"no run of {treatment} has ended, so nothing can be compared with it"]
+    names = summary["populations"]
+    judged = {"held_out/nouns": names["held_out/nouns"], "held_out": in_short(names), "all": names["all"]}
     lines = [
-        f"{treatment} on {_JUDGED[p]}: {cell(lift, signed=True)}: {against_zero(lift)}"
-        for p in _JUDGED
+        f"{treatment} on {judged[p]}: {cell(lift, signed=True)}: {against_zero(lift)}"
+        for p in judged
         if (lift := treated["pearson_lift"].get(p)) is not None
     ]
     for name, control in summary["controls"].items():
-        for p in _JUDGED:
+        for p in judged:
             found = control.get("difference", {}).get(p)
             if found is not None:
                 value = with_interval(found["mean"], found.get("interval"))
-                lines.append(f"{treatment} − {name} on {_JUDGED[p]}: {value}: {against_control(found)}")
+                lines.append(f"{treatment} − {name} on {judged[p]}: {value}: {against_control(found)}")
         if "difference" in control and control["difference"]["all"] is None:
             lines.append(f"{treatment} − {name}: no seed that both have")
-    return lines + list(_along_fronts(summary))
+    return lines + list(_along_fronts(summary, judged))
 
 
-def _along_fronts(summary: Summary) -> Iterator[str]:
+def _along_fronts(summary: Summary, judged: Mapping[str, str]) -> Iterator[str]:
     """A sentence for each method and population: where on the front the treatment's lift is larger."""
     for method, compared in summary["fronts"]["differences"].items():
         subject = f"{summary['treatment']} − {method}"
@@ -202,7 +204,7 @@ def _along_fronts(summary: Summary) -> Iterator[str]:
                     said.setdefault(against_control(found), []).append(f"{value} at {number(point['preservation'], 3)}")
             if said:
                 parts = "; ".join(f"{', '.join(values)}: {what}" for what, values in said.items())
-                yield f"{subject} on {_JUDGED[p]} at equal preservation: {parts}"
+                yield f"{subject} on {judged[p]} at equal preservation: {parts}"
 
 
 def against_zero(lift: Mapping[str, Any]) -> str:
@@ -245,17 +247,18 @@ def _seeds(spread: Mapping[str, Any]) -> str:
 
 def as_csv(summary: Summary) -> str:
     """One row a control, one column a figure."""
-    return as_csv_text([dict(_flat(name, control)) for name, control in summary["controls"].items()])
+    controls, populations = summary["controls"], summary["populations"]
+    return as_csv_text([dict(_flat(name, control, populations)) for name, control in controls.items()])
 
 
-def _flat(name: str, control: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(name: str, control: Mapping[str, Any], populations: Iterable[str]) -> Iterator[tuple[str, Any]]:
     yield from (
         ("control", name),
         ("parameters", control["parameters"]),
         ("seeds", " ".join(map(str, control["seeds"]))),
         ("keep", control["keep"]),
     )
-    for population in WITH_PARTS_OF_SPEECH:
+    for population in populations:
         for what in ("pearson_lift", "difference"):
             yield from _columns(f"{what}/{population}", (control.get(what) or {}).get(population))
     for key in _OTHERS:

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from modulant.reports import render
 from modulant.reports.chart import COLOURS, Axis, Chart, Interval, Level, Line, Mark
 from modulant.reports.figures import draw
-from modulant.reports.rows import POPULATIONS
 from modulant.reports.series import Series, finite_points, history_of
 from probes.runs import table as tables
 from probes.runs.measure import Run
@@ -58,7 +57,8 @@ def charts(runs: Sequence[Run], found: Found) -> list[Chart]:
         "validation": overlaid(lambda run: run.metrics.get("val/loss") or []),
         "training": overlaid(lambda run: run.metrics.get("train/loss_step") or run.metrics.get("train/loss") or []),
     }
-    lifts = {POPULATIONS["held_out"]: lift("held_out/pearson_lift"), POPULATIONS["all"]: lift("pearson_lift")}
+    names = found["populations"]
+    lifts = {names["held_out"]: lift("held_out/pearson_lift"), names["all"]: lift("pearson_lift")}
     made = [
         _over_steps("alpha", "Mean α", {"": overlaid(lambda run: run.metrics.get("alpha/mean") or [])}, styles),
         _over_steps("validation", "Loss", losses, styles),
@@ -92,7 +92,7 @@ def _over_steps(name: str, title: str, views: Mapping[str, Overlay], styles: Sty
 
 def _forest(found: Found, styles: Styles) -> Chart | None:
     views = {
-        POPULATIONS[population]: [
+        found["populations"][population]: [
             Interval(lift["value"], lift["interval"] or (lift["value"],) * 2, run["name"], styles[run["name"]][0])
             for run in found["runs"]
             if (lift := run["lift"].get(population))

@@ -9,7 +9,7 @@ import yaml
 
 from modulant.reports.run_folder import metrics_of, report_of
 from modulant.reports.series import Series
-from probes.controls.measure import POPULATIONS, Measured, difference, measured, paired, percentiles
+from probes.controls.measure import POPULATIONS, Measured, difference, measured, names_of, paired, percentiles
 from probes.controls.settings import leaves
 
 # Paths and loggers: they do not belong to the experiment.
@@ -53,6 +53,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "first": first.name,
         "differs": differing,
+        "populations": names_of([run.measured for run in runs]),
         "runs": [_row(run, first, differing) for run in runs],
     }
 

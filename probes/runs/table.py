@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
-from modulant.reports.rows import POPULATIONS
+from modulant.reports.rows import in_short
 from modulant.reports.table import Table
 from modulant.reports.wording import duration, number, with_interval
 from probes.controls.table import against_control, against_zero
@@ -82,19 +82,20 @@ def figures(found: Found) -> Table:
 
 
 def _by_population(found: Found, key: str) -> Table:
-    rows = [[run["name"], *(lift_text(run[key].get(one)) for one in POPULATIONS)] for run in found["runs"] if run[key]]
-    return Table(["", *POPULATIONS.values()], rows)
+    names = {one: found["populations"][one] for one in ("all", "train", "mixed", "held_out")}
+    rows = [[run["name"], *(lift_text(run[key].get(one)) for one in names)] for run in found["runs"] if run[key]]
+    return Table(["", *names.values()], rows)
 
 
 def verdicts(found: Found) -> list[str]:
     """What the held-out figures say of each run, and of each compared with the first, in words."""
-    lines = []
+    lines, held_out = [], in_short(found["populations"])
     for run in found["runs"]:
         if lift := run["lift"].get("held_out"):
-            lines.append(f"{run['name']}, held-out: {lift_text(lift)}: {against_zero(_one_seed(lift))}")
+            lines.append(f"{run['name']}, {held_out}: {lift_text(lift)}: {against_zero(_one_seed(lift))}")
         if against := run["difference"].get("held_out"):
             said = against_control(_one_seed(against)).replace("this control", found["first"])
-            lines.append(f"{run['name']} − {found['first']}, held-out: {lift_text(against)}: {said}")
+            lines.append(f"{run['name']} − {found['first']}, {held_out}: {lift_text(against)}: {said}")
     sampled = [run["name"] for run in found["runs"] if run["pairs"] not in (None, "all")]
     if sampled:
         lines.append(f"{', '.join(sampled)}: lifts over a sample of the pairs, their intervals over all of them")

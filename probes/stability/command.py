@@ -73,8 +73,8 @@ def measure_stability(args: argparse.Namespace) -> dict[str, Any]:
     """
     from probes.alignment.encoders import open_encoder, represent
 
-    encoder = open_encoder(args.model, args.prefix)
     split = split_for(args.model, args.population, args.nltk_data)
+    encoder = open_encoder(args.model, args.prefix)
     data = load_data(split)
     tokens = encoder.tokens(definitions(data))
     points = {cloud: represent(encoder, tokens, cloud) for cloud in encoder.clouds(random=False, static=False)}

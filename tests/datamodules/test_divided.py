@@ -11,7 +11,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import jaxtyping
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -21,9 +20,8 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant.corpus.ragged import training_batch
 from modulators import FieldModulator, ModulatedT5, PretrainT5
-from modulators.training import frozen
-from modulators.training.compiling import compiled
 from tests.runs import ROOT, process
+from tests.worlds import traced
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
 
@@ -100,6 +98,16 @@ DIVIDED: dict[str, tuple[dict[str, Any], dict[str, Any], list[int]]] = {  # of t
         {"accumulate_grad_batches": 2, "overfit_batches": 3, "max_epochs": 2},
         [2, 1, 2, 1],
     ),
+    "part of an epoch of both": (  # other batches in the second epoch, of which the cache lacks some
+        {"layers": [1], "cache": "memory", "gradient_checkpointing": True},
+        {"accumulate_grad_batches": 2, "limit_train_batches": 5, "max_epochs": 2},
+        [2, 2, 1, 2, 2, 1],
+    ),
+    "overfit_batches in the place of a part": (
+        {},
+        {"accumulate_grad_batches": 2, "overfit_batches": 3, "limit_train_batches": 5, "max_epochs": 2},
+        [2, 1, 2, 1],
+    ),
 }
 
 
@@ -122,17 +130,20 @@ def test_the_table_of_pairs_names_tests() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"gradient_checkpointing": True}, {"layers": [1], "cache": "memory"}])
+@pytest.mark.parametrize(
+    ("more", "part", "sizes"),
+    [
+        ({}, {}, [3, 3, 1]),
+        ({"gradient_checkpointing": True}, {"limit_train_batches": 5}, [3, 2]),
+        ({"layers": [1], "cache": "memory"}, {"overfit_batches": 4, "max_epochs": 2}, [3, 1, 3, 1]),
+    ],
+)
 def test_a_compiled_step_too(
-    more: dict[str, Any], small_wordnet: str, tiny_backbone: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    more: dict[str, Any], part: dict[str, Any], sizes: list[int], small_wordnet: str, tiny_backbone: str, tmp_path: Any
 ) -> None:
-    """Traced, forward and backward, with no code generated: `test_compiling.py` does that."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # beartype is nothing to compile
-    monkeypatch.setattr(frozen, "compiled", partial(compiled, backend="aot_eager"))
-    torch.compiler.reset()
-    arguments = {"compile": True, **more}
-    check(small_wordnet, tiny_backbone, tmp_path, arguments, {"accumulate_grad_batches": 3}, [3, 3, 1])
-    torch.compiler.reset()
+    with traced():
+        settings = {"accumulate_grad_batches": 3, **part}
+        check(small_wordnet, tiny_backbone, tmp_path, {"compile": True, **more}, settings, sizes)
 
 
 @pytest.mark.slow

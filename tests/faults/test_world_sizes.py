@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from modulators import FieldModulator
 from tests import runs, worlds
 from tests.faults.conftest import ALL, Tally, many
 
@@ -95,25 +96,31 @@ def test_a_world_finds_and_learns_what_one_process_does(world: int, alone: Alone
     one are left without.
     """
     tally.tried(FIGURES, len(SAMPLES), note="every figure of metrics and of `validate` as one process's, to 1e-6")
-    note = "losses at each step, weights at the end; also accumulation, pre-training, the relation, and resumed by one"
-    tally.tried(TRAINING, 5, note=note)
-    trainings = [
-        partial(alone.training, 4, folder=str(tmp_path / "run"), workers=int(world == 2), save_at=6),
-        partial(alone.training, 4, accumulate=3, gradient_checkpointing=True),
-        partial(alone.pretraining, 8),
-        partial(alone.relational, 6),
-    ]
-    expected = [
-        alone.training(4 * world),
-        alone.training(4 * world, accumulate=3),
-        alone.pretraining(8 * world),
-        alone.relational(6 * world),
-    ]
+    first = partial(alone.training, folder=str(tmp_path / "run"), workers=int(world == 2), save_at=6)
+    trainings: dict[str, tuple[worlds.Job, dict[str, Any]]] = {  # of a process, and what one alone learns
+        "training": (partial(first, 4), alone.training(4 * world)),
+        "accumulation": (
+            partial(alone.training, 4, accumulate=3, gradient_checkpointing=True),
+            alone.training(4 * world, accumulate=3),
+        ),
+        "pre-training": (partial(alone.pretraining, 8), alone.pretraining(8 * world)),
+        "the relation": (partial(alone.relational, 6), alone.relational(6 * world)),
+        **{
+            key: (
+                partial(alone.training, 4, accumulate=2, **{key: 3}),
+                alone.training(4 * world, accumulate=2, **{key: 3}),
+            )
+            for key in ("limit_train_batches", "overfit_batches")
+        },
+    }
+    note = f"losses at each step, weights at the end: {', '.join(trainings)}; and resumed by one"
+    tally.tried(TRAINING, len(trainings) + 1, note=note)
     jobs = [partial(worlds.metric_figures, n) for n in SAMPLES] + [partial(alone.validation, n) for n in SAMPLES]
     disagreements = [(1, 0), (0, 1), (1, 1)][: many(3, 1)] if world == 2 else []
     stops = [partial(alone.disagreement, drift, rest) for drift, rest in disagreements]
-    found = worlds.together(world, [*jobs, *stops, worlds.step_of_what_is_loaded, *trainings], tmp_path / "world")
-    assert [rank[-5] for rank in found] == [7] * world
+    all_jobs = [*jobs, *stops, worlds.step_of_what_is_loaded, *(job for job, _ in trainings.values())]
+    found = worlds.together(world, all_jobs, tmp_path / "world")
+    assert [rank[-len(trainings) - 1] for rank in found] == [7] * world
 
     wrong: dict[str, Any] = {}
     for i, n in enumerate(SAMPLES):
@@ -132,15 +139,25 @@ def test_a_world_finds_and_learns_what_one_process_does(world: int, alone: Alone
             wrong["steps"] = steps
     resumed = alone.training(4 * world, resume=str(tmp_path / "run" / "step_6.ckpt"))
     compared = {
-        "training": [trained_otherwise(rank[-4], expected[0]) for rank in found],
-        "accumulation": [trained_otherwise(rank[-3], expected[1]) for rank in found],
-        "pre-training": [trained_otherwise(rank[-2], expected[2]) for rank in found],
-        "the relation": [trained_otherwise(rank[-1], expected[3]) for rank in found],
-        "resumed by one process": [trained_otherwise(resumed, expected[0], skipped=6)],
+        name: [trained_otherwise(rank[i - len(trainings)], expected) for rank in found]
+        for i, (name, (_, expected)) in enumerate(trainings.items())
     }
+    assert [len(trainings[key][1]["losses"]) for key in ("limit_train_batches", "overfit_batches")] == [6, 6]
+    compared["resumed by one process"] = [trained_otherwise(resumed, trainings["training"][1], skipped=6)]
     for name, off in compared.items():
         if any(off):
             wrong[name] = off
         else:
             tally.survived(TRAINING)
     assert not wrong
+
+
+@pytest.mark.slow
+def test_two_compiled_processes(alone: Alone, tmp_path: Path) -> None:
+    """As one process learns eagerly; where a rank is left without an entry, too."""
+    modulator = partial(FieldModulator, initial_alpha=0.2, expert_ks=(2,))  # one expert is traced sooner than two
+    train = partial(alone.training, accumulate=3, model={"modulator": modulator})
+    job = partial(train, 4, compile=True, gradient_checkpointing=True)
+    expected = train(8)
+    for (found,) in worlds.together(2, [job], tmp_path / "world"):
+        assert not trained_otherwise(found, expected)

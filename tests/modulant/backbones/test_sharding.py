@@ -15,6 +15,7 @@ from tests import runs, worlds
 # fp32's rounding in other orders; AdamW's division makes it no smaller. Measured: 2e-7 of a loss, 1e-7 of a weight.
 LOSS = 1e-6  # relative
 WEIGHT = 2e-6  # absolute, of weights of about 0.1 after 14 steps of 0.01
+PARTS: tuple[dict[str, int], ...] = ({"limit_train_batches": 3}, {"overfit_batches": 3})  # of an epoch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training"),
@@ -55,6 +56,7 @@ def test_two_ranks_of_a_sharded_backbone(tmp_path: Path) -> None:
     jobs = [
         partial(train, 4, folder=str(tmp_path / "run"), sharded=True, save_at=6),
         partial(train, 4, folder=out, sharded=True, gradient_checkpointing=True, accumulate=2),
+        *(partial(train, 4, folder=out, sharded=True, accumulate=2, **part) for part in PARTS),
         partial(worlds.sharded_figures, 5, **validate),
         partial(worlds.hook_order, untied_backbone(tmp_path / "untied")),
         partial(worlds.other_weights, backbone),
@@ -62,7 +64,7 @@ def test_two_ranks_of_a_sharded_backbone(tmp_path: Path) -> None:
     ]
     found = worlds.together(2, jobs, tmp_path / "world")
     alone = train(8, folder=out)
-    accumulated = train(8, folder=out, accumulate=2)
+    accumulated = [train(8, folder=out, accumulate=2, **part) for part in ({}, *PARTS)]
     checkpoint = str(tmp_path / "run" / "step_6.ckpt")
     resumed = train(8, folder=out, resume=checkpoint)  # by one process, which deals nothing out
     figures = worlds.validation(5, **validate)
@@ -72,9 +74,9 @@ def test_two_ranks_of_a_sharded_backbone(tmp_path: Path) -> None:
     saved = torch.load(checkpoint, weights_only=True)
     assert all(type(value) is torch.Tensor for value in saved["state_dict"].values())
     assert saved["state_dict"].keys() == alone["weights"].keys()
-    for training, added_up, validated, order, refused, sent in found:
+    for training, *added_up, validated, order, refused, sent in found:
         assert not off(training, alone)
-        assert not off(added_up, accumulated)
+        assert not [off(one, other) for one, other in zip(added_up, accumulated, strict=True) if off(one, other)]
         # after an evaluation each stack's last norm is still whole, as FSDP leaves what a backward pass begins with
         assert training["held"] == shared + (total - shared) // 2 + norms // 2
         assert validated == pytest.approx(figures, rel=1e-5, abs=1e-6, nan_ok=True)

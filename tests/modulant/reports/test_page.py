@@ -195,7 +195,7 @@ def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(f
 
 def test_points_of_a_front_are_no_rows_among_the_controls() -> None:
     row = {"parameters": 10, "seeds": [0], "pearson_lift": {"all": {"mean": 0.1}}}
-    table = _controls({"field": row, "lora": row, "lora_keep_0": {**row, "front": "lora"}})
+    table = _controls({"field": row, "lora": row, "lora_keep_0": {**row, "front": "lora"}}, {})
     assert [name for name, *_ in table.rows] == ["field", "lora"]
 
 

@@ -72,12 +72,19 @@ CONTROLS: dict[str, Any] = {
 def test_a_test_part_and_parts_of_speech_are_named() -> None:
     last = {"validation/pairs": 900.0, "held_out/nouns/pearson": 0.31, "held_out/nouns/pearson_lift": 0.11}
     report = REPORT | {
-        "run": REPORT["run"] | {"monitor": "relational/validation/pearson_lift"},
+        "run": REPORT["run"]
+        | {
+            "monitor": "relational/validation/pearson_lift",
+            "metrics": {"relational/held_out/pearson_lift": {"last": -0.01}},
+        },
         "data": REPORT["data"] | {"validation_entries": 468, "test_entries": 468},
         "relational": REPORT["relational"] | {"last": REPORT["relational"]["last"] | last},
     }
     report["relational"]["interval"] = {"held_out/nouns": [0.05, 0.17]}
-    card = model_card(CONFIG, report)
+    card = model_card(CONFIG, report, CONTROLS)
+    assert [result.metric_name for result in ModelCard(card).data.eval_results] == ["Pearson lift, test × test"]
+    assert "| lift, all pairs | test × test |" in card
+    assert "held-out × held-out" not in card
     assert "| test × test | 1,000 | 0.2000 | 0.1900 | −0.0100 |" in card
     assert "| nouns | – | – | 0.3100 | +0.1100 [+0.0500, +0.1700] |" in card
     assert "936 of them held out (468 for validation, 468 for the test); 8,402 synsets" in card

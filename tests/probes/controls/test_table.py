@@ -30,9 +30,9 @@ def original() -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def write_run(
-    output: Path, control: str, seed: int, lift: float, noise: float = 0.002, alpha: float = 0.02, **metrics: Any
+    output: Path, control: str, seed: int, lift: float, noise: float = 0.002, alpha: float = 0.02, parts: int = 2
 ) -> Run:
-    """A run whose lift is `lift` on all populations, with replicates around it."""
+    """A run whose lift is `lift` on all populations, with replicates around it, of data in two or three parts."""
     run = Run(Control(control), seed, output / control / f"seed_{seed}")
     run.folder.mkdir(parents=True)
     rng = np.random.default_rng([seed, len(control)])
@@ -52,12 +52,13 @@ def write_run(
         "pentachoron/cv": 0.3,
         "pentachoron/z": 60.0,
         "relational/original/pearson": 0.28,
-    } | metrics
+    }
     report = {
         "run": {"stage": "fit", "outcome": "finished", "metrics": {k: {"last": v} for k, v in figures.items()}},
         "model": {"parameters": {"trainable": 38552}},
         "alpha": {"final": [[alpha, alpha], [alpha, None]]},
         "pentachoron": {"base": {"cv": 0.31}},
+        "relational": {"last": {"validation/pairs": 10.0} if parts == 3 else {}},
     }
     (run.folder / "report.json").write_text(json.dumps(report))
     return run
@@ -189,6 +190,26 @@ def test_the_page(runs: list[Run]) -> None:
     assert "| original encoder" in page
     assert "- lora seed 2: x.log" in page
     assert "nan" not in page.lower()
+
+
+def test_a_test_part_is_named_by_table_verdicts_and_figures(tmp_path: Path) -> None:
+    """As the runs' own reports do; where not all runs have one, their common name is held-out."""
+    runs = [write_run(tmp_path, f"alpha_{a}", 0, a, alpha=a, parts=3) for a in (0.01, 0.02)]
+    runs += [write_run(tmp_path, "lerp", 0, 0.03, parts=3)]
+    summary = summary_of(runs) | {"original": {"pearson": 0.28, "pearson_held_out": 0.27}}
+    page, forest, sweep = table.markdown(summary), figures.forest(summary), figures.sweep(summary)
+    assert "held-out" not in page
+    for said in (" test × test |", " test nouns |", "- lerp on test nouns: ", "- lerp on test: ", "0.2700 on test."):
+        assert said in page
+    assert forest is not None
+    assert sweep is not None
+    for name, figure in (("forest.png", forest), ("sweep.png", sweep)):
+        figures.save(figure, tmp_path / name)
+        drawn = "".join(ElementTree.parse(tmp_path / name.replace("png", "svg")).getroot().itertext())
+        assert "test × test" in drawn
+        assert "held-out" not in drawn
+    assert "the largest test lift" in sweep._suptitle.get_text()  # type: ignore[attr-defined]
+    assert " held-out × held-out |" in table.markdown(summary_of([*runs, write_run(tmp_path, "lora", 0, 0.01)]))
 
 
 def test_the_csv(runs: list[Run]) -> None:

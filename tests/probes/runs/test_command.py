@@ -88,6 +88,19 @@ def test_the_page_and_the_figures_hold_every_run(runs: list[Path], tmp_path: Pat
             go.Figure(*json.loads(known)[:1], layout=json.loads(known)[1])
 
 
+def test_a_test_part_is_named(runs: list[Path], tmp_path: Path) -> None:
+    for run in runs:
+        report = json.loads((run / "report.json").read_text())
+        report["relational"]["last"]["validation/pairs"] = 10.0
+        (run / "report.json").write_text(json.dumps(report))
+    compared(*map(str, runs), output=tmp_path / "out")
+    page, html = ((tmp_path / "out" / f"runs.{end}").read_text() for end in ("md", "html"))
+    assert " test × test |" in page
+    assert "- b − a, test: " in page
+    assert "test × test" in html
+    assert "held-out" not in page + html
+
+
 def test_rows_are_sorted_and_the_first_given_stays_what_others_are_compared_with(
     runs: list[Path], tmp_path: Path
 ) -> None:

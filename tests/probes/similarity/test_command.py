@@ -171,6 +171,23 @@ def test_one_line(words: list[str], said: str, folder: Path, capsys: pytest.Capt
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("probed", [["similarity"], ["alignment", "--model"], ["stability"]])
+def test_blocks_that_were_tuned_whole_leave_no_artefact(
+    probed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without any rated pairs; nothing is loaded, since the backbone is nowhere."""
+    monkeypatch.chdir(tmp_path)
+    model = {"class_path": "modulators.TunedT5", "init_args": {"backbone": "/nowhere/at/all"}}
+    Path("full").mkdir()
+    Path("full/config.yaml").write_text(yaml.safe_dump({"model": model, "data": {"init_args": {}}}))
+    assert probe.main([*probed, "full"]) == 2
+    error = capsys.readouterr().err
+    assert "full is a run of modulators.TunedT5, which leaves no artefact to open" in error
+    assert error.endswith("python train.py fit --resume full --similarity.files gensim\n")
+    assert error.count("\n") == 1
+    assert ("--model" in error) == (probed != ["similarity"])
+
+
 @pytest.mark.slow
 def test_simlex_and_wordsim_on_mini(tmp_path: Path) -> None:
     """What `mini` alone reaches. A trial with senses in another order had 0.224 and 0.266."""
