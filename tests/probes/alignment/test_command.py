@@ -289,7 +289,7 @@ def test_figures_of_real_weights() -> None:
     assert encoder["spearman"] == pytest.approx(0.2266, abs=5e-4)
     assert encoder["gradient"] == pytest.approx(0.0599, abs=5e-4)
     assert encoder["mean_cosine"] == pytest.approx(0.0781, abs=5e-4)
-    assert encoder["held_out/pearson"] == pytest.approx(0.2283, abs=1e-3)
+    assert encoder["held_out/pearson"] == pytest.approx(0.2185, abs=1e-3)
     assert encoder["pentachoron/cv"] == pytest.approx(0.33, abs=0.03)  # a thousand draws: ± 0.01
     assert random["pearson"] == pytest.approx(-0.115, abs=5e-3)
 
