@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from modulant.backbones.families import Parts, parts_of
 from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream, attach, stream_of
 from modulators.contract.attached import ATTACHED
 from modulators.contract.cases import STREAM as CONTRACT_STREAM
-from tests.tiny_families import ALL, CAUSAL, MASKED, SEQ2SEQ, TEXT, build, inputs_for
+from tests.tiny_families import ALL, CAUSAL, MASKED, SEQ2SEQ, TEXT, build, config_of, inputs_for
 
 NO_CHECKPOINTING = ("mpnet",)  # transformers has none for it
 
@@ -322,6 +324,28 @@ def test_images_have_no_tokens() -> None:
 
 
 @torch.no_grad()
+def test_the_text_model_of_several_modalities() -> None:
+    """Found inside; it gets embeddings, so a modulator that looks tokens up does not work there."""
+    text, vision = config_of("llama"), config_of("clip_vision_model")
+    config = LlavaConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), image_token_index=96)
+    model = LlavaForConditionalGeneration(config).eval()
+    given = inputs_for("llama")
+    base = model(**given).logits
+    handle = attach(model, field(stream_of(config)))
+    assert parts_of(model).stack is model.model.language_model
+    assert not torch.equal(model(**given).logits, base)
+    with handle.disabled():
+        assert torch.equal(model(**given).logits, base)
+    handle.remove()
+    attach(model, lerp(stream_of(config)))
+    with pytest.raises(ValueError, match=r"^LerpModulator needs token_ids"):
+        model(**given)
+    seen = attach(model, field(stream_of(config, "vision")), side="vision")
+    assert parts_of(model, "vision").stack is model.model.vision_tower
+    seen.remove()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma3_text", "bert", "clip_vision_model"])
 def test_attention_kernels(model_type: str) -> None:
     model = build(model_type)
@@ -334,8 +358,12 @@ def test_attention_kernels(model_type: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", [name for name in ALL if name not in SEQ2SEQ])
-def test_compiled_in_one_graph(model_type: str) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "backend"),
+    [*((name, "eager") for name in ALL if name not in SEQ2SEQ), ("mpnet", "aot_eager"), ("llama", "aot_eager")],
+)
+def test_compiled_in_one_graph(model_type: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # beartype is nothing to compile
     model = build(model_type)
     parts, given = parts_of(model), inputs_for(model_type)
     base = run(parts, **given)
@@ -343,7 +371,7 @@ def test_compiled_in_one_graph(model_type: str) -> None:
     handle = attach(model, modulator)
     modulated = run(parts, **given)
     torch.compiler.reset()
-    compiled: Any = torch.compile(parts.stack, fullgraph=True, backend="aot_eager")
+    compiled: Any = torch.compile(parts.stack, fullgraph=True, backend=backend)
     options = {"use_cache": False} if model_type in CAUSAL else {}
 
     def out() -> Tensor:

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import pickle
+import re
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from transformers import (
 from modulant.backbones import open_model, stream_of
 from modulant.backbones.families import FAMILIES, family_of, parts_of
 from modulators import FieldModulator, ResidualStream, attach
+from tests.runs import ROOT
 from tests.tiny_families import ALL, MASKED, SEQ2SEQ, TEXT, build, config_of, inputs_for, stack_in
 
 STREAM = ResidualStream(32, 3, 97)
@@ -43,8 +46,24 @@ def changed(folder: str, **keys: Any) -> str:
     return folder
 
 
-def test_each_family_has_a_tiny_model() -> None:
-    assert {family.model_type for family in FAMILIES} == set(ALL)
+def test_each_family_has_a_tiny_model_and_a_row_of_the_table() -> None:
+    known = {family.model_type for family in FAMILIES}
+    assert known == set(ALL)
+    rows = [row for row in (ROOT / "docs" / "howto" / "any_transformer.md").read_text().splitlines() if row[:1] == "|"]
+    shown = [name for row in rows[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(shown) == sorted(known)
+    for row in rows[2:]:
+        for name in re.findall(r"`(\w+)`", row.split("|")[1]):
+            heads = {head for family in FAMILIES if family.model_type == name for head in family.heads}
+            assert set(re.findall(r"`(\w+)`", row.split("|")[2])) == heads
+
+
+def test_the_example_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    folder = saved(build("gpt2"), tmp_path)
+    word_tokenizer(folder, eos_token="<end>", unk_token="<end>")
+    monkeypatch.setattr("sys.argv", ["any_transformer.py", folder])
+    runpy.run_path(str(ROOT / "docs" / "examples" / "any_transformer.py"))
+    assert re.search(r"^gpt2: .*vocab_size=97\), tokens moved by \d+\.\d%$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("model_type", ALL)
@@ -56,6 +75,7 @@ def test_encode_is_the_familys_own_forward(model_type: str, tmp_path: Path) -> N
     assert not any(module.training for module in opened.model.modules())
     assert opened.family.model_type == model_type
     assert len(opened.blocks) == 3
+    assert opened.head is None
     with torch.no_grad():
         for dtype in (torch.float32, torch.bfloat16):
             opened.model.to(dtype)
