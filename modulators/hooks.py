@@ -55,15 +55,17 @@ class _Pass(NamedTuple):
     attention_mask: Any = None
 
     def real(self, n_tokens: int) -> Tensor | None:
-        """False at padding, (B, S); None where all tokens count."""
+        """False at padding, (B, S); None where all tokens count, or where a static KV cache hides which ones do."""
         mask = self.attention_mask
         if isinstance(mask, dict):  # one for each kind of attention
             mask = mask.get("full_attention")
         if mask is None:
             return None
-        if mask.ndim == 4:  # additive, or boolean; the last token attends to all others, also in a causal stack
+        if mask.ndim == 4:  # (B, 1, S, keys), additive or boolean; the last token attends to all others, causal or not
+            if mask.shape[-1] != n_tokens:
+                return None
             mask = mask[:, 0, -1] >= 0 if mask.is_floating_point() else mask[:, 0, -1]
-        return mask[:, -n_tokens:].bool()  # tokens in a KV cache stand before these
+        return mask[:, -n_tokens:].bool()  # what a KV cache holds stands before these
 
 
 class ModulatorHandle:

@@ -152,6 +152,29 @@ def test_observed_and_inspected(model_type: str) -> None:
     assert bool((inspection.moved > 0).all() and (inspection.drift > 0).all())
 
 
+@torch.no_grad()
+def test_observed_behind_a_cache() -> None:
+    """A mask is of the tokens in the cache too; the stream is of the new ones alone."""
+    model = build("llama", head=False)
+    given, new = inputs_for("llama", padding="left"), torch.tensor([[5], [6]])
+    modulator = lerp(stream_of(model.config))
+    modulator.geometric_embed.weight[6] *= 1000
+    handle, pushes = attach(model, modulator), []
+    cache = model(**given).past_key_values
+    mask = torch.cat([given["attention_mask"], torch.ones_like(new)], dim=1)
+    with handle.observed() as figures:
+        model(new, attention_mask=mask, past_key_values=copy.deepcopy(cache))
+        for hidden in ("last", "first"):
+            one = mask.clone()
+            one[0 if hidden == "last" else 1, -1] = 0  # as if that row's new token were padding
+            both = dict(figures)
+            model(new, attention_mask=one, past_key_values=copy.deepcopy(cache))
+            pushes.append(figures["lerp/layer_00/push"])
+            figures.update(both)
+    torch.testing.assert_close(figures["lerp/layer_00/push"], torch.stack(pushes).mean(), rtol=1e-5, atol=1e-6)
+    assert float(pushes[0] / pushes[1]) > 1.1
+
+
 def test_what_cannot_be_inspected() -> None:
     for model, side in ((build("t5"), "decoder"), (build("vit"), None)):
         handle = attach(model, field(stream_of(model.config, side)), side=side)
@@ -188,9 +211,17 @@ def test_generation_with_a_cache_is_that_without(model_type: str, kind: Any) -> 
     assert not torch.allclose(torch.stack(cached.logits), torch.stack(base.logits), atol=1e-3)
     beams = [written(use_cache, num_beams=3).sequences for use_cache in (True, False)]
     assert torch.equal(*beams)
+    steps: list[Tensor] = []
     with handle.observed() as figures:
-        written()
-    assert len(figures) >= 3
+        watch = parts_of(model, side).stack.register_forward_hook(lambda *_: steps.extend(figures.values()))
+        if side is None:  # a cache of fixed length, whose masks have four dimensions, and differ by the kind of layer
+            static = written(cache_implementation="static")
+            torch.testing.assert_close(torch.stack(static.logits), torch.stack(whole.logits), rtol=1e-4, atol=1e-5)
+        else:
+            written()
+    watch.remove()
+    assert len(steps) >= 9 * 3, "at every step at every layer"
+    assert bool(torch.stack(steps).isfinite().all())
     handle.remove()
     assert torch.equal(torch.stack(written().logits), torch.stack(base.logits))
 
