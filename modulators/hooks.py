@@ -1,25 +1,31 @@
-"""Attach a modulator to a Transformer, by forward pre-hooks on the encoder and its blocks.
+"""Attach a modulator to a Transformer, by forward pre-hooks on its stack of blocks and on each block.
 
 Hugging Face's forward is not copied and no module is replaced: `generate()`, SDPA, `torch.compile`, gradient
 checkpointing and other hooks keep working, and the model's state dict stays that of the base model.
 
-The hooks keep no state between calls. The encoder's hook adds a keyword argument that the encoder passes on to its
-blocks: whether this pass is modulated, how strongly, and with which tokens. Each block's hook removes it again. A block
-that is recomputed in the backward pass (gradient checkpointing) thus sees its own batch, not the newest.
+The stack is what reads token ids: a T5's encoder or decoder, a BertModel, a LlamaModel. The hooks keep no state between
+calls. The stack's hook adds a keyword argument that the stack passes on to its blocks: whether this pass is modulated,
+how strongly, and with which tokens. Each block's hook removes it again. A block that is recomputed in the backward pass
+(gradient checkpointing) thus sees its own batch, not the newest.
+
+MPNet's stack passes no keyword argument on; the module inside it that calls the blocks does. There the stack's hook
+leaves the pass where a hook of that module finds it, by thread, until the stack returns.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from threading import get_ident
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from modulant.backbones.families import Parts, parts_of
 from modulant.backbones.sizes import check_layers
 from modulant.backbones.split_encoder import TOKEN_IDS
 from modulators.base import Modulator, Prepared, relative_push
@@ -39,21 +45,27 @@ class _Setting(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """What the blocks need to know about the current encoder pass."""
+    """What the blocks need to know about the current pass through their stack."""
 
     active: bool
     alpha_scale: float
     observer: _Observer | None
     token_ids: Tensor | None
     prepared: Prepared | None = None
-    attention_mask: Tensor | None = None
+    attention_mask: Any = None
 
-    def real(self) -> Tensor | None:
-        """False at padding, (B, S); None where all tokens count."""
+    def real(self, n_tokens: int) -> Tensor | None:
+        """False at padding, (B, S); None where all tokens count, or where a static KV cache hides which ones do."""
         mask = self.attention_mask
-        if mask is None or mask.ndim == 2:
-            return mask if mask is None else mask.bool()
-        return mask[:, 0, 0] >= 0 if mask.is_floating_point() else mask[:, 0, 0].bool()  # additive, or boolean
+        if isinstance(mask, dict):  # one for each kind of attention
+            mask = mask.get("full_attention")
+        if mask is None:
+            return None
+        if mask.ndim == 4:  # (B, 1, S, keys), additive or boolean; the last token attends to all others, causal or not
+            if mask.shape[-1] != n_tokens:
+                return None
+            mask = mask[:, 0, -1] >= 0 if mask.is_floating_point() else mask[:, 0, -1]
+        return mask[:, -n_tokens:].bool()  # what a KV cache holds stands before these
 
 
 class ModulatorHandle:
@@ -67,32 +79,39 @@ class ModulatorHandle:
         layers: the modulated blocks, ascending.
     """
 
-    def __init__(self, encoder: nn.Module, modulator: Modulator, layers: list[int]) -> None:
+    def __init__(self, parts: Parts, modulator: Modulator, layers: list[int]) -> None:
+        stack, sender = parts.stack, parts.sender
         self.modulator = modulator
         self.layers = layers
         # By thread. Compiled code cannot ask for its thread, so it reads the newest of all.
         self._settings: dict[int, _Setting] = {}
         self._newest = _Setting()
         self._unfused: Modulator | None = None
-        # One encoder may have several handles, perhaps from another process; each needs its own argument name.
-        self._argument = next(name for n in count() if (name := f"modulation_{n}") not in encoder._modules)
-        self._encoder = encoder
-        encoder.add_module(self._argument, _Follower(self, encoder.training))
+        # One stack may have several handles, perhaps from another process; each needs its own argument name.
+        self._argument = next(name for n in count() if (name := f"modulation_{n}") not in stack._modules)
+        self._stack = stack
+        self._parameters = list(inspect.signature(type(stack).forward).parameters)[1:]
+        self._reads_text_alone = parts.family.reads == "input_ids" and not parts.family.needs_encoder
+        self._passes: dict[int, _Pass] = {}  # by thread; where another module than the stack hands them to the blocks
+        stack.add_module(self._argument, _Follower(self, stack.training))
+        hook: Callable[..., Any] = self._stack_hook if sender is stack else self._begin
+        self._hooks: list[RemovableHandle] = [stack.register_forward_pre_hook(hook, with_kwargs=True)]
+        if sender is not stack:
+            self._hooks += [
+                sender.register_forward_pre_hook(self._send, with_kwargs=True),
+                stack.register_forward_hook(self._end, always_call=True),
+            ]
         # Blocks outside `layers` need a hook too, to remove the argument before the block sees it.
-        blocks = list(cast(nn.ModuleList, encoder.block))
-        self._hooks: list[RemovableHandle] = [
-            encoder.register_forward_pre_hook(self._encoder_hook, with_kwargs=True),
-            *(
-                block.register_forward_pre_hook(partial(self._block_hook, layer=i), with_kwargs=True)
-                for i, block in enumerate(blocks)
-            ),
+        self._hooks += [
+            block.register_forward_pre_hook(partial(self._block_hook, layer=i), with_kwargs=True)
+            for i, block in enumerate(parts.blocks)
         ]
 
     def remove(self) -> None:
         """Remove the hooks. Calling it again does nothing."""
         while self._hooks:
             self._hooks.pop().remove()
-        self._encoder._modules.pop(self._argument, None)
+        self._stack._modules.pop(self._argument, None)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -127,14 +146,14 @@ class ModulatorHandle:
 
         def observe(layer: int, before: Tensor, after: Tensor, now: _Pass) -> None:
             context = None if now.prepared is None else now.prepared.context
-            seen.update(self.modulator.observe(before, after, layer, context, now.real()))
+            seen.update(self.modulator.observe(before, after, layer, context, now.real(before.shape[1])))
 
         with self._set(self._setting()._replace(observer=observe)):
             yield seen
 
     @torch.no_grad()
     def inspect(self, text_or_ids: str | Sequence[int] | Tensor, tokenizer: Any = None) -> Inspection:
-        """How far the modulator moves each token of one text, at each modulated layer and at the encoder's end.
+        """How far the modulator moves each token of one text, at each modulated layer and at the stack's end.
 
         As it stands: under `scaled` with the scaled α, under `disabled` nothing is moved. Dropout is off.
 
@@ -143,8 +162,12 @@ class ModulatorHandle:
             tokenizer: encodes a text and names tokens; without it a token's name is its id.
 
         Raises:
-            ValueError: a text without a tokenizer, or no token.
+            ValueError: a text without a tokenizer, no token, or a stack that does not read a text alone.
         """
+        if not self._reads_text_alone:
+            raise ValueError(
+                "inspect: the stack must read a text alone, as a T5's decoder and a stack of images do not"
+            )
         if isinstance(text_or_ids, str):
             if tokenizer is None:
                 raise ValueError("inspect: a text needs its tokenizer; give one, or token ids")
@@ -158,15 +181,15 @@ class ModulatorHandle:
         def note(layer: int, before: Tensor, after: Tensor, now: _Pass) -> None:
             moved[:, self.layers.index(layer)] = relative_push(before, after)[0].cpu()
 
-        ids = ids.to(next(self._encoder.parameters()).device)
+        ids = ids.to(next(self._stack.parameters()).device)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        training = [module for module in self._encoder.modules() if module.training]
-        self._encoder.eval()
+        training = [module for module in self._stack.modules() if module.training]
+        self._stack.eval()
         try:
             with self._set(self._setting()._replace(observer=note)):
-                modulated = self._encoder(**inputs).last_hidden_state[0]
+                modulated = self._stack(**inputs).last_hidden_state[0]
             with self.disabled():
-                base = self._encoder(**inputs).last_hidden_state[0]
+                base = self._stack(**inputs).last_hidden_state[0]
         finally:
             for module in training:
                 module.training = True
@@ -204,7 +227,7 @@ class ModulatorHandle:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy begins outside `disabled` and `scaled`, which would never end for it.
-        return self.__dict__ | {"_settings": {}, "_newest": _Setting()}
+        return self.__dict__ | {"_settings": {}, "_newest": _Setting(), "_passes": {}}
 
     def _setting(self) -> _Setting:
         if torch.compiler.is_compiling():
@@ -224,26 +247,42 @@ class ModulatorHandle:
                 self._settings[thread] = before
             self._newest = (list(self._settings.values()) or [_Setting()])[-1]
 
-    def _encoder_hook(
-        self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    def _stack_hook(
+        self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        token_ids = kwargs.get("input_ids", args[0] if args else None)
+        return args, {**kwargs, self._argument: self._pass(args, kwargs)}
+
+    def _begin(self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._passes[_thread()] = self._pass(args, kwargs)
+
+    def _send(
+        self, sender: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        now = self._passes.get(_thread())
+        return args, kwargs if now is None else {**kwargs, self._argument: now}
+
+    def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._passes.pop(_thread(), None)
+
+    def _pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Pass:
+        given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
+        token_ids = given.get("input_ids")
         if token_ids is None:  # the upper part of a split encoder, which reads hidden states
-            token_ids = kwargs.get(TOKEN_IDS)
+            token_ids = given.get(TOKEN_IDS)
         now = _Pass(*self._setting(), token_ids)
         if now.observer is not None:
-            now = now._replace(attention_mask=kwargs.get("attention_mask", args[1] if len(args) > 1 else None))
+            now = now._replace(attention_mask=given.get("attention_mask"))
         # A modulator that overrides forward may not take `prepared`.
         if now.active and type(self.modulator).forward is Modulator.forward:
             now = now._replace(prepared=self.modulator.prepare(token_ids, now.alpha_scale))
-        return args, {**kwargs, self._argument: now}
+        return now
 
     def _block_hook(
         self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], layer: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kwargs = dict(kwargs)
         kwargs.pop(TOKEN_IDS, None)
-        # A block that is called outside its encoder gets no such argument.
+        # A block that is called outside its stack gets no such argument.
         now: _Pass | None = kwargs.pop(self._argument, None)
         if now is None:
             now = _Pass(*self._setting(), None)
@@ -264,15 +303,20 @@ class ModulatorHandle:
         return args, kwargs
 
 
+def _thread() -> int:
+    """This thread; 0 in compiled code, which cannot ask."""
+    return 0 if torch.compiler.is_compiling() else get_ident()
+
+
 class _Follower(nn.Module):
-    """A submodule of the encoder without parameters: the modulator moves and is cast as the encoder is.
+    """A submodule of the stack without parameters: the modulator moves and is cast as the stack is.
 
     It is in no state dict, and the model's `parameters()` do not name the modulator's.
     """
 
     def __init__(self, handle: ModulatorHandle, training: bool) -> None:
         super().__init__()
-        self.handle, self.training = handle, training  # the encoder's own mode, which Lightning compares
+        self.handle, self.training = handle, training  # the stack's own mode, which Lightning compares
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "_Follower":
         for modulator in (self.handle.modulator, self.handle._unfused):
@@ -281,39 +325,43 @@ class _Follower(nn.Module):
         return self
 
 
-def attach(model: nn.Module, modulator: Modulator, layers: Iterable[Any] | None = None) -> ModulatorHandle:
-    """Attach `modulator` to `model`: it rewrites the stream that the encoder blocks read.
+def attach(
+    model: nn.Module, modulator: Modulator, layers: Iterable[Any] | None = None, side: str | None = None
+) -> ModulatorHandle:
+    """Attach `modulator` to `model`: it rewrites the stream that the blocks read.
 
     The modulator moves to the model's device, and from then on follows the model to every device and dtype. It does not
     become a submodule: train and save it separately. Attach before compiling.
 
     Args:
-        model: a T5, mT5 or UMT5 of transformers, anything with ``.encoder.block`` and ``.config``.
-        modulator: built for this backbone's sizes.
+        model: of transformers, of any known family, with a head or without: what ``AutoModel…`` loads.
+        modulator: built for this backbone's sizes, as `stream_of` gives them.
         layers: indices of the blocks to modulate, integers of any library; all of them if None.
+        side: which stack: ``decoder`` of a T5, whose cross attention stays as it is, ``vision`` of a CLIP; None: the
+            encoder of a T5, the text tower of a CLIP, the only stack of others.
 
     Raises:
-        ValueError: a model without such an encoder, a modulator built for other sizes, or layers that are not distinct
-            indices of the encoder's blocks.
+        ValueError: a model of no known family or without this side, a modulator built for other sizes, or layers that
+            are not distinct indices of the blocks.
     """
-    encoder = getattr(model, "encoder", None)
-    blocks = getattr(encoder, "block", None)
-    if not isinstance(encoder, nn.Module) or not isinstance(blocks, nn.ModuleList):
-        raise ValueError(f"attach needs a T5-like model with encoder.block, got {type(model).__name__}")
-    _check_sizes(cast(Any, model).config, len(blocks), modulator)
-    chosen = check_layers(layers, len(blocks))
-    device = next(encoder.parameters()).device
+    try:
+        parts = parts_of(model, side)
+    except ValueError as error:
+        raise ValueError(f"attach: {error}") from error
+    _check_sizes(parts, modulator)
+    chosen = check_layers(layers, len(parts.blocks), stack=parts.family.side)
+    device = next(parts.stack.parameters()).device
     if device.type != "meta":
         modulator.to(device)
-    return ModulatorHandle(encoder, modulator, chosen)
+    return ModulatorHandle(parts, modulator, chosen)
 
 
-def _check_sizes(config: Any, n_blocks: int, modulator: Modulator) -> None:
-    name, stream = type(modulator).__name__, modulator.stream
+def _check_sizes(parts: Parts, modulator: Modulator) -> None:
+    name, stream, shape = type(modulator).__name__, modulator.stream, parts.shape
     for what, built, has in (
-        ("width", stream.d_model, config.d_model),
-        ("layers", stream.n_layers, n_blocks),
-        ("vocabulary", stream.vocab_size, config.vocab_size),
+        ("width", stream.d_model, shape.d_model),
+        ("layers", stream.n_layers, len(parts.blocks)),
+        ("vocabulary", stream.vocab_size, shape.vocab_size),
     ):
         if built != has:
             raise ValueError(f"{name} was built for {what} {built}, got {has}")

@@ -23,11 +23,11 @@ def check_positive(name: str, value: int) -> None:
         raise ValueError(f"{name} is {value}; it must be a positive integer")
 
 
-def check_layers(layers: object, n_blocks: int, name: str = "layers") -> list[int]:
-    """Return the encoder blocks that `layers` names, ascending; all of them if None.
+def check_layers(layers: object, n_blocks: int, name: str = "layers", stack: str = "encoder") -> list[int]:
+    """Return the blocks that `layers` names, ascending; all of them if None.
 
     Raises:
-        ValueError: `layers` are not distinct indices of the encoder's blocks, or empty.
+        ValueError: `layers` are not distinct indices of the blocks, or empty.
     """
     if layers is None:
         return list(range(n_blocks))
@@ -39,7 +39,7 @@ def check_layers(layers: object, n_blocks: int, name: str = "layers") -> list[in
             raise ValueError(f"{name} holds {given!r}, a {type(given).__name__}; a layer must be an integer")
         if not 0 <= layer < n_blocks:
             raise ValueError(
-                f"{name}: layer {layer} does not exist; the encoder has {n_blocks} layer{'s' * (n_blocks > 1)}, "
+                f"{name}: layer {layer} does not exist; the {stack} has {n_blocks} layer{'s' * (n_blocks > 1)}, "
                 f"0 … {n_blocks - 1}"
             )
         chosen.append(layer)

@@ -7,7 +7,7 @@ from modulant.backbones.sizes import check_positive
 
 @dataclass(frozen=True)
 class ResidualStream:
-    """Sizes of a backbone that a modulator needs: stream width, number of encoder blocks, rows of the embedding table.
+    """Sizes of a backbone that a modulator needs: stream width, number of blocks, rows of the embedding table.
 
     Raises:
         ValueError: a size is not a positive integer.

@@ -19,10 +19,10 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.families import stream_of as stream_of  # where it was before other families were known
 from modulant.backbones.generation import folder_settings
 from modulant.backbones.hub import check_reachable
 from modulant.backbones.sizes import check_backbone, check_model_type
-from modulant.backbones.stream import ResidualStream
 from modulant.backbones.tokenizers import at_revision as _at
 from modulant.backbones.tokenizers import first_line, load_tokenizer
 
@@ -51,6 +51,22 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
     Raises:
         ValueError: there is no such backbone, or it is not a T5.
     """
+    config = read_config(backbone, revision)
+    check_model_type(backbone, config.model_type)
+    _check_head(backbone, config)
+    if config.pad_token_id is None:
+        raise ValueError(f"model.backbone: config.json of {backbone!r} has no pad_token_id, which pads T5's targets")
+    if getattr(config, "decoder_start_token_id", None) is None:
+        config.decoder_start_token_id = config.pad_token_id  # as T5 was trained
+    return config
+
+
+def read_config(backbone: str, revision: str | None = None) -> Any:
+    """Read the configuration of a model of any family.
+
+    Raises:
+        ValueError: there is none, transformers does not know it, or its weights are not in files of the usual names.
+    """
     name = resolve_backbone(backbone)
     check_backbone(backbone)
     try:
@@ -65,12 +81,6 @@ def load_config(backbone: str, revision: str | None = None) -> Any:
             f"model.backbone: {backbone!r} cannot be loaded ({reason}); it must be 'mini', a folder with a "
             "config.json, or a hub id (google-t5/t5-small), which needs a network or a filled cache"
         ) from error
-    check_model_type(backbone, config.model_type)
-    _check_head(backbone, config)
-    if config.pad_token_id is None:
-        raise ValueError(f"model.backbone: config.json of {backbone!r} has no pad_token_id, which pads T5's targets")
-    if getattr(config, "decoder_start_token_id", None) is None:
-        config.decoder_start_token_id = config.pad_token_id  # as T5 was trained
     # Weights from elsewhere than the files whose digest an artefact has.
     if getattr(config, "transformers_weights", None) is not None:
         raise ValueError(
@@ -116,11 +126,6 @@ def revision_of(backbone: str, revision: str | None = None) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else None
 
 
-def stream_of(config: Any) -> ResidualStream:
-    """Sizes of a T5's stream, from its configuration."""
-    return ResidualStream(d_model=config.d_model, n_layers=config.num_layers, vocab_size=config.vocab_size)
-
-
 def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: str | None = None) -> Any:
     """Load a T5, frozen and in eval mode.
 
@@ -128,7 +133,7 @@ def load_backbone(backbone: str, dtype: torch.dtype = torch.float32, revision: s
         ValueError: the weights cannot be read, are incomplete, or have other shapes.
     """
     name, config = resolve_backbone(backbone), load_config(backbone, revision)
-    with translate_weight_errors(backbone), _quiet():
+    with translate_weight_errors(backbone), quiet():
         model, report = AutoModelForSeq2SeqLM.from_pretrained(
             name,
             config=config,
@@ -176,8 +181,8 @@ def translate_weight_errors(backbone: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Disable transformers' progress bar over the tensors of a file, and its tables and advice; downloads keep theirs.
+def quiet() -> Iterator[None]:
+    """Context without transformers' progress bar over tensors, its tables and its advice; downloads keep their bars.
 
     What is missing becomes an error, and whether T5's embeddings are tied follows from its weights.
     """

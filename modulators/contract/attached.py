@@ -1,4 +1,4 @@
-"""Contract checks of a modulator attached to a T5."""
+"""Contract checks of a modulator attached to a T5, or to a small model of another family of the same sizes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modulators.contract.cases import LABELS, STREAM, Build, batch, close, encode, require, same
+from modulant.backbones.families import parts_of
+from modulators.contract.cases import STREAM, Build, batch, close, encode, loss_of, require, same
 from modulators.hooks import attach
 
 
@@ -40,7 +41,7 @@ def trains_exactly_its_parameters(build: Build, model: Any) -> None:
     modulator = build(STREAM)
     attach(model, modulator)
     frozen = {name: p.detach().clone() for name, p in model.state_dict().items()}
-    model(**batch(), labels=LABELS).loss.backward()
+    torch.autograd.backward(loss_of(model))
     for name, p in modulator.named_parameters():
         if p.requires_grad:
             require(p.grad is not None, f"{name} gets no gradient: it is unused, which fails under DDP")
@@ -57,18 +58,19 @@ def trains_exactly_its_parameters(build: Build, model: Any) -> None:
 def leaves_other_hooks_alone(build: Build, model: Any) -> None:
     """Other hooks run equally often and in the same order: attached, disabled and removed."""
     seen: list[str] = []
-    block = model.encoder.block[1]
+    parts = parts_of(model)
+    block = parts.blocks[1]
     block.register_forward_pre_hook(lambda *_: seen.append("before"))
     handle = attach(model, build(STREAM))
     block.register_forward_pre_hook(lambda *_: seen.append("after"))
     block.register_forward_hook(lambda *_: seen.append("output"))
-    model.encoder.register_forward_hook(lambda *_: seen.append("encoder"))
+    parts.stack.register_forward_hook(lambda *_: seen.append("stack"))
     encode(model, batch())
     with handle.disabled():
         encode(model, batch())
     handle.remove()
     encode(model, batch())
-    require(seen == 3 * ["before", "after", "output", "encoder"], f"other hooks ran in the order {seen}")
+    require(seen == 3 * ["before", "after", "output", "stack"], f"other hooks ran in the order {seen}")
 
 
 def modulates_only_its_layers(build: Build, model: Any) -> None:
@@ -77,7 +79,7 @@ def modulates_only_its_layers(build: Build, model: Any) -> None:
     after: dict[int, Tensor] = {}
 
     def record(into: dict[int, Tensor]) -> None:
-        for i, block in enumerate(model.encoder.block):
+        for i, block in enumerate(parts_of(model).blocks):
             block.register_forward_pre_hook(lambda _, args, i=i: into.update({i: args[0].clone()}))
 
     record(before)
@@ -95,10 +97,10 @@ def modulates_only_its_layers(build: Build, model: Any) -> None:
 def touches_active_dims_alone(build: Build, model: Any) -> None:
     """Dimensions outside `active_dims` stay unchanged, bit for bit; some inside change."""
     seen: list[Tensor] = []
-    modulator = build(STREAM)
-    model.encoder.block[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    modulator, first = build(STREAM), parts_of(model).blocks[0]
+    first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     attach(model, modulator)
-    model.encoder.block[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    first.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     encode(model, batch())
     before, after = seen  # of the first block; later ones read what attention has mixed
     untouched = torch.ones(before.shape[-1], dtype=torch.bool)
@@ -126,9 +128,9 @@ def runs_in_bf16(build: Build, model: Any) -> None:
         mixed = encode(model, batch())
     model.to(torch.bfloat16)
     half = encode(model, batch())
-    require(half.dtype == torch.bfloat16, f"the encoder's output is {half.dtype}")
+    require(half.dtype == torch.bfloat16, f"the stack's output is {half.dtype}")
     for how, out in (("autocast", mixed), ("a bf16 backbone", half)):
-        # Outputs are RMS-normalised, so entries are near 1; bf16 has 8 significant bits, errors add over three layers.
+        # Outputs are normalised, so entries are near 1; bf16 has 8 significant bits, errors add over three layers.
         far = float((out.float() - full).detach().square().mean().sqrt())
         require(far < 0.03, f"{how}: {far:.2g} from fp32 (root mean square), more than bf16 explains")
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration, UMT5Config, UMT5ForConditionalGeneration
 
+from modulant.backbones.families import parts_of
 from modulant.backbones.stream import ResidualStream
 from modulators.base import Modulator
 
@@ -84,9 +85,18 @@ def moved(build: Build) -> Build:
 
 
 def encode(model: Any, given: Mapping[str, Tensor]) -> Tensor:
-    """The encoder's last hidden state, (B, S, D)."""
-    out: Tensor = model.encoder(**given).last_hidden_state
+    """The last hidden state of the model's stack, (B, S, D); of a T5 its encoder's."""
+    out: Tensor = parts_of(model).stack(**given).last_hidden_state
     return out
+
+
+def loss_of(model: Any) -> Tensor:
+    """A loss that depends on every hidden state: a T5's own, of others the output weighted at random."""
+    if model.config.is_encoder_decoder:
+        loss: Tensor = model(**batch(), labels=LABELS).loss
+        return loss
+    out = encode(model, batch())
+    return (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(6))).mean()
 
 
 def require(holds: bool, reason: str) -> None:

@@ -70,7 +70,7 @@ def test_a_modulator_of_other_sizes(model: T5EncoderModel, sizes: tuple[int, int
 
 
 def test_a_model_without_an_encoder() -> None:
-    with pytest.raises(ValueError, match=r"^attach needs a T5-like model with encoder\.block, got Linear$"):
+    with pytest.raises(ValueError, match=r"^attach: a Linear has no config; a model of transformers is needed$"):
         attach(nn.Linear(2, 2), FieldModulator(STREAM))
 
 

@@ -1,0 +1,59 @@
+"""Encoders with a masked-language-model head: BERT and what follows it."""
+
+from modulant.backbones.families.base import Family
+
+BERTS: tuple[Family, ...] = (
+    Family(
+        model_type="bert",
+        side="encoder",
+        stack="BertModel",
+        block="BertLayer",
+        blocks="encoder.layer",
+        embed="embeddings.word_embeddings",
+        heads=("masked_lm",),
+        pooler=True,
+    ),
+    Family(
+        model_type="roberta",
+        side="encoder",
+        stack="RobertaModel",
+        block="RobertaLayer",
+        blocks="encoder.layer",
+        embed="embeddings.word_embeddings",
+        heads=("masked_lm",),
+        reserved=1,
+        padded=True,
+        pooler=True,
+    ),
+    Family(
+        model_type="distilbert",
+        side="encoder",
+        stack="DistilBertModel",
+        block="TransformerBlock",
+        blocks="transformer.layer",
+        embed="embeddings.word_embeddings",
+        heads=("masked_lm",),
+    ),
+    Family(
+        model_type="mpnet",
+        side="encoder",
+        stack="MPNetModel",
+        block="MPNetLayer",
+        blocks="encoder.layer",
+        embed="embeddings.word_embeddings",
+        sender="encoder",  # MPNetModel takes any keyword argument, and hands none of them on
+        heads=("masked_lm",),
+        reserved=2,  # whatever pad_token_id is
+        pooler=True,
+    ),
+    Family(
+        model_type="modernbert",
+        side="encoder",
+        stack="ModernBertModel",
+        block="ModernBertEncoderLayer",
+        blocks="layers",
+        embed="embeddings.tok_embeddings",
+        final_norm="final_norm",
+        heads=("masked_lm",),
+    ),
+)
