@@ -22,6 +22,7 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 TITLES = {
     "step": "A training step, and where its time goes",
     "field_gates": "The field's gates, against LoRA of their size",
+    "attached": "On other families, against their forward pass and full fine-tuning",
     "cached": "Cached lower layers, against full fine-tuning",
     "batches": "Batches: real tokens, shapes",
     "loop": "Lightning's Trainer, against a bare loop",
