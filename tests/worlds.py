@@ -37,7 +37,7 @@ from modulant import metrics
 from modulant.backbones.sharding import load_sharded, local_shard
 from modulant.backbones.t5 import load_backbone, stream_of
 from modulators import FieldModulator, LerpModulator, ModulatedT5, PretrainT5, RelationalObjective, attach, load_t5
-from modulators.training import frozen
+from modulators.training import frozen_t5
 from modulators.training.compiling import compiled
 from modulators.training.processes import check_same_weights
 
@@ -208,7 +208,7 @@ def traced(backend: str = "aot_eager") -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # beartype is nothing to compile
-        patch.setattr(frozen, "compiled", partial(compiled, backend=backend))
+        patch.setattr(frozen_t5, "compiled", partial(compiled, backend=backend))
         torch.compiler.reset()
         yield
     torch.compiler.reset()

@@ -15,8 +15,8 @@ from modulant.settings import NonNegativeInt, checked
 class Divergence(L.Callback):
     """Looks at the norm of the whole gradient before each optimizer step; where it is not finite, the run ends.
 
-    A loss that is not finite leaves no finite gradient (`FrozenT5` sees to that), and the gradient is the same on all
-    ranks, so all end at the same step. Under fp16's loss scaling, which expects infinite gradients, it looks at the
+    A loss that is not finite leaves no finite gradient (`FrozenModel` sees to that), and the gradient is the same on
+    all ranks, so all end at the same step. Under fp16's loss scaling, which expects infinite gradients, it looks at the
     loss, summed over all ranks. On a CUDA device the norm is looked at one step later, when it has reached the host by
     itself: waiting for it would cost more than the step that is lost.
 

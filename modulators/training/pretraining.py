@@ -144,10 +144,10 @@ class PretrainT5(pl.LightningModule):
         return F.cross_entropy(scores.float(), labels[real]), real.sum()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The mean over target tokens; under several processes, this one's part of it, as in `FrozenT5`."""
+        """The mean over target tokens; under several processes, this one's part of it, as in `FrozenModel`."""
         loss, _ = self._loss(batch)
         self.log("train/loss", loss, sync_dist="weight" in batch)
-        return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())  # NaN if the loss is not finite, see FrozenT5
+        return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())  # NaN if it is not finite, see FrozenModel
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         loss, count = self._loss(batch)

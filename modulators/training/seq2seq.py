@@ -1,25 +1,19 @@
 """A frozen T5 with a modulator attached, as Lightning trains it: only the modulator learns, and only it is saved."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
-
-import torch
-from torch import Tensor
+from collections.abc import Callable
 
 from modulant.backbones.stream import ResidualStream
 from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
-from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype, refuse_geometry
+from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype
 from modulators.base import Modulator
-from modulators.hooks import ModulatorHandle, attach
-from modulators.initialisation import Geometry, InitialGeometry, TakesGeometry, initial_geometry, lexical_data
-from modulators.training.frozen import FrozenT5
+from modulators.initialisation import Geometry
+from modulators.training.frozen_t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
+from modulators.training.modulated import Modulated
 from modulators.training.objectives.base import Objective
 
-_GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
-
-class ModulatedT5(FrozenT5):
+class ModulatedT5(Modulated, FrozenT5):
     """Definition → lemma through a frozen T5 whose encoder's residual stream is modulated.
 
     Trains with AdamW on an objective: by default T5's own loss, the teacher-forced cross-entropy (nats per target
@@ -57,9 +51,6 @@ class ModulatedT5(FrozenT5):
             modulator that has none.
     """
 
-    handle: ModulatorHandle | None
-    modulator: Modulator
-
     @checked
     def __init__(
         self,
@@ -94,99 +85,4 @@ class ModulatedT5(FrozenT5):
             CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
             objective,
         )
-        try:
-            self.modulator = modulator(self.stream)
-        except ValueError as error:
-            raise ValueError(f"model.modulator: {error}") from error
-        if geometry is not None and not isinstance(self.modulator, TakesGeometry):
-            raise refuse_geometry(type(self.modulator).__name__)
-        self.geometry = geometry
-        self.provenance: dict[str, Any] | None = None  # of the initial geometry
-        self._initialised = geometry is None
-        if geometry is not None and geometry.kind == "none":
-            self._with_geometry.freeze_geometry()
-
-    @property
-    def active_dims(self) -> Tensor:
-        """The dimensions of the stream that the modulator may change."""
-        return self.modulator.active_dims
-
-    def _attach(self, model: Any) -> ModulatorHandle:
-        return attach(model, self.modulator, self.layers)
-
-    def _learned(self, prefix: str, keep_vars: bool) -> Mapping[str, Any]:
-        return self.modulator.state_dict(prefix=prefix, keep_vars=keep_vars)
-
-    def _load_learned(self, state: Mapping[str, Any], assign: bool) -> Any:
-        return self.modulator.load_state_dict(state, strict=True, assign=assign)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        return self.modulator.parameter_groups(self.lr, self.weight_decay)
-
-    # The geometry, before the first step
-
-    @property
-    def _with_geometry(self) -> TakesGeometry:
-        return cast(TakesGeometry, self.modulator)
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        self._initialise()
-
-    def on_validation_start(self) -> None:
-        self._initialise()
-
-    def on_test_start(self) -> None:
-        self._initialise()
-
-    def on_predict_start(self) -> None:
-        self._initialise()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[_GEOMETRY] = self.provenance
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Whatever the configuration says now: a resumed run keeps its embeddings.
-        self.provenance, self._initialised = checkpoint.get(_GEOMETRY), True
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """Initialise the geometry, unless that is done or a checkpoint has brought it."""
-        if self._initialised:
-            return
-        assert self.geometry is not None
-        modulator, stream = self._with_geometry, self.stream
-        if self.geometry.kind == "none":
-            width = modulator.n_geometric_dims
-            zeros = torch.zeros(stream.vocab_size, width), torch.zeros(stream.d_model, width)
-            initial = InitialGeometry(*zeros, {"kind": "none"})
-        else:
-            initial = self._initial_geometry(self.geometry, modulator.n_geometric_dims)
-        modulator.place_geometry(initial.rows, initial.projection)
-        self.provenance, self._initialised = initial.provenance, True
-
-    def _initial_geometry(self, geometry: Geometry, n_dims: int) -> InitialGeometry:
-        """Every rank encodes its share of the population; rank 0 makes the geometry and broadcasts it."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if not hasattr(data, "population_batches"):
-            raise ValueError("model.geometry: it is made from a WordNetDataModule's entries, and the run has none")
-        first = self.trainer.is_global_zero
-        if first:
-            print(f"initialising the geometry ({geometry.kind}) …", flush=True)
-        population = data.population
-        encoded = self._base_representations(data.population_batches(), len(population)).cpu()
-        initial = None
-        if first:
-            words = lexical_data(data.entries, population.synsets, population.held_out, encoded)
-            initial = initial_geometry(geometry, words, self.model.shared.weight.float().cpu(), n_dims)
-        initial = self.trainer.strategy.broadcast(initial)
-        assert initial is not None
-        return initial
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "geometry": self.provenance,
-            "modulator": type(self.modulator).__name__,
-            "modulator_args": self.modulator.init_args,
-            "expert_names": list(self.modulator.expert_names),
-        }
+        self._build(modulator, geometry)

@@ -1,0 +1,242 @@
+"""A frozen T5 to which something that learns is attached: definition → lemma.
+
+`ModulatedT5`, `AdaptedT5` and `TunedT5` define what is attached. Task and figures are the same for all.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modulant.backbones.generation import generate_greedily
+from modulant.backbones.sharding import load_sharded
+from modulant.backbones.t5 import (
+    RandomEncoder,
+    enable_activation_checkpointing,
+    encode,
+    load_backbone,
+    load_config,
+    stream_of,
+)
+from modulant.metrics import AnswerQuality
+from modulators.arguments import BackboneDtype, Compile, GenerationSettings, Layers, Schedule, check_cache
+from modulators.comparison.generation import Comparison, compare
+from modulators.training.compiling import compiled
+from modulators.training.frozen import Batch, FrozenModel
+from modulators.training.lower_cache import CacheSettings, LowerCache
+from modulators.training.masks import prepared_mask
+from modulators.training.objectives.base import Objective
+from modulators.training.objectives.lemma import LemmaObjective
+
+_SHARDED_CACHE = "model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp"
+
+
+class FrozenT5(FrozenModel):
+    """Definition → lemma through a frozen T5 to which something that learns is attached.
+
+    Trains by default on T5's own loss, the teacher-forced cross-entropy (nats per target token).
+
+    Args, beside those of `FrozenModel`:
+        layers: the encoder blocks that it is attached to.
+        gradient_checkpointing: of the encoder's and decoder's blocks.
+        caching: cache for the outputs of the frozen blocks below `layers`.
+        objective: None: the lemma's cross-entropy.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
+    """
+
+    def __init__(
+        self,
+        learns: Literal["modulator", "adapter", "blocks"],
+        backbone: str,
+        layers: Layers,
+        lr: float,
+        weight_decay: float,
+        schedule: Schedule,
+        backbone_dtype: BackboneDtype,
+        gradient_checkpointing: bool,
+        compile: Compile,
+        seed: int,
+        caching: CacheSettings,
+        objective: Objective | None,
+    ) -> None:
+        check_cache(layers, caching.where, caching.folder)
+        config = load_config(backbone)
+        super().__init__(
+            learns,
+            backbone,
+            stream_of(config),
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
+            objective or LemmaObjective(),
+        )
+        self._config = config
+        self._compiled_pass: Callable[..., Any] | None = None
+        self._compiled_encoder: Callable[..., Any] | None = None
+        self.caching = caching
+        self.cache: LowerCache | None = None
+        self.quality = AnswerQuality()
+        self.generation = GenerationSettings()  # for `predict`
+
+    # How the backbone is treated
+
+    def _load(self) -> Any:
+        dtype = getattr(torch, self.backbone_dtype)
+        mesh = self._device_mesh
+        if mesh is None:
+            return load_backbone(self.backbone, dtype)
+        if self.compiled:
+            raise ValueError("model.compile must be false where the backbone is sharded over processes (fsdp.yaml)")
+        if self.caching.where is not None:
+            raise ValueError(_SHARDED_CACHE)
+        device = self.trainer.strategy.root_device
+        return load_sharded(self.backbone, self._config, dtype, mesh["data_parallel"], device)
+
+    def _prepare(self, model: Any) -> None:
+        if self.gradient_checkpointing:
+            enable_activation_checkpointing(model)
+        if self.compiled:
+            self._compiled_pass = compiled(model, self.compiled)
+            self._compiled_encoder = compiled(model.encoder, self.compiled)
+        if self.caching.where is not None:
+            needs_ids = self.modulator is not None
+            self.cache = LowerCache(self.caching, model.encoder, self.layers[0], bool(self.compiled), needs_ids)
+
+    def _checkpointed_blocks(self) -> Sequence[nn.Module]:
+        return [*self.model.encoder.block, *self.model.decoder.block]
+
+    # What is computed
+
+    @property
+    def embed(self) -> Any:
+        """The token embeddings, which encoder and decoder share."""
+        return self.model.shared
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """The encoder's last hidden state (B, S, D), the base's only inside ``with self.handle.disabled():``."""
+        return encode(self.model, input_ids, attention_mask)
+
+    def random_encoder(self) -> RandomEncoder:
+        """A freshly initialised encoder of the same configuration."""
+        return RandomEncoder(self._config, self.seed)
+
+    def forward(self, batch: Batch) -> Any:
+        """T5's output for a batch: loss, logits (B, T, V), the encoder's last hidden state (B, S, D)."""
+        mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
+        hidden = self._cached(batch, mask)
+        inputs = {"input_ids": batch["input_ids"]} if hidden is None else {"encoder_outputs": (hidden,)}
+        run = self._compiled_pass or self.model
+        return run(**inputs, attention_mask=mask, labels=batch["labels"], use_cache=False)
+
+    def _cached(self, batch: Batch, mask: Tensor | None) -> Tensor | None:
+        """The encoder's last hidden state of a training batch by the cache of its lower blocks; None without one."""
+        if self.cache is None or "number" not in batch:
+            return None
+        return self.cache(batch["number"], batch["input_ids"], mask)
+
+    def _training_pass(self, batch: Batch, lemmas: bool) -> tuple[Tensor | None, Tensor]:
+        """One pass of the encoder, and of the decoder where its loss is needed."""
+        if lemmas:
+            output = self(batch)
+            return _lemma_loss(output, batch), output.encoder_last_hidden_state
+        mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
+        if (hidden := self._cached(batch, mask)) is not None:
+            return None, hidden
+        run = self._compiled_encoder or self.model.encoder
+        return None, run(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self(batch).logits
+        self.quality.update(logits, batch["labels"], self._answer(batch, batch["labels"].shape[1]))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_quality("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_quality("test")
+
+    def _log_quality(self, stage: str) -> None:
+        figures = self.quality.compute()
+        self.quality.reset()
+        if self.trainer.sanity_checking:
+            return
+        for name, value in figures.items():
+            # Every rank has the sums of all already; without sync_dist Lightning warns.
+            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", sync_dist=True, batch_size=1)
+
+    def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
+        """Greedy answers without the start token, (B, at most max_tokens)."""
+        data: Any = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
+        end = getattr(getattr(data, "tokenizer", None), "eos_token_id", None)  # which the targets end with
+        answer: Tensor = generate_greedily(self.model, batch["input_ids"], batch["attention_mask"], max_tokens, end)
+        return answer[:, 1:]
+
+    def answers(self, batch: Batch, tokenizer: Any, settings: GenerationSettings) -> list[Comparison]:
+        """The original's and the modulated model's answers to a batch of prompts."""
+        assert self.handle is not None
+        return compare(self.model, tokenizer, self.handle, batch["prompts"], batch, settings)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Comparison]:
+        """Each prompt with both answers, generated as `generation` says."""
+        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        return self.answers(batch, tokenizer, self.generation)
+
+    # The cache of the frozen lower blocks
+
+    def on_fit_start(self) -> None:
+        """Prepare the objective; open the cache of the frozen lower blocks, where one is configured.
+
+        Raises:
+            ValueError: an objective that this run's data is not for; a cache that it cannot have, or above its limit.
+            StorageError: the disk has no room for it.
+        """
+        super().on_fit_start()
+        if self.cache is not None:
+            self._open_cache(self.cache)
+
+    def _open_cache(self, cache: LowerCache) -> None:
+        trainer = self.trainer
+        data: Any = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "batch_shapes"):
+            raise ValueError("model.cache: it keeps the batches of a WordNetDataModule, and the run has none")
+        if isinstance(trainer.strategy, FSDPStrategy):
+            raise ValueError(_SHARDED_CACHE)
+        size = cache.open(data.batch_shapes(), self.device, Path(trainer.default_root_dir))
+        if trainer.is_global_zero:
+            each = f", in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
+            print(f"caching {size}{each}; batches keep their members", flush=True)
+
+    def on_fit_end(self) -> None:
+        if self.cache is not None:
+            self.cache.close()
+
+    def _about_passes(self) -> dict[str, Any]:
+        return {} if self.cache is None else {"cache": self.cache.describe()}
+
+
+def _lemma_loss(output: Any, batch: Batch) -> Tensor:
+    """Mean cross-entropy over target tokens, or this rank's part of that mean.
+
+    Processes share each batch and average their gradients. The weights (see `modulant.corpus.ragged`) make that average
+    the gradient of the whole batch's mean. A process without a target has a loss of zero, whose gradients are zeros.
+    """
+    weight = batch.get("weight")
+    if weight is None:
+        loss: Tensor = output.loss
+        return loss
+    scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
+    return torch.as_tensor(weight * F.cross_entropy(scores, labels, reduction="sum"))
