@@ -20,7 +20,7 @@ from cli.folder import RunFolder
 from cli.saved import SavedConfig, Split
 from cli.schema import Merged, UnlistedClassError, short
 from datamodules.arguments import STANDARD_INPUT, check_fractions, check_vocabulary, piped_prompts, read_prompts
-from modulant.backbones.sizes import check_layers, read_sizes
+from modulant.backbones.sizes import check_backbone, check_layers, read_sizes
 from modulant.reports.choosing import check_choice
 from modulant.settings import describe
 from modulators.arguments import (
@@ -34,6 +34,7 @@ from modulators.arguments import (
     check_relational,
     check_steps,
     refuse_geometry,
+    refuse_lemmas,
 )
 from probes.controls.settings import leaves, of_run
 
@@ -51,6 +52,7 @@ _WANDB = (
     ("WANDB_MODE", "online|offline|disabled|run|dryrun|shared", "online, offline or disabled"),
     ("WANDB_RUN_ID", r"[^:;,#?/'\s]+", "text without : ; , # ? / ' or space"),
 )
+_ENCODER = "modulators.ModulatedEncoder"
 # Lightning's plugins that cast what learns.
 _CASTS = ("HalfPrecision", "DoublePrecision", "TransformerEnginePrecision", "BitsandbytesPrecision")
 
@@ -225,7 +227,12 @@ def planned_steps(given: Mapping[str, Any]) -> float | None:
 def _check_model(merged: Merged, subcommand: str) -> None:
     model, modulator = merged.at("model").values, merged.at("model.modulator").values
     name = merged.at("model.modulator").name.rpartition(".")[2]
-    sizes = read_sizes(model["backbone"]) if "backbone" in model else None
+    encodes = merged.at("model").name == _ENCODER
+    if encodes:  # of any family, whose sizes have other names in each
+        check_backbone(model["backbone"])
+        if subcommand == "predict":
+            raise ValueError("predict: an encoder writes no answers; python probe.py alignment measures its run")
+    sizes = read_sizes(model["backbone"]) if "backbone" in model and not encodes else None
     if sizes is not None and model["layers"] != "all":
         check_layers(model["layers"], sizes.n_layers, "model.layers")
     if "cache" in model:
@@ -252,12 +259,21 @@ def _check_model(merged: Merged, subcommand: str) -> None:
 def _check_objective(merged: Merged) -> None:
     """Of the shipped objectives this one; what a sum or a user-supplied one needs is known when it is built."""
     objective = merged.at("model.objective")
+    if merged.at("model").name == _ENCODER:
+        _check_without_lemmas(objective.name, objective.values)
     if objective.name == "modulators.RelationalObjective":
         check_objective("RelationalObjective", True, merged.at("data").values.get("near_pairs"))
         try:
             check_relational(*(float(objective.values[key]) for key in ("all_pairs", "nouns", "verbs", "task")))
         except ValueError as error:
             raise ValueError(f"model.objective: {error}") from error
+
+
+def _check_without_lemmas(name: str, values: Mapping[str, Any]) -> None:
+    relational = name == "modulators.RelationalObjective"
+    if name == "modulators.LemmaObjective" or (relational and float(values["task"]) > 0):
+        with_task = f" with task {values['task']:g}" if relational else ""
+        raise refuse_lemmas(name.rpartition(".")[2] + with_task)
 
 
 def _check_geometry(merged: Merged, subcommand: str, name: str, width: int | None) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from datamodules.arguments import STANDARD_INPUT, check_fractions, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.position import Accumulated, ResumableLoader
+from modulant.backbones.t5 import read_config
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.corpus.batching import (
     batches_per_epoch,
@@ -20,7 +21,7 @@ from modulant.corpus.batching import (
     synset_batches,
 )
 from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
-from modulant.corpus.population import MAX_SOURCE, prefixed
+from modulant.corpus.population import MAX_SOURCE, OF_T5, SourceForm, prefixed, source_form
 from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
 from modulant.corpus.training_synsets import TrainingSynsets
 from modulant.lexicon.entries import TEST, VALIDATION, Matching, SplitBy
@@ -33,9 +34,10 @@ _MOST_TYPED = 100_000  # prompts, in one conversation
 class WordNetDataModule(CorpusDataModule):
     """Definition → lemma pairs of WordNet for the backbone's own tokenizer.
 
-    The source text is ``summarize: `` and the definition, the target the lemma. A seeded permutation holds out
-    ``val_fraction`` of the pairs for validation, and ``test_fraction`` for the test. Training batches hold examples of
-    similar length, drawn anew each epoch; a resumed run goes on with the very next batch.
+    The source text of a T5 is ``summarize: `` and the definition, of other families the definition alone; the target is
+    the lemma. A seeded permutation holds out ``val_fraction`` of the pairs for validation, and ``test_fraction`` for
+    the test. Training batches hold examples of similar length, drawn anew each epoch; a resumed run goes on with the
+    very next batch.
 
     Args:
         backbone: whose tokenizer to use; the command line fills it in from the model.
@@ -100,7 +102,14 @@ class WordNetDataModule(CorpusDataModule):
 
     def _build(self) -> None:
         self._corpus = Corpus.build(
-            self._lexicon(), self.tokenizer, self.val_fraction, self.seed, self.matching, self.split, self.test_fraction
+            self._lexicon(),
+            self.tokenizer,
+            self.val_fraction,
+            self.seed,
+            self.matching,
+            self.split,
+            self.test_fraction,
+            self.form,
         )
         trained = self._corpus.trained
         self._train_lengths = self._corpus.sources.lengths[trained]
@@ -122,13 +131,23 @@ class WordNetDataModule(CorpusDataModule):
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.backbone)
 
+    @cached_property
+    def form(self) -> SourceForm:
+        """How the backbone reads definitions."""
+        try:
+            config = read_config(self.backbone)
+        except ValueError:  # a T5's tokenizer alone
+            return OF_T5
+        return source_form(config, self.tokenizer)
+
     def describe(self) -> dict[str, Any]:
         """What the report says of the data."""
         corpus, lengths = self.corpus, self.corpus.sources.lengths
         world = self._rank_and_world_size[1]
+        special = self.tokenizer.num_special_tokens_to_add()  # of a T5 the end token; they are not counted
         parts = [part for batch in self._epoch_batches(0) for rank in range(world) if len(part := batch[rank::world])]
         return {
-            "task": "definition → lemma",
+            "task": "definition → lemma" if self.form.prefix else "definitions",
             "wordnet": corpus.lexicon.version,
             "nltk_data": self.nltk_data,
             "matching": self.matching,
@@ -140,8 +159,8 @@ class WordNetDataModule(CorpusDataModule):
             "synsets": len(self.population),
             "held_out_synsets": int(self.population.held_out.sum()),
             **self._parts(),
-            "mean_source_tokens": float(lengths.mean() - 1),  # the end token is not counted
-            "max_source_tokens": int(lengths.max() - 1),
+            "mean_source_tokens": float(lengths.mean() - special),
+            "max_source_tokens": int(lengths.max() - special),
             "batch_size": self.batch_size,
             "real_token_share": real_token_share(self._train_lengths, parts, self.pad_to_multiple_of),
             "real_target_token_share": real_token_share(self._target_lengths, parts, self.pad_to_multiple_of),

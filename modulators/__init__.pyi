@@ -12,6 +12,7 @@ from .registry import register
 from .similarity import mean_embedding, word_similarity
 from .summary import Summary
 from .training.adapted import AdaptedT5
+from .training.encoder import ModulatedEncoder
 from .training.objectives.base import Objective
 from .training.objectives.lemma import LemmaObjective
 from .training.objectives.relational import RelationalObjective
@@ -27,6 +28,7 @@ __all__ = [
     "Inspection",
     "LemmaObjective",
     "LerpModulator",
+    "ModulatedEncoder",
     "ModulatedT5",
     "Modulator",
     "ModulatorHandle",

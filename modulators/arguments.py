@@ -66,6 +66,14 @@ def check_objective(name: str, needs_synsets: bool, near_pairs: float | None) ->
         )
 
 
+def refuse_lemmas(objective: str) -> ValueError:
+    """The error for an objective that needs lemmas of a model that writes none."""
+    return ValueError(
+        f"model.objective: this {objective} needs the loss of lemmas, and an encoder writes none; it must be a "
+        "RelationalObjective with task 0, or a sum of objectives like it"
+    )
+
+
 def check_relational(all_pairs: float, nouns: float, verbs: float, task: float) -> None:
     """Refuse a relational objective by which nothing would be learnt.
 

@@ -10,7 +10,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from modulant import metrics
+from modulant.backbones.families import parts_of
 from modulant.corpus.entries import Corpus
+from modulant.corpus.population import source_form
 from modulant.lexicon import Lexicon
 from modulant.lexicon.entries import SplitBy
 from modulant.metrics import EntryRepresentations
@@ -34,7 +36,7 @@ def relational_lift(
     Shows a progress bar on a terminal. On `mini` it takes a minute on two CPU cores, most of it the bootstrap.
 
     Args:
-        model: a T5 in eval mode, with a modulator attached.
+        model: a T5 or another encoder in eval mode, with a modulator attached.
         tokenizer: the model's, loaded from a folder or a hub id: its single-token lemmas are the population.
         handle: what `attach` returned; None: `model.modulation`, which `load_modulated` sets.
         bootstrap: replicates behind the 95% interval of the Pearson lift; 0 leaves it out.
@@ -57,7 +59,8 @@ def relational_lift(
     """
     handle = _checked(model, tokenizer, handle)
     lexicon = Lexicon.load(nltk_data)
-    corpus = Corpus.build(lexicon, tokenizer, val_fraction, seed, "single_token", split, test_fraction)
+    form = source_form(model.config, tokenizer)
+    corpus = Corpus.build(lexicon, tokenizer, val_fraction, seed, "single_token", split, test_fraction, form)
     part, pos = corpus.population.part, corpus.pos
     batches, distances = corpus.evaluation_batches(), corpus.path_distances
     console = Console(stderr=True)
@@ -103,10 +106,11 @@ def _encode(
 ) -> Tensor:
     """Masked means of the encoder's last hidden state, (n, D) in fp32."""
     device = next(model.parameters()).device
-    metric = EntryRepresentations(n, model.config.d_model).to(device)
+    encoder = parts_of(model)
+    metric = EntryRepresentations(n, encoder.shape.d_model).to(device)
     for rows, input_ids, attention_mask in batches:
         mask = attention_mask.to(device)
-        hidden = model.encoder(input_ids=input_ids.to(device), attention_mask=mask).last_hidden_state
+        hidden = encoder.stack(input_ids=input_ids.to(device), attention_mask=mask).last_hidden_state
         metric.update(rows, hidden, mask)
         advance()
     points: Tensor = metric.compute()

@@ -65,7 +65,13 @@ def word_similarity(
     return found
 
 
-def mean_embedding(hidden: Hidden, tokenizer: Any, device: torch.device | str = "cpu", prefix: str = PREFIX) -> Embed:
+def mean_embedding(
+    hidden: Hidden,
+    tokenizer: Any,
+    device: torch.device | str = "cpu",
+    prefix: str = PREFIX,
+    longest: int = MAX_SOURCE,
+) -> Embed:
     """Definitions → means over unpadded tokens of an encoder's last hidden state, fp32, as a population's are.
 
     Args:
@@ -73,11 +79,12 @@ def mean_embedding(hidden: Hidden, tokenizer: Any, device: torch.device | str = 
         tokenizer: the encoder's.
         device: where `hidden` wants its inputs.
         prefix: before each definition.
+        longest: tokens of a definition, at most; what is longer is cut.
     """
 
     @torch.no_grad()
     def embed(texts: list[str]) -> Tensor:
-        tokens = Ragged.of(encode_batch(tokenizer, [prefix + text for text in texts], MAX_SOURCE))
+        tokens = Ragged.of(encode_batch(tokenizer, [prefix + text for text in texts], longest))
         means: list[Tensor] = [torch.empty(0)] * len(texts)
         for rows in sorted_batches(tokens.lengths, EVALUATION_BATCH):
             inputs = padded_inputs(tokens.rows(rows), int(tokenizer.pad_token_id or 0))

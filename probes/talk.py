@@ -62,6 +62,8 @@ def main(args: argparse.Namespace) -> int:
     from modulators.comparison.page import console, show, show_inspection
 
     model, tokenizer = load_modulated(args.model)
+    if not model.can_generate():
+        raise ValueError(f"--model: {args.model} is of an encoder, which writes no answers; name a T5's")
     prompts: Iterable[str] = Conversation() if known is None else known
     said: list[Comparison] = []
     for prompt in prompts:

@@ -27,9 +27,16 @@ from callbacks.loggers.wandb import Name, Project  # noqa: E402
 from modulant.settings import Pattern, schema_of  # noqa: E402
 
 SCHEMA = ROOT / "cli" / "schema.json"
-COMMENTED = ("field.yaml", "lerp.yaml", "pretrain_mini.yaml")  # configurations whose comments are the docstrings'
+# Configurations whose comments are the docstrings'.
+COMMENTED = ("encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml")
 
-MODELS = ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.PretrainT5", "modulators.TunedT5")
+MODELS = (
+    "modulators.AdaptedT5",
+    "modulators.ModulatedT5",
+    "modulators.ModulatedEncoder",
+    "modulators.PretrainT5",
+    "modulators.TunedT5",
+)
 MODULATORS = ("modulators.FieldModulator", "modulators.LerpModulator")
 OBJECTIVES = ("modulators.LemmaObjective", "modulators.RelationalObjective", "modulators.WeightedObjectives")
 DATA = ("datamodules.GlossDataModule", "datamodules.WordNetDataModule")
@@ -245,13 +252,14 @@ def schema() -> dict[str, Any]:
     for path, arguments in OF_PARTS.items():
         for name, own in arguments.items():
             _replace(defs[path]["properties"], name, own)
-    model = defs["modulators.ModulatedT5"]["properties"]
-    _replace(model, "modulator", {"anyOf": class_of(MODULATORS)})
-    for trained in ("modulators.AdaptedT5", "modulators.ModulatedT5", "modulators.TunedT5"):
+    for modulated in ("modulators.ModulatedEncoder", "modulators.ModulatedT5"):
+        model = defs[modulated]["properties"]
+        _replace(model, "modulator", {"anyOf": class_of(MODULATORS)})
+        _replace(model, "geometry", {"anyOf": [{"$ref": f"#/$defs/{GEOMETRY}"}, NULL]})
+    for trained in set(MODELS) - {"modulators.PretrainT5"}:
         _replace(defs[trained]["properties"], "objective", {"anyOf": [*class_of(OBJECTIVES), NULL]})
     summed = {"type": "array", "items": {"anyOf": class_of(OBJECTIVES)}}
     _replace(defs["modulators.WeightedObjectives"]["properties"], "objectives", summed)
-    _replace(model, "geometry", {"anyOf": [{"$ref": f"#/$defs/{GEOMETRY}"}, NULL]})
     trainer = arguments_of(TRAINER)
     several = ("callbacks", "logger", "plugins")
     words: dict[str, list[Any]] = {

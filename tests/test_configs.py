@@ -21,7 +21,7 @@ QUICK = [
     "--output=run",
 ]
 # Run by a test of their own; every other configuration is an overlay on field.yaml, or runs alone.
-ALONE = {"field.yaml", "lerp.yaml"}
+ALONE = {"encoder.yaml", "field.yaml", "lerp.yaml"}
 OWN_TEST = {
     *("t5_small.yaml", "ddp.yaml", "fsdp.yaml", "multi_node.yaml", "slurm.yaml", "wandb.yaml", "pretrain_mini.yaml"),
 }

@@ -9,6 +9,7 @@ import lightning as L
 from callbacks.interfaces import modulated
 from callbacks.logs import log_now
 from callbacks.measures.representations import evaluating
+from modulant.corpus.population import OF_T5
 from modulant.corpus.word_pairs import SENSES, SensePairs, gensim_word_pairs, read_sense_pairs
 from modulant.settings import Interval, NonNegativeInt, checked
 from modulators.similarity import mean_embedding, word_similarity
@@ -75,7 +76,8 @@ class WordSimilarity(L.Callback):
         if not self._pairs or handle is None:
             return
         data: Any = getattr(trainer, "datamodule", None)
-        corpus, embed = data.corpus, mean_embedding(modulated(pl_module).encode, data.tokenizer, pl_module.device)
+        corpus, form = data.corpus, getattr(data, "form", OF_T5)
+        embed = mean_embedding(modulated(pl_module).encode, data.tokenizer, pl_module.device, *form)
 
         def before(texts: list[str]) -> Any:
             with handle.disabled():

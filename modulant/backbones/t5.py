@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM
 from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
 from modulant.backbones.families import stream_of as stream_of  # where it was before other families were known
 from modulant.backbones.generation import folder_settings
 from modulant.backbones.hub import check_reachable
-from modulant.backbones.sizes import check_backbone, check_model_type
+from modulant.backbones.sizes import SUPPORTED, check_backbone, check_model_type
 from modulant.backbones.tokenizers import at_revision as _at
 from modulant.backbones.tokenizers import first_line, load_tokenizer
 
@@ -219,17 +219,25 @@ def encode(
     return cast(Tensor, model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state)
 
 
+def encoder_of(model: nn.Module) -> Any:
+    """The encoder of an encoder–decoder, or the whole. A BERT has a part of that name too, but no decoder."""
+    return model.encoder if hasattr(model, "decoder") and hasattr(model, "encoder") else model
+
+
 class RandomEncoder(nn.Module):
     """Randomly initialised encoder of the same configuration, in fp32: what the architecture alone achieves.
 
-    Its token embeddings are random too. The global random state is not changed.
+    Of a T5, or of any model that reads text. Its token embeddings are random too. The global random state is not
+    changed.
     """
 
     def __init__(self, config: Any, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = freeze(AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False, dtype=torch.float32))
+            kind = AutoModelForSeq2SeqLM if config.model_type in SUPPORTED else AutoModel
+            self.model = freeze(kind.from_config(config, trust_remote_code=False, dtype=torch.float32))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return encode(self.model, input_ids, attention_mask)
+        hidden = encoder_of(self.model)(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return cast(Tensor, hidden)

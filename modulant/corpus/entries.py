@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from modulant.corpus import cache
 from modulant.corpus.population import (
-    MAX_SOURCE,
     MAX_TARGET,
-    PREFIX,
+    OF_T5,
     EvaluationBatch,
     Population,
+    SourceForm,
     held_out_entries,
     held_out_sources,
 )
@@ -52,7 +52,7 @@ class Corpus:
     lexicon: Lexicon
     tokenizer: Tokenizer
     entries: Entries
-    sources: Ragged  # "summarize: definition", with the end token
+    sources: Ragged  # "summarize: definition", with the end token; of other families as their `SourceForm` says
     targets: Ragged  # the lemma, with the end token
     validation: npt.NDArray[np.int64]  # rows of entries
     test: npt.NDArray[np.int64]
@@ -67,11 +67,13 @@ class Corpus:
         matching: Matching,
         split: SplitBy = "synset",
         test_fraction: float = 0.0,
+        form: SourceForm = OF_T5,
     ) -> "Corpus":
         """Matches WordNet with a tokenizer.
 
         Args:
             test_fraction: share of the entries in the test part; 0: there is none.
+            form: how definitions are read; as a T5 does by default.
             matching: ``single_token`` keeps lemmas of one token, each token once; ``all`` keeps every lemma–definition
                 pair.
             split: ``synset`` holds out all entries of a source text or none; ``entry`` draws single entries.
@@ -83,7 +85,7 @@ class Corpus:
             if value not in get_args(known):
                 raise ValueError(f"data.{key} is {value!r}; it must be one of {', '.join(get_args(known))}")
 
-        entries, sources, targets = _tokenised(lexicon, tokenizer, matching)
+        entries, sources, targets = _tokenised(lexicon, tokenizer, matching, form)
         if len(entries) < 2:
             raise ValueError(
                 f"{tokenizer.name_or_path or type(tokenizer).__name__}: {counted(len(entries), 'lemma')} of WordNet "
@@ -135,9 +137,11 @@ class Corpus:
         return self.lexicon.taxonomy.path_distances(self.population.synsets)
 
 
-def _tokenised(lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching) -> tuple[Entries, Ragged, Ragged]:
+def _tokenised(
+    lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching, form: SourceForm
+) -> tuple[Entries, Ragged, Ragged]:
     """Entries, and the tokens of their sources and targets; from the cache if possible."""
-    settings = matching, PREFIX, MAX_SOURCE, MAX_TARGET, MIN_DEFINITION
+    settings = matching, *form, MAX_TARGET, MIN_DEFINITION
     file = cache.file_for(lexicon, tokenizer, settings)
     if file is not None and (found := cache.read(file, _ARRAYS)) is not None:
         lemma, synset, token, *ragged = (found[name] for name in _ARRAYS)
@@ -148,7 +152,7 @@ def _tokenised(lexicon: Lexicon, tokenizer: Tokenizer, matching: Matching) -> tu
 
     entries = kept_entries(lexicon, encode) if matching == "single_token" else matched_pairs(lexicon, encode)
     synsets, of_entry = np.unique(entries.synset, return_inverse=True)
-    texts = encode_batch(tokenizer, [PREFIX + lexicon.definitions[int(i)] for i in synsets], MAX_SOURCE)
+    texts = encode_batch(tokenizer, [form.prefix + lexicon.definitions[int(i)] for i in synsets], form.longest)
     sources = Ragged.of(texts).take(of_entry)
     targets = Ragged.of(encode_batch(tokenizer, entries.lemmas, MAX_TARGET))
     if file is not None and len(entries):

@@ -61,6 +61,7 @@ def model_card(
         front_matter=_front_matter(config, report, name),
         kind=config["modulator"],
         backbone=_backbone(config),
+        family=config.get("family"),
         parameters=config.get("parameters"),
         layers=_listed(config["layers"]),
         name=name,
@@ -124,13 +125,13 @@ def of_the_hub(config: Mapping[str, Any]) -> bool:
 def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
-    metrics = (report.get("run") or {}).get("metrics") or {}
+    metrics, family = (report.get("run") or {}).get("metrics") or {}, config.get("family")
     held_out = rows.population_names(report.get("relational") or {})["held_out"]
     found = {kind: (title, (metrics.get(key) or {}).get("last")) for kind, (title, key) in _RESULTS.items()}
     results = [
         EvalResult(
-            task_type="text2text-generation",
-            task_name="definition → lemma",
+            task_type="text2text-generation" if family is None else "feature-extraction",
+            task_name="definition → lemma" if family is None else "definitions",
             dataset_type="wordnet-3.0",
             dataset_name="WordNet 3.0",
             metric_type=kind,
@@ -145,7 +146,7 @@ def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: st
         language="en",
         license="apache-2.0",
         library_name="modulant",
-        tags=["modulant", "t5", "wordnet", "residual-stream", config["modulator"]],
+        tags=["modulant", family or "t5", "wordnet", "residual-stream", config["modulator"]],
         model_name=PurePath(name).name if results else None,
         eval_results=results or None,
         **hub,

@@ -37,8 +37,9 @@ _KINDS: dict[str, type] = {
     "layers": list,
     "backbone_revision": str,
     "backbone_sha256": dict,
+    "family": str,
 }
-_NULLABLE = ("backbone_revision", "backbone_sha256")
+_NULLABLE = ("backbone_revision", "backbone_sha256", "family")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from typing import Any
 
 from safetensors.torch import save
 
+from modulant.backbones.opening import open_model
 from modulant.backbones.t5 import load_config, load_t5, stream_of
+from modulant.backbones.t5 import read_config as read_backbone_config
 from modulant.backbones.tokenizers import first_line
 from modulant.storage import storing, write_whole
 from modulators.artifact.card import model_card, of_the_hub, published
@@ -178,6 +180,7 @@ def save_modulator(
     report: Mapping[str, Any] | None = None,
     geometry: Mapping[str, Any] | None = None,
     backbone_revision: str | None = None,
+    family: str | None = None,
 ) -> None:
     """Save a modulator as an artefact for `load_modulated`.
 
@@ -189,6 +192,7 @@ def save_modulator(
         report: contents of the run's `report.json`, for the card.
         geometry: provenance of its geometric embeddings, if it has any.
         backbone_revision: commit of a hub backbone; loading requests it.
+        family: the backbone's ``model_type``, where it is an encoder and no T5.
 
     Raises:
         ValueError: the modulator's class is not registered.
@@ -206,6 +210,7 @@ def save_modulator(
         "geometry": dict(geometry) if geometry else None,
         "parameters": sum(p.numel() for p in modulator.parameters()),
         "split": ((report or {}).get("data") or {}).get("split"),
+        **({} if family is None else {"family": family}),
     }
     card = model_card(about, report, name=Path(folder).name)
     PretrainedModulator(modulator, about, card).save_pretrained(folder)
@@ -239,7 +244,7 @@ def load_modulated(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> tuple[Any, Any]:
-    """Load a frozen T5 with the modulator of an artefact attached, and its tokenizer.
+    """Load a frozen T5, or an encoder of another family, with an artefact's modulator attached, and its tokenizer.
 
     Args:
         folder_or_hub_id: a run folder, a folder written by `save_modulator`, or a hub repository of these files.
@@ -259,11 +264,17 @@ def load_modulated(
     stored = read_config(folder)
     place = backbone or stored.values["backbone"]
     its_revision = None if backbone else stored.values.get("backbone_revision")
-    check_stream(folder, stored, stream_of(load_config(place, its_revision)), place)
+    is_t5 = stored.values.get("family") is None
+    config = load_config(place, its_revision) if is_t5 else read_backbone_config(place, its_revision)
+    check_stream(folder, stored, stream_of(config), place)
     if backbone is None:
         check_backbone_weights(folder, stored)
     modulator = read_modulator(folder, stored).requires_grad_(False).eval()
-    model, tokenizer = load_t5(place, its_revision)
+    if is_t5:
+        model, tokenizer = load_t5(place, its_revision)
+    else:
+        opened = open_model(place, revision=its_revision)
+        model, tokenizer = opened.model, opened.tokenizer
     handle = attach(model, modulator, stored.values["layers"])
     # Not submodules: the model's state dict stays that of the base model.
     object.__setattr__(model, "modulator", modulator)

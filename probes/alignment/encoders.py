@@ -22,18 +22,18 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from modulant.assets import resolve_backbone
+from modulant.backbones.families import parts_of
 from modulant.backbones.hub import check_reachable
-from modulant.backbones.t5 import RandomEncoder, freeze, load_t5
+from modulant.backbones.t5 import RandomEncoder, encoder_of, freeze, load_t5
 from modulant.backbones.tokenizers import first_line
 from modulant.corpus.batching import sorted_batches
 from modulant.corpus.entries import EVALUATION_BATCH, encode_batch
-from modulant.corpus.population import MAX_SOURCE, PREFIX
+from modulant.corpus.population import source_form
 from modulant.corpus.ragged import Ragged, padded_inputs
 from modulant.metrics import EntryRepresentations
 from modulators import load_modulated
 from modulators.artifact.files import CONFIG
 
-T5S = ("t5", "mt5", "umt5")  # they read the task's prefix by default
 RANDOM_SEED = 42
 _RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small), or a run of train.py"
 # An encoder is used without these: heads of another task, and the decoder of a T5 that was saved without one.
@@ -78,8 +78,7 @@ class Encoder:
         Raises:
             ValueError: the tokenizer has tokens that the model lacks.
         """
-        longest = (MAX_SOURCE, self.tokenizer.model_max_length, getattr(self.config, "max_position_embeddings", None))
-        limit = min(int(length) for length in longest if length)
+        limit = source_form(self.config, self.tokenizer).longest
         tokens = Ragged.of(encode_batch(self.tokenizer, [self.prefix + text for text in texts], limit))
         words = cast(Any, self.model).get_input_embeddings().num_embeddings
         if tokens.tokens.size and int(tokens.tokens.max()) >= words:
@@ -95,7 +94,7 @@ class Encoder:
             embeddings = cast(Any, self.model).get_input_embeddings()
             return lambda ids, mask: embeddings(ids)
         if cloud == "random":
-            return _random(self.config, self.device)
+            return RandomEncoder(self.config, RANDOM_SEED).to(self.device)
         context = self.modulation.disabled if cloud == "original" and self.modulation else nullcontext
 
         def read(ids: Tensor, mask: Tensor) -> Tensor:
@@ -123,10 +122,11 @@ def open_encoder(name: str, prefix: str | None = None) -> Encoder:
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if (trained := _load_trained(name, device)) is not None:
         model, tokenizer, handle = trained
-        return Encoder(name, tokenizer, PREFIX if prefix is None else prefix, model.config, model.encoder, handle)
+        prefix = source_form(model.config, tokenizer).prefix if prefix is None else prefix
+        return Encoder(name, tokenizer, prefix, model.config, parts_of(model).stack, handle)
     config, tokenizer, model = _load(name)
     if prefix is None:
-        prefix = PREFIX if config.model_type in T5S else ""
+        prefix = source_form(config, tokenizer).prefix
     encoder = Encoder(name, tokenizer, prefix, config, model.to(device))
     _check_reads_both_ways(encoder)
     return encoder
@@ -180,17 +180,6 @@ def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
     seconds = time.monotonic() - started
     print(f"{encoder.name}: {len(tokens):,} definitions, {cloud}, {seconds:.1f} s", file=sys.stderr, flush=True)
     return points.clone()  # outside of inference mode
-
-
-def _random(config: Any, device: torch.device) -> Hidden:
-    """A freshly initialised encoder of the same configuration: what the architecture alone achieves."""
-    if config.model_type in T5S:
-        return RandomEncoder(config, RANDOM_SEED).to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
-        fresh = _encoder_of(AutoModel.from_config(config, trust_remote_code=False, dtype=torch.float32))
-    freeze(fresh).to(device)
-    return lambda ids, mask: cast(Any, fresh)(input_ids=ids, attention_mask=mask).last_hidden_state
 
 
 def _load_trained(name: str, device: torch.device) -> tuple[Any, Any, Handle] | None:
@@ -254,7 +243,7 @@ def _load(name: str) -> tuple[Any, Any, nn.Module]:
     lacking = sorted(key for key in report["missing_keys"] if not key.startswith(_NOT_NEEDED))
     if lacking:
         raise ValueError(f"--model: {name!r} lacks {len(lacking)} tensors ({', '.join(lacking[:3])} …)")
-    return config, tokenizer, freeze(_encoder_of(model))
+    return config, tokenizer, freeze(encoder_of(model))
 
 
 @contextmanager
@@ -264,11 +253,6 @@ def _reading(wrong: str, need: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         raise ValueError(f"--model: {wrong} ({first_line(error)}){need}") from error
-
-
-def _encoder_of(model: nn.Module) -> nn.Module:
-    """The encoder of an encoder–decoder, or the whole. A BERT has a part of that name too, but no decoder."""
-    return cast(nn.Module, model.encoder) if hasattr(model, "decoder") and hasattr(model, "encoder") else model
 
 
 def _check_reads_both_ways(encoder: Encoder) -> None:

@@ -253,7 +253,7 @@ def choose(text: str | None, settings: Mapping[str, Any]) -> tuple[list[str], tu
 def applicable(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The controls that mean something for a treatment with these settings. IA³ has too few parameters for LERP."""
     relational, lerp = _is_relational(settings), _modulator(settings) == "LerpModulator"
-    return (
+    found = (
         *(_TAXONOMY if relational else ()),
         *(_GEOMETRY if lerp else ()),
         *(_FEATURES if _is_centred(settings) else ()),
@@ -263,10 +263,13 @@ def applicable(settings: Mapping[str, Any]) -> tuple[str, ...]:
         *(() if lerp else ("ia3",)),
         *(("full",) if relational else ()),
     )
+    return tuple(name for name in found if not (name in METHODS and _is_encoder(settings)))
 
 
 def _why_not(name: str, settings: Mapping[str, Any]) -> str:
     modulator = _modulator(settings)
+    if name in METHODS and _is_encoder(settings):
+        return "an encoder; its class is a T5's"
     if name in _TAXONOMY or name == "full":
         return "this objective; add --config relational.yaml"
     if name in _GEOMETRY:
@@ -280,6 +283,10 @@ def _why_not(name: str, settings: Mapping[str, Any]) -> str:
 
 def _modulator(settings: Mapping[str, Any]) -> str:
     return str(settings.get("model.modulator", "")).rpartition(".")[2]
+
+
+def _is_encoder(settings: Mapping[str, Any]) -> bool:
+    return str(settings.get("model", "")).endswith("ModulatedEncoder")
 
 
 def _is_relational(settings: Mapping[str, Any]) -> bool:

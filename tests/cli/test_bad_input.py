@@ -13,6 +13,7 @@ from tests.runs import LEMMA, tiny_backbone
 
 FIELD = ("fit", "--config", "field.yaml")
 LERP = ("fit", "--config", "lerp.yaml")
+ENCODER = ("fit", "--config", "encoder.yaml")
 WANDB = (*FIELD, "--config", "wandb.yaml")
 PRETRAIN = ("fit", "--config", "pretrain_mini.yaml")
 
@@ -69,6 +70,12 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     (*FIELD, "--lr", "1e-4"): ("--lr is not a key; did you mean model.lr?",),
     (*FIELD, "--max_epochs", "3"): ("--max_epochs is not a key; did you mean trainer.max_epochs?",),
     (*FIELD, "--batch_size", "8"): ("--batch_size is not a key; did you mean data.batch_size?",),
+    # an encoder writes no lemmas
+    (*ENCODER, "--model.objective.task", "0.1"): ("model.objective: this RelationalObjective with task 0.1 needs",),
+    (*ENCODER, "--model.objective", "LemmaObjective"): ("model.objective: this LemmaObjective needs the loss",),
+    (*ENCODER, "--model.backbone", "/nowhere"): ("model.backbone: no folder /nowhere",),
+    (*ENCODER, "--model.cache", "memory"): ("--model.cache is not a key",),
+    ("predict", *ENCODER[1:]): ("predict: an encoder writes no answers",),
     # types
     (*FIELD, "--model.lr", "abc"): ("model.lr is abc; it must be a number above 0",),
     (*FIELD, "--model.layers", "foo"): ("model.layers is foo", "all or a list"),

@@ -124,6 +124,7 @@ WRONG = [
         ["--config", "field.yaml", "--controls", "shuffled"],
         "shuffled does not apply to FieldModulator, which has no geometric embedding; these do: taxonomy_shuffled, ",
     ),
+    (["--config", "encoder.yaml", "--controls", "lora"], "lora does not apply to an encoder; its class is a T5's"),
     (
         ["--config", "lerp.yaml", "--config", "lemma.yaml", "--controls", "taxonomy_shuffled"],
         "taxonomy_shuffled does not apply to this objective; add --config relational.yaml",
