@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from datamodules.arguments import STANDARD_INPUT, check_fractions, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
 from datamodules.position import Accumulated, ResumableLoader
-from modulant.backbones.t5 import read_config
+from modulant.backbones.loading import read_config
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.corpus.batching import (
     batches_per_epoch,

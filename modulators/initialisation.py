@@ -183,7 +183,7 @@ def _points(
     if geometry.kind == "random":
         return F.normalize(torch.randn(len(anchors), n_dims, generator=generator), dim=-1), {}
     if geometry.kind == "part_of_speech":
-        kinds, number = np.unique(words.lexicon.pos[synsets], return_inverse=True)
+        kinds, number = np.unique(words.lexicon.part_of_speech[synsets], return_inverse=True)
         if len(kinds) > n_dims:
             raise ValueError(f"model.modulator.n_geometric_dims is {n_dims}; {len(kinds)} parts of speech need as many")
         return F.one_hot(torch.from_numpy(number), n_dims).float(), {"parts_of_speech": kinds.tolist()}

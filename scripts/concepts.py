@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from datamodules import WordNetDataModule  # noqa: E402
-from modulant.backbones.t5 import RandomEncoder, load_backbone, load_config, stream_of  # noqa: E402
+from modulant.backbones.families import stream_of  # noqa: E402
+from modulant.backbones.loading import RandomEncoder  # noqa: E402
+from modulant.backbones.t5 import load_backbone, load_config  # noqa: E402
 from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes, regular_simplex  # noqa: E402
 from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment  # noqa: E402
 from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402

@@ -34,8 +34,9 @@ from callbacks import (
 from cli.parser import quiet
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
+from modulant.backbones.families import stream_of
 from modulant.backbones.sharding import load_sharded, local_shard
-from modulant.backbones.t5 import load_backbone, stream_of
+from modulant.backbones.t5 import load_backbone
 from modulators import FieldModulator, LerpModulator, ModulatedT5, PretrainT5, RelationalObjective, attach, load_t5
 from modulators.training import frozen_t5
 from modulators.training.compiling import compiled

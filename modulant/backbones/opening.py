@@ -24,8 +24,9 @@ from transformers import (
 from modulant.assets import resolve_backbone
 from modulant.backbones.families import Family, Parts, Shape, family_of, known_families, parts_of
 from modulant.backbones.families.base import at_path
+from modulant.backbones.loading import freeze, quiet, read_config, translate_weight_errors
 from modulant.backbones.stream import ResidualStream
-from modulant.backbones.t5 import freeze, load_backbone, quiet, read_config, translate_weight_errors
+from modulant.backbones.t5 import load_backbone
 from modulant.backbones.tokenizers import at_revision, load_tokenizer
 
 _HEADS = {"lm": AutoModelForCausalLM, "masked_lm": AutoModelForMaskedLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -168,12 +169,17 @@ def open_model(
     return Backbone(name, model, parts_of(model, side), revision)
 
 
+def is_encoder_alone(config: Any) -> bool:
+    """Whether a T5 was saved without its decoder."""
+    return bool((getattr(config, "architectures", None) or [""])[0].endswith("EncoderModel"))
+
+
 def _load(
     name: str, place: str, config: Any, head: str | None, family: Family, revision: str | None, dtype: torch.dtype
 ) -> Any:
     kind = AutoModel if head is None else _HEADS[head]
-    if (getattr(config, "architectures", None) or [""])[0].endswith("EncoderModel"):
-        kind = AutoModelForTextEncoding  # a T5 without its decoder
+    if is_encoder_alone(config):
+        kind = AutoModelForTextEncoding
     bare = {"add_pooling_layer": False} if family.pooler and head is None else {}
     with translate_weight_errors(name), quiet():
         model, report = kind.from_pretrained(

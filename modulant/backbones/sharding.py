@@ -26,7 +26,8 @@ from transformers import AutoModelForSeq2SeqLM
 
 from modulant.assets import resolve_backbone
 from modulant.backbones.generation import folder_settings
-from modulant.backbones.t5 import freeze, set_output_scale, translate_weight_errors
+from modulant.backbones.loading import freeze, translate_weight_errors
+from modulant.backbones.t5 import set_output_scale
 from modulant.backbones.weights import EMBEDDINGS, Rows, stored_tensors
 
 

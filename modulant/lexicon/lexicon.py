@@ -62,6 +62,11 @@ class Lexicon:
         return lexicon
 
     @cached_property
+    def part_of_speech(self) -> npt.NDArray[np.str_]:
+        """Of each synset one of n, v, a, r: a satellite adjective (s) is an adjective (a)."""
+        return np.where(self.pos == "s", "a", self.pos)
+
+    @cached_property
     def taxonomy(self) -> Taxonomy:
         """The hypernym graph and the similarities on it."""
         return Taxonomy(self.names, self.pos, self.hypernyms, self.hypernym_starts)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from modulant.assets import MINI_SHA256, resolve_backbone
+from modulant.backbones.loading import translate_weight_errors
 from modulant.backbones.stream import ResidualStream
-from modulant.backbones.t5 import translate_weight_errors
 from modulant.backbones.tokenizers import first_line
 from modulant.backbones.weights import WEIGHT_FILES, digest_of_weights
 from modulant.storage import sha256_of

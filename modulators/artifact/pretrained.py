@@ -15,9 +15,10 @@ from typing import Any
 
 from safetensors.torch import save
 
+from modulant.backbones.families import stream_of
+from modulant.backbones.loading import read_config as read_backbone_config
 from modulant.backbones.opening import open_model
-from modulant.backbones.t5 import load_config, load_t5, stream_of
-from modulant.backbones.t5 import read_config as read_backbone_config
+from modulant.backbones.t5 import load_config, load_t5
 from modulant.backbones.tokenizers import first_line
 from modulant.storage import storing, write_whole
 from modulators.artifact.card import model_card, of_the_hub, published
@@ -192,7 +193,7 @@ def save_modulator(
         report: contents of the run's `report.json`, for the card.
         geometry: provenance of its geometric embeddings, if it has any.
         backbone_revision: commit of a hub backbone; loading requests it.
-        family: the backbone's ``model_type``, where it is an encoder and no T5.
+        family: the backbone's ``model_type``, where it is an encoder and no whole T5.
 
     Raises:
         ValueError: the modulator's class is not registered.
@@ -264,13 +265,13 @@ def load_modulated(
     stored = read_config(folder)
     place = backbone or stored.values["backbone"]
     its_revision = None if backbone else stored.values.get("backbone_revision")
-    is_t5 = stored.values.get("family") is None
-    config = load_config(place, its_revision) if is_t5 else read_backbone_config(place, its_revision)
+    whole_t5 = stored.values.get("family") is None
+    config = load_config(place, its_revision) if whole_t5 else read_backbone_config(place, its_revision)
     check_stream(folder, stored, stream_of(config), place)
     if backbone is None:
         check_backbone_weights(folder, stored)
     modulator = read_modulator(folder, stored).requires_grad_(False).eval()
-    if is_t5:
+    if whole_t5:
         model, tokenizer = load_t5(place, its_revision)
     else:
         opened = open_model(place, revision=its_revision)

@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from modulant.backbones.families import family_of, parts_of
-from modulant.backbones.opening import open_model
+from modulant.backbones.loading import RandomEncoder, enable_activation_checkpointing, read_config
+from modulant.backbones.opening import is_encoder_alone, open_model
 from modulant.backbones.sizes import SUPPORTED
 from modulant.backbones.stream import ResidualStream
-from modulant.backbones.t5 import RandomEncoder, enable_activation_checkpointing, read_config
 from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, refuse_lemmas
 from modulators.base import Modulator
 from modulators.initialisation import Geometry
 from modulators.training.compiling import compiled
 from modulators.training.frozen import Batch
+from modulators.training.masks import prepared_mask
 from modulators.training.modulated import Modulated
 from modulators.training.objectives.base import Objective
 from modulators.training.objectives.relational import RelationalObjective
@@ -95,7 +96,8 @@ class ModulatedEncoder(Modulated):
             objective,
         )
         self._config = config
-        self.family_name = None if config.model_type in SUPPORTED else config.model_type
+        whole_t5 = config.model_type in SUPPORTED and not is_encoder_alone(config)
+        self.family_name = None if whole_t5 else config.model_type
         self._compiled_encoder: Callable[..., Any] | None = None
         self._build(modulator, geometry)
 
@@ -139,8 +141,8 @@ class ModulatedEncoder(Modulated):
     def _training_pass(self, batch: Batch, lemmas: bool) -> tuple[Tensor | None, Tensor]:
         assert not lemmas, "such an objective is refused"
         run = self._compiled_encoder or self.model
-        hidden = run(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        return None, hidden
+        mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
+        return None, run(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: the loop is there for the callbacks, which measure the population when it ends."""

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from modulant.backbones.loading import revision_of
 from modulant.backbones.sizes import check_layers
 from modulant.backbones.stream import ResidualStream
-from modulant.backbones.t5 import revision_of
 from modulant.geometry import masked_mean
 from modulant.metrics import EntryRepresentations
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_objective, check_precision, check_steps

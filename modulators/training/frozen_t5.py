@@ -12,16 +12,11 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modulant.backbones.families import stream_of
 from modulant.backbones.generation import generate_greedily
+from modulant.backbones.loading import RandomEncoder, enable_activation_checkpointing
 from modulant.backbones.sharding import load_sharded
-from modulant.backbones.t5 import (
-    RandomEncoder,
-    enable_activation_checkpointing,
-    encode,
-    load_backbone,
-    load_config,
-    stream_of,
-)
+from modulant.backbones.t5 import encode, load_backbone, load_config
 from modulant.metrics import AnswerQuality
 from modulators.arguments import BackboneDtype, Compile, GenerationSettings, Layers, Schedule, check_cache
 from modulators.comparison.generation import Comparison, compare

@@ -25,7 +25,7 @@ class Modulated(FrozenModel):
 
     handle: ModulatorHandle | None
     modulator: Modulator
-    family_name: str | None = None  # of a backbone that is no T5, in an artefact
+    family_name: str | None = None  # of a backbone that is no whole T5, in an artefact
 
     def _build(self, modulator: Callable[[ResidualStream], Modulator], geometry: Geometry | None) -> None:
         """Build the modulator for the backbone's stream; the constructor's last step.

@@ -17,8 +17,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSeq2SeqLM, T5Config
 from transformers.optimization import Adafactor
 
+from modulant.backbones.families import stream_of
+from modulant.backbones.loading import RandomEncoder
 from modulant.backbones.stream import ResidualStream
-from modulant.backbones.t5 import RandomEncoder, encode, stream_of
+from modulant.backbones.t5 import encode
 from modulant.settings import PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
 from modulators.arguments import check_steps

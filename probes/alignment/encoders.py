@@ -24,7 +24,8 @@ from transformers.utils import logging as transformers_logging
 from modulant.assets import resolve_backbone
 from modulant.backbones.families import parts_of
 from modulant.backbones.hub import check_reachable
-from modulant.backbones.t5 import RandomEncoder, encoder_of, freeze, load_t5
+from modulant.backbones.loading import RandomEncoder, encoder_of, freeze
+from modulant.backbones.t5 import load_t5
 from modulant.backbones.tokenizers import first_line
 from modulant.corpus.batching import sorted_batches
 from modulant.corpus.entries import EVALUATION_BATCH, encode_batch

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSeq2SeqLM
 
-from modulant.backbones.t5 import freeze, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.loading import freeze
 from modulators import FieldModulator, LerpModulator, Modulator, ResidualStream
 
 Strategy = Literal["single", "ddp", "fsdp"]

@@ -20,7 +20,8 @@ import modulant.lexicon.archive
 from callbacks.saving.files import CheckpointError, load_verified, newest_checkpoint, save_atomically
 from modulant import assets
 from modulant.assets import MINI
-from modulant.backbones.t5 import load_backbone, load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import load_backbone, load_config
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.lexicon import Lexicon, LexiconError
 from modulant.storage import sha256_of

@@ -17,7 +17,8 @@ import torch
 
 from callbacks.saving.checkpoints import AtomicCheckpointIO, CheckpointError
 from callbacks.saving.files import digest_path, load_verified, newest_checkpoint, save_atomically, step_of
-from modulant.backbones.t5 import load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import load_config
 from modulators import FieldModulator, ResidualStream, load_modulated, save_modulator
 from modulators.artifact.files import CARD, CONFIG, WEIGHTS
 from tests.faults.conftest import Tally, many

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import probe
-from modulant.backbones.t5 import load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import load_config
 from modulators import LerpModulator, load_modulated, save_modulator
 from tests.runs import tiny_backbone
 

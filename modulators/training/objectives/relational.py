@@ -41,7 +41,8 @@ class RelationalObjective(Objective):
         task: factor λ_task of the lemma's cross-entropy, in nats per token.
         keep: factor λ_keep of 1 − mean cosine between modulated and frozen representations.
         taxonomy: ``wordnet``, or a control: ``shuffled``, ``part_of_speech``, ``random``. Shuffled gives each training
-            synset the place of another one, part of speech is 1 within one and 0 across, random is drawn for each pair.
+            synset the place of another one, part of speech leaves each pair the mean similarity of its two parts of
+            speech, random is drawn for each pair.
         seed: of the controls.
 
     Raises:

@@ -11,6 +11,7 @@ from modulant.lexicon.taxonomy import similarity_of_distance
 from modulators.training.objectives.base import Synsets
 
 Taxonomic = Literal["wordnet", "shuffled", "part_of_speech", "random"]
+_SAMPLE = 2048  # synsets behind the means of `part_of_speech`
 Relation = Callable[[Synsets], npt.NDArray[np.float64]]  # rows of the lexicon → a symmetric matrix
 
 
@@ -26,16 +27,34 @@ def relation_of(
         synsets: the training synsets, among which ``shuffled`` permutes.
         seed: of the controls.
     """
-    if taxonomy == "part_of_speech":
-        return lambda rows: (lexicon.pos[rows][:, None] == lexicon.pos[rows]).astype(np.float64)
     if taxonomy == "random":
         return lambda rows: _hashed(rows, seed)
     similarity = _path if relation == "path" else _wup
+    if taxonomy == "part_of_speech":
+        return _by_part_of_speech(similarity, lexicon, synsets)
     if taxonomy == "wordnet":
         return lambda rows: similarity(lexicon, rows)
     other = np.arange(len(lexicon))
     other[synsets] = np.random.default_rng(seed).permutation(synsets)
     return lambda rows: similarity(lexicon, other[rows])
+
+
+def _by_part_of_speech(
+    similarity: Callable[[Lexicon, Synsets], npt.NDArray[np.float64]], lexicon: Lexicon, synsets: Synsets
+) -> Relation:
+    """The mean similarity of the two parts of speech: all that they say of it, and nothing else.
+
+    It is taken over pairs of evenly spread training synsets, and is NaN for two that have no pair there.
+    """
+    some = synsets[:: max(1, len(synsets) // _SAMPLE)]
+    kinds = np.unique(lexicon.part_of_speech)
+    place = np.searchsorted(kinds, lexicon.part_of_speech)
+    found, pair = similarity(lexicon, some), place[some][:, None] * len(kinds) + place[some]
+    counted = np.isfinite(found) & ~np.eye(len(some), dtype=bool)
+    sums = np.bincount(pair[counted], found[counted], len(kinds) ** 2)
+    with np.errstate(invalid="ignore"):
+        means = (sums / np.bincount(pair[counted], minlength=len(kinds) ** 2)).reshape(len(kinds), len(kinds))
+    return lambda rows: means[place[rows][:, None], place[rows]]
 
 
 def _path(lexicon: Lexicon, rows: Synsets) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from callbacks import ModulatorHealth
-from modulant.backbones.t5 import enable_activation_checkpointing
+from modulant.backbones.loading import enable_activation_checkpointing
 
 FIGURES = {"gate", "gate_sd", "validity", "validity_sd", "deformation", "volume", "volume_cv", "degenerate"}
 KEYS = {f"field/layer_0{layer}/push" for layer in (0, 1)}

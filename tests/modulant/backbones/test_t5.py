@@ -19,7 +19,9 @@ from transformers import (
 )
 
 from modulant.assets import MINI
-from modulant.backbones.t5 import RandomEncoder, encode, load_backbone, load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.loading import RandomEncoder
+from modulant.backbones.t5 import encode, load_backbone, load_config
 from modulant.backbones.tokenizers import load_tokenizer
 from modulators import FieldModulator, LerpModulator, ModulatedT5, ResidualStream, load_modulated, save_modulator
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modulant.backbones.t5 import load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import load_config
 from modulators import FieldModulator, PretrainedModulator, load_modulated, save_modulator
 from tests.modulators.hub import Hub, running
 
@@ -22,7 +23,7 @@ CLIENT = """
 import json, sys
 import torch
 from modulators import PretrainedModulator, load_modulated
-from modulant.backbones.t5 import revision_of
+from modulant.backbones.loading import revision_of
 
 done = {}
 def failing(what):

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modulant.backbones.t5 import encode, load_backbone, load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import encode, load_backbone, load_config
 from modulant.storage import sha256_of
 from modulators import (
     FieldModulator,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from modulant.backbones.t5 import load_backbone, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import load_backbone
 from modulant.backbones.tokenizers import load_tokenizer
 from modulators import FieldModulator, LerpModulator, attach
 from modulators.arguments import GenerationSettings

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast, T5EncoderModel
 
 from datamodules import WordNetDataModule
 from modulators import (
@@ -23,7 +23,7 @@ from modulators import (
     relational_lift,
 )
 from probes.alignment.encoders import open_encoder
-from tests.runs import main, small_wordnet
+from tests.runs import main, small_wordnet, tiny_backbone
 from tests.tiny_families import build
 
 STEPS = 8  # in the second of the epochs, of five steps each
@@ -118,6 +118,16 @@ def test_lift_without_the_trainer_is_the_runs(run: Path, wordnet: str) -> None:
     last = json.loads((run / "report.json").read_text())["relational"]["last"]
     for key in ("pearson", "pearson_lift", "held_out/pearson_lift", "preservation"):
         assert found[key] == pytest.approx(last[key], abs=1e-5)
+
+
+def test_a_t5_without_its_decoder_too(wordnet: str, given: list[str], tmp_path: Path) -> None:
+    backbone = tiny_backbone(tmp_path / "t5")
+    T5EncoderModel.from_pretrained(backbone).save_pretrained(backbone)
+    words = [word for word in given if not word.startswith("--model.backbone")]
+    main()(["fit", *words, f"--model.backbone={backbone}", f"--output={tmp_path / 'run'}", "--trainer.max_steps=2"])
+    found = relational_lift(*load_modulated(tmp_path / "run"), bootstrap=0, val_fraction=0.2, nltk_data=wordnet)
+    last = json.loads((tmp_path / "run" / "report.json").read_text())["relational"]["last"]
+    assert found["pearson_lift"] == pytest.approx(last["pearson_lift"], abs=1e-5)
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "distilbert", "mpnet", "modernbert", "t5"])

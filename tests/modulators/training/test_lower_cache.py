@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from datamodules import WordNetDataModule
+from modulant.backbones.loading import freeze
 from modulant.backbones.split_encoder import lower_encoder, upper_encoder
-from modulant.backbones.t5 import freeze
 from modulant.storage import StorageError
 from modulators import FieldModulator, LerpModulator, ModulatedT5
 from modulators.arguments import check_cache

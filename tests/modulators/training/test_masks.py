@@ -13,9 +13,11 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
+from modulant.backbones.families import parts_of
 from modulant.corpus.ragged import training_batch
 from modulators import FieldModulator, attach, stream_of
 from modulators.training.masks import prepared_mask
+from tests.tiny_families import MASKED, build
 
 KINDS = {
     "T5": (T5Config, T5ForConditionalGeneration),
@@ -68,3 +70,19 @@ def test_what_nobody_knows_and_other_attention_are_left_to_transformers() -> Non
     mask = batch_of([5, 2])["attention_mask"]
     assert prepared_mask(model_of("T5").config, mask, None) is mask
     assert prepared_mask(model_of("T5", attn_implementation="eager").config, mask, True) is mask
+
+
+@pytest.mark.parametrize("lengths", [[9, 3, 7], [64, 70, 80], [5, 5, 5]], ids=["padded", "long", "full"])
+@pytest.mark.parametrize("model_type", [*MASKED, "t5"])
+def test_of_any_encoder_too(model_type: str, lengths: list[int]) -> None:
+    """ModernBERT's blocks see a window each; MPNet's attention is its own."""
+    stack = parts_of(build(model_type, head=False)).stack
+    batch = batch_of(lengths)
+    mask = prepared_mask(stack.config, batch["attention_mask"], batch["padded"])
+    assert (mask is None) is (not batch["padded"] and model_type != "mpnet")
+    ours, theirs = (
+        stack(input_ids=batch["input_ids"], attention_mask=given).last_hidden_state
+        for given in (mask, batch["attention_mask"])
+    )
+    real = batch["attention_mask"].bool()
+    assert torch.equal(ours[real], theirs[real])

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from modulant.backbones.t5 import encode, load_backbone, load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import encode, load_backbone, load_config
 from modulant.backbones.tokenizers import load_tokenizer
 from modulators import PretrainT5, ResidualStream
 from modulators.training.pretraining import export

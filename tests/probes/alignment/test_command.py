@@ -30,7 +30,9 @@ from transformers import (
 import probe
 from datamodules import WordNetDataModule
 from modulant.assets import MINI
-from modulant.backbones.t5 import RandomEncoder, load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.loading import RandomEncoder
+from modulant.backbones.t5 import load_config
 from modulant.corpus.population import PREFIX
 from modulators import LerpModulator, save_modulator
 from probes.alignment.command import measure_model, relational

@@ -92,7 +92,7 @@ def test_it_is_what_a_real_process_took(modulator: str, checkpointing: str) -> N
 REAL = """
 import sys
 import torch
-from modulant.backbones.t5 import enable_activation_checkpointing
+from modulant.backbones.loading import enable_activation_checkpointing
 from modulators import FieldModulator, LerpModulator, attach, load_t5, stream_of
 
 def status(key):

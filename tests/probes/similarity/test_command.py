@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import probe
-from modulant.backbones.t5 import load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import load_config
 from modulant.lexicon import Lexicon
 from modulators import AdaptedT5, LerpModulator, save_modulator
 from tests.runs import ROOT, small_wordnet, tiny_backbone

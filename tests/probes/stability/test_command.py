@@ -17,7 +17,8 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 import probe
 from modulant import metrics
 from modulant.assets import MINI
-from modulant.backbones.t5 import load_config, stream_of
+from modulant.backbones.families import stream_of
+from modulant.backbones.t5 import load_config
 from modulant.geometry import pentachoron_cv
 from modulant.metrics.functional.pairs import sampled_pairs
 from modulators import LerpModulator, save_modulator

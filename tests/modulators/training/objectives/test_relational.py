@@ -1,5 +1,7 @@
 """The relational objective against SciPy and NLTK's numbers, its controls, and what it refuses."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from modulant.geometry import weighted_pearson
 from modulant.lexicon import Lexicon
 from modulators import LemmaObjective, RelationalObjective, WeightedObjectives
 from modulators.training.objectives.base import TrainingBatch, total
+from modulators.training.objectives.relations import relation_of
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,22 @@ def test_part_of_speech_alone_has_no_strata(lexicon: Lexicon, synsets: np.ndarra
     terms = objective.terms(batch(synsets))
     assert set(terms) == {"pearson_all", "drift", "lemma"}
     assert float(terms["pearson_all"].value.detach()) != 0.0
+
+
+@pytest.mark.parametrize("relation", ["path", "wup"])
+def test_part_of_speech_is_the_mean_over_its_pairs(lexicon: Lexicon, relation: Any) -> None:
+    """By a loop; a satellite adjective is an adjective."""
+    synsets = np.sort(np.concatenate([np.flatnonzero(lexicon.pos == pos)[::2000][:20] for pos in "nvasr"]))
+    target = relation_of(relation, "part_of_speech", lexicon, synsets, 0)(synsets)
+    real = relation_of(relation, "wordnet", lexicon, synsets, 0)(synsets)
+    pos = ["a" if pos == "s" else pos for pos in lexicon.pos[synsets].tolist()]
+    pairs: dict[tuple[str, str], list[float]] = {}
+    for i, j in zip(*np.triu_indices(len(synsets), 1), strict=True):
+        if np.isfinite(real[i, j]):
+            pairs.setdefault((min(pos[i], pos[j]), max(pos[i], pos[j])), []).append(float(real[i, j]))
+    for i, j in zip(*np.triu_indices(len(synsets), 1), strict=True):
+        known = pairs.get((min(pos[i], pos[j]), max(pos[i], pos[j])), [])
+        assert target[i, j] == pytest.approx(np.mean(known) if known else np.nan, abs=1e-12, nan_ok=True)
 
 
 def test_needs_nothing_that_no_weight_asks_for() -> None:
