@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from benchmarks.harness import Row
 from modulant.backbones.tokenizers import load_tokenizer
-from modulant.corpus.entries import encode_batch
+from modulant.corpus.forms import encode_batch
 from modulant.lexicon import Lexicon, Taxonomy, kept_entries
 from modulant.lexicon.archive import Archive
 

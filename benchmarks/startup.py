@@ -31,7 +31,7 @@ import train
 words = sys.argv[1:]
 from cli.command import read_command
 read_command(words)
-import modulators.training.frozen_t5 as frozen
+import modulators.training.frozen.t5 as frozen
 plain = frozen.FrozenT5.forward
 def forward(self, *args, **kwargs):
     frozen.FrozenT5.forward = plain

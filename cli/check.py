@@ -24,6 +24,7 @@ from modulant.backbones.sizes import check_backbone, check_layers, read_sizes
 from modulant.reports.choosing import check_choice
 from modulant.settings import describe
 from modulators.arguments import (
+    NO_MASKS,
     GenerationSettings,
     check_alignment,
     check_cache,
@@ -34,7 +35,7 @@ from modulators.arguments import (
     check_relational,
     check_steps,
     refuse_geometry,
-    refuse_lemmas,
+    refuse_masked,
 )
 from probes.controls.settings import leaves, of_run
 
@@ -260,7 +261,7 @@ def _check_objective(merged: Merged) -> None:
     """Of the shipped objectives this one; what a sum or a user-supplied one needs is known when it is built."""
     objective = merged.at("model.objective")
     if merged.at("model").name == _ENCODER:
-        _check_without_lemmas(objective.name, objective.values)
+        _check_masked(objective.name, objective.values, merged.at("data").values.get("mask_share"))
     if objective.name == "modulators.RelationalObjective":
         check_objective("RelationalObjective", True, merged.at("data").values.get("near_pairs"))
         try:
@@ -269,11 +270,13 @@ def _check_objective(merged: Merged) -> None:
             raise ValueError(f"model.objective: {error}") from error
 
 
-def _check_without_lemmas(name: str, values: Mapping[str, Any]) -> None:
+def _check_masked(name: str, values: Mapping[str, Any], share: float | None) -> None:
+    """Refuse an encoder's objective with a task where no token is hidden. Whether it has the head, its constructor
+    knows."""
     relational = name == "modulators.RelationalObjective"
-    if name == "modulators.LemmaObjective" or (relational and float(values["task"]) > 0):
+    if share is None and (name == "modulators.LemmaObjective" or (relational and float(values["task"]) > 0)):
         with_task = f" with task {values['task']:g}" if relational else ""
-        raise refuse_lemmas(name.rpartition(".")[2] + with_task)
+        raise refuse_masked(name.rpartition(".")[2] + with_task, NO_MASKS)
 
 
 def _check_geometry(merged: Merged, subcommand: str, name: str, width: int | None) -> None:

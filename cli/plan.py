@@ -21,7 +21,7 @@ from modulant.corpus.batching import epoch_batches, synset_batches
 from modulant.corpus.ragged import IntArray
 from modulant.reports.wording import number, parts_of
 from modulators.training.adapted import AdaptedT5
-from modulators.training.frozen_t5 import FrozenT5
+from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSize
 from probes.memory.model import Kept, arithmetic, build, frozen_bytes, kept_of, learning_bytes, shapes
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from datamodules.position import BATCH_SIZE, EpochSampler, Position, accumulated
-from modulant.corpus.entries import Corpus, Tokenizer
+from modulant.corpus.entries import Corpus
+from modulant.corpus.forms import Tokenizer
 from modulant.corpus.population import EvaluationBatch, Population
 from modulant.lexicon import Entries, Lexicon, LexiconError
 from modulant.lexicon.entries import SplitBy

@@ -24,8 +24,8 @@ from datamodules.span_corruption import corrupt, noise_mask
 from datamodules.unigram import train_unigram
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.corpus.batching import batches_per_epoch, epoch_batches, sorted_batches
-from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
-from modulant.corpus.population import MAX_SOURCE, MAX_TARGET, PREFIX
+from modulant.corpus.entries import Corpus
+from modulant.corpus.forms import MAX_SOURCE, OF_T5, PREFIX, Tokenizer, encode_batch
 from modulant.corpus.ragged import IntArray, Ragged, shared_batch, training_batch
 from modulant.lexicon import Lexicon
 from modulant.settings import HalfOpenUnitInterval, OpenUnitInterval, PositiveInt, Seed, checked
@@ -246,8 +246,8 @@ def _free_pairs(lexicon: Lexicon, tokenizer: Tokenizer, corpus: Corpus) -> tuple
     """Synset, source and target of every lemma of every synset that no kept entry uses, by itself or by its text."""
     used = {lexicon.definitions[int(i)] for i in np.unique(corpus.entries.synset)}
     free = np.array([i for i, text in enumerate(lexicon.definitions) if text not in used], dtype=np.int64)
-    sources = Ragged.of(encode_batch(tokenizer, [PREFIX + lexicon.definitions[int(i)] for i in free], MAX_SOURCE))
+    sources = Ragged.of(OF_T5.sources(tokenizer, [lexicon.definitions[int(i)] for i in free]))
     lemmas = [lexicon.lemmas_of(int(i)) for i in free]
     which = np.repeat(np.arange(len(free)), [len(some) for some in lemmas])
-    targets = encode_batch(tokenizer, [lemma for some in lemmas for lemma in some], MAX_TARGET)
+    targets = OF_T5.targets(tokenizer, [lemma for some in lemmas for lemma in some])
     return free[which], sources.take(which), Ragged.of(targets)

@@ -1,6 +1,6 @@
 """The task: given a definition, name the lemma. And the prompts that a trained model is asked."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from datamodules.arguments import STANDARD_INPUT, check_fractions, piped_prompts, read_prompts
 from datamodules.base import CorpusDataModule
-from datamodules.position import Accumulated, ResumableLoader
+from datamodules.pairs import NOTHING, Pairs, SharedPairs
+from datamodules.position import ResumableLoader
 from modulant.backbones.loading import read_config
 from modulant.backbones.tokenizers import load_tokenizer
 from modulant.corpus.batching import (
@@ -20,14 +21,14 @@ from modulant.corpus.batching import (
     sorted_batches,
     synset_batches,
 )
-from modulant.corpus.entries import Corpus, Tokenizer, encode_batch
-from modulant.corpus.population import MAX_SOURCE, OF_T5, SourceForm, prefixed, source_form
-from modulant.corpus.ragged import IntArray, padded_inputs, shared_batch, training_batch, without_targets
+from modulant.corpus.entries import Corpus
+from modulant.corpus.forms import OF_T5, SourceForm, Tokenizer, source_form
+from modulant.corpus.masking import Masking
+from modulant.corpus.ragged import IntArray, padded_inputs
 from modulant.corpus.training_synsets import TrainingSynsets
 from modulant.lexicon.entries import TEST, VALIDATION, Matching, SplitBy
 from modulant.settings import HalfOpenUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, Share, checked
 
-_NOTHING = np.array([-1])  # the rows of a batch that counts nothing
 _MOST_TYPED = 100_000  # prompts, in one conversation
 
 
@@ -35,9 +36,9 @@ class WordNetDataModule(CorpusDataModule):
     """Definition → lemma pairs of WordNet for the backbone's own tokenizer.
 
     The source text of a T5 is ``summarize: `` and the definition, of other families the definition alone; the target is
-    the lemma. A seeded permutation holds out ``val_fraction`` of the pairs for validation, and ``test_fraction`` for
-    the test. Training batches hold examples of similar length, drawn anew each epoch; a resumed run goes on with the
-    very next batch.
+    the lemma, of a causal model as it follows ``, in one word:``. A seeded permutation holds out ``val_fraction`` of
+    the pairs for validation, and ``test_fraction`` for the test. Training batches hold examples of similar length,
+    drawn anew each epoch; a resumed run goes on with the very next batch.
 
     Args:
         backbone: whose tokenizer to use; the command line fills it in from the model.
@@ -60,6 +61,8 @@ class WordNetDataModule(CorpusDataModule):
             fewer synsets than ``batch_size`` a batch holds all.
         test_fraction: share of the entries that is held out for the test alone; 0: none. Choose by figures of
             relational/validation, and report those of relational/held_out, whose pairs are then the test's.
+        mask_share: share of a definition's tokens that is hidden, for an encoder's masked-language-model loss; null:
+            none. A function of the batch: whoever makes it again hides the same.
 
     Raises:
         ValueError: an argument out of its range, by its key.
@@ -82,6 +85,7 @@ class WordNetDataModule(CorpusDataModule):
         split: SplitBy = "synset",
         near_pairs: Share | None = None,
         test_fraction: HalfOpenUnitInterval = 0.0,
+        mask_share: OpenUnitInterval | None = None,
     ) -> None:
         check_fractions(val_fraction, test_fraction)
         super().__init__(batch_size, val_fraction, seed, nltk_data, split, test_fraction)
@@ -90,7 +94,7 @@ class WordNetDataModule(CorpusDataModule):
         self.backbone, self.matching, self.num_workers = backbone or "mini", matching, num_workers
         self.pad_to_multiple_of = pad_to_multiple_of
         self.regroup = regroup is None or regroup
-        self.near_pairs = near_pairs
+        self.near_pairs, self.mask_share = near_pairs, mask_share
         self.prompts: Iterable[str] | None = read_prompts(prompts)
         self._only_asked = False
 
@@ -133,7 +137,7 @@ class WordNetDataModule(CorpusDataModule):
 
     @cached_property
     def form(self) -> SourceForm:
-        """How the backbone reads definitions."""
+        """How the backbone reads definitions and lemmas."""
         try:
             config = read_config(self.backbone)
         except ValueError:  # a T5's tokenizer alone
@@ -144,10 +148,11 @@ class WordNetDataModule(CorpusDataModule):
         """What the report says of the data."""
         corpus, lengths = self.corpus, self.corpus.sources.lengths
         world = self._rank_and_world_size[1]
-        special = self.tokenizer.num_special_tokens_to_add()  # of a T5 the end token; they are not counted
+        # Special tokens, of a T5 the end token, are not counted.
+        special = 0 if self.form.question else self.tokenizer.num_special_tokens_to_add()
         parts = [part for batch in self._epoch_batches(0) for rank in range(world) if len(part := batch[rank::world])]
         return {
-            "task": "definition → lemma" if self.form.prefix else "definitions",
+            "task": "definition → lemma" if self.form.prefix or self.form.question else "definitions",
             "wordnet": corpus.lexicon.version,
             "nltk_data": self.nltk_data,
             "matching": self.matching,
@@ -168,6 +173,7 @@ class WordNetDataModule(CorpusDataModule):
             "order_seed": self.order_seed,
             "regroup": self.regroup,
             "near_pairs": self.near_pairs,
+            "mask_share": self.mask_share,
             **({} if self.near_pairs is None else {"training_synsets": len(self.training_synsets)}),
         }
 
@@ -236,15 +242,31 @@ class WordNetDataModule(CorpusDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self._training_pairs(), self._sampler())
 
-    def _training_pairs(self) -> "_SharedPairs":
+    def _training_pairs(self) -> SharedPairs:
         batches = None if self.regroup else self._run_batches
         synsets = None if self.near_pairs is None else self.training_synsets
-        return _SharedPairs(
-            self.corpus, self.corpus.trained, *self._rank_and_world_size, self.pad_to_multiple_of, batches, synsets
+        return SharedPairs(
+            self.corpus,
+            self.corpus.trained,
+            *self._rank_and_world_size,
+            self.pad_to_multiple_of,
+            batches,
+            synsets,
+            self.masking,
         )
 
+    @cached_property
+    def masking(self) -> Masking | None:
+        """What hides tokens of training definitions; None where ``mask_share`` is."""
+        return None if self.mask_share is None else Masking.of(self.tokenizer, self.mask_share, self.order_seed)
+
     def _plan(self) -> dict[str, Any]:
-        return {**super()._plan(), "data.regroup": self.regroup, "data.near_pairs": self.near_pairs}
+        return {
+            **super()._plan(),
+            "data.regroup": self.regroup,
+            "data.near_pairs": self.near_pairs,
+            "data.mask_share": self.mask_share,
+        }
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation entries, each on exactly one process.
@@ -261,8 +283,8 @@ class WordNetDataModule(CorpusDataModule):
     def _evaluation_loader(self, rows: IntArray, limit: str) -> DataLoader[Any]:
         batches = sorted_batches(self.corpus.sources.lengths[rows], self.batch_size)
         rank = self._rank_and_world_size[0]
-        own = [group[rank] if rank < len(group) else _NOTHING for group in self._evaluated(batches, limit)]
-        return self._loader(_Pairs(self.corpus, rows), own)
+        own = [group[rank] if rank < len(group) else NOTHING for group in self._evaluated(batches, limit)]
+        return self._loader(Pairs(self.corpus, rows), own)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The prompts, in their order; every process gets all of them. What comes one by one is asked one by one."""
@@ -277,12 +299,11 @@ class WordNetDataModule(CorpusDataModule):
         return DataLoader(_Prompts(texts), batch_size=self.batch_size, collate_fn=self._encoded)
 
     def _encoded(self, texts: list[str]) -> dict[str, Any]:
-        tokens = encode_batch(self.tokenizer, [prefixed(text) for text in texts], MAX_SOURCE)
-        rows = [np.asarray(row) for row in tokens]
+        rows = [np.asarray(row) for row in self.form.prompts(self.tokenizer, texts)]
         inputs = padded_inputs(rows, int(self.tokenizer.pad_token_id))
         return {**inputs, "prompts": texts}
 
-    def _loader(self, pairs: "_Pairs", batch_sampler: Any) -> DataLoader[Any]:
+    def _loader(self, pairs: Pairs, batch_sampler: Any) -> DataLoader[Any]:
         return ResumableLoader(
             pairs,
             batch_sampler=batch_sampler,
@@ -291,81 +312,6 @@ class WordNetDataModule(CorpusDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=self._to_cuda,
         )
-
-
-class _Rows(Dataset[int]):
-    """Numbers of rows; what a batch holds of them is gathered at once, when it is collated."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-
-    def __len__(self) -> int:
-        return self._n
-
-    def __getitem__(self, row: int) -> int:
-        return int(row)
-
-    def __getitems__(self, rows: Any) -> Any:
-        return rows
-
-
-class _Pairs(_Rows):
-    """Some of the entries."""
-
-    def __init__(self, corpus: Corpus, rows: IntArray) -> None:
-        super().__init__(len(rows))
-        self._sources, self._targets = corpus.sources.take(rows), corpus.targets.take(rows)
-        self._pad_id = int(corpus.tokenizer.pad_token_id)
-
-    def collate(self, rows: Sequence[int]) -> dict[str, Any]:
-        index = np.asarray(rows)
-        nothing = np.array_equal(index, _NOTHING)
-        index = np.maximum(index, 0)
-        batch = training_batch(self._sources.rows(index), self._targets.rows(index), self._pad_id)
-        return without_targets(batch) if nothing else batch
-
-
-class _SharedPairs(_Pairs):
-    """The same, of batches that several processes share: only this one's part is put together.
-
-    Args:
-        batches: where all epochs have the same: a batch then has its ``number`` among them, an int of Python's, which
-            stays off the device.
-        synsets: where batches are of distinct ones: a batch then has ``synset_rows``, the places of the whole batch's
-            synsets among them, a NumPy array, which stays off the device too.
-    """
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        rows: IntArray,
-        rank: int,
-        world: int,
-        multiple: int,
-        batches: list[IntArray] | None,
-        synsets: TrainingSynsets | None,
-    ) -> None:
-        super().__init__(corpus, rows)
-        self._synset_row: IntArray | None = None
-        if synsets is not None:
-            self._synset_row = np.full(len(rows), -1)
-            self._synset_row[synsets.entries] = np.repeat(np.arange(len(synsets)), np.diff(synsets.starts))
-        self._rank, self._world, self._multiple = rank, world, multiple
-        self._numbers: IntArray | None = None
-        if batches is not None:
-            self._numbers = np.empty(len(rows), dtype=np.int64)
-            for number, members in enumerate(batches):
-                self._numbers[members] = number
-
-    def collate(self, rows: Sequence[int] | Accumulated) -> dict[str, Any]:
-        if isinstance(rows, Accumulated):
-            return {**self.collate(rows.batch), "factor": rows.factor}
-        index = np.asarray(rows)
-        sources, targets = self._sources.rows(index), self._targets.rows(index)
-        batch = shared_batch(sources, targets, self._pad_id, self._rank, self._world, self._multiple)
-        if self._synset_row is not None:
-            batch["synset_rows"] = self._synset_row[index]
-        return batch if self._numbers is None else {**batch, "number": int(self._numbers[index[0]])}
 
 
 class _Prompts(Dataset[str]):

@@ -12,6 +12,7 @@ from .registry import register
 from .similarity import mean_embedding, word_similarity
 from .summary import Summary
 from .training.adapted import AdaptedT5
+from .training.causal import ModulatedCausalLM
 from .training.encoder import ModulatedEncoder
 from .training.objectives.base import Objective
 from .training.objectives.lemma import LemmaObjective
@@ -28,6 +29,7 @@ __all__ = [
     "Inspection",
     "LemmaObjective",
     "LerpModulator",
+    "ModulatedCausalLM",
     "ModulatedEncoder",
     "ModulatedT5",
     "Modulator",

@@ -66,10 +66,13 @@ def check_objective(name: str, needs_synsets: bool, near_pairs: float | None) ->
         )
 
 
-def refuse_lemmas(objective: str) -> ValueError:
-    """The error for an objective that needs lemmas of a model that writes none."""
+NO_MASKS = "data.mask_share is null; 0.15 is usual"
+
+
+def refuse_masked(objective: str, why: str) -> ValueError:
+    """The error for an objective with a task, which is an encoder's masked-language-model loss, where there is none."""
     return ValueError(
-        f"model.objective: this {objective} needs the loss of lemmas, and an encoder writes none; it must be a "
+        f"model.objective: this {objective} needs the loss of a masked-language-model head: {why}. Or it must be a "
         "RelationalObjective with task 0, or a sum of objectives like it"
     )
 

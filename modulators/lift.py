@@ -12,7 +12,7 @@ from torch import Tensor
 from modulant import metrics
 from modulant.backbones.families import parts_of
 from modulant.corpus.entries import Corpus
-from modulant.corpus.population import source_form
+from modulant.corpus.forms import SourceForm, source_form
 from modulant.lexicon import Lexicon
 from modulant.lexicon.entries import SplitBy
 from modulant.metrics import EntryRepresentations
@@ -36,7 +36,7 @@ def relational_lift(
     Shows a progress bar on a terminal. On `mini` it takes a minute on two CPU cores, most of it the bootstrap.
 
     Args:
-        model: a T5 or another encoder in eval mode, with a modulator attached.
+        model: a T5, another encoder or a causal model in eval mode, with a modulator attached.
         tokenizer: the model's, loaded from a folder or a hub id: its single-token lemmas are the population.
         handle: what `attach` returned; None: `model.modulation`, which `load_modulated` sets.
         bootstrap: replicates behind the 95% interval of the Pearson lift; 0 leaves it out.
@@ -71,8 +71,8 @@ def relational_lift(
             return lambda: progress.advance(task)
 
         with handle.disabled():
-            original = _encode(model, batches, len(part), bar("the original encoder", len(batches)))
-        modulated = _encode(model, batches, len(part), bar("the modulated encoder", len(batches)))
+            original = _encode(model, form, batches, len(part), bar("the original encoder", len(batches)))
+        modulated = _encode(model, form, batches, len(part), bar("the modulated encoder", len(batches)))
         alignment = metrics.RelationalAlignment(distances, part, pos=pos).to(original.device)
         before, after = (_figures(alignment, points) for points in (original, modulated))
         found = after | metrics.lifts(after, before) | {f"original/{key}": value for key, value in before.items()}
@@ -102,16 +102,26 @@ def _checked(model: Any, tokenizer: Any, handle: ModulatorHandle | None) -> Modu
 
 @torch.no_grad()
 def _encode(
-    model: Any, batches: Sequence[tuple[Tensor, Tensor, Tensor]], n: int, advance: Callable[[], None]
+    model: Any,
+    form: SourceForm,
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+    n: int,
+    advance: Callable[[], None],
 ) -> Tensor:
-    """Masked means of the encoder's last hidden state, (n, D) in fp32."""
+    """Masked means of definitions' last hidden states, (n, D) in fp32."""
     device = next(model.parameters()).device
     encoder = parts_of(model)
+    cacheless = {"use_cache": False} if encoder.family.causal else {}
+
+    def read(ids: Tensor, mask: Tensor) -> Tensor:
+        last: Tensor = encoder.stack(input_ids=ids, attention_mask=mask, **cacheless).last_hidden_state
+        return last
+
+    hidden = form.reads(read)
     metric = EntryRepresentations(n, encoder.shape.d_model).to(device)
     for rows, input_ids, attention_mask in batches:
         mask = attention_mask.to(device)
-        hidden = encoder.stack(input_ids=input_ids.to(device), attention_mask=mask).last_hidden_state
-        metric.update(rows, hidden, mask)
+        metric.update(rows, hidden(input_ids.to(device), mask), mask)
         advance()
     points: Tensor = metric.compute()
     if not bool(points.isfinite().all()):

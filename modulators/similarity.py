@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from modulant.corpus.batching import sorted_batches
-from modulant.corpus.entries import EVALUATION_BATCH, encode_batch
-from modulant.corpus.population import MAX_SOURCE, PREFIX
+from modulant.corpus.entries import EVALUATION_BATCH
+from modulant.corpus.forms import OF_T5, Hidden, SourceForm
 from modulant.corpus.ragged import Ragged, padded_inputs
 from modulant.corpus.word_pairs import SensePairs
 from modulant.geometry import masked_mean
 from modulant.metrics.functional.similarity import similarity_figures
 
-Hidden = Callable[[Tensor, Tensor], Tensor]  # input ids (B, S), attention mask (B, S) → hidden states (B, S, D)
 Embed = Callable[[list[str]], Tensor]  # N definitions → (N, D)
 
 
@@ -69,22 +68,21 @@ def mean_embedding(
     hidden: Hidden,
     tokenizer: Any,
     device: torch.device | str = "cpu",
-    prefix: str = PREFIX,
-    longest: int = MAX_SOURCE,
+    form: SourceForm = OF_T5,
 ) -> Embed:
     """Definitions → means over unpadded tokens of an encoder's last hidden state, fp32, as a population's are.
 
     Args:
-        hidden: the encoder; ``module.encode`` of a LightningModule, the base's inside ``handle.disabled()``.
+        hidden: the encoder's, of definitions; ``module.encode`` of a LightningModule, the base's inside
+            ``handle.disabled()``.
         tokenizer: the encoder's.
         device: where `hidden` wants its inputs.
-        prefix: before each definition.
-        longest: tokens of a definition, at most; what is longer is cut.
+        form: how the encoder reads definitions.
     """
 
     @torch.no_grad()
     def embed(texts: list[str]) -> Tensor:
-        tokens = Ragged.of(encode_batch(tokenizer, [prefix + text for text in texts], longest))
+        tokens = Ragged.of(form.sources(tokenizer, texts))
         means: list[Tensor] = [torch.empty(0)] * len(texts)
         for rows in sorted_batches(tokens.lengths, EVALUATION_BATCH):
             inputs = padded_inputs(tokens.rows(rows), int(tokenizer.pad_token_id or 0))

@@ -55,7 +55,9 @@ def main(args: argparse.Namespace) -> int:
     if known == STANDARD_INPUT:
         known = piped_prompts()
 
-    from modulant.corpus.population import MAX_SOURCE, prefixed
+    import torch
+
+    from modulant.corpus.forms import source_form
     from modulators import load_modulated
     from modulators.comparison.conversation import Conversation
     from modulators.comparison.generation import Comparison, compare
@@ -63,15 +65,18 @@ def main(args: argparse.Namespace) -> int:
 
     model, tokenizer = load_modulated(args.model)
     if not model.can_generate():
-        raise ValueError(f"--model: {args.model} is of an encoder, which writes no answers; name a T5's")
+        raise ValueError(f"--model: {args.model} is of an encoder, which writes no answers; name a T5's or a Llama's")
+    form = source_form(model.config, tokenizer)
     prompts: Iterable[str] = Conversation() if known is None else known
     said: list[Comparison] = []
     for prompt in prompts:
-        inputs = tokenizer([prefixed(prompt)], truncation=True, max_length=MAX_SOURCE, return_tensors="pt")
-        answers = compare(model, tokenizer, model.modulation, [prompt], dict(inputs), settings)
+        ids = torch.tensor([form.asks(tokenizer, prompt)])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        begin = ids.shape[1] if form.question else 1
+        answers = compare(model, tokenizer, model.modulation, [prompt], inputs, settings, begin)
         show(answers, console(), heading=known is not None)
         if args.inspect:
-            show_inspection(model.modulation.inspect(inputs["input_ids"], tokenizer), console())
+            show_inspection(model.modulation.inspect(ids, tokenizer), console())
         said += answers
     if args.output is not None:
         write_text(args.output, "".join(_lines(said)))

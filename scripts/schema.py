@@ -32,6 +32,7 @@ COMMENTED = ("encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml")
 
 MODELS = (
     "modulators.AdaptedT5",
+    "modulators.ModulatedCausalLM",
     "modulators.ModulatedT5",
     "modulators.ModulatedEncoder",
     "modulators.PretrainT5",
@@ -252,7 +253,7 @@ def schema() -> dict[str, Any]:
     for path, arguments in OF_PARTS.items():
         for name, own in arguments.items():
             _replace(defs[path]["properties"], name, own)
-    for modulated in ("modulators.ModulatedEncoder", "modulators.ModulatedT5"):
+    for modulated in (path for path in MODELS if ".Modulated" in path):
         model = defs[modulated]["properties"]
         _replace(model, "modulator", {"anyOf": class_of(MODULATORS)})
         _replace(model, "geometry", {"anyOf": [{"$ref": f"#/$defs/{GEOMETRY}"}, NULL]})

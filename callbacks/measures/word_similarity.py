@@ -9,7 +9,7 @@ import lightning as L
 from callbacks.interfaces import modulated
 from callbacks.logs import log_now
 from callbacks.measures.representations import evaluating
-from modulant.corpus.population import OF_T5
+from modulant.corpus.forms import OF_T5
 from modulant.corpus.word_pairs import SENSES, SensePairs, gensim_word_pairs, read_sense_pairs
 from modulant.settings import Interval, NonNegativeInt, checked
 from modulators.similarity import mean_embedding, word_similarity
@@ -77,7 +77,7 @@ class WordSimilarity(L.Callback):
             return
         data: Any = getattr(trainer, "datamodule", None)
         corpus, form = data.corpus, getattr(data, "form", OF_T5)
-        embed = mean_embedding(modulated(pl_module).encode, data.tokenizer, pl_module.device, *form)
+        embed = mean_embedding(modulated(pl_module).encode, data.tokenizer, pl_module.device, form)
 
         def before(texts: list[str]) -> Any:
             with handle.disabled():

@@ -16,12 +16,14 @@ from modulant.backbones.tokenizers import at_revision
 def generate_greedily(
     model: Any, input_ids: Tensor, attention_mask: Tensor, max_new_tokens: int, end: int | None = None, **options: Any
 ) -> Any:
-    """Return what `generate()` returns: the tokens with the highest score at each step, start token included.
+    """Return what `generate()` returns: the tokens with the highest score at each step, after those before them.
+
+    These are a T5's start token, or a causal model's input.
 
     The model, its `generation_config` included, is not changed, so several threads may generate at once.
 
     Args:
-        model: an encoder-decoder of transformers.
+        model: an encoder-decoder or a causal model of transformers.
         input_ids: (B, S).
         attention_mask: (B, S).
         max_new_tokens: of an answer, its end token included.
@@ -29,15 +31,17 @@ def generate_greedily(
         options: `logits_processor`, and what `GenerationConfig` knows of outputs.
     """
     config = model.config
+    end = config.eos_token_id if end is None else end
+    first_end = end[0] if isinstance(end, list) else end
     processors = options.pop("logits_processor", None)
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
         use_cache=True,
-        decoder_start_token_id=config.decoder_start_token_id,
-        eos_token_id=config.eos_token_id if end is None else end,
-        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+        eos_token_id=end,
+        pad_token_id=first_end if config.pad_token_id is None else config.pad_token_id,
         **options,
     )
     # generate() fills what is None in its argument from the model's own settings. So it runs on a shallow copy, which

@@ -83,9 +83,6 @@ class Backbone:
     def tokenizer(self) -> Any:
         """Its tokenizer, loaded when first used; None where images are read.
 
-        One without a pad token, as of many causal models, pads with its end token. Padding is masked, so no hidden
-        state of a real token depends on which token it is.
-
         Raises:
             ValueError: there is none, or it cannot be read.
         """
@@ -95,8 +92,6 @@ class Backbone:
             tokenizer = load_tokenizer(self.name, self.revision)
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a BERT's folder without files
             raise ValueError(f"open_model: {self.name!r} has no tokenizer; a folder must hold a tokenizer.json")
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
         return tokenizer
 
     def encode(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:

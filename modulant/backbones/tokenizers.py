@@ -11,13 +11,17 @@ from modulant.backbones.hub import check_reachable
 def load_tokenizer(backbone: str, revision: str | None = None, key: str = "model.backbone") -> Any:
     """Load the tokenizer of ``mini``, of a folder (a ``spiece.model`` in it suffices), or of a hub id.
 
+    One without a pad token, as of many causal models, pads with its end token: padding is masked, so nothing depends on
+    which token it is.
+
     Args:
         backbone: ``mini``, a folder, or a hub id.
         revision: branch, tag or commit of a hub id.
         key: configuration key of ``backbone``, for error messages.
 
     Raises:
-        ValueError: there is none, it cannot be read, or it has more tokens than the backbone has embeddings.
+        ValueError: there is none, it cannot be read, it has neither a pad nor an end token, or more tokens than the
+            backbone has embeddings.
     """
     from transformers import AutoTokenizer, T5Tokenizer
 
@@ -29,6 +33,10 @@ def load_tokenizer(backbone: str, revision: str | None = None, key: str = "model
         tokenizer = kind.from_pretrained(place, trust_remote_code=False, **at_revision(revision))
     except (OSError, ValueError) as error:
         raise ValueError(f"{key}: {backbone!r} has no readable tokenizer ({first_line(error)})") from error
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError(f"{key}: the tokenizer of {backbone!r} has no pad token and no end token to pad with")
+        tokenizer.pad_token = tokenizer.eos_token
     tokens, rows = max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)]), _rows(place, revision)
     if key == "model.backbone" and rows is not None and tokens > rows:
         raise ValueError(

@@ -5,21 +5,14 @@ Both DataModules (the task's and pre-training's) build on this, so both hold out
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from modulant.corpus import cache
-from modulant.corpus.population import (
-    MAX_TARGET,
-    OF_T5,
-    EvaluationBatch,
-    Population,
-    SourceForm,
-    held_out_entries,
-    held_out_sources,
-)
+from modulant.corpus.forms import MAX_TARGET, OF_T5, SourceForm, Tokenizer
+from modulant.corpus.population import EvaluationBatch, Population, held_out_entries, held_out_sources
 from modulant.corpus.ragged import Ragged
 from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
 from modulant.lexicon.entries import MIN_DEFINITION, TEST, VALIDATION, Matching, SplitBy
@@ -27,19 +20,9 @@ from modulant.reports.wording import counted
 from modulant.storage import cache_arrays
 
 EVALUATION_BATCH = 128  # sources without gradients; a constant, so figures do not depend on data.batch_size
-Tokenizer = Any  # transformers' tokenizers share no public base class across versions
 
 
 _ARRAYS = ("lemma", "synset", "token", "source_tokens", "source_starts", "target_tokens", "target_starts")
-
-
-def encode_batch(tokenizer: Tokenizer, texts: list[str], max_length: int | None = None) -> list[list[int]]:
-    """Token ids without special tokens, or with the end token and cut to ``max_length`` where that is given."""
-    if not texts:  # transformers reads the first
-        return []
-    if max_length is None:
-        return list(tokenizer(texts, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(texts, truncation=True, max_length=max_length)["input_ids"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +131,13 @@ def _tokenised(
         return Entries(lexicon, lemma, synset, token), Ragged(*ragged[:2]), Ragged(*ragged[2:])
 
     def encode(texts: list[str]) -> list[list[int]]:
-        return encode_batch(tokenizer, texts)
+        return form.lemmas(tokenizer, texts)
 
     entries = kept_entries(lexicon, encode) if matching == "single_token" else matched_pairs(lexicon, encode)
     synsets, of_entry = np.unique(entries.synset, return_inverse=True)
-    texts = encode_batch(tokenizer, [form.prefix + lexicon.definitions[int(i)] for i in synsets], form.longest)
+    texts = form.sources(tokenizer, [lexicon.definitions[int(i)] for i in synsets])
     sources = Ragged.of(texts).take(of_entry)
-    targets = Ragged.of(encode_batch(tokenizer, entries.lemmas, MAX_TARGET))
+    targets = Ragged.of(form.targets(tokenizer, entries.lemmas))
     if file is not None and len(entries):
         values = (
             entries.lemma,

@@ -2,22 +2,15 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from modulant.backbones.families import family_of
-from modulant.backbones.sizes import SUPPORTED
 from modulant.corpus.batching import sorted_batches
 from modulant.corpus.ragged import IntArray, Ragged, padded_inputs
 from modulant.lexicon.entries import TEST, TRAINING, VALIDATION
-
-PREFIX = "summarize: "
-MAX_SOURCE = 128  # tokens, the end token included
-MAX_TARGET = 16
 
 # Distances of all pairs take its square in bytes. No tokenizer's single-token entries come near it.
 MAX_POPULATION = 20_000
@@ -25,43 +18,6 @@ MAX_POPULATION = 20_000
 Rows = npt.NDArray[np.int64]
 _NONE: Rows = np.zeros(0, dtype=np.int64)
 EvaluationBatch = tuple[Tensor, Tensor, Tensor]  # rows (B,), input ids (B, S), attention mask (B, S)
-
-
-class SourceForm(NamedTuple):
-    """How a definition becomes tokens: a text before it, and the most tokens, special ones included."""
-
-    prefix: str = PREFIX
-    longest: int = MAX_SOURCE
-
-
-OF_T5 = SourceForm()
-
-
-def source_form(config: Any, tokenizer: Any) -> SourceForm:
-    """How an encoder reads definitions: a T5 with the task's prefix, any other without one, within its positions.
-
-    Args:
-        config: of transformers, of any family.
-        tokenizer: the model's.
-    """
-    if config.model_type in SUPPORTED:
-        return OF_T5
-    try:
-        family, own = family_of(config)
-        positions = family.shape(own).n_positions
-    except ValueError:
-        positions = getattr(config, "max_position_embeddings", None)
-    limits = (MAX_SOURCE, tokenizer.model_max_length, positions)
-    return SourceForm("", min(int(limit) for limit in limits if limit))
-
-
-def prefixed(text: str) -> str:
-    """A prompt with the task's prefix, added if it is missing.
-
-    >>> prefixed("a small dog")
-    'summarize: a small dog'
-    """
-    return text if text.startswith(PREFIX) else PREFIX + text
 
 
 def held_out_entries(n: int, val_fraction: float, seed: int, test_fraction: float = 0.0) -> tuple[Rows, Rows]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from modulant.backbones.families import stream_of
+from modulant.backbones.families import family_of, stream_of
 from modulant.backbones.loading import read_config as read_backbone_config
 from modulant.backbones.opening import open_model
 from modulant.backbones.t5 import load_config, load_t5
@@ -193,7 +193,7 @@ def save_modulator(
         report: contents of the run's `report.json`, for the card.
         geometry: provenance of its geometric embeddings, if it has any.
         backbone_revision: commit of a hub backbone; loading requests it.
-        family: the backbone's ``model_type``, where it is an encoder and no whole T5.
+        family: the backbone's ``model_type``, where it is no whole T5.
 
     Raises:
         ValueError: the modulator's class is not registered.
@@ -245,7 +245,7 @@ def load_modulated(
     revision: str | None = None,
     token: str | bool | None = None,
 ) -> tuple[Any, Any]:
-    """Load a frozen T5, or an encoder of another family, with an artefact's modulator attached, and its tokenizer.
+    """Load a frozen T5, encoder or causal model with an artefact's modulator attached, and its tokenizer.
 
     Args:
         folder_or_hub_id: a run folder, a folder written by `save_modulator`, or a hub repository of these files.
@@ -274,7 +274,7 @@ def load_modulated(
     if whole_t5:
         model, tokenizer = load_t5(place, its_revision)
     else:
-        opened = open_model(place, revision=its_revision)
+        opened = open_model(place, "lm" if family_of(config)[0].causal else None, revision=its_revision)
         model, tokenizer = opened.model, opened.tokenizer
     handle = attach(model, modulator, stored.values["layers"])
     # Not submodules: the model's state dict stays that of the base model.

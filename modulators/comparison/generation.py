@@ -53,14 +53,16 @@ def compare(
     prompts: Sequence[str],
     inputs: dict[str, Tensor],
     settings: GenerationSettings,
+    begin: int = 1,
 ) -> list[Comparison]:
     """Generate answers of both models, ordered by prompt, sample and scale.
 
     Args:
-        model: a T5 with a modulator or adapter attached.
+        model: a T5 or a causal model with a modulator or adapter attached.
         handle: disables what is attached, and scales its α.
         prompts: for display, one for each row of `inputs`.
         inputs: ``input_ids`` and ``attention_mask`` (B, S), on the model's device.
+        begin: tokens before an answer: a T5's start token, a causal model's prompt.
 
     Raises:
         ValueError: a scale other than 1 for an adapter, which has no α.
@@ -69,9 +71,9 @@ def compare(
         raise ValueError("talk.alpha_scales: an adapter has no α to scale; it must be [1.0]")
     found = []
     for sample in range(settings.samples):
-        originals = _answers(model, tokenizer, handle, prompts, inputs, settings, sample, ORIGINAL)
+        originals = _answers(model, tokenizer, handle, prompts, inputs, settings, begin, sample, ORIGINAL)
         for scale in settings.alpha_scales:
-            modulated = _answers(model, tokenizer, handle, prompts, inputs, settings, sample, scale)
+            modulated = _answers(model, tokenizer, handle, prompts, inputs, settings, begin, sample, scale)
             rows = zip(prompts, originals, modulated, strict=True)
             found.append([Comparison(prompt, scale, sample, original, changed) for prompt, original, changed in rows])
     return [comparison for of_prompt in zip(*found, strict=True) for comparison in of_prompt]
@@ -84,6 +86,7 @@ def _answers(
     prompts: Sequence[str],
     inputs: dict[str, Tensor],
     settings: GenerationSettings,
+    begin: int,
     sample: int,
     scale: float | None,
 ) -> list[Answer]:
@@ -102,7 +105,7 @@ def _answers(
             output_logits=True,
             return_dict_in_generate=True,
         )
-    tokens = generated.sequences[:, 1:]  # (B, T), without the start token
+    tokens = generated.sequences[:, begin:]  # (B, T)
     first = generated.logits[0].float().softmax(-1).topk(settings.next_tokens)
     own = [step.float().log_softmax(-1).gather(-1, tokens[:, t, None]) for t, step in enumerate(generated.logits)]
     logprobs = torch.cat(own, 1)  # (B, T)

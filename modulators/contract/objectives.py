@@ -29,7 +29,7 @@ def reaches_what_it_needs(build: BuildObjective) -> None:
     objective, synsets = _prepared(build)
     batch = _batch(objective, synsets)
     total(objective.terms(batch)).backward()
-    for name, needed in (("representations", objective.needs_synsets), ("lemma_loss", objective.needs_lemmas)):
+    for name, needed in (("representations", objective.needs_synsets), ("task_loss", objective.needs_task)):
         given = getattr(batch, name)
         if not needed:
             continue
@@ -63,7 +63,7 @@ def is_defined_for_any_batch(build: BuildObjective) -> None:
         require(bool(loss.isfinite()), f"{name}: the loss is {float(loss.detach())}")
         if loss.requires_grad:
             loss.backward()
-        for given in (batch.representations, batch.lemma_loss):
+        for given in (batch.representations, batch.task_loss):
             if given is not None and given.grad is not None:
                 require(bool(given.grad.isfinite().all()), f"{name}: the gradient is not finite")
 
@@ -92,7 +92,7 @@ def _batch(objective: Objective, synsets: Synsets, equal: bool = False) -> Train
         points = points[:1].expand(len(some), -1).contiguous()
     leaf = _leaf(points) if objective.needs_synsets else None
     return TrainingBatch(
-        lemma_loss=_leaf(torch.tensor(2.5)) if objective.needs_lemmas else None,
+        task_loss=_leaf(torch.tensor(2.5)) if objective.needs_task else None,
         representations=leaf,
         base=base if objective.needs_base else None,
         synsets=some if objective.needs_synsets else None,
@@ -106,7 +106,7 @@ def _leaf(values: Tensor) -> Tensor:
 def _reordered(batch: TrainingBatch, order: Synsets) -> TrainingBatch:
     rows = torch.from_numpy(order)
     return TrainingBatch(
-        batch.lemma_loss,
+        batch.task_loss,
         None if batch.representations is None else batch.representations[rows],
         None if batch.base is None else batch.base[rows],
         None if batch.synsets is None else batch.synsets[order],

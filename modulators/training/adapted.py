@@ -29,7 +29,7 @@ from modulators.arguments import (
     StoredDtype,
     check_peft,
 )
-from modulators.training.frozen_t5 import FrozenT5
+from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.objectives.base import Objective
 

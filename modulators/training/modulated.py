@@ -11,7 +11,7 @@ from modulators.arguments import refuse_geometry
 from modulators.base import Modulator
 from modulators.hooks import ModulatorHandle, attach
 from modulators.initialisation import Geometry, InitialGeometry, TakesGeometry, initial_geometry, lexical_data
-from modulators.training.frozen import FrozenModel
+from modulators.training.frozen.base import FrozenModel
 
 _GEOMETRY = "modulant_geometry"  # its key in a checkpoint
 
@@ -25,7 +25,6 @@ class Modulated(FrozenModel):
 
     handle: ModulatorHandle | None
     modulator: Modulator
-    family_name: str | None = None  # of a backbone that is no whole T5, in an artefact
 
     def _build(self, modulator: Callable[[ResidualStream], Modulator], geometry: Geometry | None) -> None:
         """Build the modulator for the backbone's stream; the constructor's last step.

@@ -7,7 +7,7 @@ from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype
 from modulators.base import Modulator
 from modulators.initialisation import Geometry
-from modulators.training.frozen_t5 import FrozenT5
+from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.modulated import Modulated
 from modulators.training.objectives.base import Objective

@@ -10,7 +10,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import CachePlace, Compile, Layers, Schedule, StoredDtype
-from modulators.training.frozen_t5 import FrozenT5
+from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.objectives.base import Objective
 

@@ -98,7 +98,7 @@ def measure_model(
         "model": name,
         "architecture": encoder.config.model_type,
         "dimensions": points.shape[1],
-        "prefix": encoder.prefix,
+        "prefix": encoder.form.prefix,
         "pooling": "mean over unpadded tokens, special tokens included, of the last hidden state",
         "tokens": {"mean": float(tokens.lengths.mean()), "max": int(tokens.lengths.max())},
         "population": describe(split, data),

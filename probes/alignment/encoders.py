@@ -8,7 +8,7 @@ follows from another tokenizer (`probes.alignment.populations`), so that encoder
 import inspect
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +28,8 @@ from modulant.backbones.loading import RandomEncoder, encoder_of, freeze
 from modulant.backbones.t5 import load_t5
 from modulant.backbones.tokenizers import first_line
 from modulant.corpus.batching import sorted_batches
-from modulant.corpus.entries import EVALUATION_BATCH, encode_batch
-from modulant.corpus.population import source_form
+from modulant.corpus.entries import EVALUATION_BATCH
+from modulant.corpus.forms import Hidden, SourceForm, source_form
 from modulant.corpus.ragged import Ragged, padded_inputs
 from modulant.metrics import EntryRepresentations
 from modulators import load_modulated
@@ -41,8 +41,6 @@ _RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small
 _NOT_NEEDED = ("decoder.", "pooler.")
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")  # PEFT's names, of a run with LoRA or IA³
-
-Hidden = Callable[[Tensor, Tensor], Tensor]  # input ids (B, S), attention mask (B, S) → hidden states (B, S, D)
 
 
 class Handle(Protocol):
@@ -57,14 +55,14 @@ class Encoder:
 
     Attributes:
         name: as on the command line.
-        prefix: before every text.
+        form: how it reads a text.
         model: takes input_ids and attention_mask, returns a last_hidden_state.
         modulation: the handle of a modulator that is attached, or of an adapter.
     """
 
     name: str
     tokenizer: Any
-    prefix: str
+    form: SourceForm
     config: Any
     model: nn.Module
     modulation: Handle | None = None
@@ -79,8 +77,7 @@ class Encoder:
         Raises:
             ValueError: the tokenizer has tokens that the model lacks.
         """
-        limit = source_form(self.config, self.tokenizer).longest
-        tokens = Ragged.of(encode_batch(self.tokenizer, [self.prefix + text for text in texts], limit))
+        tokens = Ragged.of(self.form.sources(self.tokenizer, texts))
         words = cast(Any, self.model).get_input_embeddings().num_embeddings
         if tokens.tokens.size and int(tokens.tokens.max()) >= words:
             raise ValueError(
@@ -95,14 +92,14 @@ class Encoder:
             embeddings = cast(Any, self.model).get_input_embeddings()
             return lambda ids, mask: embeddings(ids)
         if cloud == "random":
-            return RandomEncoder(self.config, RANDOM_SEED).to(self.device)
+            return self.form.reads(RandomEncoder(self.config, RANDOM_SEED).to(self.device))
         context = self.modulation.disabled if cloud == "original" and self.modulation else nullcontext
 
         def read(ids: Tensor, mask: Tensor) -> Tensor:
             with context():
                 return cast(Any, self.model)(input_ids=ids, attention_mask=mask).last_hidden_state
 
-        return read
+        return self.form.reads(read)
 
     def clouds(self, random: bool, static: bool = True) -> list[str]:
         """The names of what can be measured of it, the one that matters first."""
@@ -123,14 +120,18 @@ def open_encoder(name: str, prefix: str | None = None) -> Encoder:
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if (trained := _load_trained(name, device)) is not None:
         model, tokenizer, handle = trained
-        prefix = source_form(model.config, tokenizer).prefix if prefix is None else prefix
-        return Encoder(name, tokenizer, prefix, model.config, parts_of(model).stack, handle)
+        form = _form(model.config, tokenizer, prefix)
+        return Encoder(name, tokenizer, form, model.config, parts_of(model).stack, handle)
     config, tokenizer, model = _load(name)
-    if prefix is None:
-        prefix = source_form(config, tokenizer).prefix
-    encoder = Encoder(name, tokenizer, prefix, config, model.to(device))
-    _check_reads_both_ways(encoder)
+    encoder = Encoder(name, tokenizer, _form(config, tokenizer, prefix), config, model.to(device))
+    if not encoder.form.question:
+        _check_reads_both_ways(encoder)
     return encoder
+
+
+def _form(config: Any, tokenizer: Any, prefix: str | None) -> SourceForm:
+    form = source_form(config, tokenizer)
+    return form if prefix is None else form._replace(prefix=prefix)
 
 
 def find_artefact(name: str) -> Path | None:

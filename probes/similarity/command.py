@@ -109,7 +109,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": args.model,
         "architecture": encoder.config.model_type,
-        "prefix": encoder.prefix,
+        "prefix": encoder.form.prefix,
         "senses": args.senses,
         "replicates": args.replicates,
         "seed": args.seed,

@@ -99,7 +99,7 @@ def measure_stability(args: argparse.Namespace) -> dict[str, Any]:
         print(f"warning: {warnings[0]}", file=sys.stderr)
     return {
         "model": args.model,
-        "prefix": encoder.prefix,
+        "prefix": encoder.form.prefix,
         "population": population,
         "seeds": args.seeds,
         "pairs": min(args.pairs, total),

@@ -237,7 +237,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: Any) -> None:
         pytest.fail("the backbone was loaded before the error was found")
 
-    monkeypatch.setattr("modulators.training.frozen_t5.load_backbone", load)
+    monkeypatch.setattr("modulators.training.frozen.t5.load_backbone", load)
 
 
 def one_error(call: Call, *argv: str) -> str:
@@ -402,6 +402,6 @@ def test_t5_without_weights_is_refused_before_training(call: Call, wordnet: str,
         if path.suffix == ".json" or path.suffix == ".model":
             shutil.copy(path, backbone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("modulators.training.frozen_t5.load_backbone", load_backbone)
+        patch.setattr("modulators.training.frozen.t5.load_backbone", load_backbone)
         line = one_error(call, *FIELD, "--data.nltk_data", wordnet, "--model.backbone", str(backbone))
     assert "model.backbone: the weights of" in line

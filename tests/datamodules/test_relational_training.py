@@ -121,7 +121,7 @@ def test_the_loss_is_what_its_parts_say(few: str, tiny_backbone: str, tmp_path: 
     logged = watch.losses[0]
     assert logged["train/loss"] == pytest.approx(float(total(terms)), abs=1e-5)
     assert logged["train/drift"] == pytest.approx(1 - float(F.cosine_similarity(z, base).mean()), abs=1e-5)
-    assert logged["train/lemma"] == pytest.approx(float(output.loss), abs=1e-5)
+    assert logged["train/task"] == pytest.approx(float(output.loss), abs=1e-5)
     assert logged["train/pearson_all"] == pytest.approx(float(terms["pearson_all"].value), abs=1e-5)
     assert abs(logged["train/pearson_nouns"]) > 0.01
 

@@ -13,7 +13,7 @@ import torch
 from datamodules import WordNetDataModule
 from datamodules.arguments import piped_prompts, read_prompts
 from modulant.corpus.entries import Corpus
-from modulant.corpus.population import PREFIX
+from modulant.corpus.forms import PREFIX
 from modulant.lexicon import Lexicon
 from tests.wordnets import Synset, write_zip
 

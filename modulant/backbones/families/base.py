@@ -59,6 +59,7 @@ class Family:
         reserved: rows of the table of positions before the first position.
         padded: whether there are ``pad_token_id`` more of them.
         pooler: whether the bare model may have a pooler, which is beside the stream and not loaded.
+        masked_head: paths from a model with that head to what makes logits of the last hidden state, one after another.
     """
 
     model_type: str
@@ -76,6 +77,7 @@ class Family:
     reserved: int = 0
     padded: bool = False
     pooler: bool = False
+    masked_head: tuple[str, ...] = ()
 
     @property
     def needs_encoder(self) -> bool:

@@ -11,6 +11,7 @@ BERTS: tuple[Family, ...] = (
         blocks="encoder.layer",
         embed="embeddings.word_embeddings",
         heads=("masked_lm",),
+        masked_head=("cls",),
         pooler=True,
     ),
     Family(
@@ -21,6 +22,7 @@ BERTS: tuple[Family, ...] = (
         blocks="encoder.layer",
         embed="embeddings.word_embeddings",
         heads=("masked_lm",),
+        masked_head=("lm_head",),
         reserved=1,
         padded=True,
         pooler=True,
@@ -33,6 +35,7 @@ BERTS: tuple[Family, ...] = (
         blocks="transformer.layer",
         embed="embeddings.word_embeddings",
         heads=("masked_lm",),
+        masked_head=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     ),
     Family(
         model_type="mpnet",
@@ -43,6 +46,7 @@ BERTS: tuple[Family, ...] = (
         embed="embeddings.word_embeddings",
         sender="encoder",  # MPNetModel takes any keyword argument, and hands none of them on
         heads=("masked_lm",),
+        masked_head=("lm_head",),
         reserved=2,  # whatever pad_token_id is
         pooler=True,
     ),
@@ -55,5 +59,6 @@ BERTS: tuple[Family, ...] = (
         embed="embeddings.tok_embeddings",
         final_norm="final_norm",
         heads=("masked_lm",),
+        masked_head=("head", "decoder"),
     ),
 )

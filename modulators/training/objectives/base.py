@@ -32,15 +32,15 @@ class TrainingBatch:
     """What a training step gives an objective, of the whole batch: over all processes, in the batch's order.
 
     Attributes:
-        lemma_loss: cross-entropy of the lemmas given the definitions, in nats per target token; None where the
-            objective does not need it.
+        task_loss: the model's own task's loss, in nats per token: the cross-entropy of lemmas given definitions, or,
+            of an encoder, of hidden tokens of definitions; None where the objective does not need it.
         representations: (B, D) in fp32, the mean over unpadded tokens of the encoder's last hidden state, with its
             gradient; None where the objective does not need synsets.
         base: (B, D) the same of the frozen encoder; None where the objective does not need it.
         synsets: (B,) rows of the lexicon, distinct; None where the objective does not need synsets.
     """
 
-    lemma_loss: Tensor | None = None
+    task_loss: Tensor | None = None
     representations: Float[Tensor, "batch dim"] | None = None
     base: Float[Tensor, "batch dim"] | None = None
     synsets: Synsets | None = None
@@ -50,12 +50,12 @@ class Objective(ABC):
     """What a training minimises.
 
     Attributes:
-        needs_lemmas: the decoder's loss.
+        needs_task: the loss of the model's own task.
         needs_synsets: representations of distinct synsets: batches as ``data.near_pairs`` makes them.
         needs_base: the frozen encoder's representations of them.
     """
 
-    needs_lemmas: bool = False
+    needs_task: bool = False
     needs_synsets: bool = True
     needs_base: bool = False
 

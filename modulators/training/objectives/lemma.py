@@ -9,9 +9,9 @@ class LemmaObjective(Objective):
     The decoder is frozen and teacher-forced; the mean is over all target tokens of the batch.
     """
 
-    needs_lemmas = True
+    needs_task = True
     needs_synsets = False
 
     def terms(self, batch: TrainingBatch) -> dict[str, Term]:
-        assert batch.lemma_loss is not None
-        return {"lemma": Term(batch.lemma_loss)}
+        assert batch.task_loss is not None
+        return {"task": Term(batch.task_loss)}

@@ -65,7 +65,7 @@ class RelationalObjective(Objective):
         self.relation, self.taxonomy, self.seed = relation, taxonomy, seed
         self.weights = {"all": all_pairs, "nouns": nouns, "verbs": verbs}
         self.task, self.keep = task, keep
-        self.needs_lemmas, self.needs_base = task > 0, keep > 0
+        self.needs_task, self.needs_base = task > 0, keep > 0
         self.needs_synsets = self.needs_base or any(self.weights.values())
         self._target: Relation | None = None
         self._part_of_speech = np.empty(0, dtype="U1")
@@ -112,8 +112,8 @@ class RelationalObjective(Objective):
                 cosine = (z * F.normalize(batch.base, dim=-1)).sum(-1).mean()
                 found["drift"] = Term(1 - cosine, self.keep)
         if self.task:
-            assert batch.lemma_loss is not None
-            found["lemma"] = Term(batch.lemma_loss, self.task)
+            assert batch.task_loss is not None
+            found["task"] = Term(batch.task_loss, self.task)
         return found
 
     def _correlations(self, z: Float[Tensor, "batch dim"], synsets: Synsets) -> dict[str, Term]:

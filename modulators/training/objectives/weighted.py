@@ -31,7 +31,7 @@ class WeightedObjectives(Objective):
         if not any(self.weights):
             raise ValueError("weights are all 0: nothing would be learnt; raise one")
         used = [part for part, weight in zip(self.objectives, self.weights, strict=True) if weight]
-        self.needs_lemmas = any(part.needs_lemmas for part in used)
+        self.needs_task = any(part.needs_task for part in used)
         self.needs_synsets = any(part.needs_synsets for part in used)
         self.needs_base = any(part.needs_base for part in used)
 

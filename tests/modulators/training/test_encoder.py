@@ -110,7 +110,7 @@ def test_artefact_opens_on_its_backbone(run: Path, bert: str) -> None:
             assert torch.equal(model(**tokens).last_hidden_state, bare(**tokens).last_hidden_state)
     assert not torch.equal(modulated, bare(**tokens).last_hidden_state)
     encoder = open_encoder(str(run))
-    assert (encoder.prefix, encoder.clouds(random=True)) == ("", ["modulated", "original", "static", "random"])
+    assert (encoder.form.prefix, encoder.clouds(random=True)) == ("", ["modulated", "original", "static", "random"])
 
 
 def test_lift_without_the_trainer_is_the_runs(run: Path, wordnet: str) -> None:
@@ -148,10 +148,12 @@ def test_any_encoder_learns(model_type: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("objective", [LemmaObjective(), RelationalObjective()])
-def test_objective_with_lemmas_is_refused(objective: Any) -> None:
-    assert objective.needs_lemmas
-    with pytest.raises(ValueError, match=r"^model\.objective: this \w+ needs the loss of lemmas"):
-        ModulatedEncoder(FieldModulator, "/nowhere", objective=objective)
+def test_task_without_a_head_is_refused(objective: Any, bert: str) -> None:
+    assert objective.needs_task
+    with pytest.raises(
+        ValueError, match=r"^model\.objective: this \w+ needs the loss of a masked-.* is a BertModel"
+    ):
+        ModulatedEncoder(FieldModulator, bert, objective=objective)
 
 
 def test_what_is_no_encoder_is_refused(tmp_path: Path) -> None:

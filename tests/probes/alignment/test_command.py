@@ -33,7 +33,7 @@ from modulant.assets import MINI
 from modulant.backbones.families import stream_of
 from modulant.backbones.loading import RandomEncoder
 from modulant.backbones.t5 import load_config
-from modulant.corpus.population import PREFIX
+from modulant.corpus.forms import PREFIX
 from modulators import LerpModulator, save_modulator
 from probes.alignment.command import measure_model, relational
 from probes.alignment.encoders import open_encoder, represent

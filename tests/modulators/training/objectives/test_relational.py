@@ -98,7 +98,7 @@ def test_part_of_speech_alone_has_no_strata(lexicon: Lexicon, synsets: np.ndarra
     objective = RelationalObjective(taxonomy="part_of_speech")
     assert len(objective.prepare(lexicon, synsets)) == 2
     terms = objective.terms(batch(synsets))
-    assert set(terms) == {"pearson_all", "drift", "lemma"}
+    assert set(terms) == {"pearson_all", "drift", "task"}
     assert float(terms["pearson_all"].value.detach()) != 0.0
 
 
@@ -119,7 +119,7 @@ def test_part_of_speech_is_the_mean_over_its_pairs(lexicon: Lexicon, relation: A
 
 
 def test_needs_nothing_that_no_weight_asks_for() -> None:
-    assert not RelationalObjective(task=0.0).needs_lemmas
+    assert not RelationalObjective(task=0.0).needs_task
     assert not RelationalObjective(keep=0.0).needs_base
     assert not WeightedObjectives([LemmaObjective(), RelationalObjective()], [1.0, 0.0]).needs_synsets
 

@@ -125,15 +125,15 @@ class FrozenModel(pl.LightningModule, ABC):
         """A freshly initialised encoder of the same configuration: (input_ids, attention_mask) → (B, S, D)."""
 
     @abstractmethod
-    def _training_pass(self, batch: Batch, lemmas: bool) -> tuple[Tensor | None, Tensor]:
+    def _training_pass(self, batch: Batch, task: bool) -> tuple[Tensor | None, Tensor]:
         """One pass that trains.
 
         Args:
-            lemmas: whether the loss is needed.
+            task: whether the loss of the model's own task is needed.
 
         Returns:
-            The lemmas' loss, or this rank's part of it, None where it is not needed; and the encoder's last hidden
-            state (B, S, D).
+            That loss, or this rank's part of it, None where it is not needed; and the last hidden state (B, S, D) of
+            the definitions.
         """
 
     # What a subclass for what learns defines
@@ -162,6 +162,11 @@ class FrozenModel(pl.LightningModule, ABC):
     @abstractmethod
     def _about(self) -> dict[str, Any]:
         """Facts about what learns, for the report."""
+
+    @property
+    def family_name(self) -> str | None:
+        """The backbone's model type, for an artefact; None of a whole T5."""
+        return None
 
     # How the backbone is treated
 
@@ -239,15 +244,15 @@ class FrozenModel(pl.LightningModule, ABC):
 
     def _given(self, batch: Batch) -> TrainingBatch:
         """What the objective needs of a batch."""
-        lemma_loss, hidden = self._training_pass(batch, self.objective.needs_lemmas)
+        task_loss, hidden = self._training_pass(batch, self.objective.needs_task)
         if not self.objective.needs_synsets:
-            return TrainingBatch(lemma_loss)
+            return TrainingBatch(task_loss)
         rows = batch["synset_rows"]
         with torch.autocast(self.device.type, enabled=False):
             representations = gathered(masked_mean(hidden, batch["attention_mask"]), len(rows))
         base = None if self._base is None else self._base[to_device(rows, self._base.device)]
         assert self._synsets is not None
-        return TrainingBatch(lemma_loss, representations, base, self._synsets[rows])
+        return TrainingBatch(task_loss, representations, base, self._synsets[rows])
 
     def configure_optimizers(self) -> Any:
         groups = self._parameter_groups()

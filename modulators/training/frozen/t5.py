@@ -10,18 +10,15 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from modulant.backbones.families import stream_of
-from modulant.backbones.generation import generate_greedily
 from modulant.backbones.loading import RandomEncoder, enable_activation_checkpointing
 from modulant.backbones.sharding import load_sharded
 from modulant.backbones.t5 import encode, load_backbone, load_config
-from modulant.metrics import AnswerQuality
-from modulators.arguments import BackboneDtype, Compile, GenerationSettings, Layers, Schedule, check_cache
-from modulators.comparison.generation import Comparison, compare
+from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_cache
 from modulators.training.compiling import compiled
-from modulators.training.frozen import Batch, FrozenModel
+from modulators.training.frozen.base import Batch
+from modulators.training.frozen.lemmas import NamesLemmas, target_loss
 from modulators.training.lower_cache import CacheSettings, LowerCache
 from modulators.training.masks import prepared_mask
 from modulators.training.objectives.base import Objective
@@ -30,7 +27,7 @@ from modulators.training.objectives.lemma import LemmaObjective
 _SHARDED_CACHE = "model.cache: of a sharded encoder no layers can be left out; set it to null, or use ddp"
 
 
-class FrozenT5(FrozenModel):
+class FrozenT5(NamesLemmas):
     """Definition → lemma through a frozen T5 to which something that learns is attached.
 
     Trains by default on T5's own loss, the teacher-forced cross-entropy (nats per target token).
@@ -81,8 +78,7 @@ class FrozenT5(FrozenModel):
         self._compiled_encoder: Callable[..., Any] | None = None
         self.caching = caching
         self.cache: LowerCache | None = None
-        self.quality = AnswerQuality()
-        self.generation = GenerationSettings()  # for `predict`
+        self._measure_answers()
 
     # How the backbone is treated
 
@@ -134,61 +130,27 @@ class FrozenT5(FrozenModel):
         run = self._compiled_pass or self.model
         return run(**inputs, attention_mask=mask, labels=batch["labels"], use_cache=False)
 
+    def target_logits(self, batch: Batch) -> Tensor:
+        logits: Tensor = self(batch).logits
+        return logits
+
     def _cached(self, batch: Batch, mask: Tensor | None) -> Tensor | None:
         """The encoder's last hidden state of a training batch by the cache of its lower blocks; None without one."""
         if self.cache is None or "number" not in batch:
             return None
         return self.cache(batch["number"], batch["input_ids"], mask)
 
-    def _training_pass(self, batch: Batch, lemmas: bool) -> tuple[Tensor | None, Tensor]:
+    def _training_pass(self, batch: Batch, task: bool) -> tuple[Tensor | None, Tensor]:
         """One pass of the encoder, and of the decoder where its loss is needed."""
-        if lemmas:
+        if task:
             output = self(batch)
-            return _lemma_loss(output, batch), output.encoder_last_hidden_state
+            loss = output.loss if "weight" not in batch else target_loss(output.logits, batch)
+            return loss, output.encoder_last_hidden_state
         mask = prepared_mask(self.model.config, batch["attention_mask"], batch.get("padded"))
         if (hidden := self._cached(batch, mask)) is not None:
             return None, hidden
         run = self._compiled_encoder or self.model.encoder
         return None, run(input_ids=batch["input_ids"], attention_mask=mask).last_hidden_state
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self(batch).logits
-        self.quality.update(logits, batch["labels"], self._answer(batch, batch["labels"].shape[1]))
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_quality("val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_step(batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        self._log_quality("test")
-
-    def _log_quality(self, stage: str) -> None:
-        figures = self.quality.compute()
-        self.quality.reset()
-        if self.trainer.sanity_checking:
-            return
-        for name, value in figures.items():
-            # Every rank has the sums of all already; without sync_dist Lightning warns.
-            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", sync_dist=True, batch_size=1)
-
-    def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
-        """Greedy answers without the start token, (B, at most max_tokens)."""
-        data: Any = None if self._trainer is None else getattr(self._trainer, "datamodule", None)
-        end = getattr(getattr(data, "tokenizer", None), "eos_token_id", None)  # which the targets end with
-        answer: Tensor = generate_greedily(self.model, batch["input_ids"], batch["attention_mask"], max_tokens, end)
-        return answer[:, 1:]
-
-    def answers(self, batch: Batch, tokenizer: Any, settings: GenerationSettings) -> list[Comparison]:
-        """The original's and the modulated model's answers to a batch of prompts."""
-        assert self.handle is not None
-        return compare(self.model, tokenizer, self.handle, batch["prompts"], batch, settings)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Comparison]:
-        """Each prompt with both answers, generated as `generation` says."""
-        tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-        return self.answers(batch, tokenizer, self.generation)
 
     # The cache of the frozen lower blocks
 
@@ -221,17 +183,3 @@ class FrozenT5(FrozenModel):
 
     def _about_passes(self) -> dict[str, Any]:
         return {} if self.cache is None else {"cache": self.cache.describe()}
-
-
-def _lemma_loss(output: Any, batch: Batch) -> Tensor:
-    """Mean cross-entropy over target tokens, or this rank's part of that mean.
-
-    Processes share each batch and average their gradients. The weights (see `modulant.corpus.ragged`) make that average
-    the gradient of the whole batch's mean. A process without a target has a loss of zero, whose gradients are zeros.
-    """
-    weight = batch.get("weight")
-    if weight is None:
-        loss: Tensor = output.loss
-        return loss
-    scores, labels = output.logits.flatten(0, 1).float(), batch["labels"].flatten()
-    return torch.as_tensor(weight * F.cross_entropy(scores, labels, reduction="sum"))

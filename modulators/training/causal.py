@@ -1,0 +1,75 @@
+"""A frozen causal language model with a modulator attached, as Lightning trains it: Llama, GPT-2 and their like."""
+
+from collections.abc import Callable
+
+from modulant.backbones.stream import ResidualStream
+from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
+from modulators.arguments import BackboneDtype, Compile, Layers, Schedule
+from modulators.base import Modulator
+from modulators.initialisation import Geometry
+from modulators.training.frozen.causal import FrozenCausalLM
+from modulators.training.modulated import Modulated
+from modulators.training.objectives.base import Objective
+from modulators.training.objectives.lemma import LemmaObjective
+
+
+class ModulatedCausalLM(Modulated, FrozenCausalLM):
+    """Definition → lemma through a frozen causal model whose residual stream is modulated.
+
+    The model reads ``definition, in one word: lemma`` and learns by the cross-entropy of the lemma's tokens and its end
+    token, in nats per token. A definition's representation, which relations are trained and measured on, is the mean
+    over its own tokens of the last hidden state, after the final norm. The backbone is in eval mode always, receives no
+    gradient, and is in no checkpoint.
+
+    Args:
+        modulator: the modulator's class and arguments; its stream follows from the backbone.
+        backbone: a folder in Hugging Face's layout, or a hub id such as HuggingFaceTB/SmolLM2-135M: a GPT-2, GPT-NeoX,
+            Llama, Qwen, Mistral, Gemma or Phi.
+        layers: blocks to modulate: ``all``, or a list such as [3, 4, 5].
+        lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
+        weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
+        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
+            in fp32.
+        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
+        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
+            small models.
+        seed: of the randomly initialised model that figures are compared with.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
+        geometry: initialisation of the embeddings before training; null: the modulator's own.
+        objective: what training minimises; null: the lemma's cross-entropy.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone, or one that is no causal model; a layer
+            that it lacks; a geometry for a modulator that has none.
+    """
+
+    @checked
+    def __init__(
+        self,
+        modulator: Callable[[ResidualStream], Modulator],
+        backbone: str,
+        layers: Layers = "all",
+        lr: PositiveFloat = 5e-3,
+        weight_decay: NonNegativeFloat = 0.01,
+        backbone_dtype: BackboneDtype = "float32",
+        gradient_checkpointing: bool = False,
+        compile: Compile = False,
+        seed: Seed = 42,
+        schedule: Schedule = "cosine",
+        geometry: Geometry | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(
+            "modulator",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
+            objective or LemmaObjective(),
+        )
+        self._build(modulator, geometry)
