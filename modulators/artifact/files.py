@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from modulant.assets import MINI_SHA256, resolve_backbone
-from modulant.backbones.loading import revision_of, translate_weight_errors
+from modulant.backbones.loading import translate_weight_errors
 from modulant.backbones.sizes import SUPPORTED
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.tokenizers import first_line
@@ -160,24 +160,20 @@ def check_weights_of_loaded(folder: Path, stored: StoredConfig, origin: str) -> 
     Raises:
         ValueError: its weights have another SHA-256, or cannot be read.
     """
-    place = Path(origin).expanduser()
-    if origin and not place.is_dir():
-        revision = revision_of(origin)
-        if (origin, revision) == (stored.values["backbone"], stored.values.get("backbone_revision")):
-            return
-        place = Path(str(try_to_load_from_cache(origin, "config.json"))).parent
-    known = _has_weights(folder, stored, place, origin) if origin and _has_files(place) else None
+    backbone, place = stored.values["backbone"], _files_of(origin)
+    if place is not None and (origin, place.name) == (backbone, stored.values.get("backbone_revision")):
+        return
+    known = None if place is None or not _has_files(place) else _has_weights(folder, stored, place, origin)
     if known is None:
         warnings.warn(
             f"{folder}: it is not known whether {repr(origin) if origin else 'this model'} has the weights that the "
-            f"modulator was trained on, which are those of {stored.values['backbone']!r}",
+            f"modulator was trained on, which are those of {backbone!r}",
             stacklevel=3,
         )
     elif not known:
         raise ValueError(
-            f"{folder}: {origin!r} has other weights than {stored.values['backbone']!r}, which the modulator was "
-            "trained on (SHA-256); `attach` with `PretrainedModulator.from_pretrained(…).modulator` does not compare "
-            "them"
+            f"{folder}: {origin!r} has other weights than {backbone!r}, which the modulator was trained on (SHA-256); "
+            "to use it anyway, attach(model, PretrainedModulator.from_pretrained(…).modulator)"
         )
 
 
@@ -197,6 +193,17 @@ def _has_weights(folder: Path, stored: StoredConfig, place: Path, name: str) -> 
         if found != digest:
             return False
     return True
+
+
+def _files_of(origin: str) -> Path | None:
+    """The folder itself; of a hub id its newest snapshot in the cache, named by the commit; None: there is neither."""
+    if not origin or Path(origin).is_dir():
+        return Path(origin) if origin else None
+    try:
+        found = try_to_load_from_cache(origin, "config.json")
+    except ValueError:  # no hub id: a folder that is gone
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def _has_files(place: Path) -> bool:

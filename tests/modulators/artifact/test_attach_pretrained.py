@@ -165,6 +165,9 @@ def test_other_weights(bert: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(other.encode(TEXTS), base)
     with pytest.warns(UserWarning, match="it is not known whether this model has the weights that the modulator was"):
         attach_pretrained(build("bert"), run)
+    shutil.rmtree(folder)
+    with pytest.warns(UserWarning, match="it is not known whether '.*other' has the weights"):
+        attach_pretrained(other, run)
 
 
 def test_weights_of_a_hub(bert: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
