@@ -23,6 +23,7 @@ TITLES = {
     "step": "A training step, and where its time goes",
     "field_gates": "The field's gates, against LoRA of their size",
     "attached": "On other families, against their forward pass and full fine-tuning",
+    "sentences": "A SentenceTransformer's encode, against the base's",
     "cached": "Cached lower layers, against full fine-tuning",
     "batches": "Batches: real tokens, shapes",
     "loop": "Lightning's Trainer, against a bare loop",

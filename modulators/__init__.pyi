@@ -1,4 +1,4 @@
-from .artifact.pretrained import PretrainedModulator, load_modulated, save_modulator, write_card
+from .artifact.pretrained import PretrainedModulator, attach_pretrained, load_modulated, save_modulator, write_card
 from .backbone import ResidualStream, load_t5, stream_of
 from .base import Modulator
 from .field.modulator import FieldModulator
@@ -43,6 +43,7 @@ __all__ = [
     "TunedT5",
     "WeightedObjectives",
     "attach",
+    "attach_pretrained",
     "load_modulated",
     "load_t5",
     "mean_embedding",

@@ -9,12 +9,13 @@ how strongly, and with which tokens. Each block's hook removes it again. A block
 (gradient checkpointing) thus sees its own batch, not the newest.
 
 MPNet's stack passes no keyword argument on; the module inside it that calls the blocks does. There the stack's hook
-leaves the pass where a hook of that module finds it, by thread, until the stack returns.
+leaves the pass where a hook of that module finds it, by thread, until the stack returns. sentence-transformers calls
+the stack's `forward`, past its hooks; there a hook of the module that does so leaves the pass for the blocks.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -79,7 +80,7 @@ class ModulatorHandle:
         layers: the modulated blocks, ascending.
     """
 
-    def __init__(self, parts: Parts, modulator: Modulator, layers: list[int]) -> None:
+    def __init__(self, parts: Parts, modulator: Modulator, layers: list[int], caller: nn.Module | None = None) -> None:
         stack, sender = parts.stack, parts.sender
         self.modulator = modulator
         self.layers = layers
@@ -92,7 +93,7 @@ class ModulatorHandle:
         self._stack = stack
         self._parameters = list(inspect.signature(type(stack).forward).parameters)[1:]
         self._reads_text_alone = parts.family.reads == "input_ids" and not parts.family.needs_encoder
-        self._passes: dict[int, _Pass] = {}  # by thread; where another module than the stack hands them to the blocks
+        self._passes: dict[int, _Pass] = {}  # by thread; where it is not the stack that hands them to the blocks
         stack.add_module(self._argument, _Follower(self, stack.training))
         hook: Callable[..., Any] = self._stack_hook if sender is stack else self._begin
         self._hooks: list[RemovableHandle] = [stack.register_forward_pre_hook(hook, with_kwargs=True)]
@@ -100,6 +101,11 @@ class ModulatorHandle:
             self._hooks += [
                 sender.register_forward_pre_hook(self._send, with_kwargs=True),
                 stack.register_forward_hook(self._end, always_call=True),
+            ]
+        if caller is not None:
+            self._hooks += [
+                caller.register_forward_pre_hook(self._begin_of_features, with_kwargs=True),
+                caller.register_forward_hook(self._end, always_call=True),
             ]
         # Blocks outside `layers` need a hook too, to remove the argument before the block sees it.
         self._hooks += [
@@ -250,10 +256,13 @@ class ModulatorHandle:
     def _stack_hook(
         self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]]:
-        return args, {**kwargs, self._argument: self._pass(args, kwargs)}
+        return args, {**kwargs, self._argument: self._pass(self._given(args, kwargs))}
 
     def _begin(self, stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._passes[_thread()] = self._pass(args, kwargs)
+        self._passes[_thread()] = self._pass(self._given(args, kwargs))
+
+    def _begin_of_features(self, caller: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._passes[_thread()] = self._pass({**(args[0] if args else {}), **kwargs})
 
     def _send(
         self, sender: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -261,11 +270,13 @@ class ModulatorHandle:
         now = self._passes.get(_thread())
         return args, kwargs if now is None else {**kwargs, self._argument: now}
 
-    def _end(self, stack: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._passes.pop(_thread(), None)
 
-    def _pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Pass:
-        given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
+    def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {**dict(zip(self._parameters, args, strict=False)), **kwargs}
+
+    def _pass(self, given: Mapping[str, Any]) -> _Pass:
         token_ids = given.get("input_ids")
         if token_ids is None:  # the upper part of a split encoder, which reads hidden states
             token_ids = given.get(TOKEN_IDS)
@@ -282,10 +293,9 @@ class ModulatorHandle:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         kwargs = dict(kwargs)
         kwargs.pop(TOKEN_IDS, None)
-        # A block that is called outside its stack gets no such argument.
         now: _Pass | None = kwargs.pop(self._argument, None)
-        if now is None:
-            now = _Pass(*self._setting(), None)
+        if now is None:  # the stack's hook did not run: its forward was called, or the block outside the stack
+            now = self._passes.get(_thread()) or _Pass(*self._setting(), None)
         if not now.active or layer not in self.layers:
             return args, kwargs
         # A modulator that overrides forward may not take `alpha_scale`; it works as long as the scale is 1.
@@ -334,7 +344,8 @@ def attach(
     become a submodule: train and save it separately. Attach before compiling.
 
     Args:
-        model: of transformers, of any known family, with a head or without: what ``AutoModel…`` loads.
+        model: of transformers, of any known family, with a head or without: what ``AutoModel…`` loads; or a
+            ``SentenceTransformer`` around such a model.
         modulator: built for this backbone's sizes, as `stream_of` gives them.
         layers: indices of the blocks to modulate, integers of any library; all of them if None.
         side: which stack: ``decoder`` of a T5, whose cross attention stays as it is, ``vision`` of a CLIP; None: the
@@ -353,7 +364,20 @@ def attach(
     device = next(parts.stack.parameters()).device
     if device.type != "meta":
         modulator.to(device)
-    return ModulatorHandle(parts, modulator, chosen)
+    return ModulatorHandle(parts, modulator, chosen, _caller_of(parts.stack, model))
+
+
+def _caller_of(stack: nn.Module, model: nn.Module) -> nn.Module | None:
+    """The module of sentence-transformers that calls the stack's forward, with a dict of features."""
+    return next(
+        (
+            module
+            for module in model.modules()
+            if any(child is stack for child in module.children())
+            and "features" in inspect.signature(type(module).forward).parameters
+        ),
+        None,
+    )
 
 
 def _check_sizes(parts: Parts, modulator: Modulator) -> None:

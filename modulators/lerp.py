@@ -166,7 +166,8 @@ def checked_token_ids(stream: ResidualStream, token_ids: Tensor | None) -> Tenso
     """
     if token_ids is None:
         raise ValueError(
-            "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token"
+            "LerpModulator needs token_ids: give the encoder input_ids, not inputs_embeds, which name no token; call "
+            "the model, not its forward; attach to a SentenceTransformer itself, not to its auto_model"
         )
     # Looking at values would make a GPU wait, break a compiled graph, and is impossible under torch.vmap; there the
     # embedding itself complains.

@@ -1,18 +1,21 @@
 """Read and validate the files of an artefact, which may come from an untrusted source, before building anything."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from modulant.assets import MINI_SHA256, resolve_backbone
 from modulant.backbones.loading import translate_weight_errors
+from modulant.backbones.sizes import SUPPORTED
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.tokenizers import first_line
 from modulant.backbones.weights import WEIGHT_FILES, digest_of_weights
@@ -119,7 +122,7 @@ def backbone_digest(backbone: str) -> dict[str, str] | None:
     if backbone == "mini":
         return {"model.safetensors": MINI_SHA256["model.safetensors"]}
     folder = resolve_backbone(backbone)
-    if not any((Path(folder) / name).is_file() for name in WEIGHT_FILES):
+    if not _has_files(Path(folder)):
         return None
     with translate_weight_errors(backbone):
         return {_ALL_WEIGHTS: digest_of_weights(folder)}
@@ -134,23 +137,77 @@ def check_backbone_weights(folder: Path, stored: StoredConfig) -> None:
     Raises:
         ValueError: its weights have another SHA-256, or cannot be read.
     """
-    backbone, expected = stored.values["backbone"], stored.values.get("backbone_sha256")
-    if not expected or not (place := Path(resolve_backbone(backbone))).is_dir():
+    backbone = stored.values["backbone"]
+    if _has_weights(folder, stored, Path(resolve_backbone(backbone)), backbone) is False:
+        raise ValueError(
+            f"{folder}: the backbone {backbone!r} no longer has the weights that the modulator was trained on "
+            "(SHA-256 of its weights); name the right one with backbone=, or pass this one as backbone= to use it "
+            "anyway"
+        )
+
+
+def check_weights_of_loaded(folder: Path, stored: StoredConfig, origin: str) -> None:
+    """Check that the files a model was loaded from hold the weights that the modulator was trained on.
+
+    Nothing is downloaded. The model in memory is not looked at. A warning says that it cannot be known: the model is
+    from no files, its hub's files are not in the usual cache, or the artefact pins a hub's revision, and not this one.
+
+    Args:
+        folder: the artefact's.
+        stored: its configuration.
+        origin: the folder or hub id that the model was loaded from; empty: none.
+
+    Raises:
+        ValueError: its weights have another SHA-256, or cannot be read.
+    """
+    backbone, place = stored.values["backbone"], _files_of(origin)
+    if place is not None and (origin, place.name) == (backbone, stored.values.get("backbone_revision")):
         return
-    for name, digest in expected.items():
-        if name == _ALL_WEIGHTS:
-            with translate_weight_errors(backbone):
+    known = None if place is None or not _has_files(place) else _has_weights(folder, stored, place, origin)
+    if known is None:
+        warnings.warn(
+            f"{folder}: it is not known whether {repr(origin) if origin else 'this model'} has the weights that the "
+            f"modulator was trained on, which are those of {backbone!r}",
+            stacklevel=3,
+        )
+    elif not known:
+        raise ValueError(
+            f"{folder}: {origin!r} has other weights than {backbone!r}, which the modulator was trained on (SHA-256); "
+            "to use it anyway, attach(model, PretrainedModulator.from_pretrained(…).modulator)"
+        )
+
+
+def _has_weights(folder: Path, stored: StoredConfig, place: Path, name: str) -> bool | None:
+    """Whether a folder holds the weights whose digest the artefact has; None if either is missing."""
+    expected = stored.values.get("backbone_sha256")
+    if not expected or not place.is_dir():
+        return None
+    for file, digest in expected.items():
+        if file == _ALL_WEIGHTS:
+            with translate_weight_errors(name):
                 found = digest_of_weights(str(place))
-        elif name in _BACKBONE_FILES:
-            found = sha256_of(place / name) if (place / name).is_file() else ""
+        elif file in _BACKBONE_FILES:
+            found = sha256_of(place / file) if (place / file).is_file() else ""
         else:
-            raise ValueError(f"{folder / CONFIG}: backbone_sha256 names {name!r:.60}, which holds no weights")
+            raise ValueError(f"{folder / CONFIG}: backbone_sha256 names {file!r:.60}, which holds no weights")
         if found != digest:
-            raise ValueError(
-                f"{folder}: the backbone {backbone!r} no longer has the weights that the modulator was trained on "
-                "(SHA-256 of its weights); name the right one with backbone=, or pass this one as backbone= to use it "
-                "anyway"
-            )
+            return False
+    return True
+
+
+def _files_of(origin: str) -> Path | None:
+    """The folder itself; of a hub id its newest snapshot in the cache, named by the commit; None: there is neither."""
+    if not origin or Path(origin).is_dir():
+        return Path(origin) if origin else None
+    try:
+        found = try_to_load_from_cache(origin, "config.json")
+    except ValueError:  # no hub id: a folder that is gone
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _has_files(place: Path) -> bool:
+    return any((place / name).is_file() for name in WEIGHT_FILES)
 
 
 def check_stream(folder: Path, stored: StoredConfig, stream: ResidualStream, backbone: str) -> None:
@@ -163,6 +220,17 @@ def check_stream(folder: Path, stored: StoredConfig, stream: ResidualStream, bac
         raise ValueError(
             f"{folder}: trained for a backbone of {asdict(stored.stream)}; {backbone!r} has {asdict(stream)}"
         )
+
+
+def check_family(folder: Path, stored: StoredConfig, model_type: str, backbone: str) -> None:
+    """Check that a backbone is of the family that the modulator was trained on; a whole T5's are one.
+
+    Raises:
+        ValueError: it is of another.
+    """
+    family = stored.values.get("family")
+    if model_type not in (SUPPORTED if family is None else (family,)):
+        raise ValueError(f"{folder}: trained for a {family or 't5'}; {backbone!r} is a {model_type}")
 
 
 def _tensor_error(folder: Path, error: Exception) -> ValueError:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
+from torch import nn
 
-from modulant.backbones.families import family_of, stream_of
+from modulant.backbones.families import family_of, parts_of, stream_of
 from modulant.backbones.loading import read_config as read_backbone_config
 from modulant.backbones.opening import open_model
 from modulant.backbones.t5 import load_config, load_t5
@@ -29,13 +30,15 @@ from modulators.artifact.files import (
     WEIGHTS,
     backbone_digest,
     check_backbone_weights,
+    check_family,
     check_stream,
+    check_weights_of_loaded,
     read_config,
     read_modulator,
 )
 from modulators.base import Modulator
 from modulators.fused import FusedLerp
-from modulators.hooks import attach
+from modulators.hooks import ModulatorHandle, attach
 from modulators.registry import registered_names
 
 
@@ -267,6 +270,8 @@ def load_modulated(
     its_revision = None if backbone else stored.values.get("backbone_revision")
     whole_t5 = stored.values.get("family") is None
     config = load_config(place, its_revision) if whole_t5 else read_backbone_config(place, its_revision)
+    if not whole_t5:
+        check_family(folder, stored, config.model_type, place)
     check_stream(folder, stored, stream_of(config), place)
     if backbone is None:
         check_backbone_weights(folder, stored)
@@ -281,6 +286,45 @@ def load_modulated(
     object.__setattr__(model, "modulator", modulator)
     object.__setattr__(model, "modulation", handle)
     return model, tokenizer
+
+
+def attach_pretrained(
+    model: nn.Module,
+    folder_or_hub_id: str | Path,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> ModulatorHandle:
+    """Attach an artefact's modulator to a model that is loaded already, such as a ``SentenceTransformer``.
+
+    As `attach` does: the model keeps its class, its methods and its state dict.
+
+    Args:
+        model: of transformers, of the artefact's family and sizes, or what holds one such and has its ``config``.
+        folder_or_hub_id: a run folder, a folder written by `save_modulator`, or a hub repository of these files.
+        revision: branch, tag or commit of that repository.
+        token: for the hub.
+
+    Returns:
+        The handle, which also lives as long as the model: `disabled`, `scaled`, `remove`, and its ``modulator``.
+
+    Raises:
+        ValueError: there is no artefact, its class is not registered, its tensors are damaged or not those that its
+            configuration describes; the model holds no transformer or several, or one of another family, of other
+            sizes, or from files with other weights. Where that cannot be known there is a warning instead.
+    """
+    folder = _folder(folder_or_hub_id, revision=revision, token=token)
+    stored = read_config(folder)
+    try:
+        parts = parts_of(model)
+    except ValueError as error:
+        raise ValueError(f"attach_pretrained: {error}") from error
+    origin = str(getattr(model.config, "name_or_path", ""))
+    name = origin or type(model).__name__
+    check_family(folder, stored, parts.family.model_type, name)
+    check_stream(folder, stored, parts.shape.stream, name)
+    modulator = read_modulator(folder, stored).requires_grad_(False).eval()
+    check_weights_of_loaded(folder, stored, origin)
+    return attach(model, modulator, stored.values["layers"])
 
 
 def _folder(folder_or_hub_id: str | Path, **options: Any) -> Path:
