@@ -21,7 +21,8 @@ class PentachoronHealth(L.Callback):
     """Measures the CV over all active dimensions at each validation's end; ends a training whose cloud has drifted.
 
     Unhealthy is a CV further than `tolerance` from the reference; `patience` such checks in a row end the training, not
-    counting the one of the untrained modulator. `RunCheckpoint` keeps the last checkpoint that was healthy, and the
+    counting the one of the untrained modulator. A check comes with each evaluation, which is not each epoch's where
+    `trainer.check_val_every_n_epoch` says so. `RunCheckpoint` keeps the last checkpoint that was healthy, and the
     artefact of a run that was stopped here is made of it. A reference that the frozen backbone itself misses would say
     nothing about the training: that is announced at once, and then nothing is stopped.
 

@@ -191,11 +191,13 @@ class RunCheckpoint(ModelCheckpoint):
                     digest_path(path).unlink(missing_ok=True)
         kept = [(step, path) for step, path in held if step <= trainer.global_step]
         newest = kept if self.save_top_k == -1 else kept[-self.save_top_k :]
-        self._count_as_saved(newest)
+        # Before a validation, it lacks that one's figures: it does not count as saved, and is written again.
+        repeated = loops.evaluation_comes_next(trainer)
+        self._count_as_saved([at for at in newest if not (repeated and at[0] == trainer.global_step)])
         self._scores = {step: score for step, score in self._scores.items() if step in dict(kept)}
         healthy = max((step for step, _ in kept if step <= (_last_healthy_step(trainer) or -1)), default=-1)
         self._mine = {path for step, path in kept if step in {healthy, *self._scores, *dict(newest)}}
-        if any(step == trainer.global_step for step, _ in kept):
+        if any(step == trainer.global_step for step, _ in kept) and not repeated:
             self._last_global_step_saved = trainer.global_step
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:

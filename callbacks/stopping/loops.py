@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import lightning.pytorch as pl
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.loops.utilities import _is_max_limit_reached
 
 _COUNTS = ("ready", "started", "processed", "completed")
 
@@ -30,7 +31,33 @@ class ActsBetweenSteps(Protocol):
 
 
 class RunEpochLoop(_TrainingEpochLoop):
-    """Training epoch loop that calls `on_between_steps`."""
+    """Training epoch loop that calls `on_between_steps`, and always evaluates where training ends.
+
+    Lightning evaluates by `check_val_every_n_epoch` and `val_check_interval` alone: the last figures could be of an
+    earlier step than the weights.
+    """
+
+    def _should_check_val_epoch(self) -> bool:  # by which a bar knows how long it is
+        return super()._should_check_val_epoch() or self._must_check_val()
+
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        return super()._should_check_val_fx(data_fetcher) or self._must_check_val()
+
+    def _must_check_val(self) -> bool:
+        """Whether an interrupted validation is to be repeated, or no batch follows.
+
+        Training ends by max_steps or max_epochs, or because a callback, max_time's too, has asked to stop.
+        """
+        if not self.trainer.enable_validation or evaluation_comes_next(self.trainer):
+            return self.trainer.enable_validation
+        fit_loop, epoch_ends = self.trainer.fit_loop, self._num_ready_batches_reached()
+        epochs = self.trainer.current_epoch + epoch_ends
+        may_stop = epochs >= (fit_loop.min_epochs or 0) and self.global_step >= (self.min_steps or 0)
+        return (
+            _is_max_limit_reached(self.global_step, self.max_steps)
+            or (epoch_ends and _is_max_limit_reached(epochs, fit_loop.max_epochs or -1))
+            or (self.trainer.should_stop and may_stop)
+        )
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         super().on_advance_end(data_fetcher)
@@ -49,7 +76,14 @@ class RunEpochLoop(_TrainingEpochLoop):
 
 
 class RunFitLoop(_FitLoop):
-    """Fit loop that calls `on_train_end` also when a finished run is resumed, to log missing final metrics."""
+    """Fit loop that calls `on_train_end` also when a finished run is resumed, to log missing final metrics.
+
+    A run that was interrupted in its last evaluation repeats that evaluation first, also after max_steps.
+    """
+
+    @property
+    def done(self) -> bool:
+        return not evaluation_comes_next(self.trainer) and super().done
 
     @property
     def skip(self) -> bool:
@@ -61,6 +95,12 @@ def install(trainer: pl.Trainer) -> None:
     # Lightning has no API to replace loops, and has linked them with the data and each other already.
     trainer.fit_loop.__class__ = RunFitLoop
     trainer.fit_loop.epoch_loop.__class__ = RunEpochLoop
+
+
+def evaluation_comes_next(trainer: pl.Trainer) -> bool:
+    """Whether a run was just resumed from the state before a validation."""
+    loop = trainer.fit_loop
+    return trainer.enable_validation and loop.restarting and loop.epoch_loop.val_loop.restarted_mid_evaluation
 
 
 def align_counters(trainer: pl.Trainer) -> None:

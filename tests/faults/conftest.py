@@ -115,6 +115,7 @@ def quick(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
         f"--data.nltk_data={wordnet}",
         "--data.batch_size=8",
         "--trainer.max_epochs=3",
+        "--trainer.check_val_every_n_epoch=1",
         "--trainer.log_every_n_steps=5",
         "--alpha_convergence.every_n_steps=3",
         "--relational.bootstrap=40",

@@ -18,6 +18,7 @@ WAYS: dict[str, tuple[tuple[str, ...], int]] = {
     "mid-epoch": (("--checkpoint.every_n_train_steps=4",), 1),
     "an epoch's last step": (("--checkpoint.every_n_train_steps=23",), 1),
     "epochs only": ((), 1),
+    "an epoch without evaluation": (("--trainer.check_val_every_n_epoch=2",), 1),
     "accumulated gradients": (("--checkpoint.every_n_train_steps=2", "--trainer.accumulate_grad_batches=3"), 1),
     "two workers": (("--checkpoint.every_n_train_steps=5", "--data.num_workers=2"), 1),
     "validation in mid-epoch": (("--checkpoint.every_n_train_steps=3", "--trainer.val_check_interval=7"), 1),

@@ -59,6 +59,7 @@ def test_the_artefact_is_of_the_best_step_and_everything_says_so(
 ) -> None:
     run = tmp_path / "run"
     words = ["fit", "--config", "lerp.yaml", *LEMMA, "--output", str(run), "--trainer.max_epochs", "3"]
+    words += ["--trainer.check_val_every_n_epoch", "1"]
     words += ["--data.nltk_data", str(small_wordnet(tmp_path / "nltk_data")), "--relational.bootstrap", "0"]
     words += ["--model.backbone", tiny_backbone(tmp_path / "t5"), "--model.modulator.n_geometric_dims=8"]
     words += ["--relational.baselines", "false", "--pentachoron.stop", "false", "--data.batch_size", "32"]

@@ -371,6 +371,20 @@ def test_a_best_validation_between_two_checkpoints_is_saved_too(
     assert kept(tmp_path / "run") == ["step_00000020.ckpt", "step_00000040.ckpt"]
 
 
+def test_an_epoch_without_a_validation_has_no_score(
+    tmp_path: Path, make_trainer: MakeTrainer, tiny_module: Any, tiny_data: Any
+) -> None:
+    checkpoint = RunCheckpoint(save_top_k=1, monitor="score", mode="max")
+    scores = Scripted([0.9, 0.1, 0.2])  # after epochs 2, 4 and 5, the last
+    trainer = fit(
+        make_trainer, tiny_module, tiny_data, checkpoint, max_epochs=5, check_val_every_n_epoch=2, callbacks=[scores]
+    )
+    assert kept(tmp_path / "run") == ["step_00000040.ckpt", "step_00000100.ckpt"]
+    newest = load_verified(newest_checkpoint(tmp_path / "run"))
+    assert newest["callbacks"]["RunCheckpoint"]["scores"].keys() == {40, 80, 100}
+    assert result_of(trainer).step == 40
+
+
 def test_a_resumed_run_knows_its_best(
     tmp_path: Path, make_trainer: MakeTrainer, make_module: Any, tiny_data: Any
 ) -> None:

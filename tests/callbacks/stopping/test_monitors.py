@@ -73,6 +73,7 @@ def test_as_a_user_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     argv = ["fit", "--config=field.yaml", f"--model.backbone={tiny_backbone(tmp_path / 't5')}", "--output=run"]
     argv += [f"--data.nltk_data={small_wordnet(tmp_path / 'nltk_data')}", "--relational.baselines=false"]
     argv += ["--trainer.callbacks=EarlyStopping", "--trainer.callbacks.monitor=val/los"]
+    argv += ["--trainer.check_val_every_n_epoch=1"]  # by which it looks at each epoch's end
     capfd.readouterr()
     with pytest.raises(SystemExit) as caught:
         main()(argv)

@@ -63,8 +63,8 @@ def test_it_is_what_wandb_documents_of_a_sweep() -> None:
 def test_our_reading_of_it() -> None:
     sweep = read_sweep("field.yaml")
     assert (sweep.metric, sweep.maximize, sweep.min_checks) == ("relational/validation/pearson_lift", True, 3)
-    fractions = ("--data.val_fraction=0.05", "--data.test_fraction=0.05")
-    assert sweep.words == (sys.executable, str(ROOT / "train.py"), "fit", "--config", "field.yaml", *fractions)
+    options = ("--trainer.check_val_every_n_epoch=1", "--data.val_fraction=0.05", "--data.test_fraction=0.05")
+    assert sweep.words == (sys.executable, str(ROOT / "train.py"), "fit", "--config", "field.yaml", *options)
     lr, alpha, experts, layers = sweep.parameters
     assert (lr.low, lr.high, lr.log) == (1e-4, 1e-2, True)
     assert (alpha.low, alpha.high, alpha.log) == (0.005, 0.3, False)
