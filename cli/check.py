@@ -46,14 +46,15 @@ _NEEDS = {
     "CometLogger": "comet_ml",
     "MLFlowLogger": "mlflow",
     "MPIEnvironment": "mpi4py",
-    "AdaptedT5": "peft",
+    **dict.fromkeys(("AdaptedCausalLM", "AdaptedEncoder", "AdaptedT5"), "peft"),
 }
 # Variables of W&B that win where a configuration is silent.
 _WANDB = (
     ("WANDB_MODE", "online|offline|disabled|run|dryrun|shared", "online, offline or disabled"),
     ("WANDB_RUN_ID", r"[^:;,#?/'\s]+", "text without : ; , # ? / ' or space"),
 )
-_ENCODER = "modulators.ModulatedEncoder"
+# By the end of a class's name: what trains on models of other families than T5.
+_ENCODER, _CAUSAL = "Encoder", "CausalLM"
 # Lightning's plugins that cast what learns.
 _CASTS = ("HalfPrecision", "DoublePrecision", "TransformerEnginePrecision", "BitsandbytesPrecision")
 
@@ -228,12 +229,13 @@ def planned_steps(given: Mapping[str, Any]) -> float | None:
 def _check_model(merged: Merged, subcommand: str) -> None:
     model, modulator = merged.at("model").values, merged.at("model.modulator").values
     name = merged.at("model.modulator").name.rpartition(".")[2]
-    encodes = merged.at("model").name == _ENCODER
-    if encodes:  # of any family, whose sizes have other names in each
+    trains = merged.at("model").name
+    any_family = trains.endswith((_ENCODER, _CAUSAL))
+    if any_family:  # sizes have other names in each
         check_backbone(model["backbone"])
-        if subcommand == "predict":
-            raise ValueError("predict: an encoder writes no answers; python probe.py alignment measures its run")
-    sizes = read_sizes(model["backbone"]) if "backbone" in model and not encodes else None
+    if trains.endswith(_ENCODER) and subcommand == "predict":
+        raise ValueError("predict: an encoder writes no answers; python probe.py alignment measures its run")
+    sizes = read_sizes(model["backbone"]) if "backbone" in model and not any_family else None
     if sizes is not None and model["layers"] != "all":
         check_layers(model["layers"], sizes.n_layers, "model.layers")
     if "cache" in model:
@@ -260,7 +262,7 @@ def _check_model(merged: Merged, subcommand: str) -> None:
 def _check_objective(merged: Merged) -> None:
     """Of the shipped objectives this one; what a sum or a user-supplied one needs is known when it is built."""
     objective = merged.at("model.objective")
-    if merged.at("model").name == _ENCODER:
+    if merged.at("model").name.endswith(_ENCODER):
         _check_masked(objective.name, objective.values, merged.at("data").values.get("mask_share"))
     if objective.name == "modulators.RelationalObjective":
         check_objective("RelationalObjective", True, merged.at("data").values.get("near_pairs"))
