@@ -28,7 +28,7 @@ from modulant.settings import Pattern, schema_of  # noqa: E402
 
 SCHEMA = ROOT / "cli" / "schema.json"
 # Configurations whose comments are the docstrings'.
-COMMENTED = ("encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml")
+COMMENTED = ("causal.yaml", "encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml")
 
 MODELS = (
     "modulators.AdaptedT5",

@@ -23,8 +23,18 @@ QUICK = [
 # Run by a test of their own; every other configuration is an overlay on field.yaml, or runs alone.
 ALONE = {"encoder.yaml", "field.yaml", "lerp.yaml"}
 OWN_TEST = {
-    *("t5_small.yaml", "ddp.yaml", "fsdp.yaml", "multi_node.yaml", "slurm.yaml", "wandb.yaml", "pretrain_mini.yaml"),
+    *(
+        "causal.yaml",
+        "t5_small.yaml",
+        "ddp.yaml",
+        "fsdp.yaml",
+        "multi_node.yaml",
+        "slurm.yaml",
+        "wandb.yaml",
+        "pretrain_mini.yaml",
+    ),
 }
+# causal.yaml: tests/modulators/training/test_causal.py
 # slurm.yaml, multi_node.yaml: tests/faults; wandb.yaml: tests/callbacks/test_wandb.py
 
 

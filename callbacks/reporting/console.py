@@ -104,7 +104,7 @@ def opening(module: L.LightningModule) -> str:
     name = learner or type(module).__name__
     on = f" on {module.backbone}" if learner and hasattr(module, "backbone") else ""
     layers = list(getattr(module, "layers", []))
-    where = f", encoder layers {', '.join(map(str, layers))}" if layers else ""
+    where = f", layers {', '.join(map(str, layers))}" if layers else ""
     rest = f", {frozen:,} frozen" if frozen else ""
     return f"{name}{on}: {trained:,} parameters trained{rest}{where}"
 

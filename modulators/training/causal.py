@@ -47,7 +47,7 @@ class ModulatedCausalLM(Modulated, FrozenCausalLM):
     def __init__(
         self,
         modulator: Callable[[ResidualStream], Modulator],
-        backbone: str,
+        backbone: str = "HuggingFaceTB/SmolLM2-135M",
         layers: Layers = "all",
         lr: PositiveFloat = 5e-3,
         weight_decay: NonNegativeFloat = 0.01,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.stream import ResidualStream
-from modulators.arguments import refuse_geometry
+from modulators.arguments import check_alignment, refuse_geometry
 from modulators.base import Modulator
 from modulators.hooks import ModulatorHandle, attach
 from modulators.initialisation import Geometry, InitialGeometry, TakesGeometry, initial_geometry, lexical_data
@@ -38,6 +38,8 @@ class Modulated(FrozenModel):
             raise ValueError(f"model.modulator: {error}") from error
         if geometry is not None and not isinstance(self.modulator, TakesGeometry):
             raise refuse_geometry(type(self.modulator).__name__)
+        if geometry is not None and geometry.kind != "none":
+            check_alignment(self._with_geometry.n_geometric_dims, self.stream.d_model)
         self.geometry = geometry
         self.provenance: dict[str, Any] | None = None  # of the initial geometry
         self._initialised = geometry is None

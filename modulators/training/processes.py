@@ -83,11 +83,13 @@ def digest(tensors: Iterable[tuple[str, Tensor]]) -> bytes:
     >>> b[1, 2] = 1e-30
     >>> digest([("w", a)]) == digest([("w", b)])
     False
+    >>> digest([("none", torch.zeros(0))]) == digest([("none", torch.zeros(0, 0))])
+    False
     """
     sha = hashlib.sha256()
     for name, tensor in tensors:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        flat = tensor.detach().reshape(len(tensor) if tensor.dim() else 1, -1).contiguous()
+        flat = (tensor.detach().flatten(1) if tensor.dim() > 1 else tensor.detach().reshape(-1, 1)).contiguous()
         bits = flat.view(_BITS[tensor.element_size()])
         for sums in (bits,) if tensor.dim() < 2 else (bits.sum(0, dtype=torch.int64), bits.sum(1, dtype=torch.int64)):
             sha.update(sums.cpu().numpy().tobytes())

@@ -33,7 +33,7 @@ def check_state(
         raise ValueError(
             f"this checkpoint is of another {learns} or backbone: {shapes} (the first is {there} in it and "
             f"{here} here); model.backbone is {backbone}, of width {stream.d_model} and "
-            f"{stream.n_layers} encoder layers"
+            f"{stream.n_layers} layers"
         )
 
 

@@ -95,7 +95,7 @@ class FrozenModel(pl.LightningModule, ABC):
         self.model: Any = None
         self.handle = None
         self._synsets: npt.NDArray[np.int64] | None = None  # rows of the lexicon
-        self._base: Tensor | None = None  # the frozen encoder's representations of the training synsets
+        self._base: Tensor | None = None  # the frozen model's representations of the training synsets
 
     # What a subclass for a kind of backbone defines
 
@@ -286,7 +286,7 @@ class FrozenModel(pl.LightningModule, ABC):
         except ValueError as error:
             raise ValueError(f"model.objective: {error}") from error
         if objective.needs_base:
-            notes.append(f"encoding {len(own):,} training synsets with the frozen encoder …")
+            notes.append(f"encoding {len(own):,} training synsets with the frozen model …")
         if self.trainer.is_global_zero and notes:
             print("\n".join(notes), flush=True)
         if objective.needs_base:
@@ -294,7 +294,7 @@ class FrozenModel(pl.LightningModule, ABC):
 
     @torch.no_grad()
     def _base_representations(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], n: int) -> Tensor:
-        """The frozen encoder's representations (n, D), each rank encoding its share. A collective."""
+        """The frozen model's representations (n, D), each rank encoding its share. A collective."""
         assert self.handle is not None
         representations = EntryRepresentations(n, self.stream.d_model).to(self.device)
         with self.handle.disabled():

@@ -17,8 +17,10 @@ from modulators.training.frozen.base import Batch, FrozenModel
 class NamesLemmas(FrozenModel):
     """A frozen model that writes lemmas: how well it does is measured, and it can be asked. A mixin."""
 
-    quality: AnswerQuality
-    generation: GenerationSettings  # for `predict`
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.quality = AnswerQuality()
+        self.generation = GenerationSettings()  # for `predict`
 
     @abstractmethod
     def target_logits(self, batch: Batch) -> Tensor:
@@ -27,10 +29,6 @@ class NamesLemmas(FrozenModel):
     def _prompts(self, batch: Batch) -> tuple[dict[str, Tensor], int]:
         """What `generate()` gets to name lemmas, and how many tokens at its result's beginning are no answer."""
         return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}, 1  # the start token
-
-    def _measure_answers(self) -> None:
-        """The constructor's last step."""
-        self.quality, self.generation = AnswerQuality(), GenerationSettings()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         logits = self.target_logits(batch)

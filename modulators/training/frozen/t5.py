@@ -78,7 +78,6 @@ class FrozenT5(NamesLemmas):
         self._compiled_encoder: Callable[..., Any] | None = None
         self.caching = caching
         self.cache: LowerCache | None = None
-        self._measure_answers()
 
     # How the backbone is treated
 

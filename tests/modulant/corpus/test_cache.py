@@ -46,7 +46,7 @@ def test_it_is_the_same_corpus(
     fresh = build(small, tokenizer, matching)
     assert len(list(cache.glob("corpus-*.npz"))) == 1
     tokenizer(["left behind by another use"], truncation=True, max_length=3)
-    monkeypatch.setattr("modulant.corpus.entries.encode_batch", None)  # nothing is tokenised now
+    monkeypatch.setattr("modulant.corpus.forms.encode_batch", None)  # nothing is tokenised now
     assert same(build(small, tokenizer, matching), fresh)
 
 

@@ -7,11 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast, T5EncoderModel
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, T5EncoderModel
 
 from datamodules import WordNetDataModule
 from modulators import (
@@ -24,10 +20,11 @@ from modulators import (
 )
 from probes.alignment.encoders import open_encoder
 from tests.runs import main, small_wordnet, tiny_backbone
-from tests.tiny_families import build
+from tests.tiny_families import MASKED, build
+from tests.word_tokenizer import save_word_tokenizer
 
 STEPS = 8  # in the second of the epochs, of five steps each
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +35,10 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def bert(wordnet: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A BERT whose tokenizer knows the words of the small WordNet, and puts [CLS] and [SEP] around a text."""
-    entries = WordNetDataModule(nltk_data=wordnet)
-    entries.setup()
-    texts = [*entries.entries.lemmas, *entries.entries.definitions]
-    words = sorted({word for text in texts for word in text.split()})
-    inner = Tokenizer(WordLevel({word: i for i, word in enumerate([*SPECIAL, *words])}, "[UNK]"))
-    inner.pre_tokenizer = Whitespace()
-    inner.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     folder = str(tmp_path_factory.mktemp("backbone") / "bert")
-    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
-    PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(folder)
-    build("bert", head=False, vocab_size=len(SPECIAL) + len(words)).save_pretrained(folder)
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    n_words = save_word_tokenizer(folder, wordnet, dict(zip(names, SPECIAL, strict=True)), "[CLS] $A [SEP]")
+    build("bert", head=False, vocab_size=n_words).save_pretrained(folder)
     return folder
 
 
@@ -150,9 +140,7 @@ def test_any_encoder_learns(model_type: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("objective", [LemmaObjective(), RelationalObjective()])
 def test_task_without_a_head_is_refused(objective: Any, bert: str) -> None:
     assert objective.needs_task
-    with pytest.raises(
-        ValueError, match=r"^model\.objective: this \w+ needs the loss of a masked-.* is a BertModel"
-    ):
+    with pytest.raises(ValueError, match=r"^model\.objective: this \w+ needs the loss of a masked-.* is a BertModel"):
         ModulatedEncoder(FieldModulator, bert, objective=objective)
 
 
@@ -177,3 +165,71 @@ def test_checkpointing_computes_the_same(bert: str) -> None:
         assert all(block.training == checkpointing for block in module._checkpointed_blocks())
         assert not module.eval()._checkpointed_blocks()[0].training
     torch.testing.assert_close(*found)
+
+
+# The masked-language-model loss, as an objective's task
+
+
+@pytest.fixture(scope="module")
+def masked_bert(bert: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("backbone") / "masked")
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    tokenizer.save_pretrained(folder)
+    build("bert", vocab_size=len(tokenizer)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model_type", sorted(MASKED))
+def test_masked_loss_is_the_families_own(model_type: str, tmp_path: Path) -> None:
+    """The head alone, on hidden places alone, gives the loss of the whole model on all places."""
+    build(model_type).save_pretrained(tmp_path)
+    module = ModulatedEncoder(FieldModulator, str(tmp_path), objective=LemmaObjective())
+    module.configure_model()
+    ids, at, targets = torch.tensor([[4, 5, 6, 1], [7, 8, 1, 0]]), torch.tensor([1, 4, 5]), torch.tensor([9, 10, 11])
+    labels = torch.full((8,), -100).index_put((at,), targets).view(2, 4)
+    mask = (ids > 0).long()
+    batch = {"input_ids": ids, "attention_mask": mask, "masked_ids": ids, "masked_at": at, "masked_targets": targets}
+    loss, _ = module._training_pass({**batch, "masked_weight": 1 / 3}, True)
+    assert loss is not None
+    own = module.model(input_ids=ids, attention_mask=mask, labels=labels).loss
+    assert float(loss.detach()) == pytest.approx(float(own.detach()), abs=1e-5)
+    nothing = torch.zeros(0, dtype=torch.long)
+    none, _ = module._training_pass(
+        {**batch, "masked_at": nothing, "masked_targets": nothing, "masked_weight": 0}, True
+    )
+    assert none is not None
+    assert float(none.detach()) == 0
+    none.backward()
+
+
+def test_relation_and_hidden_tokens_are_learnt_together(given: list[str], masked_bert: str, tmp_path: Path) -> None:
+    words = [word for word in given if not word.startswith("--model.backbone")]
+    words += [f"--model.backbone={masked_bert}", "--model.objective.task=0.1", "--data.mask_share=0.3"]
+    quick = "--report.figures=false"
+    for name, steps in (("whole", STEPS), ("run", STEPS - 1)):
+        main()(["fit", *words, quick, f"--output={tmp_path / name}", f"--trainer.max_steps={steps}"])
+    main()(["fit", f"--resume={tmp_path / 'run'}", quick, f"--trainer.max_steps={STEPS}"])
+    whole, resumed = (load_file(tmp_path / name / "modulator/modulator.safetensors") for name in ("whole", "run"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    report = json.loads((tmp_path / "whole" / "report.json").read_text())
+    assert report["data"]["mask_share"] == 0.3
+    assert {"train/task", "train/pearson_all"} <= report["run"]["metrics"].keys()
+    model, _ = load_modulated(tmp_path / "whole")  # without its head
+    assert type(model).__name__ == "BertModel"
+    with pytest.raises(SystemExit):
+        main()(["fit", *words, "--data.mask_share=null", f"--output={tmp_path / 'none'}"])
+
+
+def test_bare_head_is_the_transformers(masked_bert: str) -> None:
+    """What is loaded with a head encodes as what is loaded without one."""
+    with_head = ModulatedEncoder(FieldModulator, masked_bert, objective=LemmaObjective())
+    bare = ModulatedEncoder(FieldModulator, masked_bert)
+    ids = torch.tensor([[2, 5, 6, 3]])
+    found = []
+    for module in (with_head, bare):
+        module.configure_model()
+        with module.handle.disabled():
+            found.append(module.encode(ids, torch.ones_like(ids)))
+    assert torch.equal(*found)
+    own = AutoModelForMaskedLM.from_pretrained(masked_bert).eval()
+    assert torch.equal(found[0], own.bert(ids, torch.ones_like(ids)).last_hidden_state)

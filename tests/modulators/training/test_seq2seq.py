@@ -165,7 +165,7 @@ def test_a_state_dict_of_another_backbone(backbone: str) -> None:
         ModulatedT5(FieldModulator, backbone=backbone).load_state_dict(state)
     line = str(caught.value)
     assert "(the first is 6 × 3 in it and 3 × 3 here)" in line
-    assert f"model.backbone is {backbone}, of width 32 and 3 encoder layers" in line
+    assert f"model.backbone is {backbone}, of width 32 and 3 layers" in line
     assert "none" not in line
     assert "'modulator.experts.k2.to_deform.weight'] and 7 more" in line
 

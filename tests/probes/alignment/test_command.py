@@ -20,6 +20,8 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2Model,
+    OPTConfig,
+    OPTModel,
     T5Config,
     T5EncoderModel,
     T5ForConditionalGeneration,
@@ -66,6 +68,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "bert": BertModel(BertConfig(vocab_size=words, **TINY)),
         "causal": GPT2Model(
             GPT2Config(vocab_size=words, n_embd=16, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=1)
+        ),
+        "opt": OPTModel(
+            OPTConfig(
+                vocab_size=words,
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                ffn_dim=16,
+                word_embed_proj_dim=16,
+            )
         ),
         "few_words": BertModel(BertConfig(vocab_size=40, **TINY)),
         "no_tokenizer": BertModel(BertConfig(vocab_size=words, **TINY)),
@@ -209,6 +221,20 @@ def test_command_writes_what_it_prints(
     assert list(json.loads((tmp_path / "alignment.json").read_text())["clouds"]) == ["encoder", "static"]
 
 
+def test_a_causal_model_is_read_by_its_definitions_alone(models: dict[str, str]) -> None:
+    """No special token and no question: what follows a definition cannot change it."""
+    encoder = open_encoder(models["causal"])
+    tokens = encoder.tokens(["a small dog", "a cat"])
+    assert [len(row) for row in tokens] == [
+        len(encoder.tokenizer(text, add_special_tokens=False).input_ids) for text in ("a small dog", "a cat")
+    ]
+    points = represent(encoder, tokens, "encoder")
+    own = GPT2Model.from_pretrained(models["causal"]).eval()
+    with torch.no_grad():
+        hidden = own(torch.tensor([tokens[0].tolist()])).last_hidden_state
+    assert torch.allclose(points[0], hidden[0].mean(0), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -216,7 +242,7 @@ def test_command_writes_what_it_prints(
         ("nobody/nothing", "no folder, nor a model at hand"),
         ("file", "is a file"),
         ("empty", "holds no model"),
-        ("causal", "from left to right only: it is no text encoder"),
+        ("opt", "from left to right only: it is no text encoder"),
         ("vision", "does not read text"),
         ("no_tokenizer", "has no tokenizer"),
         ("few_words", "it needs the tokenizer that it was trained with"),
