@@ -128,17 +128,6 @@ def encoder_of(model: nn.Module) -> Any:
     return model.encoder if hasattr(model, "decoder") and hasattr(model, "encoder") else model
 
 
-def shapes_of(config: Any) -> Any:
-    """A model of this configuration without a head but a T5's, on the meta device: shapes alone."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _of_random_weights(config)
-
-
-def _of_random_weights(config: Any) -> Any:
-    kind = AutoModelForSeq2SeqLM if config.model_type in SUPPORTED else AutoModel
-    return freeze(kind.from_config(config, trust_remote_code=False, dtype=torch.float32))
-
-
 class RandomEncoder(nn.Module):
     """Randomly initialised encoder of the same configuration, in fp32: what the architecture alone achieves.
 
@@ -150,7 +139,8 @@ class RandomEncoder(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = _of_random_weights(config)
+            kind = AutoModelForSeq2SeqLM if config.model_type in SUPPORTED else AutoModel
+            self.model = freeze(kind.from_config(config, trust_remote_code=False, dtype=torch.float32))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = encoder_of(self.model)(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

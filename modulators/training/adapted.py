@@ -19,7 +19,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from modulant.backbones.families import family_of, parts_of
 from modulant.backbones.families.base import is_transposed, path_to, sides
-from modulant.backbones.loading import shapes_of
+from modulant.backbones.opening import Backbone, of_random_weights
 from modulant.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
 from modulators.arguments import (
@@ -159,8 +159,8 @@ class Adapted(FrozenModel):
         """
         place = at = path_to(self.model, parts_of(self.model).blocks)
         if self._task_type == "FEATURE_EXTRACTION":
-            bare = shapes_of(self._config)
-            at = path_to(bare, parts_of(bare).blocks)
+            bare = _shapes(self._config)
+            at = path_to(bare.model, bare.blocks)
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         config = copy.copy(self.model.peft_config["default"])
@@ -403,8 +403,13 @@ class AdaptedCausalLM(Adapted, FrozenCausalLM):
 
 def matrices(config: Any) -> dict[str, list[tuple[int, int]]]:
     """Kind → (d_in, d_out) of each such matrix in a block, of a T5 in one of its encoder."""
-    parts = parts_of(shapes_of(config))
-    return {kind: [*map(sides, found.values())] for kind, found in parts.family.matrices_of(parts.blocks[0]).items()}
+    bare = _shapes(config)
+    return {kind: [*map(sides, found.values())] for kind, found in bare.family.matrices_of(bare.blocks[0]).items()}
+
+
+def _shapes(config: Any) -> Backbone:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return of_random_weights("", config)
 
 
 def plan(adapter: Adapter, shapes: Mapping[str, list[tuple[int, int]]], n_layers: int, n_parameters: int) -> Plan:
