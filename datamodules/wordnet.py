@@ -151,8 +151,10 @@ class WordNetDataModule(CorpusDataModule):
         # Special tokens, of a T5 the end token, are not counted.
         special = 0 if self.form.question else self.tokenizer.num_special_tokens_to_add()
         parts = [part for batch in self._epoch_batches(0) for rank in range(world) if len(part := batch[rank::world])]
+        names = self.form.names_lemmas
+        share_of_targets = real_token_share(self._target_lengths, parts, self.pad_to_multiple_of)
         return {
-            "task": "definition → lemma" if self.form.prefix or self.form.question else "definitions",
+            "task": "definition → lemma" if names else "definitions",
             "wordnet": corpus.lexicon.version,
             "nltk_data": self.nltk_data,
             "matching": self.matching,
@@ -168,7 +170,7 @@ class WordNetDataModule(CorpusDataModule):
             "max_source_tokens": int(lengths.max() - special),
             "batch_size": self.batch_size,
             "real_token_share": real_token_share(self._train_lengths, parts, self.pad_to_multiple_of),
-            "real_target_token_share": real_token_share(self._target_lengths, parts, self.pad_to_multiple_of),
+            **({"real_target_token_share": share_of_targets} if names else {}),
             "seed": self.seed,
             "order_seed": self.order_seed,
             "regroup": self.regroup,

@@ -15,29 +15,35 @@ _MOST_TOKENS = 16  # of an answer
 
 @torch.no_grad()
 def side_by_side(trainer: pl.Trainer, module: pl.LightningModule) -> list[dict[str, Any]]:
-    """Rows ``prompt``, ``lemma``, ``original``, ``modulated``; none for a task or a model without answers.
+    """Rows ``prompt``, ``lemma``, ``original``, ``modulated``; of an encoder ``prompt`` alone; none for other tasks.
 
     The first few have an ``inspection`` too, how far each token is moved, where a modulator is attached. Decoding is
     greedy, so that no random numbers are consumed. Every rank takes part: a strategy may gather weights.
     """
     data: Any = getattr(trainer, "datamodule", None)
-    answer, handle = getattr(module, "_answer", None), getattr(module, "handle", None)
-    if answer is None or handle is None or not hasattr(data, "examples"):
+    handle: Any = getattr(module, "handle", None)
+    if handle is None or not hasattr(data, "examples"):
         return []
     examples = data.examples(EXAMPLES)
-    batch = {key: value.to(module.device) if torch.is_tensor(value) else value for key, value in examples.items()}
-    answers, inspections = [], []
+    answers = hasattr(module, "_answer")
     with evaluating(module), trainer.precision_plugin.forward_context():
-        for context in (handle.disabled(), nullcontext()):
-            with context:
-                answers.append(data.tokenizer.batch_decode(answer(batch, _MOST_TOKENS), skip_special_tokens=True))
+        rows = _answers(module, data, handle, examples) if answers else []
         if hasattr(handle, "inspect"):
-            for ids, mask in zip(examples["input_ids"][:INSPECTED], examples["attention_mask"], strict=False):
-                inspections.append(handle.inspect(ids[mask.bool()], data.tokenizer).as_dict())
-    answered = zip(batch["prompts"], batch["lemmas"], *answers, strict=True)
-    rows: list[dict[str, Any]] = [
-        dict(zip(("prompt", "lemma", "original", "modulated"), row, strict=True)) for row in answered
-    ]
-    for row, inspection in zip(rows, inspections, strict=False):
-        row["inspection"] = inspection
+            rows = rows or [{"prompt": prompt} for prompt in examples["prompts"][:INSPECTED]]
+            begin = torch.tensor(data.form.begin, dtype=torch.long)
+            definitions = zip(examples["input_ids"], examples["attention_mask"], strict=True)
+            for row, (ids, mask) in zip(rows[:INSPECTED], definitions, strict=False):
+                inspection = handle.inspect(torch.cat([begin, ids[mask.bool()]]), data.tokenizer)
+                row["inspection"] = inspection.as_dict()
     return rows
+
+
+def _answers(module: Any, data: Any, handle: Any, examples: dict[str, Any]) -> list[dict[str, Any]]:
+    batch = {key: value.to(module.device) if torch.is_tensor(value) else value for key, value in examples.items()}
+    answers = []
+    for context in (handle.disabled(), nullcontext()):
+        with context:
+            tokens = module._answer(batch, _MOST_TOKENS)
+            answers.append(data.tokenizer.batch_decode(tokens, skip_special_tokens=True))
+    answered = zip(batch["prompts"], batch["lemmas"], *answers, strict=True)
+    return [dict(zip(("prompt", "lemma", "original", "modulated"), row, strict=True)) for row in answered]

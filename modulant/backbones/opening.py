@@ -151,17 +151,26 @@ def open_model(
         if head not in (None, *family.heads):
             right = ", ".join(map(repr, (None, *family.heads)))
             raise ValueError(f"open_model: head is {head!r}; of {name!r}, a {config.model_type}, it must be {right}")
-        if (quantised := getattr(config, "quantization_config", None)) is not None:
-            method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
-            raise ValueError(
-                f"open_model: {name!r} is quantised ({method}), which is not supported; load it with transformers, "
-                "and save what model.dequantize() returns"
-            )
+        check_not_quantised(name, config)
         if head == "seq2seq":
             model = load_backbone(name, dtype, revision)
         else:
             model = _load(name, place, config, head, family, revision, dtype)
     return Backbone(name, model, parts_of(model, side), revision)
+
+
+def check_not_quantised(name: str, config: Any) -> None:
+    """Refuse a quantised model.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if (quantised := getattr(config, "quantization_config", None)) is not None:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+        raise ValueError(
+            f"model.backbone: {name!r} is quantised ({method}), which is not supported; load it with transformers, and "
+            "save what model.dequantize() returns"
+        )
 
 
 def is_encoder_alone(config: Any) -> bool:

@@ -49,6 +49,11 @@ class SourceForm(NamedTuple):
     question: str = ""
     begin: tuple[int, ...] = ()
 
+    @property
+    def names_lemmas(self) -> bool:
+        """Whether the model writes lemmas; an encoder does not."""
+        return bool(self.prefix or self.question)
+
     def sources(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of definitions."""
         return encode_batch(tokenizer, [self.prefix + text for text in texts], self.longest, not self.question)
@@ -95,6 +100,9 @@ def source_form(config: Any, tokenizer: Tokenizer) -> SourceForm:
     Args:
         config: of transformers, of any family.
         tokenizer: the model's.
+
+    Raises:
+        ValueError: a causal model with too few positions for any definition.
     """
     if config.model_type in SUPPORTED:
         return OF_T5
@@ -111,6 +119,11 @@ def source_form(config: Any, tokenizer: Tokenizer) -> SourceForm:
     begin = (first,) if first == begins else ()
     after = len(SourceForm("", question=QUESTION).asked(tokenizer)) + MAX_TARGET
     longest = min(MAX_SOURCE, *(int(limit) - len(begin) - after for limit in limits[1:] if limit))
+    if longest < 1:
+        raise ValueError(
+            f"model.backbone: a {config.model_type} with {positions} positions is too short for this task, whose "
+            f"question and lemma take {after + len(begin)} tokens beside a definition"
+        )
     return SourceForm("", longest, QUESTION, begin)
 
 

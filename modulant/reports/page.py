@@ -45,7 +45,7 @@ def html(
         predictions: rows of predictions.jsonl.
         controls: figures.json of ``probe.py controls``.
     """
-    texts = report.get("texts") or []
+    texts = [row for row in report.get("texts") or [] if "original" in row]  # an encoder answers nothing
     rest = f" {len(predictions)} rows, the first {_SHOWN} of them shown." if len(predictions) > _SHOWN else ""
     content = _content(report)
     content["what_ran"] = Table(["", ""], [[name, text.strip("`")] for name, text in content["what_ran"].rows], words=2)

@@ -67,6 +67,7 @@ class FrozenModel(pl.LightningModule, ABC):
 
     modulator: Modulator | None
     handle: Handle | None
+    _side = "encoder"  # of the blocks, in messages
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class FrozenModel(pl.LightningModule, ABC):
         self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
         self.backbone_revision = revision_of(backbone)
         chosen = None if isinstance(layers, str) else layers
-        self.layers = check_layers(chosen, stream.n_layers, "model.layers")
+        self.layers = check_layers(chosen, stream.n_layers, "model.layers", self._side)
         self.model: Any = None
         self.handle = None
         self._synsets: npt.NDArray[np.int64] | None = None  # rows of the lexicon

@@ -22,6 +22,7 @@ class FrozenCausalLM(NamesLemmas, FrozenStack):
     """
 
     form: SourceForm
+    _side = "decoder"
     _begin: Tensor
     _question: Tensor
 

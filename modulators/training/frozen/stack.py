@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from modulant.backbones.families import Family, family_of, parts_of
 from modulant.backbones.loading import RandomEncoder, enable_activation_checkpointing, read_config
-from modulant.backbones.opening import Backbone, open_model
+from modulant.backbones.opening import Backbone, check_not_quantised, open_model
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule
 from modulators.training.compiling import compiled
 from modulators.training.frozen.base import FrozenModel
@@ -40,6 +40,7 @@ class FrozenStack(FrozenModel):
         objective: Objective,
     ) -> None:
         config = read_config(backbone)
+        check_not_quantised(backbone, config)
         try:
             family, own = family_of(config)
         except ValueError as error:

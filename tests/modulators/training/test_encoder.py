@@ -63,7 +63,7 @@ def test_report_holds_what_an_encoder_has(run: Path) -> None:
     assert {"original", "static", "random"} == report["relational"]["baseline"].keys()
     assert report["relational"]["last"]["pearson_lift"] != 0
     assert set(report["loss"]) == {"train"}
-    assert report["texts"] == []
+    assert [row.keys() for row in report["texts"]] == [{"prompt", "inspection"}] * 3
     assert not [key for key in report["run"]["metrics"] if key.startswith("val/")]
     page = (run / "report.html").read_text()
     assert "nan" not in page.lower().split("<script")[0]
