@@ -46,7 +46,7 @@ _NEEDS = {
     "CometLogger": "comet_ml",
     "MLFlowLogger": "mlflow",
     "MPIEnvironment": "mpi4py",
-    "AdaptedT5": "peft",
+    **dict.fromkeys(("AdaptedCausalLM", "AdaptedEncoder", "AdaptedT5"), "peft"),
 }
 # Variables of W&B that win where a configuration is silent.
 _WANDB = (

@@ -17,13 +17,19 @@ from torch import nn
 from cli.folder import RunFolder
 from datamodules import WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
+from modulant.backbones.families import parts_of as model_parts
+from modulant.backbones.opening import of_random_weights
 from modulant.corpus.batching import epoch_batches, synset_batches
 from modulant.corpus.ragged import IntArray
 from modulant.reports.wording import number, parts_of
-from modulators.training.adapted import AdaptedT5
+from modulators.training.adapted import Adapted
+from modulators.training.frozen.base import FrozenModel
+from modulators.training.frozen.lemmas import NamesLemmas
+from modulators.training.frozen.stack import FrozenStack
 from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSize
-from probes.memory.model import Kept, arithmetic, build, frozen_bytes, kept_of, learning_bytes, shapes
+from modulators.training.tuned import Tuned
+from probes.memory.model import Kept, arithmetic, build, frozen_bytes, kept_of, learning_bytes
 
 # Beyond it a forward pass with random weights takes minutes and the memory of the training itself.
 _LARGEST_TRIED = 1_000_000_000  # parameters
@@ -48,8 +54,9 @@ def plan(
     if given.get("ckpt_path"):
         facts["going_on_from"] = str(given.ckpt_path)
     facts["devices"] = _devices(trainer)
-    if isinstance(module, FrozenT5):
-        model = shapes(module._config, getattr(torch, module.backbone_dtype))
+    if isinstance(module, FrozenModel):
+        with torch.device("meta"):
+            model = _backbone(module)
         facts["model"] = _model(module, model)
     if isinstance(data, WordNetDataModule):
         asks = subcommand == "predict"
@@ -58,11 +65,12 @@ def plan(
             facts["data"] = _data(data)
         if subcommand == "fit":
             facts["training"] = _training(data, given.trainer, trainer.world_size)
-            if isinstance(module, FrozenT5):
-                if module.caching.where is not None:
-                    facts["cache"] = _cache(module, data)
-                facts["memory"] = _memory(module, model, data, trainer)
-                facts["checkpoint"] = _checkpoint(module, given.checkpoint)
+            if isinstance(module, FrozenT5) and module.caching.where is not None:
+                facts["cache"] = _cache(module, data)
+            if isinstance(module, FrozenModel):
+                learned = facts["model"]["trained_parameters"]
+                facts["memory"] = _memory(module, model, learned, data, trainer)
+                facts["checkpoint"] = {"bytes": 12 * learned, "kept": given.checkpoint.save_top_k}
         if asks:
             prompts = data.corpus.test if data.prompts is None else data.prompts
             facts["prompts"] = STANDARD_INPUT if prompts == STANDARD_INPUT else len(list(prompts))
@@ -70,28 +78,45 @@ def plan(
     return facts
 
 
-def _model(module: FrozenT5, model: Any) -> dict[str, Any]:
-    about: dict[str, Any] = {
-        "backbone": module.backbone,
-        "d_model": module.stream.d_model,
-        "encoder_layers": module.stream.n_layers,
-        "vocabulary": module.stream.vocab_size,
-        "frozen_parameters": sum(p.numel() for p in model.parameters()),
-        "dtype": module.backbone_dtype,
-        "layers": module.layers,
-        "schedule": module.schedule,
-    }
-    groups: list[dict[str, Any]]
-    if isinstance(module, AdaptedT5):  # whose parameters are made with the backbone
-        about["learns"] = module.adapter_name
+def _backbone(module: FrozenModel) -> Any:
+    """As the module loads it, but with random weights."""
+    dtype = getattr(torch, module.backbone_dtype)
+    if isinstance(module, FrozenStack):  # of a causal model with its tokenizer, for the question
+        return module._taken_from(of_random_weights(module.backbone, module._config, module._head, dtype))
+    assert isinstance(module, FrozenT5)
+    return build(module._config, dtype)
+
+
+def _model(module: FrozenModel, model: Any) -> dict[str, Any]:
+    numbers = sum(p.numel() for p in model.parameters())
+    learns: str
+    if isinstance(module, Adapted):  # whose parameters are made with the backbone
+        learns = module.adapter_name
         groups = [{"name": "adapter", "parameters": module.plan.parameters, "lr": module.lr}]
+    elif isinstance(module, Tuned):  # whose parameters are the backbone's
+        learns, blocks = "every weight", model_parts(model).blocks
+        tuned = sum(p.numel() for layer in module.layers for p in blocks[layer].parameters())
+        numbers -= tuned
+        groups = [{"name": "blocks", "parameters": tuned, "lr": module.lr}]
     else:
-        about["learns"] = type(module.modulator).__name__
+        learns = type(module.modulator).__name__
         groups = [
             {"name": group["name"], "parameters": sum(p.numel() for p in group["params"]), "lr": group["lr"]}
             for group in module._parameter_groups()
         ]
-    return about | {"groups": groups, "trained_parameters": sum(group["parameters"] for group in groups)}
+    return {
+        "backbone": module.backbone,
+        "d_model": module.stream.d_model,
+        "encoder_layers": module.stream.n_layers,
+        "vocabulary": module.stream.vocab_size,
+        "frozen_parameters": numbers,
+        "dtype": module.backbone_dtype,
+        "layers": module.layers,
+        "schedule": module.schedule,
+        "learns": learns,
+        "groups": groups,
+        "trained_parameters": sum(group["parameters"] for group in groups),
+    }
 
 
 def _data(data: WordNetDataModule) -> dict[str, Any]:
@@ -140,10 +165,17 @@ def _training(data: WordNetDataModule, given: Any, world: int) -> dict[str, Any]
     }
 
 
-def _memory(module: FrozenT5, model: Any, data: WordNetDataModule, trainer: pl.Trainer) -> dict[str, Any]:
-    """Bytes on each device, by what holds them; None for what was not tried."""
+def _memory(
+    module: FrozenModel, model: Any, learned: int, data: WordNetDataModule, trainer: pl.Trainer
+) -> dict[str, Any]:
+    """Bytes on each device, by what holds them; None for what was not tried.
+
+    Of blocks that learn the frozen ones are kept as well: what learns counts twice.
+    """
     sharded = isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)
-    learning = learning_bytes(_learned(module), trainer.world_size > 1)
+    if sharded and isinstance(module, FrozenStack):
+        raise module.refuse_sharding()
+    learning = learning_bytes(learned, trainer.world_size > 1)
     examples, source, target = longest_batch(data)
     found: dict[str, Any] = {
         "weights": sum(frozen_bytes(model, trainer.world_size if sharded else None)),
@@ -155,8 +187,9 @@ def _memory(module: FrozenT5, model: Any, data: WordNetDataModule, trainer: pl.T
     if sum(p.numel() for p in model.parameters()) > _LARGEST_TRIED or module.compiled:
         return found | {"activations": None, "total": None}
     with arithmetic("bf16" in str(trainer.precision)):
-        kept = kept_for_backward(module, source, target)
-    found["activations"] = kept.of_batch(2, examples, target, module.stream.vocab_size)
+        kept = kept_for_backward(module, source, target, hidden=_hidden(source, data))
+    scored = target if isinstance(module, NamesLemmas) else _hidden(source, data)  # tokens of an example
+    found["activations"] = kept.of_batch(2, examples, scored, module.stream.vocab_size)
     parts = ("weights", "learned", "gradients", "adamw", "activations")
     return found | {"total": sum(int(found[part]) for part in parts)}
 
@@ -169,12 +202,9 @@ def _cache(module: FrozenT5, data: WordNetDataModule) -> dict[str, Any]:
     return {"bytes": size.bytes, "exact": size.exact, "told": size.describe(where)}
 
 
-def _learned(module: FrozenT5) -> int:
-    """How many numbers learn."""
-    if isinstance(module, AdaptedT5):  # whose parameters are made with the backbone
-        return module.plan.parameters
-    assert module.modulator is not None
-    return sum(p.numel() for p in module.modulator.parameters() if p.requires_grad)
+def _hidden(source: int, data: WordNetDataModule) -> int:
+    """About how many of an example's tokens are hidden, for a masked-language-model head; 0 without one."""
+    return 0 if data.mask_share is None else math.ceil(data.mask_share * source)
 
 
 def longest_batch(data: WordNetDataModule) -> tuple[int, int, int]:
@@ -196,23 +226,27 @@ def longest_batch(data: WordNetDataModule) -> tuple[int, int, int]:
     return max(sizes, key=lambda size: size[0] * size[1])
 
 
-def kept_for_backward(module: FrozenT5, source: int, target: int, examples: int = 2) -> Kept:
-    """What autograd keeps of a forward pass of the module, on a backbone with random weights."""
+def kept_for_backward(module: FrozenModel, source: int, target: int, examples: int = 2, hidden: int = 0) -> Kept:
+    """What autograd keeps of a pass that trains the module, on a backbone with random weights.
+
+    Args:
+        source, target: tokens of an example.
+        hidden: how many of the source's are to be found by a masked-language-model head.
+    """
     with torch.random.fork_rng(devices=[]):
-        model = build(module._config, getattr(torch, module.backbone_dtype))
+        model = _backbone(module)
         module.take(model)
     module.train()
-    blocks = [*model.encoder.block, *model.decoder.block] if module.gradient_checkpointing else []
+    blocks = list(module._checkpointed_blocks()) if module.gradient_checkpointing else []
     for block in blocks:
         block.training = False  # nothing is computed again here
     ids = torch.full((examples, source), 2)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.full((examples, target), 2)}
+    at = torch.arange(examples * hidden)
+    batch |= {"masked_ids": ids, "masked_at": at, "masked_targets": at.clamp(max=2), "masked_weight": torch.ones(())}
     weights = [*nn.Module.parameters(module), *model.parameters(), *model.buffers()]
-    return kept_of(lambda: module(batch), weights, blocks)
-
-
-def _checkpoint(module: FrozenT5, given: Any) -> dict[str, Any]:
-    return {"bytes": 12 * _learned(module), "kept": given.save_top_k}
+    task = isinstance(module, FrozenT5) or module.objective.needs_task
+    return kept_of(lambda: module._training_pass(batch, task), weights, blocks)
 
 
 def told(facts: dict[str, Any]) -> str:
@@ -223,11 +257,11 @@ def told(facts: dict[str, Any]) -> str:
             (
                 "backbone",
                 f"{model['backbone']}: {model['frozen_parameters']:,} frozen parameters ({model['dtype']}), width "
-                f"{model['d_model']}, {model['encoder_layers']} encoder layers, vocabulary {model['vocabulary']:,}",
+                f"{model['d_model']}, {model['encoder_layers']} layers, vocabulary {model['vocabulary']:,}",
             ),
             (
                 "learns",
-                f"{model['learns']} in encoder layers {', '.join(map(str, model['layers']))}: "
+                f"{model['learns']} in layers {', '.join(map(str, model['layers']))}: "
                 f"{model['trained_parameters']:,} parameters",
             ),
             *(("", f"{g['name']}: {g['parameters']:,} at {g['lr']:g}") for g in model["groups"]),

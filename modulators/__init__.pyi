@@ -11,7 +11,7 @@ from .merging import merge
 from .registry import register
 from .similarity import mean_embedding, word_similarity
 from .summary import Summary
-from .training.adapted import AdaptedT5
+from .training.adapted import AdaptedCausalLM, AdaptedEncoder, AdaptedT5
 from .training.causal import ModulatedCausalLM
 from .training.encoder import ModulatedEncoder
 from .training.objectives.base import Objective
@@ -20,9 +20,11 @@ from .training.objectives.relational import RelationalObjective
 from .training.objectives.weighted import WeightedObjectives
 from .training.pretraining import PretrainT5
 from .training.seq2seq import ModulatedT5
-from .training.tuned import TunedT5
+from .training.tuned import TunedCausalLM, TunedEncoder, TunedT5
 
 __all__ = [
+    "AdaptedCausalLM",
+    "AdaptedEncoder",
     "AdaptedT5",
     "FieldModulator",
     "Geometry",
@@ -40,6 +42,8 @@ __all__ = [
     "RelationalObjective",
     "ResidualStream",
     "Summary",
+    "TunedCausalLM",
+    "TunedEncoder",
     "TunedT5",
     "WeightedObjectives",
     "attach",

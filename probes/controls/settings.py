@@ -21,6 +21,7 @@ CONFIGS = ROOT / "configs"
 OVERLAYS = CONFIGS / "controls"
 ADAPTERS = ("lora", "lora_slow", "ia3")  # no modulator at all, but as many parameters
 METHODS = (*ADAPTERS, "full")  # what stands in the place of a modulator
+_KINDS = ("Encoder", "CausalLM")  # ends of the classes of those on other backbones than a T5, which their files name
 _GEOMETRY = ("shuffled", "random", "part_of_speech", "no_geometry", "training_anchors")
 _TAXONOMY = ("taxonomy_shuffled", "taxonomy_part_of_speech", "taxonomy_random")
 _FEATURES = ("features_linear", "features_random", "features_constant", "gate_source")
@@ -121,9 +122,10 @@ def read(args: argparse.Namespace) -> Request:
     fixed = [fixed_alpha(text, modulator, settings) for text in alphas]
     if keeps and not _is_relational(settings):
         raise ValueError("--keep: it is a factor of model.objective RelationalObjective; add --config relational.yaml")
-    kept = [kept_near(control, text) for text in keeps for control in (treatment, *map(overlay, names))
+    overlays = [overlay(name, settings) for name in names]
+    kept = [kept_near(control, text) for text in keeps for control in (treatment, *overlays)
             if control is treatment or control.method]  # fmt: skip
-    controls = (treatment, *map(overlay, names), *fixed, *kept)
+    controls = (treatment, *overlays, *fixed, *kept)
     return Request(configs, options, settings, seeds, controls, left_out)
 
 
@@ -151,8 +153,8 @@ def of_run(run: Path, settings: Mapping[str, Any], controls: str | None) -> Requ
     names, left_out = choose(controls, settings)
     seed = settings.get("seed_everything")
     seeds = (seed if isinstance(seed, int) and not isinstance(seed, bool) else 0,)
-    treatment = Control(OF_A_RUN)
-    return Request((run / "config.yaml",), (), settings, seeds, (treatment, *map(overlay, names)), left_out, run)
+    treatment, overlays = Control(OF_A_RUN), [overlay(name, settings) for name in names]
+    return Request((run / "config.yaml",), (), settings, seeds, (treatment, *overlays), left_out, run)
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -253,7 +255,7 @@ def choose(text: str | None, settings: Mapping[str, Any]) -> tuple[list[str], tu
 def applicable(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The controls that mean something for a treatment with these settings. IA³ has too few parameters for LERP."""
     relational, lerp = _is_relational(settings), _modulator(settings) == "LerpModulator"
-    found = (
+    return (
         *(_TAXONOMY if relational else ()),
         *(_GEOMETRY if lerp else ()),
         *(_FEATURES if _is_centred(settings) else ()),
@@ -263,13 +265,10 @@ def applicable(settings: Mapping[str, Any]) -> tuple[str, ...]:
         *(() if lerp else ("ia3",)),
         *(("full",) if relational else ()),
     )
-    return tuple(name for name in found if not (name in METHODS and _is_encoder(settings)))
 
 
 def _why_not(name: str, settings: Mapping[str, Any]) -> str:
     modulator = _modulator(settings)
-    if name in METHODS and _is_encoder(settings):
-        return "an encoder; its class is a T5's"
     if name in _TAXONOMY or name == "full":
         return "this objective; add --config relational.yaml"
     if name in _GEOMETRY:
@@ -285,10 +284,6 @@ def _modulator(settings: Mapping[str, Any]) -> str:
     return str(settings.get("model.modulator", "")).rpartition(".")[2]
 
 
-def _is_encoder(settings: Mapping[str, Any]) -> bool:
-    return str(settings.get("model", "")).endswith("ModulatedEncoder")
-
-
 def _is_relational(settings: Mapping[str, Any]) -> bool:
     return str(settings.get("model.objective", "")).endswith("RelationalObjective")
 
@@ -297,12 +292,19 @@ def _is_centred(settings: Mapping[str, Any]) -> bool:
     return _modulator(settings) == "FieldModulator" and settings.get("model.modulator.gate") == "centred"
 
 
-def overlay(name: str) -> Control:
-    """A control from configs/controls/."""
+def overlay(name: str, settings: Mapping[str, Any]) -> Control:
+    """A control from configs/controls/. A method is trained on the treatment's kind of backbone."""
     path = OVERLAYS / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"--controls: {name}: there is no {path}")
-    return Control(name, (path,), (), leaves(read_yaml(path)), name if name in METHODS else "")
+    decides = leaves(read_yaml(path))
+    if name not in METHODS:
+        return Control(name, (path,), (), decides)
+    for kind in _KINDS:
+        if str(settings.get("model", "")).endswith(f"Modulated{kind}"):
+            trains = decides["model"].removesuffix("T5") + kind
+            return Control(name, (path,), (("model", trains),), {**decides, "model": trains}, name)
+    return Control(name, (path,), (), decides, name)
 
 
 def kept_near(control: Control, keep: str) -> Control:
@@ -320,7 +322,7 @@ def fixed_alpha(text: str, modulator: str, settings: Mapping[str, Any]) -> Contr
         lowest = FIELD_DEFAULTS[str(settings.get("model.modulator.gate", "source"))]["alpha_min"]
     if float(text) <= float(lowest or 0.0):
         raise ValueError(f"--alphas: {text} is not above model.modulator.alpha_min, {lowest}")
-    base = overlay("fixed_alpha")
+    base = overlay("fixed_alpha", settings)
     options = [("model.modulator.init_args.initial_alpha", text)]
     if modulator == "FieldModulator":
         options.append(("model.modulator.init_args.alpha_max", "1.0"))

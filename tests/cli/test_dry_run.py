@@ -8,6 +8,8 @@ import torch
 
 from tests.cli.conftest import Call
 from tests.runs import LEMMA
+from tests.tiny_families import build
+from tests.word_tokenizer import save_word_tokenizer
 
 QUICK = ["--report.figures=false", "--relational.baselines=false", "--relational.bootstrap=0"]
 
@@ -49,12 +51,65 @@ def test_what_is_said_is_what_is_done(call: Call, wordnet: str) -> None:
     assert [path.name for path in Path("runs/field").iterdir()] == ["version_0"]
 
 
+@pytest.fixture(scope="module")
+def folders(wordnet: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A BERT with its head, and a GPT-2."""
+    root = tmp_path_factory.mktemp("backbones")
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]", "eos_token": "[END]"}
+    for name in ("bert", "gpt2"):
+        n_words = save_word_tokenizer(str(root / name), wordnet, special)
+        build(name, vocab_size=n_words).save_pretrained(root / name)
+    return {path.name: str(path) for path in root.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("config", "backbone", "learns", "more"),
+    [
+        ("encoder", "bert", "Modulated", ("--data.mask_share=0.3", "--model.objective.init_args.task=0.1")),
+        ("encoder", "bert", "Tuned", ()),
+        ("causal", "gpt2", "Adapted", ("--model.adapter=lora", "--model.n_parameters=2000")),
+        ("causal", "gpt2", "Tuned", ("--model.layers=[1]",)),
+    ],
+)
+def test_any_family(
+    config: str,
+    backbone: str,
+    learns: str,
+    more: tuple[str, ...],
+    call: Call,
+    folders: dict[str, str],
+    wordnet: str,
+) -> None:
+    """What is said of an encoder and a causal model is what is done, too."""
+    kind = f"--model={learns}{'Encoder' if config == 'encoder' else 'CausalLM'}"
+    argv = ["fit", "--config", f"{config}.yaml", kind, f"--model.backbone={folders[backbone]}", *more, *QUICK]
+    argv += ["--data.nltk_data", wordnet, "--data.batch_size=64", "--trainer.max_steps=2", "--pentachoron.stop=false"]
+    said = call(*argv, "--dry-run=json")
+    assert (said.code, said.err) == (0, "")
+    facts = json.loads(said.out)
+    assert call(*argv, "--output=run").code == 0
+    report = json.loads(Path("run/report.json").read_text())
+    assert facts["model"]["trained_parameters"] == report["model"]["parameters"]["trainable"]
+    assert facts["model"]["frozen_parameters"] == report["model"]["describe"]["frozen_parameters"]
+    assert facts["training"]["steps"] == report["run"]["steps"]
+    memory = facts["memory"]
+    assert memory["weights"] >= 4 * facts["model"]["frozen_parameters"]
+    assert memory["activations"] > 0
+    checkpoint = torch.load("run/checkpoints/step_00000002.ckpt", weights_only=True)
+    for told, group in zip(facts["model"]["groups"], checkpoint["optimizer_states"][0]["param_groups"], strict=True):
+        assert (told["name"], told["lr"]) == (group["name"], group["initial_lr"])
+    size = Path("run/checkpoints/step_00000002.ckpt").stat().st_size
+    assert facts["checkpoint"]["bytes"] < size < facts["checkpoint"]["bytes"] + 200_000
+    assert "learns" in call(*argv, "--dry-run").out
+
+
 @pytest.mark.parametrize(
     ("argv", "part"),
     [
         (["predict", "--config", "field.yaml", "--prompt", "x"], "asks         1 prompt\n"),
         (["validate", "--config", "field.yaml", "--config", "ddp.yaml", "--trainer.devices=2"], "2 × cpu, DDPStrategy"),
         (["fit", "--config", "lerp.yaml", "--config", "controls/ia3.yaml"], "learns       IA³"),
+        (["fit", "--config", "lerp.yaml", "--config", "controls/full.yaml"], "learns       every weight in layers 0,"),
         (["fit", "--config", "pretrain_mini.yaml"], "PretrainT5, whose sizes"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,

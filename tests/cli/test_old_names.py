@@ -41,5 +41,5 @@ def test_an_old_name_is_the_class_that_it_named(
     file.write_text(configuration(names, wordnet))
     said = call("fit", "--config", str(file), "--dry-run")
     assert (said.code, said.err) == (0, "")
-    assert f"learns       {names['modulator'].rpartition('.')[2]} in encoder layers" in said.out
+    assert f"learns       {names['modulator'].rpartition('.')[2]} in layers" in said.out
     assert "definition → lemma" in said.out

@@ -4,7 +4,8 @@ All families call a block with its hidden states first, by position. A test chec
 know of its keyword arguments reaches its blocks.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -60,6 +61,9 @@ class Family:
         padded: whether there are ``pad_token_id`` more of them.
         pooler: whether the bare model may have a pooler, which is beside the stream and not loaded.
         masked_head: paths from a model with that head to what makes logits of the last hidden state, one after another.
+        matrices: kind → paths from a block to its matrices, each of which is named once: ``q``, ``k``, ``v``, or
+            ``qkv`` where one makes all three; ``o``; ``wi``, of which a gated layer may have two; ``wo``; ``cross_q``
+            … of a decoder that attends to an encoder. Of several paths a block may lack some: a T5 is gated or not.
     """
 
     model_type: str
@@ -78,6 +82,7 @@ class Family:
     padded: bool = False
     pooler: bool = False
     masked_head: tuple[str, ...] = ()
+    matrices: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def needs_encoder(self) -> bool:
@@ -114,6 +119,15 @@ class Family:
             return None
         return Parts(self, self.shape(config), module, blocks, at_path(module, self.sender))
 
+    def matrices_of(self, block: nn.Module) -> dict[str, dict[str, nn.Module]]:
+        """Kind → path → matrix, of those that a block has: `Linear`, or GPT-2's `Conv1D`."""
+        found = {
+            kind: {path: matrix for path in paths if (matrix := at_path(block, path)) is not None}
+            for kind, paths in self.matrices.items()
+        }
+        assert all(found.values()), f"a {self.block} lacks a matrix"
+        return found
+
 
 class Parts(NamedTuple):
     """Modules of one model: what reads the tokens, its blocks, and what hands keyword arguments to them."""
@@ -130,6 +144,22 @@ def at_path(module: Any, path: str) -> Any:
     for name in path.split(".") if path else ():
         module = getattr(module, name, None)
     return module
+
+
+def path_to(module: nn.Module, part: nn.Module) -> str:
+    """The dotted path at which `at_path` finds a part of a module, "" for the module itself."""
+    return next(path for path, inner in module.named_modules() if inner is part)
+
+
+def sides(matrix: nn.Module) -> tuple[int, int]:
+    """(d_in, d_out) of a matrix of `Family.matrices_of`."""
+    first, second = matrix.get_parameter("weight").shape
+    return (first, second) if is_transposed(matrix) else (second, first)
+
+
+def is_transposed(matrix: nn.Module) -> bool:
+    """Whether a matrix is GPT-2's `Conv1D`, whose weight is (d_in, d_out)."""
+    return _is_a(matrix, "Conv1D")
 
 
 def _is_a(module: nn.Module, name: str) -> bool:

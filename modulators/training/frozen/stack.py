@@ -78,12 +78,16 @@ class FrozenStack(FrozenModel):
 
     def _load(self) -> Any:
         if self._device_mesh is not None:
-            raise ValueError(f"trainer.strategy: a {self._config.model_type} is not sharded over processes; use ddp")
+            raise self.refuse_sharding()
         try:
             opened = open_model(self.backbone, self._head, dtype=getattr(torch, self.backbone_dtype))
             return self._taken_from(opened)
         except ValueError as error:
             raise ValueError(f"model.backbone: {str(error).removeprefix('open_model: ')}") from error
+
+    def refuse_sharding(self) -> ValueError:
+        """The error for a strategy that shards the backbone."""
+        return ValueError(f"trainer.strategy: a {self._config.model_type} is not sharded over processes; use ddp")
 
     def _taken_from(self, opened: Backbone) -> Any:
         """The model of an opened backbone."""

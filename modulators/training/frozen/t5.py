@@ -1,6 +1,6 @@
 """A frozen T5 to which something that learns is attached: definition → lemma.
 
-`ModulatedT5`, `AdaptedT5` and `TunedT5` define what is attached. Task and figures are the same for all.
+`Modulated`, `Adapted` and `Tuned` define what is attached. Task and figures are the same for all.
 """
 
 from collections.abc import Callable, Sequence

@@ -23,9 +23,11 @@ from transformers import (
     SegformerConfig,
     T5EncoderModel,
 )
+from transformers.pytorch_utils import Conv1D
 
 from modulant.backbones import open_model, stream_of
-from modulant.backbones.families import FAMILIES, family_of, parts_of
+from modulant.backbones.families import FAMILIES, Family, family_of, parts_of
+from modulant.backbones.families.base import at_path, sides
 from modulators import FieldModulator, ResidualStream, attach
 from tests.runs import ROOT
 from tests.tiny_families import ALL, MASKED, SEQ2SEQ, TEXT, build, config_of, inputs_for, stack_in
@@ -126,6 +128,34 @@ def test_parts(model_type: str) -> None:
         for name, matrix in parts.blocks[0].named_parameters():
             if name.endswith(ends):
                 assert len(matrix) == getattr(parts.shape, heads) * parts.shape.head_width
+
+
+# What a configuration decides: gated or not. Together they have every path.
+_GATES: dict[str, list[dict[str, Any]]] = {
+    **{name: [{"feed_forward_proj": "relu"}, {"feed_forward_proj": "gated-gelu"}] for name in SEQ2SEQ},
+    "dinov2": [{}, {"use_swiglu_ffn": True}],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: f"{family.model_type}-{family.side}")
+def test_each_matrix_has_one_name(family: Family) -> None:
+    """And each name is a matrix, whose sides are those of what it reads and writes."""
+    seen: set[str] = set()
+    for more in _GATES.get(family.model_type, [{}]):
+        parts = parts_of(build(family.model_type, **more), family.side)
+        for block in parts.blocks:
+            kinds = family.matrices_of(block)
+            paths = [path for found in kinds.values() for path in found]
+            own = {path for path, inner in block.named_modules() if isinstance(inner, torch.nn.Linear | Conv1D)}
+            assert sorted(paths) == sorted(own)
+            seen |= own
+            for kind, found in kinds.items():
+                for path, matrix in found.items():
+                    assert at_path(block, path) is matrix
+                    d_in, d_out = sides(matrix)
+                    assert matrix(torch.zeros(1, d_in)).shape == (1, d_out)
+                    assert 32 in ((d_out,) if kind in ("o", "wo", "cross_o") else (d_in,))
+    assert seen == {path for paths in family.matrices.values() for path in paths}
 
 
 @pytest.mark.parametrize("model_type", TEXT)

@@ -364,5 +364,5 @@ def test_bad_arguments(backbone: str, arguments: dict[str, Any], message: str, m
 
 def test_without_peft(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"model: modulators\.AdaptedT5 needs peft, which is not installed"):
+    with pytest.raises(ValueError, match="model: LoRA and IA³ need peft, which is not installed"):
         AdaptedT5("lora", ASKED, backbone=backbone)

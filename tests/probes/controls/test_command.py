@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import probe
+from cli.check import check
+from cli.command import read_command
 from probes.controls import command as controls
 from probes.controls.plan import Record, Run, State, command, lock, runs_of, state_of
 from probes.controls.progress import Display, position
@@ -74,6 +76,28 @@ def test_a_front_is_of_the_treatment_and_the_methods_in_its_place() -> None:
     assert not any("n_parameters" in word for word in words_of(one, "full_keep_3"))
 
 
+@pytest.mark.parametrize("kind", ["Encoder", "CausalLM"])
+def test_methods_are_trained_on_the_kind_of_backbone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command line of each passes the check of train.py, which refuses what a class does not know."""
+    monkeypatch.chdir(tmp_path)
+    config = (ROOT / "configs" / "encoder.yaml").read_text().replace("ModulatedEncoder", f"Modulated{kind}")
+    Path("mine.yaml").write_text(config)
+    one = request("--config", "mine.yaml", "--keep", "3", "--model.weight_decay", "0.5")
+    assert [control.name for control in one.controls] == [
+        "mine", *TAXONOMY, *FEATURES, "fixed_alpha", "lora", "ia3", "full", *(f"{name}_keep_3" for name in
+        ("mine", "lora", "ia3", "full")),
+    ]  # fmt: skip
+    for control in one.controls:
+        if control.method:
+            model = check(read_command(words_of(one, control.name)[2:]))["model"]
+            assert model["class_path"] == f"modulators.{'Tuned' if control.method == 'full' else 'Adapted'}{kind}"
+            assert model["init_args"]["backbone"] == "all-MiniLM-L6-v2"
+            assert model["init_args"]["weight_decay"] == 0.5
+            assert model["init_args"].get("n_parameters") == (None if control.method == "full" else 1234)
+
+
 def test_runs_go_seed_by_seed_the_treatment_first() -> None:
     one = request("--config", "lerp.yaml", "--seeds", "3,1", "--controls", "shuffled", "--alphas", "0.05")
     assert [run.name for run in runs_of(one, Path("out"))] == [
@@ -124,7 +148,6 @@ WRONG = [
         ["--config", "field.yaml", "--controls", "shuffled"],
         "shuffled does not apply to FieldModulator, which has no geometric embedding; these do: taxonomy_shuffled, ",
     ),
-    (["--config", "encoder.yaml", "--controls", "lora"], "lora does not apply to an encoder; its class is a T5's"),
     (
         ["--config", "lerp.yaml", "--config", "lemma.yaml", "--controls", "taxonomy_shuffled"],
         "taxonomy_shuffled does not apply to this objective; add --config relational.yaml",
