@@ -23,10 +23,10 @@ INSTALL := $(PIP) --constraint constraints.txt --no-build-isolation --editable
 TOOLS   := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-slow test-faults test-gpu bench lint format docs lock audit clean
+.PHONY: help setup fit test test-slow test-faults test-gpu test-weights bench lint format docs lock audit clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.stamp  ## fill .venv/ (PYTHON=python3.12 chooses an interpreter)
 
@@ -41,6 +41,11 @@ $(VENV)/.stamp: pyproject.toml constraints.txt requirements.lock
 $(VENV)/.stamp-docs: $(VENV)/.stamp
 	@echo "== setup: adding mkdocs to $(VENV)/"
 	@$(INSTALL) ".[dev,docs]"
+	@touch $@
+
+$(VENV)/.stamp-weights: $(VENV)/.stamp
+	@echo "== setup: adding gguf to $(VENV)/"
+	@$(INSTALL) ".[dev,weights]"
 	@touch $@
 
 fit: setup  ## train a modulator (CONFIG=lerp.yaml ARGS="--trainer.max_epochs 2")
@@ -61,6 +66,11 @@ test-faults: setup  ## the whole fault suite, most of an hour: kills, signals, f
 test-gpu: setup  ## what needs a GPU, on the mini backbone: each way to run, resumes to the bit, no step that waits
 	@echo "== pytest (gpu)"
 	@TEST_DEVICE=cuda $(PY) -m pytest -m gpu $(SIDE_BY_SIDE) $(ARGS)
+
+test-weights: $(VENV)/.stamp-weights  ## minutes on pretrained weights: SmolLM2-135M, fetched once (93 MB), and all-MiniLM
+	@echo "== weights"
+	@folder=$$($(PY) scripts/weights.py) && echo "$$folder" && echo "== pytest (weights)" && \
+	  TEST_WEIGHTS="$$folder" $(PY) -m pytest -m weights $(ARGS)
 
 bench: setup  ## every benchmark, into docs/benchmarks.md (ARGS=--quick: small shapes, no page)
 	@$(PY) -m benchmarks $(ARGS)

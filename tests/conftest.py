@@ -1,6 +1,7 @@
 """What every test may rely on: no network, one thread, no GPU, fixed seeds, a cache folder that lasts for one session.
 
-With TEST_DEVICE=cuda (`make test-gpu`) a GPU is seen: for the tests marked `gpu`, which are for nothing else.
+With TEST_DEVICE=cuda (`make test-gpu`) a GPU is seen: for the tests marked `gpu`, which are for nothing else. Those
+marked `weights` run where TEST_WEIGHTS names a folder of pretrained weights (`make test-weights`).
 
 The environment is set before anything imports torch, transformers or our own packages, and processes that a test starts
 inherit it. Nothing of ours is imported at the top here: jaxtyping must see each import first.
@@ -42,9 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lacking = {}
+    if os.environ.get("TEST_DEVICE") != "cuda":
+        lacking["gpu"] = pytest.mark.skip(reason="needs a GPU: make test-gpu")
+    if "TEST_WEIGHTS" not in os.environ:
+        lacking["weights"] = pytest.mark.skip(reason="needs weights to be downloaded: make test-weights")
     for item in items:
-        if item.get_closest_marker("gpu") and os.environ.get("TEST_DEVICE") != "cuda":
-            item.add_marker(pytest.mark.skip(reason="needs a GPU: make test-gpu"))
+        for marker, skip in lacking.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(skip)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
