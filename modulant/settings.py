@@ -70,7 +70,13 @@ _WORDS = {
     "string": "text",
     "object": "a mapping",
 }
-_COMPARE = {"minimum": ge, "exclusiveMinimum": gt, "maximum": le, "exclusiveMaximum": lt}
+
+
+def _is_multiple(value: float, of: float) -> bool:
+    return value % of == 0
+
+
+_COMPARE = {"minimum": ge, "exclusiveMinimum": gt, "maximum": le, "exclusiveMaximum": lt, "multipleOf": _is_multiple}
 
 
 def schema_of(hint: Any) -> dict[str, Any]:

@@ -100,7 +100,11 @@ BUILT_OF = {
 }
 NULL = {"type": "null"}
 WHOLE = {"type": "integer", "minimum": 0}
-BATCHES = {"anyOf": [WHOLE, {"type": "number", "minimum": 0, "maximum": 1, "title": "a share between 0 and 1"}, NULL]}
+# typing keeps one Union of int and float, in the order that it met first: a parser may make 3 of batches 3.0, and a run
+# keep that.
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1, "title": "a share between 0 and 1"}
+_WHOLE_FLOAT = {"type": "number", "minimum": 1, "multipleOf": 1, "title": "an integer of at least 0"}
+BATCHES = {"anyOf": [WHOLE, _SHARE, _WHOLE_FLOAT, NULL]}
 TIME = (
     {"type": "string", "pattern": r"\s*\d+(:\d+){3}\s*", "title": "a time, DD:HH:MM:SS"},
     {

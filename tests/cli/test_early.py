@@ -203,3 +203,13 @@ def test_files_that_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in ("x" * 5000, "a\x00b"):
         for key in ("data.prompts", "data.nltk_data", "model.modulator.geometry"):
             assert refused(*lerp, f"--{key}", name).startswith(key.rpartition(".")[0])
+
+
+def test_whole_batches_may_be_written_as_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As typing's cache of unions makes a parser save them, by the order of imports; a share above 1 is none."""
+    monkeypatch.chdir(tmp_path)
+    field = ("fit", "--config", "field.yaml")
+    Path("some.yaml").write_text("trainer: {limit_train_batches: 3.0, overfit_batches: 2.0}")
+    check(read_command([*field, "--config", "some.yaml"]))
+    Path("some.yaml").write_text("trainer: {limit_train_batches: 2.5}")
+    assert "trainer.limit_train_batches is 2.5; it must be one of" in refused(*field, "--config", "some.yaml")
