@@ -22,20 +22,9 @@ class ModulatedCausalLM(Modulated, FrozenCausalLM):
     gradient, and is in no checkpoint.
 
     Args:
-        modulator: the modulator's class and arguments; its stream follows from the backbone.
         backbone: a folder in Hugging Face's layout, or a hub id such as HuggingFaceTB/SmolLM2-135M: a GPT-2, GPT-NeoX,
             Llama, Qwen, Mistral, Gemma or Phi.
-        layers: blocks to modulate: ``all``, or a list such as [3, 4, 5].
-        lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
-        weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
-        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
-            in fp32.
-        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
-        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
-            small models.
         seed: of the randomly initialised model that figures are compared with.
-        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        geometry: initialisation of the embeddings before training; null: the modulator's own.
         objective: what training minimises; null: the lemma's cross-entropy.
 
     Raises:

