@@ -21,7 +21,7 @@ from modulant.backbones.families import parts_of as model_parts
 from modulant.backbones.opening import of_random_weights
 from modulant.corpus.batching import epoch_batches, synset_batches
 from modulant.corpus.ragged import IntArray
-from modulant.reports.wording import number, parts_of
+from modulant.reports.wording import layers_named, number, parts_of
 from modulators.training.adapted import Adapted
 from modulators.training.frozen.base import FrozenModel
 from modulators.training.frozen.lemmas import NamesLemmas
@@ -261,7 +261,7 @@ def told(facts: dict[str, Any]) -> str:
             ),
             (
                 "learns",
-                f"{model['learns']} in layers {', '.join(map(str, model['layers']))}: "
+                f"{model['learns']} in layers {layers_named(model['layers'])}: "
                 f"{model['trained_parameters']:,} parameters",
             ),
             *(("", f"{g['name']}: {g['parameters']:,} at {g['lr']:g}") for g in model["groups"]),

@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.logs import announce
 from callbacks.reporting.values import learns, stop_reason, what_happened
 from modulant.reports.run_folder import report_of
-from modulant.reports.wording import counted, number, parts_of
+from modulant.reports.wording import counted, layers_named, number, parts_of
 
 # Key of a figure, its name, and its decimals or whether it has a sign.
 _FIGURES = (
@@ -104,7 +104,7 @@ def opening(module: L.LightningModule) -> str:
     name = learner or type(module).__name__
     on = f" on {module.backbone}" if learner and hasattr(module, "backbone") else ""
     layers = list(getattr(module, "layers", []))
-    where = f", layers {', '.join(map(str, layers))}" if layers else ""
+    where = f", layers {layers_named(layers)}" if layers else ""
     rest = f", {frozen:,} frozen" if frozen else ""
     return f"{name}{on}: {trained:,} parameters trained{rest}{where}"
 

@@ -35,6 +35,18 @@ def interval(ends: Sequence[float], digits: int = 4, signed: bool = True) -> str
     return f"[{', '.join(number(end, digits, signed) for end in ends)}]"
 
 
+def layers_named(layers: Sequence[int]) -> str:
+    """Layers by number; a long run of them by its ends.
+
+    >>> layers_named([0, 2]), layers_named(range(30)), layers_named([0, *range(20, 30)])
+    ('0, 2', '0 … 29', '0, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29')
+    """
+    first, last = min(layers), max(layers)
+    if len(layers) > 8 and list(layers) == list(range(first, last + 1)):
+        return f"{first} … {last}"
+    return ", ".join(map(str, layers))
+
+
 def counted(count: int, noun: str) -> str:
     """A count and its noun, which takes an s unless the count is 1.
 
