@@ -168,7 +168,7 @@ def test_a_search_is_killed_and_goes_on(tmp_path: Path) -> None:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert config["model"]["init_args"]["lr"] == pytest.approx(trial["settings"]["model.lr"])
         report = json.loads((folder / "report.json").read_text())
-        assert report["run"]["metrics"]["relational/held_out/pearson_lift"]["last"] == trial["value"]
+        assert report["run"]["metrics"]["relational/validation/pearson_lift"]["last"] == trial["value"]
     assert found["best"]["value"] == max(trial["value"] for trial in found["trials"])
     assert (tmp_path / "out" / "search.png").stat().st_size > 5000
     again = done("--trials=3")
