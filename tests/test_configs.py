@@ -145,7 +145,7 @@ def test_what_a_user_may_want_to_change_is_there(name: str) -> None:
     content = yaml.safe_load((CONFIGS / name).read_text())
     for node in (content["model"]["init_args"]["modulator"], content["model"], content["data"]):
         parameters = load()["$defs"][node["class_path"]]["properties"].keys() - {"backbone"}
-        without = {"null_space_seed", "seed"} | ({"geometry"} if name == "field.yaml" else set())
+        without = {"null_space_seed", "seed", "mask_share"} | ({"geometry"} if name == "field.yaml" else set())
         assert parameters - node["init_args"].keys() <= without
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from modulant.backbones import open_model
+from modulant.corpus.forms import SourceForm
 from modulators import (
     FieldModulator,
     LerpModulator,
@@ -73,7 +74,7 @@ def artefact(folder: Path, backbone: str, kind: Any = FieldModulator, **more: An
 def own(model: Any, tokenizer: Any) -> np.ndarray:
     """The means of a model's last hidden state, without sentence-transformers."""
     embed = mean_embedding(
-        lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, tokenizer, prefix=""
+        lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state, tokenizer, form=SourceForm("")
     )
     return embed(TEXTS).numpy()
 
