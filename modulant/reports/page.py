@@ -181,7 +181,7 @@ def _controls(controls: Mapping[str, Any], relational: Mapping[str, Any]) -> Tab
             *(spread(control.get(key)) for key in _SPREAD),
         ]
         for name, control in controls.items()
-        if not control.get("front")  # a point at another λ_keep
+        if not control.get("front")  # a point at another λ_keep or length of training
     ]
     header = ["lift of Pearson", "parameters", "seeds", *(columns[key] for key in shown), *_SPREAD.values()]
     return Table(header, cells)

@@ -68,7 +68,7 @@ def _lift(report: Report, population: str, controls: Mapping[str, Any] | None) -
 def _beside(population: str, controls: Mapping[str, Any] | None) -> str:
     """Which controls were run, and their lifts over the same pairs; or that none were.
 
-    Points of a front at another λ_keep are none of them.
+    Points of a front at another λ_keep, or of a sweep over epochs, are none of them.
     """
     if not controls or not controls.get("controls"):
         return "; no control of it was run"

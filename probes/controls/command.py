@@ -53,8 +53,9 @@ controls:
   configuration's kind of backbone: a T5, an encoder or a causal model.
 
 OUTPUT holds <control>/seed_<seed>/ (a run folder, as train.py leaves it) and .log beside it; controls.md, controls.csv,
-controls.png and .svg, figures.json; and controls.json, the settings of all runs. With --keep also front.png and .svg:
-lift against preservation, a line for each method, and against changes of SimLex-999 and WordSim-353 where measured.
+controls.png and .svg, figures.json; and controls.json, the settings of all runs. With --keep, --epochs or several α
+also front.png and .svg: lift against preservation, a line for each method and for the treatment over epochs and over α,
+and against changes of SimLex-999 and WordSim-353 where measured.
 
 examples:
   python probe.py controls --config lerp.yaml
@@ -62,6 +63,7 @@ examples:
   python probe.py controls --config field.yaml --seeds 0,1,2,3,4 --controls fixed_alpha,lora --jobs 2
   python probe.py controls --config field.yaml --controls fixed_alpha --alphas 0.01,0.05,0.1,0.5
   python probe.py controls --config field.yaml --controls lora,ia3 --keep 0,0.3,2,4
+  python probe.py controls --config field.yaml --controls fixed_alpha --epochs 1,5,30 --alphas 0.05,0.1
   python probe.py controls --config lerp.yaml --config debug.yaml --seeds 0,1 --output runs/controls/a_look"""
 
 
@@ -79,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", default=SEEDS, metavar="S,S,…", help="one run of everything for each (%(default)s)")
     add("--controls", default=None, metavar="NAME,NAME,…", help="which controls (all that apply to the modulator)")
     add("--alphas", default="", metavar="A,A,…", help="further controls: the treatment at each fixed α")
+    add("--epochs", default="", metavar="E,E,…", help="further rows: the treatment trained for each number of epochs")
     add("--keep", default="", metavar="K,K,…", help="fronts: treatment, LoRA, IA³, full at each λ_keep too")
     add("--jobs", type=at_least(1), metavar="N", help="runs side by side (one a CUDA device, else one a core)")
     add("--output", default=None, type=Path, metavar="DIR", help="OUTPUT (runs/controls/<configuration>)")

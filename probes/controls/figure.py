@@ -1,9 +1,10 @@
-"""The figures of a folder of controls: a forest plot of their lifts, fronts where λ_keep was swept, α likewise.
+"""The figures of a folder of controls: a forest plot of lifts, fronts over λ_keep, epochs and α, and α alone.
 
 A title says what is seen, in numbers. Nothing here touches pyplot or any other global state.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from modulant.reports import plotting
 from modulant.reports.chart import Axis, Chart, Interval
@@ -19,6 +19,8 @@ from modulant.reports.figures import draw
 from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress
 from modulant.reports.rows import in_short
 from modulant.reports.wording import number
+from probes.controls.fronts import ALPHA, EPOCHS, has_fixed_alpha
+from probes.controls.labels import Label, place_labels
 from probes.controls.table import off_fronts
 
 PANELS = ("train", "mixed", "held_out")
@@ -32,10 +34,28 @@ _FRONT_AXES = {
     "simlex999_change": "change of Spearman with SimLex-999",
     "wordsim353_change": "change of Spearman with WordSim-353",
 }
-# Colour of the treatment, LoRA, IA³ and full, and on which side of a point its λ_keep stands, in points.
-_METHODS = {BLUE: (11, 7), VERMILION: (-10, -8), GREEN: (11, 7), PURPLE: (-10, -8)}
+_METHODS = (BLUE, VERMILION, GREEN, PURPLE)  # the treatment, LoRA, IA³ and full
+# Larger markers, below those of the fronts: the treatment is a point of both.
+_SWEEPS = {EPOCHS: (INK, {"linestyle": "--", "marker": "s", "markersize": 7, "zorder": 1.9}),
+           ALPHA: (GREY, {"linestyle": ":", "marker": "D", "markersize": 6, "zorder": 1.9})}  # fmt: skip
+_SWEPT = {EPOCHS: "{:g} ep.", ALPHA: "α {:.3g}"}
 
 Summary = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line among the fronts.
+
+    Attributes:
+        points: rows, each with what stands at it.
+        style: of the line, further, as matplotlib names it.
+    """
+
+    label: str
+    points: Sequence[tuple[str, Mapping[str, Any]]]
+    colour: str
+    style: Mapping[str, Any] = field(default_factory=dict)
 
 
 def forest(summary: Summary) -> Figure | None:
@@ -87,12 +107,13 @@ def _title(summary: Summary, controls: Mapping[str, Any]) -> str:
 
 
 def front(summary: Summary) -> Figure | None:
-    """One line a method, one point a λ_keep: lift against preservation and against changes of rated similarity.
+    """Lift against preservation and against changes of rated similarity.
 
-    None without a method at two λ_keep. Panels of what was not measured are left out.
+    One line a method, one point a λ_keep; one line of the treatment over epochs, dashed, and one over fixed α, dotted.
+    None without any of them. Panels of what was not measured are left out.
     """
-    methods = {m: [summary["controls"][n] for n in names] for m, names in summary["fronts"]["methods"].items()}
-    everything = [row for rows in methods.values() for row in rows]
+    lines = _lines(summary)
+    everything = [row for line in lines for _, row in line.points]
     panels = [
         (x, population)
         for x, population in _FRONT_PANELS
@@ -103,17 +124,19 @@ def front(summary: Summary) -> Figure | None:
     down = (len(panels) + 1) // 2
     figure = Figure(figsize=(10.0, 0.9 + 3.6 * down), layout="constrained")
     grid = figure.subplots(down, min(2, len(panels)), squeeze=False)
+    labels = []
     for axis, (x, population) in zip(grid.flat, panels, strict=False):
-        for (method, rows), (shade, side) in zip(methods.items(), cycle(_METHODS.items()), strict=False):
-            known = [row for row in rows if row[x] and row["pearson_lift"].get(population)]
-            places = [row[x]["mean"] for row in known]
-            _curve(axis, places, [row["pearson_lift"][population] for row in known], shade, method, pieces=20)
-            for place, row in zip(places, known, strict=True):
-                at = (place, row["pearson_lift"][population]["mean"])
-                axis.annotate(
-                    f"{row['keep']:g}", at, side, textcoords="offset points", fontsize=9, color=shade, ha="center",
-                    va="center", path_effects=[withStroke(linewidth=2.5, foreground="white")],
-                )  # fmt: skip
+        own: list[Label] = []
+        for line in lines:
+            known = [(text, row) for text, row in line.points if row[x] and row["pearson_lift"].get(population)]
+            places = [row[x]["mean"] for _, row in known]
+            lifts = [row["pearson_lift"][population] for _, row in known]
+            _curve(axis, places, lifts, line.colour, line.label, 20, line.style)
+            own += [
+                Label(text, (at, lift["mean"]), line.colour)
+                for at, lift, (text, _) in zip(places, lifts, known, strict=True)
+            ]
+        labels.append((axis, own))
         if x != "preservation":
             axis.axvline(0, color=GREY, linewidth=0.9, zorder=0)
         dress(axis, x=_FRONT_AXES[x], y=f"lift, {summary['populations'][population]}")
@@ -123,13 +146,32 @@ def front(summary: Summary) -> Figure | None:
             _near_one(axis, [row[x]["mean"] for row in everything])
     for axis in grid.flat[len(panels) :]:
         axis.set_axis_off()
-    handles, labels = grid.flat[0].get_legend_handles_labels()
+    handles, named = grid.flat[0].get_legend_handles_labels()
+    fronts = summary["fronts"]
+    swept = {"λ_keep": fronts["methods"], "epochs (ep.)": EPOCHS in fronts["sweeps"], "α": ALPHA in fronts["sweeps"]}
+    said = ", ".join(name for name, is_there in swept.items() if is_there)
     figure.legend(
-        handles, labels, frameon=False, fontsize=10, loc="outside lower center", ncols=4, title_fontsize=9,
-        title=f"points: λ_keep, mean over seeds;  vertical lines: {summary['level']}% interval of it over synsets",
+        handles, named, frameon=False, fontsize=10, loc="outside lower center",
+        ncols=len(named) if len(named) < 7 else 4, title_fontsize=9,
+        title=f"points: {said}, mean over seeds;  vertical lines: {summary['level']}% interval of it over synsets",
     ).get_title().set_color(GREY)  # fmt: skip
-    figure.suptitle(_front_title(summary, methods, panels[0][1]), x=0.01, ha="left", fontsize=12)
+    figure.suptitle(_front_title(summary, panels[0][1]), x=0.01, ha="left", fontsize=12)
+    place_labels(figure, labels)
     return figure
+
+
+def _lines(summary: Summary) -> list[_Line]:
+    """The fronts, then the sweeps of the treatment."""
+    controls, fronts = summary["controls"], summary["fronts"]
+    lines = [
+        _Line(method, [(f"{controls[name]['keep']:g}", controls[name]) for name in names], colour)
+        for (method, names), colour in zip(fronts["methods"].items(), cycle(_METHODS), strict=False)
+    ]
+    labels = {EPOCHS: f"{summary['treatment']} over epochs", ALPHA: f"{summary['treatment']} over fixed α"}
+    for sweep, values in fronts["sweeps"].items():
+        points = [(_SWEPT[sweep].format(value), controls[name]) for name, value in values.items()]
+        lines.append(_Line(labels[sweep], points, *_SWEEPS[sweep]))
+    return lines
 
 
 def _near_one(axis: Axes, places: Sequence[float]) -> None:
@@ -137,14 +179,24 @@ def _near_one(axis: Axes, places: Sequence[float]) -> None:
     far, near = 1 - min(places), 1 - max(places)
     if far > 4 * near > 0:
         axis.set_xscale("function", functions=(lambda p: -np.log(np.maximum(1 - p, 1e-9)), lambda t: 1 - np.exp(-t)))
-        ticks = [p for p in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if near <= 1 - p <= far]
+        ticks = [
+            p for p in (0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9999) if near <= 1 - p <= far
+        ]
         axis.set_xticks(ticks, [f"{p:g}" for p in ticks])
         axis.set_xlabel(f"{axis.get_xlabel()}, log(1 − p)")
 
 
-def _front_title(summary: Summary, methods: Mapping[str, Sequence[Mapping[str, Any]]], population: str) -> str:
-    """Lifts at one preservation: of the treatment's points the one that most fronts reach, its own λ_keep first."""
+def _front_title(summary: Summary, population: str) -> str:
+    """Lifts at one preservation: of the treatment's points the one that most fronts reach, its own λ_keep first.
+
+    Without a front, the ends of the sweeps.
+    """
+    controls, where = summary["controls"], summary["populations"][population]
+    where = f"{where[0].upper()}{where[1:]}"
+    methods = {m: [controls[name] for name in names] for m, names in summary["fronts"]["methods"].items()}
     fronts = {m: [row for row in rows if row["pearson_lift"].get(population)] for m, rows in methods.items()}
+    if not any(fronts.values()):
+        return f"{where}, {summary['treatment']}: {_ends(summary, population)}"
 
     def at(place: float) -> dict[str, float]:
         """Lifts there, interpolated, of the methods whose fronts reach it."""
@@ -160,8 +212,17 @@ def _front_title(summary: Summary, methods: Mapping[str, Sequence[Mapping[str, A
     chosen = max(own, key=lambda row: (len(at(row["preservation"]["mean"])), not row.get("front")))
     place = chosen["preservation"]["mean"]
     said = ", ".join(f"{method} {number(lift, 3, True)}" for method, lift in at(place).items())
-    where = summary["populations"][population]
-    return f"{where[0].upper()}{where[1:]} at preservation {number(place, 3)}: {said}"
+    return f"{where} at preservation {number(place, 3)}: {said}"
+
+
+def _ends(summary: Summary, population: str) -> str:
+    """Lifts at the least and the largest value of each sweep."""
+    said = []
+    for sweep, values in summary["fronts"]["sweeps"].items():
+        lifts = {n: lift["mean"] for n in values if (lift := summary["controls"][n]["pearson_lift"].get(population))}
+        ends = list(lifts)[:: max(1, len(lifts) - 1)]
+        said.append(" to ".join(f"{number(lifts[n], 3, True)} at {_SWEPT[sweep].format(values[n])}" for n in ends))
+    return "; ".join(filter(None, said))
 
 
 def sweep(summary: Summary) -> Figure | None:
@@ -169,8 +230,7 @@ def sweep(summary: Summary) -> Figure | None:
 
     The treatment, whose α was learned, stands at the α where it ended, as a star.
     """
-    fixed = {n: c for n, c in summary["controls"].items() if n == "fixed_alpha" or n.startswith("alpha_")}
-    fixed = {n: c for n, c in fixed.items() if c["alpha"] is not None}
+    fixed = {n: c for n, c in summary["controls"].items() if has_fixed_alpha(n) and c["alpha"] is not None}
     if len(fixed) < 2:
         return None
     ordered = sorted(fixed.values(), key=lambda control: control["alpha"]["mean"])
@@ -199,31 +259,37 @@ def sweep(summary: Summary) -> Figure | None:
 
 
 def _curve(
-    axis: Axes, places: Sequence[float], spreads: Sequence[Any], colour: str, label: str, pieces: int = 1
+    axis: Axes,
+    places: Sequence[float],
+    spreads: Sequence[Any],
+    colour: str,
+    label: str,
+    pieces: int = 1,
+    style: Mapping[str, Any] | None = None,
 ) -> None:
     """Means along x, joined, each with its interval, or with its least and largest seed where there is none.
 
     Args:
         pieces: of each segment; with several it is straight in the values, whatever the scale of the axis.
+        style: of the line, further, as matplotlib names it.
     """
     points = [(place, spread) for place, spread in zip(places, spreads, strict=True) if spread is not None]
     if not points:
         return
+    line = {"marker": "o", "markersize": 5, "linewidth": 1.5, "zorder": 2, **(style or {})}
     steps = np.arange(len(points))
     fine = np.linspace(0, steps[-1], pieces * steps[-1] + 1)
     axis.plot(
         np.interp(fine, steps, [place for place, _ in points]),
         np.interp(fine, steps, [spread["mean"] for _, spread in points]),
         color=colour,
-        marker="o",
         markevery=pieces,
-        markersize=5,
-        linewidth=1.5,
         label=label,
+        **line,
     )
     for place, spread in points:
         ends = spread.get("interval") or (spread["min"], spread["max"])
-        axis.plot([place, place], ends, color=colour, linewidth=1.0)
+        axis.plot([place, place], ends, color=colour, linewidth=1.0, zorder=line["zorder"])
 
 
 def _star(axis: Axes, treated: Mapping[str, Any] | None, spread: Mapping[str, Any] | None, colour: str) -> None:

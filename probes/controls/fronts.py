@@ -8,6 +8,9 @@ between neighbouring points,
 
 and so is each bootstrap replicate, by the same weights: the interval of a difference is paired, as in `measure`.
 Preservation itself is taken at its mean over seeds.
+
+The treatment is swept over its length of training and over a fixed α too. These sweeps stand beside the fronts, and no
+difference is taken along them: lifts at equal preservation compare methods, and these are settings of one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from probes.controls.measure import POPULATIONS, Measured, Replicates, grouped, mean_interval, paired, spread
 
 COMPARED = ("held_out/nouns", "held_out")
+EPOCHS, ALPHA = "epochs", "alpha"  # the sweeps
 
 Point = Sequence[Measured]  # the runs of a row
 
@@ -26,17 +30,19 @@ Point = Sequence[Measured]  # the runs of a row
 def with_fronts(summary: Mapping[str, Any], runs: Sequence[Measured]) -> dict[str, Any]:
     """The summary of `measure.summarise` with its fronts.
 
-    A row ``<method>_keep_<k>`` on a front gets ``front: <method>``, and no such row keeps its difference to the
-    treatment, which has another λ_keep. ``fronts`` holds ``methods``, the rows of each front by preservation, and
-    ``differences`` of the treatment to each other method, as `difference` returns them.
+    A row ``<method>_keep_<k>`` on a front gets ``front: <method>``, a row ``epochs_<E>`` of a sweep ``front: epochs``;
+    no such row keeps its difference to the treatment, which has another λ_keep or length. ``fronts`` holds ``methods``,
+    the rows of each front by preservation, ``sweeps``, as `sweeps_of` returns them, and ``differences`` of the
+    treatment to each other method, as `difference` returns them.
     """
     treatment, controls = summary["treatment"], {name: dict(row) for name, row in summary["controls"].items()}
-    methods = methods_of(controls, treatment)
+    methods, sweeps = methods_of(controls, treatment), sweeps_of(controls, treatment)
     for name, row in controls.items():
-        if (method := method_of(name, row["keep"], treatment)) != name:
+        line = EPOCHS if _has_length(name, treatment) else method_of(name, row["keep"], treatment)
+        if line != name:
             row.pop("difference", None)
-            if method in methods:
-                row["front"] = method
+            if line in methods or name in sweeps.get(line, {}):
+                row["front"] = line
     by_row = grouped(runs)
     points = {method: {name: by_row[name] for name in names} for method, names in methods.items()}
     are_paired = paired(runs)
@@ -45,7 +51,8 @@ def with_fronts(summary: Mapping[str, Any], runs: Sequence[Measured]) -> dict[st
         for method in methods
         if method != treatment and treatment in methods
     }
-    return {**summary, "controls": controls, "fronts": {"methods": methods, "differences": differences}}
+    fronts = {"methods": methods, "sweeps": sweeps, "differences": differences}
+    return {**summary, "controls": controls, "fronts": fronts}
 
 
 def method_of(row: str, keep: float | None, treatment: str) -> str:
@@ -68,6 +75,39 @@ def methods_of(controls: Mapping[str, Any], treatment: str) -> dict[str, list[st
         for method, rows in found.items()
         if len(rows) > 1
     }
+
+
+def sweeps_of(controls: Mapping[str, Any], treatment: str) -> dict[str, dict[str, float]]:
+    """The treatment over its length of training, ``epochs``, and over its fixed ``alpha``: rows with their values.
+
+    Rows stand by their values; of two at one value the first. The treatment is a point of ``epochs`` alone, since its α
+    is learned. A sweep has at least two points.
+    """
+    found: dict[str, dict[float, str]] = {EPOCHS: {}, ALPHA: {}}
+    for name, row in controls.items():
+        if row["preservation"] is None:
+            continue
+        if (name == treatment or _has_length(name, treatment)) and row["epochs"] is not None:
+            found[EPOCHS].setdefault(row["epochs"], name)
+        elif has_fixed_alpha(name) and row["alpha"] is not None:
+            found[ALPHA].setdefault(row["alpha"]["mean"], name)
+    return {
+        sweep: {name: value for value, name in sorted(rows.items())} for sweep, rows in found.items() if len(rows) > 1
+    }
+
+
+def has_fixed_alpha(row: str) -> bool:
+    """Whether a row is the treatment at an α that does not learn.
+
+    >>> has_fixed_alpha("fixed_alpha"), has_fixed_alpha("alpha_0.1"), has_fixed_alpha("lora")
+    (True, True, False)
+    """
+    return row == "fixed_alpha" or row.startswith("alpha_")
+
+
+def _has_length(row: str, treatment: str) -> bool:
+    """Whether a row is the treatment with another length of training."""
+    return row != treatment and row.startswith("epochs_")
 
 
 def difference(ours: Mapping[str, Point], theirs: Mapping[str, Point], are_paired: bool = True) -> dict[str, Any]:

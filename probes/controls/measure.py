@@ -54,7 +54,7 @@ class Measured:
 
     Attributes:
         figures: those that it has, of `FIGURES`, ``pearson_lift/<population>``, ``alpha``, ``keep`` (the objective's
-            λ_keep) and, of `BOUNDED`, ``<figure>_low`` and ``<figure>_high``.
+            λ_keep), ``epochs`` (how many it was trained for) and, of `BOUNDED`, ``<figure>_low`` and ``<figure>_high``.
         original: (replicates, populations) Pearson of the frozen encoder, or None.
         modulated: the same of the modulated one.
         test_part: whether the data has one; its pairs are the held-out population then.
@@ -99,6 +99,8 @@ def measured(report: Mapping[str, Any], folder: Path, name: str, seed: int) -> M
         figures["alpha"] = sum(alphas) / len(alphas)
     if known_number(keep := report["model"].get("describe", {}).get("objective", {}).get("keep")):
         figures["keep"] = keep
+    if known_number(epochs := report["run"].get("epochs")):
+        figures["epochs"] = epochs
     original, modulated = _bootstrap(folder)
     parameters = int(report["model"]["parameters"]["trainable"])
     test_part = has_test_part(report.get("relational") or {})
@@ -169,6 +171,7 @@ def summarise(runs: Sequence[Measured], treatment: str, original: Mapping[str, f
             "parameters": own[0].parameters,
             "seeds": [run.seed for run in own],
             "keep": own[0].figures.get("keep"),
+            "epochs": own[0].figures.get("epochs"),
             **{key: _over_seeds(own, key) for key in (*FIGURES, "alpha")},
             "pearson_lift": {p: _lift(own, i) for i, p in enumerate(POPULATIONS)},
         }

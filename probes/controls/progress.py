@@ -48,7 +48,7 @@ class Display:
     Args:
         left: the runs to do.
         total: how many there are with those that were done before.
-        trainer: the resolved trainer section, for a run's budget.
+        trainer: the resolved trainer section, for the budget of a run whose control decides none.
         console: where to; a terminal gets bars.
     """
 
@@ -58,7 +58,7 @@ class Display:
         self.console = console or Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self.done, self.total, self.trainer = total - len(left), total, trainer
         begun = [run for run in left if state_of(run) is State.BEGUN]
-        self._resumed = {run.name: fraction(position(run.folder), trainer) for run in begun}
+        self._resumed = {run.name: fraction(position(run.folder), self._budget(run)) for run in begun}
         self._fractions = dict.fromkeys((run.name for run in left), 0.0) | self._resumed
         self._behind = sum(self._fractions.values())
         self._began = self._last = time.monotonic()
@@ -97,13 +97,15 @@ class Display:
     def look(self, running: Sequence[Run], stopping: bool) -> None:
         """Read what the running ones have written, and show it."""
         at = {run.name: position(run.folder) for run in running}
-        self._fractions |= {name: fraction(where, self.trainer) for name, where in at.items()}
-        for name, where in at.items():
-            self._bars.update(self._tasks[name], completed=self._fractions[name], text=self._where(where))
+        budgets = {run.name: self._budget(run) for run in running}
+        said = {name: self._where(where, budgets[name]) for name, where in at.items()}
+        self._fractions |= {name: fraction(where, budgets[name]) for name, where in at.items()}
+        for name, text in said.items():
+            self._bars.update(self._tasks[name], completed=self._fractions[name], text=text)
         self._bars.update(self._all, completed=self.done, text=self._summary(stopping))
         if self._bars.disable and time.monotonic() - self._last > _PLAIN_EVERY_S:
             self._last = time.monotonic()
-            each = ", ".join(f"{name} ({self._where(where)})" for name, where in at.items())
+            each = ", ".join(f"{name} ({text})" for name, text in said.items())
             self.say(f"{self._summary(stopping)}; running: {each}")
 
     def remaining(self, seconds: float) -> float | None:
@@ -122,8 +124,14 @@ class Display:
     def _elapsed(self) -> str:
         return duration(time.monotonic() - self._began, digits=0)
 
-    def _where(self, at: tuple[int, int] | None) -> str:
+    def _budget(self, run: Run) -> dict[str, Any]:
+        """The trainer section of a run, with the number of epochs that its control decides."""
+        epochs = (run.control.decides or {}).get("trainer.max_epochs")
+        return {**self.trainer, **({} if epochs is None else {"max_epochs": epochs})}
+
+    @staticmethod
+    def _where(at: tuple[int, int] | None, trainer: Mapping[str, Any]) -> str:
         if at is None:
             return "starting"
-        epochs = self.trainer.get("max_epochs") or 0
+        epochs = trainer.get("max_epochs") or 0
         return f"epoch {at[0] + 1}{f'/{epochs}' if epochs > 0 else ''}, step {at[1]}"

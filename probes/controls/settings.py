@@ -102,8 +102,9 @@ def read(args: argparse.Namespace) -> Request:
     if not args.config:
         raise ValueError("--config is missing; name the configuration to run with controls, such as --config lerp.yaml")
     seeds = read_seeds(args.seeds)
-    alphas, keeps = read_alphas(args.alphas), read_keeps(args.keep)
-    options = read_options(args.options, ("config", "of", "seeds", "controls", "alphas", "keep", "jobs", "output"))
+    alphas, epochs, keeps = read_alphas(args.alphas), read_epochs(args.epochs), read_keeps(args.keep)
+    own = ("config", "of", "seeds", "controls", "alphas", "epochs", "keep", "jobs", "output")
+    options = read_options(args.options, own)
     configs = tuple(find_config(name) for name in args.config)
     settings: dict[str, Any] = {}
     for path in configs:
@@ -117,22 +118,24 @@ def read(args: argparse.Namespace) -> Request:
     names, left_out = choose(args.controls, settings)
     stem = configs[0].stem
     treatment = Control(
-        "treatment" if stem in {*CONTROLS, "controls"} or stem.startswith(("alpha_", "keep_")) else stem
+        "treatment" if stem in {*CONTROLS, "controls"} or stem.startswith(("alpha_", "epochs_", "keep_")) else stem
     )
     fixed = [fixed_alpha(text, modulator, settings) for text in alphas]
+    lengths = [of_length(text, settings) for text in epochs]
     if keeps and not _is_relational(settings):
         raise ValueError("--keep: it is a factor of model.objective RelationalObjective; add --config relational.yaml")
     overlays = [overlay(name, settings) for name in names]
     kept = [kept_near(control, text) for text in keeps for control in (treatment, *overlays)
             if control is treatment or control.method]  # fmt: skip
-    controls = (treatment, *overlays, *fixed, *kept)
+    controls = (treatment, *overlays, *fixed, *lengths, *kept)
     return Request(configs, options, settings, seeds, controls, left_out)
 
 
 def _read_of(args: argparse.Namespace) -> Request:
     """Controls of a run that is there: its configuration and its seeds."""
     run: Path = args.of
-    if (args.config, args.seeds, args.alphas, args.keep, args.options) != ([], SEEDS, "", "", []):
+    given = (args.config, args.seeds, args.alphas, args.epochs, args.keep, args.options)
+    if given != ([], SEEDS, "", "", "", []):
         raise ValueError(
             "--of: the run's own configuration and seeds are used; of the other options --controls and --jobs"
         )
@@ -178,6 +181,19 @@ def read_alphas(text: str) -> tuple[str, ...]:
     """
     what = "is no injection strength; each lies between 0 and 1, as in 0.01,0.29154"
     return _numbers("--alphas", text, lambda value: 0 < value < 1, what)
+
+
+def read_epochs(text: str) -> tuple[str, ...]:
+    """Lengths of training in epochs, with commas between them.
+
+    >>> read_epochs("5, 30"), read_epochs("")
+    (('5', '30'), ())
+    """
+    words = [word.strip() for word in text.split(",") if text.strip()]
+    wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) >= 1)]
+    if wrong:
+        raise ValueError(f"--epochs: {wrong[0]!r} is no length of training; each is an integer from 1, as in 5,30")
+    return tuple(map(str, _distinct("--epochs", [int(word) for word in words])))
 
 
 def read_keeps(text: str) -> tuple[str, ...]:
@@ -328,6 +344,17 @@ def fixed_alpha(text: str, modulator: str, settings: Mapping[str, Any]) -> Contr
         options.append(("model.modulator.init_args.alpha_max", "1.0"))
     decides = {**(base.decides or {}), **{setting(name): float(value) for name, value in options}}
     return Control(f"alpha_{text}", base.configs, tuple(options), decides)
+
+
+def of_length(epochs: str, settings: Mapping[str, Any]) -> Control:
+    """The treatment trained for another number of epochs."""
+    steps, least = settings.get("trainer.max_steps"), settings.get("trainer.min_epochs")
+    if steps not in (None, -1):
+        raise ValueError(f"--epochs: trainer.max_steps is {steps}, which bounds a training too; leave it out")
+    if least is not None and int(epochs) < int(least):
+        raise ValueError(f"--epochs: {epochs} is below trainer.min_epochs, {least}")
+    option = ("trainer.max_epochs", epochs)
+    return Control(f"epochs_{epochs}", (), (option,), {option[0]: int(epochs)})
 
 
 def find_config(name: str) -> Path:

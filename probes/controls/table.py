@@ -7,7 +7,7 @@ from modulant.reports import render
 from modulant.reports.rows import in_short
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
-from probes.controls.fronts import COMPARED
+from probes.controls.fronts import COMPARED, EPOCHS
 from probes.controls.measure import BOUNDED
 from probes.pages import as_csv_text
 
@@ -44,6 +44,7 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
         lifts=_lifts(summary),
         differences=_differences(summary),
         equal_preservation=_equal_preservation(summary),
+        sweeps=_sweeps(summary),
         others=_others(summary),
         held_out=in_short(summary["populations"]),
         without_interval=[name for name, lift in lifts.items() if (lift["all"] or {}).get("interval") is None],
@@ -54,7 +55,7 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
 def _alt(path: str) -> str:
     alts = {
         "alphas": "Lift and validation loss against α",
-        "front": "Lift against preservation, a line for each method",
+        "front": "Lift against preservation, a line for each method and sweep",
     }
     return alts.get(path.partition(".")[0], "Lift of each control, with intervals")
 
@@ -74,7 +75,7 @@ def cell(spread: Mapping[str, Any] | None, digits: int = 4, signed: bool = False
 
 
 def off_fronts(summary: Summary) -> dict[str, Mapping[str, Any]]:
-    """Rows at the configuration's own λ_keep; the others are points of a front."""
+    """Rows at the configuration's own λ_keep and length; the others are points of a front or of a sweep."""
     return {name: control for name, control in summary["controls"].items() if not control.get("front")}
 
 
@@ -114,23 +115,46 @@ def _differences(summary: Summary) -> Table:
 
 def _fronts(summary: Summary) -> Table:
     """A row for each point of each front."""
+    points = [
+        (method, f"{summary['controls'][name]['keep']:g}", name)
+        for method, names in summary["fronts"]["methods"].items()
+        for name in names
+    ]
+    return _points(summary, "λ_keep", points)
+
+
+def _sweeps(summary: Summary) -> Table:
+    """A row for each point of each sweep."""
+    points = [
+        (name, f"{value:g} ep." if sweep == EPOCHS else f"α {value:.3g}", name)
+        for sweep, values in summary["fronts"]["sweeps"].items()
+        for name, value in values.items()
+    ]
+    return _points(summary, "at", points)
+
+
+def _points(summary: Summary, at: str, points: Iterable[tuple[str, str, str]]) -> Table:
+    """Preservation, lifts and changes of rated similarity of rows.
+
+    Args:
+        at: title of where a point is.
+        points: of each what stands first, where it is, and the name of its row.
+    """
     changes = [key for key in BOUNDED if any(control[key] for control in summary["controls"].values())]
-    rows = []
-    for method, names in summary["fronts"]["methods"].items():
-        for name in names:
-            control = summary["controls"][name]
-            rows.append(
-                [
-                    method,
-                    f"{control['keep']:g}",
-                    ", ".join(map(str, control["seeds"])),
-                    cell(control["preservation"]),
-                    *(cell(control["pearson_lift"].get(p), signed=True) for p in COMPARED),
-                    *(cell(control[key], signed=True) for key in changes),
-                ]
-            )
+    rows = [
+        [
+            first,
+            where,
+            ", ".join(map(str, control["seeds"])),
+            cell(control["preservation"]),
+            *(cell(control["pearson_lift"].get(p), signed=True) for p in COMPARED),
+            *(cell(control[key], signed=True) for key in changes),
+        ]
+        for first, where, name in points
+        for control in (summary["controls"][name],)
+    ]
     titles = [*(summary["populations"][p] for p in COMPARED), *(_OTHERS[key][0] for key in changes)]
-    return Table(["", "λ_keep", "seeds", "preservation", *titles], rows)
+    return Table(["", at, "seeds", "preservation", *titles], rows)
 
 
 def _equal_preservation(summary: Summary) -> Table:
@@ -257,6 +281,7 @@ def _flat(name: str, control: Mapping[str, Any], populations: Iterable[str]) -> 
         ("parameters", control["parameters"]),
         ("seeds", " ".join(map(str, control["seeds"]))),
         ("keep", control["keep"]),
+        ("epochs", control["epochs"]),
     )
     for population in populations:
         for what in ("pearson_lift", "difference"):

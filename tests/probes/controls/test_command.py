@@ -133,6 +133,16 @@ def test_what_defines_a_control_wins_over_an_option() -> None:
     assert "--model.n_parameters=1234" in adapted
 
 
+def test_a_length_of_training_wins_over_an_option() -> None:
+    one = request("--config", "field.yaml", "--controls", "lora", "--epochs", "5, 030", "--trainer.max_epochs", "3")
+    assert [control.name for control in one.controls] == ["field", "lora", "epochs_5", "epochs_30"]
+    epochs = {c.name: [w for w in words_of(one, c.name) if "max_epochs" in w] for c in one.controls}
+    assert epochs == {
+        name: [f"--trainer.max_epochs={n}"]
+        for name, n in (("field", 3), ("lora", 3), ("epochs_5", 5), ("epochs_30", 30))
+    }
+
+
 def test_lerp_has_no_bounds_of_alpha() -> None:
     one = request("--config", "lerp.yaml", "--controls", "", "--alphas", "0.5")
     assert not any("alpha_max" in word for word in words_of(one, "alpha_0.5"))
@@ -161,6 +171,18 @@ WRONG = [
         "--keep: it is a factor of model.objective RelationalObjective",
     ),
     (["--config", "lerp.yaml", "--keep", "-1"], "--keep: '-1' is no factor"),
+    (["--config", "lerp.yaml", "--epochs", "5,0"], "--epochs: '0' is no length of training"),
+    (["--config", "lerp.yaml", "--epochs", "2.5"], "--epochs: '2.5' is no length of training"),
+    (["--config", "lerp.yaml", "--epochs", "5,05"], "--epochs: 5 is named twice"),
+    (
+        ["--config", "lerp.yaml", "--epochs", "5", "--trainer.max_steps", "9"],
+        "--epochs: trainer.max_steps is 9, which bounds a training too",
+    ),
+    (
+        ["--config", "lerp.yaml", "--epochs", "5,1", "--trainer.min_epochs=2"],
+        "--epochs: 1 is below trainer.min_epochs, 2",
+    ),
+    (["--of", "runs/none", "--epochs", "5"], "--of: the run's own configuration and seeds are used"),
     (["--config", "lerp.yaml", "--seeds", "0,one"], "--seeds: 'one' is no seed"),
     (["--config", "lerp.yaml", "--seeds", "0,-1"], "--seeds: '-1' is no seed"),
     (["--config", "lerp.yaml", "--seeds", "1,1"], "--seeds: 1 is named twice"),

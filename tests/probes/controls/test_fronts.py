@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from probes.controls import figure as figures
@@ -179,7 +180,7 @@ def test_one_point_is_no_front() -> None:
     runs = [run("field", 0, 0.8, 0.9, 0.1), run("lora_keep_3", 0, 3, 0.9, 0.1), run("ia3", 0, 0.8, 0.9, 0.1)]
     runs.append(run("ia3_keep_0.8", 0, 0.8, 0.9, 0.1))  # the same λ_keep again
     summary = summary_of(runs)
-    assert summary["fronts"] == {"methods": {}, "differences": {}}
+    assert summary["fronts"] == {"methods": {}, "sweeps": {}, "differences": {}}
     assert "| lora_keep_3" in table.markdown(summary)
     assert not any("keep" in line for line in table.verdicts(summary))
     assert figures.front(summary) is None
@@ -212,6 +213,95 @@ def test_the_fronts_are_drawn(summary: dict[str, Any], tmp_path: Path) -> None:
     assert (tmp_path / "front.svg").stat().st_size > 1000
 
 
+def swept(lengths: Sequence[int] = (), alphas: Sequence[float] = ()) -> list[Measured]:
+    """The treatment, trained for 15 epochs, and its sweeps: longer and with more α it lifts more and keeps less."""
+    field = run("field", 0, 0.8, 0.95, 0.12)
+    runs = [replace(field, figures={**field.figures, "epochs": 15, "alpha": 0.03})]
+    for length in lengths:
+        one = run(f"epochs_{length}", 0, 0.8, 0.98 - 0.002 * length, 0.008 * length)
+        runs.append(replace(one, figures={**one.figures, "epochs": length, "alpha": 0.03}))
+    for alpha in alphas:
+        one = run("fixed_alpha" if alpha == 0.29154 else f"alpha_{alpha:g}", 0, 0.8, 0.98 - alpha, 0.05 + alpha)
+        runs.append(replace(one, figures={**one.figures, "epochs": 15, "alpha": alpha, "validation_loss": 5.0}))
+    return runs
+
+
+def test_the_treatment_is_swept_over_epochs_and_alpha() -> None:
+    """By their values; the treatment is a point of the former, and no second row at its length."""
+    summary = summary_of(swept([30, 5, 15], [0.29154, 0.1]))
+    assert summary["fronts"]["methods"] == {}
+    assert {name: list(rows.items()) for name, rows in summary["fronts"]["sweeps"].items()} == {
+        "epochs": [("epochs_5", 5), ("field", 15), ("epochs_30", 30)],
+        "alpha": [("alpha_0.1", 0.1), ("fixed_alpha", 0.29154)],
+    }
+    lifts, points = table.markdown(summary).split("## Over epochs and fixed α")
+    assert "| alpha_0.1" in lifts
+    assert "| epochs_5" not in lifts
+    cells = [[cell.strip() for cell in line.split("|")[1:5]] for line in points.splitlines() if line.startswith("| ")]
+    assert cells[2:7] == [
+        ["epochs_5", "5 ep.", "0", "0.9700"], ["field", "15 ep.", "0", "0.9500"],
+        ["epochs_30", "30 ep.", "0", "0.9200"],
+        ["alpha_0.1", "α 0.1", "0", "0.8800"], ["fixed_alpha", "α 0.292", "0", "0.6885"],
+    ]  # fmt: skip
+    lines = "\n".join(table.verdicts(summary))
+    assert "field − alpha_0.1 on held-out" in lines
+    assert "epochs" not in lines
+    rows = {row["control"]: row["epochs"] for row in csv.DictReader(io.StringIO(table.as_csv(summary)))}
+    assert (rows["epochs_5"], rows["field"]) == ("5", "15")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "alphas", "labels"),
+    [
+        ([], [0.1], None),
+        ([5], [], ["field over epochs"]),
+        ([], [0.05, 0.1], ["field over fixed α"]),
+        ([5], [0.05, 0.1], ["field over epochs", "field over fixed α"]),
+    ],
+)
+def test_a_sweep_has_two_points(lengths: list[int], alphas: list[float], labels: list[str] | None) -> None:
+    figure = figures.front(summary_of(swept(lengths, alphas)))
+    assert (None if figure is None else [text.get_text() for text in figure.legends[0].get_texts()]) == labels
+
+
+def test_a_length_without_the_treatment_is_not_compared() -> None:
+    summary = summary_of(swept([5])[1:])
+    assert summary["fronts"]["sweeps"] == {}
+    assert "| epochs_5" in table.markdown(summary)
+    assert "front" not in summary["controls"]["epochs_5"]
+
+
+def test_sweeps_are_drawn_beside_the_fronts(tmp_path: Path) -> None:
+    runs = [*swept([5, 30], [0.05, 0.1]), run("field_keep_0", 0, 0.0, 0.9, 0.2), run("lora", 0, 0.8, 0.95, 0.11),
+            run("lora_keep_0", 0, 0.0, 0.89, 0.2)]  # fmt: skip
+    summary = summary_of(runs)
+    assert list(summary["fronts"]["differences"]) == ["lora"]
+    figure = figures.front(summary)
+    assert figure is not None
+    assert title_of(figure) == "Held-out nouns at preservation 0.950: field +0.120, lora +0.110"
+    for axis in figure.axes:
+        lines = {str(line.get_label()): line for line in axis.lines if not str(line.get_label()).startswith("_")}
+        assert {name: line.get_linestyle() for name, line in lines.items()} == {
+            "field": "-", "lora": "-", "field over epochs": "--", "field over fixed α": ":",
+        }  # fmt: skip
+        assert len({line.get_color() for line in lines.values()}) == 4
+        x = np.asarray(lines["field over epochs"].get_xdata(), np.float64)
+        assert x[:: lines["field over epochs"].get_markevery()] == pytest.approx([0.97, 0.95, 0.92])
+        texts = [text.get_text() for text in axis.texts]
+        assert texts == ["0", "0.8", "0", "0.8", "5 ep.", "15 ep.", "30 ep.", "α 0.05", "α 0.1"]
+    figures.save(figure, tmp_path / "front.png")
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        boxes = [Text.get_window_extent(text) for text in axis.texts]
+        assert not [i for i, one in enumerate(boxes) if one.count_overlaps(boxes[i + 1 :])]
+        assert all(axis.bbox.fully_containsx(x) for box in boxes for x in box.intervalx)
+    alone = figures.front(summary_of(swept([5, 30], [0.05, 0.1])))
+    assert alone is not None
+    assert title_of(alone) == (
+        "Held-out nouns, field: +0.040 at 5 ep. to +0.240 at 30 ep.; +0.100 at α 0.05 to +0.150 at α 0.1"
+    )
+
+
 def test_ratings_have_panels_and_their_seeds_intervals() -> None:
     def rated(keep: float, seed: int) -> Measured:
         values = {
@@ -223,7 +313,7 @@ def test_ratings_have_panels_and_their_seeds_intervals() -> None:
             "similarity/wordsim353/change": 0.01,
         }
         report = {
-            "run": {"metrics": {key: {"last": value} for key, value in values.items()}},
+            "run": {"metrics": {key: {"last": value} for key, value in values.items()}, "epochs": 3},
             "model": {"parameters": {"trainable": 10}, "describe": {"objective": {"keep": keep}}},
             "alpha": {},
         }
@@ -231,6 +321,7 @@ def test_ratings_have_panels_and_their_seeds_intervals() -> None:
 
     summary = summary_of([rated(keep, seed) for keep in (1.0, 0.0) for seed in (0, 1)])
     simlex = summary["controls"]["field"]["simlex999_change"]
+    assert summary["controls"]["field"]["epochs"] == 3
     assert (simlex["mean"], *simlex["interval"]) == pytest.approx((-0.01, -0.04, 0.05), abs=TOLERANCE)
     assert "interval" not in summary["controls"]["field"]["wordsim353_change"]
     assert "−0.0100 [−0.0400, +0.0500], −0.0200 … 0.0000" in table.markdown(summary)

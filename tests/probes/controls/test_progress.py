@@ -67,6 +67,21 @@ def test_a_terminal_gets_bars(tmp_path: Path) -> None:
     assert re.search(r"runs +━+ +3 of 3 runs, \d s *$", text)
 
 
+def test_a_run_has_the_budget_that_its_control_decides(tmp_path: Path) -> None:
+    control = Control("epochs_8", decides={"trainer.max_epochs": 8})
+    runs = [Run(one, 0, tmp_path / one.name / "seed_0") for one in (Control("lerp"), control)]
+    stream = io.StringIO()
+    display = Display(runs, 2, TRAINER, Console(file=stream, width=200))
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / "metrics.csv").write_text("step,epoch,loss\n3,2,1.0\n")
+        display.started(run)
+    display._last = float("-inf")
+    display.look(runs, False)
+    assert "lerp seed 0 (epoch 3/4, step 4), epochs_8 seed 0 (epoch 3/8, step 4)" in stream.getvalue()
+    assert display.remaining(60.0) == pytest.approx(60 * (2 - 0.75) / 0.75)  # a half and a quarter are done
+
+
 @pytest.mark.parametrize(
     ("at", "trainer", "expected"),
     [
