@@ -24,6 +24,7 @@ from modulant.geometry.effective_rank import (
     singular_values,
     stable_rank,
 )
+from modulant.geometry.entries import entry_figures, gaussian_entries
 from modulant.geometry.pentachora import (
     BIN_WIDTH,
     BINS,
@@ -47,6 +48,8 @@ __all__ = [
     "bilinear_form",
     "coefficient_of_variation",
     "effective_ranks",
+    "entry_figures",
+    "gaussian_entries",
     "gaussian_null_volumes",
     "gaussian_ranks",
     "masked_mean",

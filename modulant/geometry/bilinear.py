@@ -24,10 +24,12 @@ class Form(NamedTuple):
         core: M in an orthonormal basis of the rows of L and R; it has the same singular values, the same eigenvalues,
             and the same symmetric part but for zeros.
         singular: singular values of M, descending; at most d are not zero.
+        product: RLᵀ, which has those eigenvalues of M that are not zero.
     """
 
     core: Float[Tensor, "*heads r r"]
     singular: Float[Tensor, "*heads d"]
+    product: Float[Tensor, "*heads d d"]
 
 
 def bilinear_form(left: Float[Tensor, "*heads d D"], right: Float[Tensor, "*heads d D"]) -> Form:
@@ -36,10 +38,10 @@ def bilinear_form(left: Float[Tensor, "*heads d D"], right: Float[Tensor, "*head
     It holds for factors of any rank, zero heads and left = right included.
     """
     d = left.shape[-2]
-    columns = torch.cat((left, right), dim=-2).double().mT
-    triangle = torch.linalg.qr(columns, mode="r").R
-    core = triangle[..., :d] @ triangle[..., d:].mT
-    return Form(core, torch.linalg.svdvals(core)[..., :d])
+    left, right = left.double(), right.double()
+    triangle = torch.linalg.qr(torch.cat((left, right), dim=-2).mT, mode="r").R
+    core = triangle[..., :d] @ triangle[..., d:].mT  # its rows from d on are zero
+    return Form(core, torch.linalg.svdvals(core[..., :d, :]), right @ left.mT)
 
 
 def singular_figures(form: Form) -> dict[str, Float[Tensor, "*heads"]]:
@@ -63,7 +65,7 @@ def symmetric_figures(form: Form) -> dict[str, Float[Tensor, "*heads"]]:
     core = form.core
     eigenvalues = torch.linalg.eigvalsh((core + core.mT) / 2)
     least = _ROUND_OFF * eigenvalues.abs().amax(-1, keepdim=True)
-    own = torch.linalg.eigvals(core)
+    own = torch.linalg.eigvals(form.product)
     return {
         "signed_mass": eigenvalues.sum(-1) / eigenvalues.abs().sum(-1),
         "symmetry": (core * core.mT).sum((-1, -2)) / core.square().sum((-1, -2)),
