@@ -110,6 +110,9 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         check_not_quantised(args.model, config)
         weights = Weights(args.model, args.device)
         layout = layout_of(args.model, config, weights.names)
+    absent = [stored.module for block in layout.blocks for stored in block.tensors if stored.name is None]
+    if absent and not weights.missing:
+        raise ValueError(f"{args.model!r} lacks {absent[0]}, which its configuration describes")
     if args.layers is not None:
         check_layers(args.layers, max(block.layer for block in layout.blocks) + 1, "--layers", "model")
     settings = Settings(args.layers, tuple(part for part in PARTS if part in args.only), args.exact, args.seed)
@@ -118,8 +121,6 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     journal = Journal(folder / JOURNAL, weights.fingerprint(digest, settings), args.resume)
     with _as_argument():
         found = measure_model(weights, layout, settings, journal, _bar)
-    if found.absent and not weights.missing:
-        raise ValueError(f"{args.model!r} lacks {found.absent[0]}, which its configuration describes")
     figures, n_tests = figures_of(found.rows)
     kinds: dict[str, dict[str, int]] = {}
     for name, kind in layout.kinds.items():

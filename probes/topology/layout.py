@@ -48,7 +48,7 @@ class Norm:
     """A norm whose gain is folded into what reads it.
 
     Attributes:
-        gain: name of its gain in the files; None for no gain.
+        gain: name of its gain in the files; None where they lack it.
         centred: whether it subtracts the mean, as LayerNorm does.
         offset: added to the stored gain; 1 in Gemma.
     """
@@ -57,10 +57,9 @@ class Norm:
     centred: bool = False
     offset: float = 0.0
 
-    def fold(self, matrix: Tensor, gain: Tensor | None) -> Tensor:
+    def fold(self, matrix: Tensor, gain: Tensor) -> Tensor:
         """W of the normalised input becomes W·diag(gain)·(I − 11ᵀ/D) of the input, but for its length; last axis."""
-        if gain is not None:
-            matrix = matrix * (gain + self.offset)
+        matrix = matrix * (gain + self.offset)
         return matrix - matrix.mean(-1, keepdim=True) if self.centred else matrix
 
 
@@ -107,6 +106,11 @@ class Block:
     shape: Shape
     tensors: tuple[Stored, ...]
     norms: Mapping[str, Norm] = field(default_factory=dict)
+
+    @property
+    def has_gains(self) -> bool:
+        """Whether the files have the gains of its norms; a missing shard may hold them."""
+        return all(norm.gain is not None for norm in self.norms.values())
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,8 @@ def attentions(block: Block, matrices: Mapping[str, Tensor], weights: Weights) -
 def _fold(norm: Norm | None, matrix: Tensor, weights: Weights) -> Tensor:
     if norm is None:
         return matrix
-    return norm.fold(matrix, None if norm.gain is None else weights.read(norm.gain))
+    assert norm.gain is not None
+    return norm.fold(matrix, weights.read(norm.gain))
 
 
 def head_figures(kind: str, left: Tensor, right: Tensor) -> dict[str, Tensor]:
@@ -156,7 +157,7 @@ def measure_block(
             rows["matrices"].append(row)
         if not matrices[kind].isfinite().all():
             del matrices[kind]
-    if "heads" in only:
+    if "heads" in only and block.has_gains:
         for kind, (left, right) in attentions(block, matrices, weights).items():
             rows["heads"] += _head_rows(kind, left, right, before, about)
             carry.heads[kind] = right
@@ -167,7 +168,7 @@ def measure_block(
             if before is not None and kind in before.grams:
                 found = _similarity(carry.grams[kind], before.grams.pop(kind), generator)
                 rows["between"].append({**about, "kind": kind, **found, **_cosine(kind, matrix, before.block, weights)})
-    if "neurons" in only and {"mlp_up", "mlp_down"} <= matrices.keys():
+    if "neurons" in only and block.has_gains and {"mlp_up", "mlp_down"} <= matrices.keys():
         rows["neurons"] = [about | _neurons(block, matrices, weights)]
     for place, norm in block.norms.items() if "norms" in only else ():
         if norm.gain is not None and place in ("self", "cross", "mlp"):
@@ -179,7 +180,7 @@ def carried(block: Block, weights: Weights, only: Collection[str] = PARTS) -> Ca
     """What the next block needs of this one, once more, where a measurement is resumed."""
     matrices = {kind: matrix for kind, matrix in matrices_of(block, weights)[0].items() if matrix.isfinite().all()}
     carry = Carry(block)
-    if "heads" in only:
+    if "heads" in only and block.has_gains:
         carry.heads = {kind: right for kind, (_, right) in attentions(block, matrices, weights).items()}
     if "between" in only:
         carry.grams = {kind: stream_gram(_reads(kind, matrix)) for kind, matrix in matrices.items()}

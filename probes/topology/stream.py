@@ -1,7 +1,7 @@
 """The whole model, a block at a time: each is on disk as soon as it is done, for an interrupted command to resume."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,14 +38,12 @@ class Found:
 
     Attributes:
         rows: part → rows, in the order of the model.
-        absent: matrices that the files lack.
         duplicates: tensors that hold the same as another one.
         resumed: units that an earlier measurement had done.
         memory: largest anonymous memory of the process between units, in bytes; None where the system does not say.
     """
 
     rows: dict[str, list[Row]]
-    absent: list[str] = field(default_factory=list)
     duplicates: list[str] = field(default_factory=list)
     resumed: int = 0
     memory: int | None = None
@@ -101,7 +99,7 @@ def measure_model(
     blocks = [b for b in layout.blocks if settings.layers is None or b.layer in settings.layers]
     tables, duplicates = _tables(weights, layout) if "matrices" in settings.only else ([], [])
     units: list[Block | Stored] = [*blocks, *tables]
-    found = Found({part: [] for part in PARTS}, _absent(blocks), duplicates, len(journal.done), anonymous_memory())
+    found = Found({part: [] for part in PARTS}, duplicates, len(journal.done), anonymous_memory())
     before: Block | Carry | None = None
     with torch.inference_mode():
         for unit in progress(units, len(units)):
@@ -151,10 +149,6 @@ def _key(unit: Block | Stored) -> str:
 
 def _location(before: Block | Carry | None) -> str | None:
     return before.block.location if isinstance(before, Carry) else before.location if before else None
-
-
-def _absent(blocks: Collection[Block]) -> list[str]:
-    return [stored.module for block in blocks for stored in block.tensors if stored.name is None]
 
 
 def _tables(weights: Weights, layout: Layout) -> tuple[list[Stored], list[str]]:

@@ -250,3 +250,15 @@ def test_weights_that_are_not_what_the_configuration_describes(t5: Path, tmp_pat
     tensors.pop("encoder.block.1.layer.0.SelfAttention.k.weight")
     save_file(tensors, tmp_path / "m" / "model.safetensors", {"format": "pt"})
     assert probe.main(["topology", str(tmp_path / "m"), "--output", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_heads_are_left_out_where_a_shard_with_their_gain_is_missing(tmp_path: Path) -> None:
+    model = build("llama")
+    model.save_pretrained(tmp_path / "m", max_shard_size="20KB")
+    index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())["weight_map"]
+    lost = index["model.layers.1.input_layernorm.weight"]
+    (tmp_path / "m" / lost).unlink()
+    rows = figures_alone(tmp_path / "m", tmp_path / "out")["rows"]
+    assert {row["layer"] for row in rows["heads"]} <= {0, 2}
+    assert any(row["layer"] == 2 for row in rows["heads"])

@@ -125,7 +125,8 @@ def test_gains_are_folded_as_the_norm_before_applies_them(model_type: str, tmp_p
     length = x - x.mean(-1, keepdim=True) if norm.centred else x
     scale = length.square().mean(-1, keepdim=True).sqrt()
     q = matrices(block, weights)["self_q"]
-    folded = norm.fold(q, weights.read(norm.gain) if norm.gain else None)
+    assert norm.gain is not None
+    folded = norm.fold(q, weights.read(norm.gain))
     torch.testing.assert_close(x @ folded.mT / scale, normed @ q.mT, atol=1e-4, rtol=1e-3)
 
 
