@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -27,11 +27,15 @@ EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tok
 _TIED = (*EMBEDDINGS[1:], "lm_head.weight")  # to the first
 
 
-def stored_tensors(name: str) -> Iterator[tuple[str, Rows]]:
+def stored_tensors(name: str, missing: list[str] | None = None) -> Iterator[tuple[str, Rows]]:
     """Tensors of a folder or hub id, by name; rows are read on demand.
 
+    Args:
+        name: folder or hub id.
+        missing: gets the names of shards that an index names and that are not there; None: they are an error.
+
     Raises:
-        OSError: there are no weights in a supported format.
+        OSError: there are no weights in a supported format, or a shard is missing.
     """
     found = next((path for file in WEIGHT_FILES if (path := _file(name, file)) is not None), None)
     if found is None:
@@ -39,9 +43,20 @@ def stored_tensors(name: str) -> Iterator[tuple[str, Rows]]:
     parts = {found}
     if found.suffix == ".json":
         index = json.loads(found.read_text(encoding="utf-8"))["weight_map"]
-        parts = {Path(str(_file(name, part))) for part in index.values()}
+        shards = {part: _file(name, part) for part in set(index.values())}
+        parts = {path for path in shards.values() if path is not None}
+        if absent := sorted(part for part, path in shards.items() if path is None):
+            if missing is None:
+                raise OSError(f"{absent[0]} is not there, which {found.name} names")
+            missing += absent
     for path in sorted(parts):
         yield from (_safetensors(path) if path.suffix == ".safetensors" else _pickled(path))
+
+
+def shape_of(rows: Rows) -> tuple[int, ...]:
+    """Shape of a tensor of `stored_tensors`, of which nothing is read."""
+    (whole,) = cast("partial[Tensor]", rows).args
+    return tuple(whole.get_shape() if hasattr(whole, "get_shape") else whole.shape)
 
 
 def digest_of_weights(name: str) -> str:

@@ -1,5 +1,13 @@
 """Pure functions of tensors: simplices, pentachora, correlation, spectra, Procrustes. Torch only, nothing of ours."""
 
+from modulant.geometry.bilinear import (
+    Form,
+    bilinear_form,
+    singular_figures,
+    stream_gram,
+    symmetric_figures,
+    trace_cosine,
+)
 from modulant.geometry.correlation import (
     masked_mean,
     mean_cosine,
@@ -8,6 +16,15 @@ from modulant.geometry.correlation import (
     spearman_from_histograms,
     weighted_pearson,
 )
+from modulant.geometry.effective_rank import (
+    SMALLEST,
+    effective_ranks,
+    gaussian_ranks,
+    participation,
+    singular_values,
+    stable_rank,
+)
+from modulant.geometry.entries import entry_figures, gaussian_entries
 from modulant.geometry.pentachora import (
     BIN_WIDTH,
     BINS,
@@ -26,12 +43,20 @@ from modulant.geometry.spectral import mean_of_nearest, reproduction, spectral_e
 __all__ = [
     "BINS",
     "BIN_WIDTH",
+    "SMALLEST",
+    "Form",
+    "bilinear_form",
     "coefficient_of_variation",
+    "effective_ranks",
+    "entry_figures",
+    "gaussian_entries",
     "gaussian_null_volumes",
+    "gaussian_ranks",
     "masked_mean",
     "mean_cosine",
     "mean_of_nearest",
     "orthogonal_procrustes",
+    "participation",
     "pearson_from_classes",
     "pearson_from_sums",
     "pentachoron_cv",
@@ -43,9 +68,15 @@ __all__ = [
     "reproduction",
     "shape_features",
     "simplex_volume",
+    "singular_figures",
+    "singular_values",
     "spearman_from_histograms",
     "spectral_embedding",
     "squared_edge_lengths",
     "squared_simplex_volume",
+    "stable_rank",
+    "stream_gram",
+    "symmetric_figures",
+    "trace_cosine",
     "weighted_pearson",
 ]

@@ -144,14 +144,17 @@ class Axis:
         title: quantity and unit.
         names: the names of its places; on y, from the top.
         least: smallest span that is shown, so that a constant is not drawn as magnified noise.
+        whole: only integers have a tick.
     """
 
     title: str = ""
     names: Sequence[str] = ()
     least: float = 0.0
+    whole: bool = False
 
 
-STEPS = Axis("training step")
+STEPS = Axis("training step", whole=True)
+LAYERS = Axis("layer", whole=True)
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,8 @@ class Chart:
                 header.append(self.y.title)
                 rows = [[name, text] for name, text in zip(self.x.names, mark.texts, strict=True)]
             elif isinstance(mark, Line) and mark.name:
-                places = [self.x.names[int(x)] if self.x.names else number(x, 3) for x, _ in mark.points]
+                digits = 0 if self.x.whole else 3
+                places = [self.x.names[int(x)] if self.x.names else number(x, digits) for x, _ in mark.points]
                 rows = rows or [[place] for place in places]
                 rows = [[*row, number(y)] for row, (_, y) in zip(rows, mark.points, strict=True)]
         return Table(header, rows)

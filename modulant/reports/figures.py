@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from modulant.reports.chart import DEPTH, STEPS, Bars, Chart, Heat, Interval, Level, Line, Mark, colour, spread_out
 from modulant.reports.plotting import INK, depth_colours, dress
@@ -73,6 +74,8 @@ def _panels(part: Any, chart: Chart, views: Any) -> list[Axes]:
         for mark in marks:
             _draw(axis, mark, chart)
         dress(axis, label, chart.x.title, chart.y.title, "x" if chart.kind is Interval else "y")
+        if chart.x.whole:
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         if chart.kind is Interval:
             axis.locator_params(axis="x", nbins=5)
         if chart.kind is Heat:

@@ -1,0 +1,96 @@
+r"""Bilinear forms of attention heads, M = LᵀR of two d × D matrices, by problems of at most 2d columns.
+
+Of the scores of a head L is the matrix of its queries and R that of its keys: x and y get the score xᵀMy. Of what it
+writes, L is the transposed output matrix and R that of its values. (AL, A⁻ᵀR) is the same head for any invertible A,
+and everything here but the trace cosine is the same for it; `L @ R.T` of several heads, by contrast, holds products
+that no model forms.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from modulant.geometry.effective_rank import participation, stable_rank
+
+_ROUND_OFF = 1e-6  # of the largest eigenvalue: smaller ones of the symmetric part have no sign
+
+
+class Form(NamedTuple):
+    """A batch of forms in the basis of their own columns, of r = min(2d, D) dimensions.
+
+    Attributes:
+        core: M in an orthonormal basis of the rows of L and R; it has the same singular values, the same eigenvalues,
+            and the same symmetric part but for zeros.
+        singular: singular values of M, descending; at most d are not zero.
+        product: RLᵀ, which has those eigenvalues of M that are not zero.
+    """
+
+    core: Float[Tensor, "*heads r r"]
+    singular: Float[Tensor, "*heads d"]
+    product: Float[Tensor, "*heads d d"]
+
+
+def bilinear_form(left: Float[Tensor, "*heads d D"], right: Float[Tensor, "*heads d D"]) -> Form:
+    """M = leftᵀ right of each head, in fp64, by QR of its 2d columns: no D × D matrix is made.
+
+    It holds for factors of any rank, zero heads and left = right included.
+    """
+    d = left.shape[-2]
+    left, right = left.double(), right.double()
+    triangle = torch.linalg.qr(torch.cat((left, right), dim=-2).mT, mode="r").R
+    core = triangle[..., :d] @ triangle[..., d:].mT  # its rows from d on are zero
+    return Form(core, torch.linalg.svdvals(core[..., :d, :]), right @ left.mT)
+
+
+def singular_figures(form: Form) -> dict[str, Float[Tensor, "*heads"]]:
+    """Effective ranks, which need no common space of the two sides: they hold for cross-attention too."""
+    return {
+        "stable_rank": stable_rank(form.singular),
+        "participation_ratio": participation(form.singular),
+    }
+
+
+def symmetric_figures(form: Form) -> dict[str, Float[Tensor, "*heads"]]:
+    r"""Figures of a form on one space: both sides read the same stream.
+
+    Returns:
+        ``signed_mass``, Σλ/Σ|λ| over eigenvalues of the symmetric part: 1, a token attends to those like itself;
+        ``symmetry``, tr(M²)/‖M‖_F²: 1 symmetric, −1 skew (Saponati et al. 2025); ``reality``, ΣRe μ/Σ|μ| over the
+        eigenvalues of M: of an output matrix times one of values, copying (Elhage et al. 2021);
+        ``source/positive`` and ``source/negative``, eigenvalues of the symmetric part by sign. By Sylvester's law of
+        inertia there are d of each whenever L and R together have rank 2d, trained or not: they say nothing.
+    """
+    core = form.core
+    eigenvalues = torch.linalg.eigvalsh((core + core.mT) / 2)
+    least = _ROUND_OFF * eigenvalues.abs().amax(-1, keepdim=True)
+    own = torch.linalg.eigvals(form.product)
+    return {
+        "signed_mass": eigenvalues.sum(-1) / eigenvalues.abs().sum(-1),
+        "symmetry": (core * core.mT).sum((-1, -2)) / core.square().sum((-1, -2)),
+        "reality": own.real.sum(-1) / own.abs().sum(-1),
+        "source/positive": (eigenvalues > least).sum(-1).double(),
+        "source/negative": (eigenvalues < -least).sum(-1).double(),
+    }
+
+
+def trace_cosine(left: Float[Tensor, "*heads d D"], right: Float[Tensor, "*heads d D"]) -> Float[Tensor, "*heads"]:
+    r"""⟨L, R⟩ / (‖L‖ ‖R‖) = tr M / (‖L‖ ‖R‖). Of independent Gaussians 0 ± 1/√(dD).
+
+    >>> trace_cosine(torch.eye(2), torch.eye(2))
+    tensor(1., dtype=torch.float64)
+    """
+    left, right = left.double(), right.double()
+    inner, norms = (left * right).sum((-1, -2)), left.square().sum((-1, -2)) * right.square().sum((-1, -2))
+    return inner / norms.sqrt()
+
+
+def stream_gram(matrix: Float[Tensor, "rows D"]) -> Float[Tensor, "D D"]:
+    """G = WᵀW − (tr WᵀW / D) I, of length 1: which directions of the stream a matrix reads, whatever its rows' basis.
+
+    Permuting neurons or rotating a head leaves it as it is.
+    """
+    gram = matrix.mT @ matrix
+    gram.diagonal().sub_(gram.diagonal().mean())
+    return gram / gram.norm()

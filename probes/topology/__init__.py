@@ -1,0 +1,1 @@
+"""Weights of a transformer, tensor by tensor: effective ranks, entries, heads, neurons, each beside its null."""
