@@ -1,4 +1,4 @@
-"""Pure functions of tensors: simplices, pentachora, correlation, spectra, Procrustes. Torch only, nothing of ours."""
+"""Pure functions of tensors: simplices, pentachora, spectra, moments, correlation, Procrustes. Torch only."""
 
 from modulant.geometry.correlation import (
     masked_mean,
@@ -8,11 +8,31 @@ from modulant.geometry.correlation import (
     spearman_from_histograms,
     weighted_pearson,
 )
+from modulant.geometry.covariance import (
+    covariance,
+    dimensions_for,
+    eigenvalues_of,
+    entropy_rank,
+    gaussian_like,
+    gaussian_spectrum,
+    participation_ratio,
+    unbiased_participation_ratio,
+)
+from modulant.geometry.mantel import Mantel, mantel
+from modulant.geometry.moments import (
+    GroupedCosines,
+    Moments,
+    cosine_moments,
+    density_ratios,
+    grouped_cosines,
+    squared_distance_moments,
+)
 from modulant.geometry.pentachora import (
     BIN_WIDTH,
     BINS,
     coefficient_of_variation,
     gaussian_null_volumes,
+    isotropic_volumes,
     pentachoron_cv,
     pentachoron_draws,
     pentachoron_volumes,
@@ -26,12 +46,27 @@ from modulant.geometry.spectral import mean_of_nearest, reproduction, spectral_e
 __all__ = [
     "BINS",
     "BIN_WIDTH",
+    "GroupedCosines",
+    "Mantel",
+    "Moments",
     "coefficient_of_variation",
+    "cosine_moments",
+    "covariance",
+    "density_ratios",
+    "dimensions_for",
+    "eigenvalues_of",
+    "entropy_rank",
+    "gaussian_like",
     "gaussian_null_volumes",
+    "gaussian_spectrum",
+    "grouped_cosines",
+    "isotropic_volumes",
+    "mantel",
     "masked_mean",
     "mean_cosine",
     "mean_of_nearest",
     "orthogonal_procrustes",
+    "participation_ratio",
     "pearson_from_classes",
     "pearson_from_sums",
     "pentachoron_cv",
@@ -45,7 +80,9 @@ __all__ = [
     "simplex_volume",
     "spearman_from_histograms",
     "spectral_embedding",
+    "squared_distance_moments",
     "squared_edge_lengths",
     "squared_simplex_volume",
+    "unbiased_participation_ratio",
     "weighted_pearson",
 ]
