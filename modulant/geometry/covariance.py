@@ -5,13 +5,14 @@ finite cloud's spectrum is steeper than that of what it was drawn from: compare 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 _ROWS = 8192  # in fp64 at once
+_PAIRS = 4096  # of rows, in a pairing
 
 
 def covariance(points: Float[Tensor, "points dim"], centred: bool = True) -> Float[Tensor, "dim dim"]:
@@ -49,8 +50,9 @@ def unbiased_participation_ratio(
 
         (tr Σ)² ≈ ((tr K)² − Σ K_ii²) / (m (m−1)),    tr Σ² ≈ (Σ K_ij² − Σ K_ii²) / (m (m−1))
 
-    Both are averaged over `pairings`, then divided; the ratio itself is unbiased to first order only. Heavy tails widen
-    it. Computed from whichever of K and Yᵀ Y is smaller; NaN where the estimate of tr Σ² is not positive.
+    Both are averaged over `pairings` of at most 4,096 pairs each, then divided; the ratio itself is unbiased to first
+    order only. Heavy tails widen it. Computed from whichever of K and Yᵀ Y is smaller; NaN where the estimate of tr Σ²
+    is not positive.
 
     Raises:
         ValueError: fewer than 4 points, which make no two pairs.
@@ -60,7 +62,7 @@ def unbiased_participation_ratio(
         raise ValueError(f"unbiased_participation_ratio: got {n} points; two pairs need at least 4")
     generator = torch.Generator().manual_seed(seed)
     above, below = (torch.zeros((), dtype=torch.float64, device=points.device) for _ in range(2))
-    m = n // 2
+    m = min(n // 2, _PAIRS)
     for _ in range(pairings):
         order = torch.randperm(n, generator=generator).to(points.device)
         y = (points[order[:m]].double() - points[order[m : 2 * m]].double()) / math.sqrt(2)
@@ -113,14 +115,10 @@ def gaussian_spectrum(points: int, dim: int, draws: int, seed: int) -> list[Floa
     return found
 
 
-def gaussian_like(
-    covariance: Float[Tensor, "dim dim"], points: int, draws: Sequence[int]
-) -> list[Float[Tensor, "points dim"]]:
-    """Gaussian clouds with a given covariance and mean 0, one for each seed in `draws`, in fp32."""
+def gaussian_like(covariance: Float[Tensor, "dim dim"], points: int, draws: int, seed: int) -> Iterator[Tensor]:
+    """Yield Gaussian clouds (points, dim) with a given covariance and mean 0, in fp32; drawn on the CPU."""
     values, vectors = torch.linalg.eigh(covariance.double())
     root = (vectors * values.clamp_min(0).sqrt()).mT.float()
-    clouds = []
-    for seed in draws:
-        noise = torch.randn(points, len(covariance), generator=torch.Generator().manual_seed(seed))
-        clouds.append(noise.to(root.device) @ root)
-    return clouds
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(draws):
+        yield torch.randn(points, len(covariance), generator=generator).to(root.device) @ root

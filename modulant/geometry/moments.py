@@ -40,22 +40,28 @@ def cosine_moments(points: Float[Tensor, "points dim"]) -> Moments:
     return _moments(mean, square)
 
 
-def squared_distance_moments(points: Float[Tensor, "points dim"]) -> Moments:
+def squared_distance_moments(
+    points: Float[Tensor, "points dim"], matrix: Float[Tensor, "dim dim"] | None = None
+) -> Moments:
     """Moments of ‖x_i − x_j‖² over all pairs. Unit: length², of both.
 
     With x centred, a = ‖x‖² and S = Σ x xᵀ: Σ d² = 2 n Σ a, Σ d⁴ = 2 n Σ a² + 2 (Σ a)² + 4 ‖S‖². Of a Gaussian cloud
     sd / mean is √(2 / participation ratio).
 
+    Args:
+        points: the cloud.
+        matrix: its `covariance`, S / n, if it is known.
+
     >>> squared_distance_moments(torch.tensor([[0.0], [1.0], [3.0]]))
     Moments(mean=4.66..., sd=3.29...)
     """
-    centred = points.double() - points.double().mean(0)
-    n, lengths = len(centred), centred.square().sum(1)
+    n, mean = len(points), points.double().mean(0)
+    lengths = torch.cat([(block.double() - mean).square().sum(1) for block in points.split(_ROWS)])
+    scatter = n * (covariance(points) if matrix is None else matrix)
     pairs = n * (n - 1)
-    scatter = n * covariance(centred, centred=False)
-    mean = 2 * n * lengths.sum() / pairs
+    first = 2 * n * lengths.sum() / pairs
     square = (2 * n * lengths.square().sum() + 2 * lengths.sum().square() + 4 * scatter.square().sum()) / pairs
-    return _moments(mean, square)
+    return _moments(first, square)
 
 
 class GroupedCosines(NamedTuple):
