@@ -1,5 +1,6 @@
 """Charts of a terrain: what its report shows, and a paper would take."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -102,12 +103,14 @@ def _pentachora(figures: Figures) -> Chart | None:
 
 
 def _order(curves: Mapping[str, Mapping[str, Any]] | None) -> Chart | None:
-    lines, said = [], []
-    for key, (name, colour) in _LISTS.items():
-        if curves and key in curves:
-            means = curves[key]["cosine_by_distance"]
-            lines.append(Line([(i + 1, mean) for i, mean in enumerate(means)], name, colour))
-            said.append(f"{name} {number(curves[key]['r'], 2)}")
+    lines, said, curves = [], [], curves or {}
+    shown = {key: curves[key]["cosine_by_distance"] for key in _LISTS if key in curves}
+    longest = max(map(len, shown.values()), default=0)
+    for key, means in shown.items():
+        name, colour = _LISTS[key]
+        padded = [*means, *[math.nan] * (longest - len(means))]  # the lines of a chart have the same places
+        lines.append(Line([(i + 1, mean) for i, mean in enumerate(padded)], name, colour))
+        said.append(f"{name} {number(curves[key]['r'], 2)}")
     if not lines:
         return None
     title = f"Correlation of cosine with distance: {', '.join(said)}"
@@ -126,8 +129,8 @@ def _layers(figures: Figures) -> list[Chart]:
         made = []
         for cloud in clouds:
             label, colour, dash = _CLOUDS[cloud]
-            values = [figures[f"{cloud}/{name}/{key}" if cloud else f"{name}/{key}"] for name in names]
-            points = [(float(i), float("nan") if value is None else value) for i, value in enumerate(values)]
+            values = [figures.get(f"{cloud}/{name}/{key}" if cloud else f"{name}/{key}") for name in names]
+            points = [(float(i), math.nan if value is None else value) for i, value in enumerate(values)]
             made.append(Line(points, label, colour, dash=dash))
         return made
 

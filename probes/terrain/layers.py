@@ -148,6 +148,9 @@ def measure_layers(states: States, found: Findings, prefix: str, seed: int) -> N
     text = states.text[later]
     for layer, all_ in states.layers.items():
         at = f"{prefix}embedded" if layer == EMBEDDED else f"{prefix}layer_{layer:02d}"
+        if not all_.isfinite().all():
+            found.leave_out(at, ("norm", "anisotropy", "participation_ratio"), "the states are not finite")
+            continue
         points = all_[later].double()
         n, dim = points.shape
         population = f"{n:,} tokens without the first of each text"

@@ -39,8 +39,8 @@ class Subject:
         """Input embeddings (V, D); None where images are read."""
         if self.backbone.family.reads != "input_ids":
             return None
-        weight: Tensor = at_path(self.backbone.embed, "weight")
-        return weight.detach()
+        weight: Tensor = at_path(self.backbone.embed, "weight").detach()
+        return weight.cpu() if weight.device.type == "mps" else weight  # which has no fp64
 
     @contextmanager
     def original(self) -> Iterator[None]:

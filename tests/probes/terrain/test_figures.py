@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from probes.terrain import vocabulary, words
+from probes.terrain.charts import charts
 from probes.terrain.findings import Findings
 from probes.terrain.opening import Rows
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
@@ -126,6 +127,13 @@ def test_a_list_with_a_word_of_several_tokens_is_not_measured(planted: words.Voc
     assert found.figures["months/r"] is None
     assert "December = [UNK]" in found.reasons["months"]
     assert "months" not in curves
+
+
+def test_lists_of_different_lengths_share_a_chart() -> None:
+    curves = {name: {"cosine_by_distance": [0.5] * count, "r": -0.5} for name, count in (("digits", 9), ("months", 11))}
+    (chart,) = charts({"figures": {}, "curves": {"order": curves}})
+    assert chart.table.rows[0] == ["1.000", "0.5000", "0.5000"]
+    assert chart.table.rows[10] == ["11.000", "–", "0.5000"]
 
 
 def test_categories_that_were_planted_are_found(planted: words.Vocabulary) -> None:

@@ -180,6 +180,19 @@ def test_rows_that_are_no_tokens_are_counted_and_left_out(tmp_path: Path) -> Non
     assert everything["measured"] == len(WORDS) + 4
 
 
+def test_states_that_are_not_finite_are_not_measured(tmp_path: Path) -> None:
+    name = tiny(tmp_path / "model", "gpt2")
+    model = AutoModel.from_pretrained(name)
+    with torch.no_grad():
+        model.h[1].mlp.c_proj.bias[0] = torch.nan
+    model.save_pretrained(name)
+    found = measure(tmp_path / "out", name, "--only", "layers", "--no-random")
+    assert found["figures"]["layer_00/norm"] > 0
+    for layer in ("layer_01", "layer_02"):
+        assert found["figures"][f"{layer}/norm"] is None
+        assert found["reasons"][layer] == "the states are not finite"
+
+
 def test_a_model_without_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build("bert", head=False).save_pretrained(tmp_path / "model")
     capsys.readouterr()  # its bar
