@@ -103,17 +103,17 @@ def _pentachora(figures: Figures) -> Chart | None:
 
 
 def _order(curves: Mapping[str, Mapping[str, Any]] | None) -> Chart | None:
-    lines, said, curves = [], [], curves or {}
+    lines, curves = [], curves or {}
     shown = {key: curves[key]["cosine_by_distance"] for key in _LISTS if key in curves}
     longest = max(map(len, shown.values()), default=0)
     for key, means in shown.items():
         name, colour = _LISTS[key]
         padded = [*means, *[math.nan] * (longest - len(means))]  # the lines of a chart have the same places
         lines.append(Line([(i + 1, mean) for i, mean in enumerate(padded)], name, colour))
-        said.append(f"{name} {number(curves[key]['r'], 2)}")
     if not lines:
         return None
-    title = f"Correlation of cosine with distance: {', '.join(said)}"
+    said = ", ".join(f"{_LISTS[key][0]} {number(curves[key]['r'], 2)}" for key in ("digits", "letters") if key in shown)
+    title = "Cosine by distance" + (f", correlation: {said}" if said else "")
     return Chart("order", title, {"": lines}, Axis("mean cosine"), Axis("distance in the list"))
 
 
