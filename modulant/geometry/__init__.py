@@ -8,7 +8,7 @@ from modulant.geometry.correlation import (
     spearman_from_histograms,
     weighted_pearson,
 )
-from modulant.geometry.covariance import (
+from modulant.geometry.dimensions import (
     covariance,
     dimensions_for,
     eigenvalues_of,
@@ -18,7 +18,6 @@ from modulant.geometry.covariance import (
     participation_ratio,
     unbiased_participation_ratio,
 )
-from modulant.geometry.mantel import Mantel, mantel
 from modulant.geometry.moments import (
     GroupedCosines,
     Moments,
@@ -38,6 +37,7 @@ from modulant.geometry.pentachora import (
     pentachoron_volumes,
     relative_volume_histogram,
 )
+from modulant.geometry.permutation import Mantel, mantel
 from modulant.geometry.procrustes import orthogonal_procrustes, principal_axes
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
