@@ -1,4 +1,4 @@
-"""Pure functions of tensors: simplices, pentachora, correlation, spectra, Procrustes. Torch only, nothing of ours."""
+"""Pure functions of tensors: simplices, pentachora, spectra, moments, correlation, Procrustes. Torch only."""
 
 from modulant.geometry.bilinear import (
     Form,
@@ -16,6 +16,16 @@ from modulant.geometry.correlation import (
     spearman_from_histograms,
     weighted_pearson,
 )
+from modulant.geometry.dimensions import (
+    covariance,
+    dimensions_for,
+    eigenvalues_of,
+    entropy_rank,
+    gaussian_like,
+    gaussian_spectrum,
+    participation_ratio,
+    unbiased_participation_ratio,
+)
 from modulant.geometry.effective_rank import (
     SMALLEST,
     effective_ranks,
@@ -25,16 +35,26 @@ from modulant.geometry.effective_rank import (
     stable_rank,
 )
 from modulant.geometry.entries import entry_figures, gaussian_entries
+from modulant.geometry.moments import (
+    GroupedCosines,
+    Moments,
+    cosine_moments,
+    density_ratios,
+    grouped_cosines,
+    squared_distance_moments,
+)
 from modulant.geometry.pentachora import (
     BIN_WIDTH,
     BINS,
     coefficient_of_variation,
     gaussian_null_volumes,
+    isotropic_volumes,
     pentachoron_cv,
     pentachoron_draws,
     pentachoron_volumes,
     relative_volume_histogram,
 )
+from modulant.geometry.permutation import Mantel, mantel
 from modulant.geometry.procrustes import orthogonal_procrustes, principal_axes
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
@@ -45,18 +65,33 @@ __all__ = [
     "BIN_WIDTH",
     "SMALLEST",
     "Form",
+    "GroupedCosines",
+    "Mantel",
+    "Moments",
     "bilinear_form",
     "coefficient_of_variation",
+    "cosine_moments",
+    "covariance",
+    "density_ratios",
+    "dimensions_for",
     "effective_ranks",
+    "eigenvalues_of",
+    "entropy_rank",
     "entry_figures",
     "gaussian_entries",
+    "gaussian_like",
     "gaussian_null_volumes",
     "gaussian_ranks",
+    "gaussian_spectrum",
+    "grouped_cosines",
+    "isotropic_volumes",
+    "mantel",
     "masked_mean",
     "mean_cosine",
     "mean_of_nearest",
     "orthogonal_procrustes",
     "participation",
+    "participation_ratio",
     "pearson_from_classes",
     "pearson_from_sums",
     "pentachoron_cv",
@@ -72,11 +107,13 @@ __all__ = [
     "singular_values",
     "spearman_from_histograms",
     "spectral_embedding",
+    "squared_distance_moments",
     "squared_edge_lengths",
     "squared_simplex_volume",
     "stable_rank",
     "stream_gram",
     "symmetric_figures",
     "trace_cosine",
+    "unbiased_participation_ratio",
     "weighted_pearson",
 ]

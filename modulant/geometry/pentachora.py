@@ -139,6 +139,23 @@ def gaussian_null_volumes(
     return volumes
 
 
+def isotropic_volumes(dim: int) -> tuple[float, float]:
+    """Mean and CV of the volumes in N(0, I) of `dim` dimensions. The mean's unit: length⁴; of no spread, 0 and NaN.
+
+    A volume is √5 / 24 times the product of four independent χ with D, D−1, D−2 and D−3 degrees of freedom. For large D
+    the CV is √(2/D).
+
+    >>> isotropic_volumes(128)
+    (1479.06..., 0.126...)
+    """
+    degrees = range(dim, dim - 4, -1)
+    if degrees[-1] < 1:
+        return 0.0, math.nan
+    # E χ_k = √2 Γ((k+1)/2) / Γ(k/2), E χ²_k = k
+    mean = math.prod(math.sqrt(2) * math.exp(math.lgamma((k + 1) / 2) - math.lgamma(k / 2)) for k in degrees)
+    return math.sqrt(5) / 24 * mean, math.sqrt(math.prod(degrees) / mean**2 - 1)
+
+
 def relative_volume_histogram(volumes: Float[Tensor, "draws"]) -> Float[Tensor, "bins"]:
     """Counts of volume / mean volume in bins of `BIN_WIDTH` from 0 on; the last bin holds all larger ones.
 

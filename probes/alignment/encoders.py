@@ -119,7 +119,7 @@ def open_encoder(name: str, prefix: str | None = None) -> Encoder:
         ValueError: nothing is there, or it is no text encoder, or it lacks weights or a tokenizer.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if (trained := _load_trained(name, device)) is not None:
+    if (trained := load_trained(name, device)) is not None:
         model, tokenizer, handle = trained
         form = _form(model.config, tokenizer, prefix)
         return Encoder(name, tokenizer, form, model.config, parts_of(model).stack, handle)
@@ -185,7 +185,7 @@ def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
     return points.clone()  # outside of inference mode
 
 
-def _load_trained(name: str, device: torch.device) -> tuple[Any, Any, Handle] | None:
+def load_trained(name: str, device: torch.device) -> tuple[Any, Any, Handle] | None:
     """Model, tokenizer and handle of a run or artefact of ours; None for anything else."""
     if (artefact := find_artefact(name)) is not None:
         model, tokenizer = load_modulated(artefact)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from modulant.geometry import (
     coefficient_of_variation,
     gaussian_null_volumes,
+    isotropic_volumes,
     pentachoron_cv,
     pentachoron_draws,
     pentachoron_volumes,
@@ -202,3 +203,13 @@ def test_too_few_points_are_an_error() -> None:
         pentachoron_cv(torch.randn(9, 8), n=0)
     with pytest.raises(ValueError, match="repeats is 1"):
         gaussian_null_volumes(torch.randn(9, 8), repeats=1)
+
+
+@pytest.mark.parametrize("dim", [4, 30])
+def test_volumes_of_isotropic_points_have_the_closed_form(dim: int) -> None:
+    points = torch.randn(60_000, dim, generator=torch.Generator().manual_seed(1))
+    volumes = pentachoron_volumes(points, 60_000, 3, torch.float64)
+    mean, cv = isotropic_volumes(dim)
+    assert volumes.mean().item() == pytest.approx(mean, rel=0.02)
+    assert coefficient_of_variation(volumes).item() == pytest.approx(cv, rel=0.03)
+    assert np.isnan(isotropic_volumes(3)[1])

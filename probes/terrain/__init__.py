@@ -1,0 +1,1 @@
+"""probe.py terrain: geometry of a vocabulary, and of the stream layer by layer."""

@@ -1,0 +1,155 @@
+"""Charts of a terrain: what its report shows, and a paper would take."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modulant.reports.chart import Axis, Bars, Chart, Level, Line, Mark
+from modulant.reports.wording import number
+
+Found = Mapping[str, Any]
+Figures = Mapping[str, float | None]
+
+_LISTS = {
+    "digits": ("digits", "@vermilion"),
+    "number_words": ("number words", "@orange"),
+    "months": ("months", "@green"),
+    "letters": ("letters a–j", "@grey"),
+}
+_CLOUDS = {
+    "": ("the model", "@blue", "solid"),
+    "modulated": ("modulated", "@blue", "solid"),
+    "original": ("original", "@ink", "dash"),
+    "random": ("random weights", "@grey", "dot"),
+}
+_LAYER = re.compile(r"(?:(\w+)/)?(embedded|layer_\d+)/norm")
+
+
+def charts(found: Found) -> list[Chart]:
+    """Those whose figures were measured."""
+    curves = found.get("curves", {})
+    made = [
+        _spectrum(found["figures"], curves.get("spectrum")),
+        _cosines(found["figures"], curves.get("cosines")),
+        _pentachora(found["figures"]),
+        _order(curves.get("order")),
+        *_layers(found["figures"]),
+    ]
+    return [chart for chart in made if chart is not None]
+
+
+def clouds_of(figures: Figures) -> list[str]:
+    """What layers were measured of: "" of a model alone."""
+    return list(dict.fromkeys(match[1] or "" for name in figures if (match := _LAYER.fullmatch(name))))
+
+
+def layers_of(figures: Figures, cloud: str) -> list[str]:
+    """``embedded``, ``layer_00`` … that were measured of a cloud."""
+    matches = (match for name in figures if (match := _LAYER.fullmatch(name)))
+    return [match[2] for match in matches if (match[1] or "") == cloud]
+
+
+def _spectrum(figures: Figures, curve: Mapping[str, Any] | None) -> Chart | None:
+    if curve is None:
+        return None
+    lines = [
+        Line([(i + 1, share) for i, share in enumerate(curve[key])], name, colour, dash=dash, marker=0)
+        for key, name, colour, dash in (
+            ("cumulative", "the vocabulary", "@blue", "solid"),
+            ("null_cumulative", "isotropic Gaussian", "@grey", "dash"),
+        )
+    ]
+    dims, ratio = figures["spectrum/dims_90"], figures["spectrum/participation_ratio"]
+    title = f"90% of the variance in {number(dims, 0)} dimensions; participation ratio {number(ratio, 1)}"
+    return Chart("spectrum", title, {"": lines}, Axis("share of variance"), Axis("largest eigenvalues"))
+
+
+def _cosines(figures: Figures, curve: Mapping[str, Sequence[float]] | None) -> Chart | None:
+    if curve is None:
+        return None
+    lines = []
+    for key, name, colour, dash in (
+        ("rows", "rows", "@blue", "solid"),
+        ("centred", "rows, centred", "@green", "solid"),
+        ("gaussian", "Gaussian, same covariance and mean", "@grey", "dash"),
+    ):
+        width = 2 / len(curve[key])
+        points = [(-1 + (i + 0.5) * width, density) for i, density in enumerate(curve[key])]
+        # The ends where no line has anything show nothing.
+        shown = [i for i in range(len(points)) if any(curve[other][i] for other in curve)]
+        lines.append(Line(points[shown[0] : shown[-1] + 1], name, colour, dash=dash, marker=0))
+    mean = figures.get("cosine/mean")
+    title = "Cosines of pairs of rows" + (f": mean {number(mean, 3)}" if mean is not None else "")
+    return Chart("cosines", title, {"": lines}, Axis("density"), Axis("cosine"))
+
+
+def _pentachora(figures: Figures) -> Chart | None:
+    names = {
+        "cv": "rows",
+        "cv_unit": "rows of length 1",
+        "cv_null_covariance": "Gaussian,\ncovariance",
+        "cv_null_diagonal": "Gaussian,\ndiagonal",
+        "cv_null_isotropic": "Gaussian,\nisotropic",
+    }
+    shown = {name: figures[f"pentachoron/{key}"] for key, name in names.items() if f"pentachoron/{key}" in figures}
+    heights = {name: value for name, value in shown.items() if value is not None}
+    if not heights:
+        return None
+    colours = ["@blue" if name.startswith("rows") else "@grey" for name in heights]
+    title = f"Volumes of pentachora: CV {number(next(iter(heights.values())), 3)}, and that of Gaussian rows"
+    bars = Bars(list(heights.values()), colours, 3)
+    return Chart("pentachora", title, {"": [bars]}, Axis("CV of volumes"), Axis("", list(heights)))
+
+
+def _order(curves: Mapping[str, Mapping[str, Any]] | None) -> Chart | None:
+    lines, curves = [], curves or {}
+    shown = {key: curves[key]["cosine_by_distance"] for key in _LISTS if key in curves}
+    longest = max(map(len, shown.values()), default=0)
+    for key, means in shown.items():
+        name, colour = _LISTS[key]
+        padded = [*means, *[math.nan] * (longest - len(means))]  # the lines of a chart have the same places
+        lines.append(Line([(i + 1, mean) for i, mean in enumerate(padded)], name, colour))
+    if not lines:
+        return None
+    said = ", ".join(f"{_LISTS[key][0]} {number(curves[key]['r'], 2)}" for key in ("digits", "letters") if key in shown)
+    title = "Cosine by distance" + (f", correlation: {said}" if said else "")
+    return Chart("order", title, {"": lines}, Axis("mean cosine"), Axis("distance in the list"))
+
+
+def _layers(figures: Figures) -> list[Chart]:
+    """A chart for each quantity, one line a cloud."""
+    clouds = clouds_of(figures)
+    if not clouds:
+        return []
+    names = layers_of(figures, clouds[0])
+    axis = Axis("layer", ["in" if name == "embedded" else str(int(name.removeprefix("layer_"))) for name in names])
+
+    def lines(key: str) -> list[Line]:
+        made = []
+        for cloud in clouds:
+            label, colour, dash = _CLOUDS[cloud]
+            values = [figures.get(f"{cloud}/{name}/{key}" if cloud else f"{name}/{key}") for name in names]
+            points = [(float(i), math.nan if value is None else value) for i, value in enumerate(values)]
+            made.append(Line(points, label, colour, dash=dash))
+        return made
+
+    rank = "participation_ratio_unbiased"
+    zero = Level(0.0, "isotropic directions", "@grey", "dot")
+    found: dict[str, tuple[str, Mapping[str, Sequence[Mark]], str]] = {
+        "layers_norm": ("Length of the stream, without first tokens", {"": lines("norm_without_first")}, "mean norm"),
+        "layers_cosine": (
+            "Cosines of tokens",
+            {
+                "between texts (anisotropy)": [zero, *lines("anisotropy")],
+                "within a text, centred": [zero, *lines("cosine_within_centred")],
+            },
+            "mean cosine",
+        ),
+        "layers_rank": ("Effective dimensions of the stream's tokens", {"": lines(rank)}, "participation ratio"),
+    }
+    made = []
+    for name, (title, views, y) in found.items():
+        chart = Chart(name, title, views, Axis(y), axis)
+        made += [chart] * bool(chart.values)
+    return made

@@ -1,0 +1,231 @@
+"""Geometry of a vocabulary and of the stream layer by layer, each figure beside its null.
+
+What an embedding's constants are worth is seen against a cloud with the same covariance, against a list with its items
+permuted, and against the same architecture untrained.
+"""
+
+import argparse
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from probes.options import at_least
+from probes.pages import check_output_file, folder_name, write_json, write_text
+
+DESCRIPTION = """\
+Geometry of a model's vocabulary (lengths, cosines and distances over all pairs, spectrum, pentachora, order of digits
+and letters, categories of words) and of its stream layer by layer, of any known family. Each figure has its null beside
+it: a Gaussian cloud with the same covariance, permuted items, the same architecture with random weights. Of a run, the
+layers are measured before (original) and after (modulated)."""
+
+EXAMPLES = """\
+examples:
+  python probe.py terrain mini
+  python probe.py terrain runs/lerp/version_0 --only layers
+  python probe.py terrain all-MiniLM-L6-v2 --rows all --output runs/probes/minilm"""
+
+PARTS = ("vocabulary", "pentachora", "words", "constants", "layers")
+_PACKAGES = ("modulant", "torch", "transformers", "numpy")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "model",
+        metavar="RUN_OR_MODEL",
+        help="a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id",
+    )
+    add(
+        "--rows",
+        choices=("tokens", "all"),
+        default="tokens",
+        help="tokens: rows of tokens that are neither special nor zero; all: the whole matrix (default: %(default)s)",
+    )
+    add("--only", type=_parts, default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
+    add("--layers", type=_layers, default=None, metavar="N,…", help="blocks to measure, from 0 (default: all)")
+    add(
+        "--random",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure the layers of the same architecture with random weights too",
+    )
+    add("--seed", type=at_least(0), default=42, help="of all samples and nulls (default: %(default)s)")
+    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
+    add("--output", type=Path, metavar="DIR", help="default: runs/probes/terrain_<model>")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, write report.json, report.md, report.html and the figures, print the page.
+
+    Raises:
+        ValueError: no such model, layer or device, or the disk refuses a file.
+    """
+    folder = args.output or Path("runs/probes") / f"terrain_{folder_name(args.model)}"
+    check_output_file(folder / "report.json", ("probe", "figures"))
+    found = measure(args)
+    from modulant.reports.figures import draw
+    from modulant.reports.plotting import save
+    from probes.terrain import page
+
+    charts = page.charts(found)
+    text = page.markdown(found, charts)
+    write_json(folder / "report.json", found)
+    write_text(folder / "report.md", text)
+    for chart in charts:
+        save(draw([chart]), folder / "figures" / f"{chart.name}.png")
+    write_text(folder / "report.html", page.html(found, charts))
+    print(text)
+    print(f"written: {folder}/report.json, report.md, report.html, {len(charts)} figures")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that `report.json` holds.
+
+    Raises:
+        ValueError: no such model, layer or device, or nothing that can be measured.
+    """
+    started = time.monotonic()
+    from modulant.backbones.sizes import check_layers
+    from modulant.backbones.weights import digest_of_weights
+    from probes.terrain.findings import Findings
+    from probes.terrain.opening import open_subject
+
+    subject = open_subject(args.model, args.device)
+    backbone = subject.backbone
+    layers = check_layers(args.layers, backbone.shape.n_layers, "--layers", "model")
+    found = Findings()
+    more = _vocabulary(args, subject, found)
+    if "layers" in args.only:
+        more |= _measure_layers(args, subject, layers, found)
+    if not found.figures:
+        raise ValueError(f"nothing of --only {','.join(args.only)} applies to {args.model!r}: {more['left_out']}")
+    return {
+        "probe": "terrain",
+        "model": args.model,
+        "architecture": backbone.model.config.model_type,
+        "shape": {"d_model": backbone.shape.d_model, "layers": backbone.shape.n_layers},
+        "sha256": digest_of_weights(backbone.model.name_or_path),
+        "settings": {"rows": args.rows, "only": list(args.only), "layers": layers, "seed": args.seed},
+        **more,
+        "figures": found.figures,
+        "nulls": found.nulls,
+        "units": found.units,
+        "populations": found.populations,
+        "reasons": found.reasons,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "device": str(backbone.model.device),
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_bytes": _peak_memory(),
+    }
+
+
+def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str, Any]:
+    """Figures of the embedding matrix; returns what is not a figure."""
+    from probes.terrain import vocabulary as cloud
+    from probes.terrain import words
+    from probes.terrain.opening import rows_of, special_ids
+
+    wanted, embedding = set(args.only) - {"layers"}, subject.embedding
+    if not wanted:
+        return {}
+    if embedding is None:
+        return {"left_out": "it reads images, and has no vocabulary"}
+    rows = rows_of(subject, embedding, args.rows)
+    found.add("rows/measured", len(rows.points), "rows")
+    more: dict[str, Any] = {"rows": rows.counts, "dimensions": embedding.shape[1]}
+    curves: dict[str, Any] = {}
+    steps: dict[str, Any] = {}
+    if "vocabulary" in wanted:
+        steps["lengths"] = lambda: cloud.measure_norms(rows, found)
+        steps["angles"] = lambda: cloud.measure_angles(rows, found)
+        steps["spectrum"] = lambda: curves.update(spectrum=cloud.measure_spectrum(rows, found, args.seed))
+    if "pentachora" in wanted:
+        steps["pentachora"] = lambda: cloud.measure_pentachora(rows, found, args.seed)
+    if "constants" in wanted:
+        steps["constants"] = lambda: curves.update(cosines=cloud.measure_constants(rows, found, args.seed))
+    for _label, step in _shown(steps):
+        step()
+    if subject.tokenizer is None:
+        if "words" in wanted:
+            found.leave_out("digits", ("r", "p", "adjacent_gap"), subject.no_tokenizer)
+            found.leave_out("letters", ("r",), subject.no_tokenizer)
+            found.leave_out("categories", ("gap", "z"), subject.no_tokenizer)
+        return more | {"curves": curves}
+    if "words" in wanted:
+        named = words.Vocabulary(embedding, subject.tokenizer)
+        curves["order"] = words.measure_order(named, found, args.seed)
+        more["categories"] = words.measure_categories(named, found, args.seed)
+    if "vocabulary" in wanted:
+        norms, ids = rows.points.norm(dim=1), rows.ids
+        token = subject.tokenizer.convert_ids_to_tokens
+        more["extreme_tokens"] = {
+            "shortest": token(int(ids[int(norms.argmin())])),
+            "longest": token(int(ids[int(norms.argmax())])),
+        }
+        more["special_tokens"] = cloud.special_tokens(
+            subject.tokenizer, special_ids(subject.tokenizer), embedding, rows
+        )
+    return more | {"curves": curves}
+
+
+def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], found: Any) -> dict[str, Any]:
+    """Figures of the stream, of the model, of a run without its modulator, and of random weights."""
+    from probes.terrain.layers import inputs_of, measure_layers, states_of
+
+    if subject.tokenizer is None and subject.embedding is not None:
+        found.reasons["layers"] = subject.no_tokenizer
+        return {"inputs": None}
+    backbone = subject.backbone
+    inputs = inputs_of(backbone, subject.tokenizer, args.seed)
+
+    def measure_one(prefix: str, model: Any) -> None:
+        measure_layers(states_of(model, inputs, layers), found, prefix, args.seed)
+
+    def original() -> None:
+        with subject.original():
+            measure_one("original/", backbone)
+
+    steps: dict[str, Any] = {}
+    if subject.modulation is None:
+        steps["layers"] = lambda: measure_one("", backbone)
+    else:
+        steps["original"], steps["modulated"] = original, lambda: measure_one("modulated/", backbone)
+    if args.random:
+        steps["random weights"] = lambda: measure_one("random/", subject.untrained(args.seed))
+    for _label, step in _shown(steps):
+        step()
+    return {"inputs": inputs.what}
+
+
+def _shown(steps: dict[str, Any]) -> Any:
+    """The steps, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(list(steps.items()), "measuring", console=console, transient=True, disable=not console.is_terminal)
+
+
+def _peak_memory() -> int:
+    """Of this process; macOS counts bytes, Linux kilobytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    """The type of ``--only``."""
+    parts = tuple(text.split(","))
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; it must be of {', '.join(PARTS)}")
+    return parts
+
+
+def _layers(text: str) -> list[int]:
+    """The type of ``--layers``."""
+    if not all(part.isascii() and part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} must be layers such as 0,3,5")
+    return [int(part) for part in text.split(",")]

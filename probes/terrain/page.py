@@ -1,0 +1,173 @@
+"""The page of a terrain: every figure beside its null, what the nulls say, and how it was measured."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modulant.reports import render
+from modulant.reports.chart import Chart
+from modulant.reports.table import Table
+from modulant.reports.wording import number
+from probes.terrain.charts import charts, clouds_of, layers_of
+
+__all__ = ["charts", "html", "markdown"]
+
+Found = Mapping[str, Any]  # what report.json holds
+
+CLEAR, COARSE = 3.0, 0.02  # sd of a null; and what 20,000 pentachora cannot tell apart
+_SECTIONS = {
+    "Lengths, angles, spectrum": ("rows", "norm", "cosine", "cosine_centred", "squared_distance", "spectrum"),
+    "Pentachora": ("pentachoron",),
+    "Order": ("digits", "digits_plain", "letters", "letters_upper", "letters_k_t", "number_words", "months"),
+    "Categories": ("categories", "source"),
+    "Constants": ("constant",),
+}
+_COLUMNS = {
+    "norm": "norm",
+    "norm_without_first": "norm without first",
+    "cosine_within": "cosine within",
+    "anisotropy": "anisotropy",
+    "cosine_within_centred": "within, centred",
+    "participation_ratio": "PR",
+    "participation_ratio_unbiased": "PR unbiased",
+    "top_dimension_share": "top dimension",
+}
+
+
+def markdown(found: Found, drawn: Sequence[Chart]) -> str:
+    """report.md."""
+    figures = [(chart.title, f"figures/{chart.name}.png") for chart in drawn]
+    return render.markdown("terrain", **_content(found), figures=figures)
+
+
+def html(found: Found, drawn: Sequence[Chart]) -> str:
+    """report.html."""
+    return render.html("terrain", drawn, **_content(found))
+
+
+def _content(found: Found) -> dict[str, Any]:
+    """What both pages say."""
+    shape = found["shape"]
+    seed = found["settings"]["seed"]
+    lead = f"{found['architecture']}, width {shape['d_model']:,}, {shape['layers']} layers, seed {seed}."
+    if rows := found.get("rows"):
+        out = {what: count for what, count in rows.items() if what not in ("matrix", "measured") and count}
+        left = ", ".join(f"{count:,} {what}" for what, count in out.items())
+        lead += f" {rows['measured']:,} of {rows['matrix']:,} rows are measured{f'; left out: {left}' if left else ''}."
+    sections = {title: _table(found, groups) for title, groups in _SECTIONS.items()}
+    sections |= {
+        f"Layers{f', {cloud}' if cloud else ''}": _layer_table(found, cloud) for cloud in clouds_of(found["figures"])
+    }
+    if special := found.get("special_tokens"):
+        rows = [
+            [row["token"], _value(row["norm"]), f"{row['percentile']:.1f}", _value(row["distance_to_mean"])]
+            for row in special[:12]
+        ]
+        sections["Special tokens"] = Table(["", "norm", "percentile of norms", "distance to mean / √tr Σ"], rows)
+    return {
+        "title": f"{found['model']}: terrain",
+        "lead": lead,
+        "verdicts": _verdicts(found),
+        "sections": {title: table for title, table in sections.items() if table},
+        "method": _method(found),
+    }
+
+
+def _table(found: Found, groups: Sequence[str]) -> Table:
+    rows = []
+    for name, value in found["figures"].items():
+        group = name.partition("/")[0]
+        if group in groups and group not in found["reasons"]:
+            null = found["nulls"].get(name)
+            what = null["what"] if null else ""
+            rows.append([name, found["units"].get(name, ""), what, _value(value), _null(null)])
+    return Table(["figure", "unit", "null is", "value", "null"], rows, words=3)
+
+
+def _layer_table(found: Found, cloud: str) -> Table:
+    prefix = f"{cloud}/" if cloud else ""
+    rows = []
+    for layer in layers_of(found["figures"], cloud):
+        rows.append([layer, *(_value(found["figures"].get(f"{prefix}{layer}/{key}")) for key in _COLUMNS)])
+    return Table(["", *_COLUMNS.values()], rows)
+
+
+def _value(value: float | None) -> str:
+    """A number with about four digits."""
+    size = abs(value or 0.0)
+    if size >= 10 and size == int(size):  # a count
+        return f"{value:,.0f}"
+    return number(value, 4 if size < 10 else 2 if size < 1000 else 0)
+
+
+def _null(null: Mapping[str, Any] | None) -> str:
+    if null is None:
+        return ""
+    spread = "" if null["sd"] is None else f" ± {_value(null['sd'])} ({null['n']:,})"
+    return f"{_value(null['mean'])}{spread}"
+
+
+def _verdicts(found: Found) -> list[str]:
+    """A line for each claim, which names its null."""
+    figures, lines = found["figures"], []
+    cv, null = figures.get("pentachoron/cv"), found["nulls"].get("pentachoron/cv")
+    if cv is not None and null is not None:
+        beyond = abs(cv - null["mean"]) > max(COARSE, CLEAR * null["sd"])
+        said = "differs from" if beyond else "is not told apart from"
+        lines.append(
+            f"**Pentachora**: the CV of {number(cv, 3)} {said} that of Gaussian rows of the same covariance, "
+            f"{number(null['mean'], 3)}. With all rows of length 1 it is {number(figures['pentachoron/cv_unit'], 3)}."
+        )
+    lists = [name for name in _SECTIONS["Order"] if figures.get(f"{name}/p") is not None]
+    if lists:
+        each = ", ".join(f"{name} {number(figures[f'{name}/r'], 3)} (p {_p(figures[f'{name}/p'])})" for name in lists)
+        lines.append(
+            f"**Order**: correlation of cosine with distance in the list, against permuted items: {each}. "
+            f"{len(lists)} tests; p is of each alone. Letters are a control: they have an order and no magnitude."
+        )
+    if figures.get("categories/gap") is not None:
+        null, p = found["nulls"]["categories/gap"], figures["categories/p"]
+        said = "nearer to each other than" if p <= 0.05 else "not told apart from"
+        lines.append(
+            f"**Categories**: words of one list are {said} those of permuted lists: gap "
+            f"{number(figures['categories/gap'], 3)}, null {number(null['mean'], 3)} ± {number(null['sd'], 3)}, "
+            f"p {_p(p)}."
+        )
+    constants = [name for name in figures if name.startswith("constant/") and figures[name] is not None]
+    if constants:
+        each = ", ".join(
+            f"{name.partition('/')[2]}: {number(figures[name], 3)} ({number(found['nulls'][name]['mean'], 3)})"
+            for name in constants
+        )
+        lines.append(
+            "**Constants**: density of cosines at each over that beside it, and in brackets that of Gaussian rows: "
+            f"{each}. 1 means that nothing is there."
+        )
+    return lines
+
+
+def _method(found: Found) -> list[str]:
+    lines = []
+    if "rows" in found:
+        lines += [
+            "Cosines and squared distances are exact over all pairs, spectra over all rows, in fp64. Pentachora, "
+            "constants and their Gaussian clouds are samples. ± of a null is over its draws, their number in brackets.",
+            "A list is measured if each of its words is one token. p of an order permutes the words (Mantel); "
+            "`partial_r` takes away what the difference of their lengths explains. Lists of categories are permuted "
+            "over the same words. `source/` holds a figure as published elsewhere, not controlled for frequency.",
+        ]
+    if found.get("inputs"):
+        lines.append(
+            f"Layers: {found['inputs']}. States are outputs of the blocks, before a final norm; `embedded` is before "
+            "the first. All but `norm` leave out the first token of each text. Anisotropy is the mean cosine of tokens "
+            "of two texts. `random` is the same architecture with random weights."
+        )
+    lines += [f"`{name}` was not measured: {why}." for name, why in list(found["reasons"].items())[:12]]
+    if found.get("left_out"):
+        lines.append(f"No figures of a vocabulary: {found['left_out']}.")
+    lines.append(f"SHA-256 of the weights {found['sha256'][:16]}…; {found['seconds']:.1f} s on {found['device']}.")
+    return lines
+
+
+def _p(p: float) -> str:
+    """Down to 0.00005."""
+    return number(p, 3) if p >= 0.001 else f"{p:.0e}"
