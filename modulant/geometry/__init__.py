@@ -30,7 +30,6 @@ from modulant.geometry.effective_rank import (
     SMALLEST,
     effective_ranks,
     gaussian_ranks,
-    participation,
     singular_values,
     stable_rank,
 )
@@ -90,7 +89,6 @@ __all__ = [
     "mean_cosine",
     "mean_of_nearest",
     "orthogonal_procrustes",
-    "participation",
     "participation_ratio",
     "pearson_from_classes",
     "pearson_from_sums",

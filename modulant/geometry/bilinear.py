@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulant.geometry.effective_rank import participation, stable_rank
+from modulant.geometry.dimensions import participation_ratio
+from modulant.geometry.effective_rank import stable_rank
 
 _ROUND_OFF = 1e-6  # of the largest eigenvalue: smaller ones of the symmetric part have no sign
 
@@ -48,7 +49,7 @@ def singular_figures(form: Form) -> dict[str, Float[Tensor, "*heads"]]:
     """Effective ranks, which need no common space of the two sides: they hold for cross-attention too."""
     return {
         "stable_rank": stable_rank(form.singular),
-        "participation_ratio": participation(form.singular),
+        "participation_ratio": participation_ratio(form.singular.square()),
     }
 
 

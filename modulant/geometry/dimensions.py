@@ -30,7 +30,7 @@ def eigenvalues_of(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim"]
     return torch.linalg.eigvalsh(covariance).flip(0).clamp_min(0)
 
 
-def participation_ratio(eigenvalues: Float[Tensor, "dim"]) -> Float[Tensor, ""]:
+def participation_ratio(eigenvalues: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch"]:
     """Effective number of dimensions (Σλ)² / Σλ². Unitless, from 1 (a line) to D (a sphere); NaN of a single point.
 
     Biased low for few points: n points of an isotropic Gaussian have (n−1) D / (n−1+D).
@@ -38,7 +38,7 @@ def participation_ratio(eigenvalues: Float[Tensor, "dim"]) -> Float[Tensor, ""]:
     >>> participation_ratio(torch.tensor([2.0, 2.0, 0.0]))
     tensor(2.)
     """
-    return eigenvalues.sum().square() / eigenvalues.square().sum()
+    return eigenvalues.sum(-1).square() / eigenvalues.square().sum(-1)
 
 
 def unbiased_participation_ratio(

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from modulant.geometry.dimensions import covariance, dimensions_for, eigenvalues_of, entropy_rank, participation_ratio
+
 # Below this share of the largest one, singular values of an fp64 Gram matrix are round-off: √2⁻⁵², and some room.
 SMALLEST = 1e-7
 _POINTS = 8192  # at which the density is integrated; the error is below 1e-6
-_ROWS_PER_BLOCK = 8192
 
 
 def singular_values(matrix: Float[Tensor, "m n"], exact: bool = False) -> Float[Tensor, "k"]:
@@ -32,11 +33,7 @@ def singular_values(matrix: Float[Tensor, "m n"], exact: bool = False) -> Float[
     if exact:
         return torch.linalg.svdvals(matrix.double())
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT
-    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64, device=matrix.device)
-    for rows in tall.split(_ROWS_PER_BLOCK):
-        block = rows.double()
-        gram.addmm_(block.mT, block)
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(0)
+    return (len(tall) * eigenvalues_of(covariance(tall, centred=False))).sqrt()
 
 
 def stable_rank(singular: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
@@ -47,16 +44,6 @@ def stable_rank(singular: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     """
     energies = singular.square()
     return energies.sum(-1) / energies.amax(-1)
-
-
-def participation(singular: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
-    r"""(Σe)² / Σe², the number of directions that share the energy: 1 … k.
-
-    >>> participation(torch.tensor([2.0, 1.0, 1.0]))
-    tensor(2.)
-    """
-    energies = singular.square()
-    return energies.sum(-1).square() / energies.square().sum(-1)
 
 
 def effective_ranks(singular: Float[Tensor, "k"]) -> dict[str, float]:
@@ -76,16 +63,15 @@ def effective_ranks(singular: Float[Tensor, "k"]) -> dict[str, float]:
         return dict.fromkeys(_NAMES, math.nan)
     singular = singular.double() / singular[0]
     energies = singular.square()
-    shares = energies / energies.sum()
     return {
         "stable_rank": float(stable_rank(singular)),
-        "participation_ratio": float(participation(singular)),
-        "entropy_rank": math.exp(-float(torch.xlogy(shares, shares).sum())),
-        "rank90": _fewest(energies),
+        "participation_ratio": float(participation_ratio(energies)),
+        "entropy_rank": float(entropy_rank(energies)),
+        "rank90": float(dimensions_for(energies, 0.9)),
         "active": float((singular > 0.01).double().mean()),
         "condition": math.log(1 / max(float(singular[-1]), SMALLEST)),
-        "source/participation_ratio": float(participation(singular.sqrt())),
-        "source/rank90": _fewest(singular),
+        "source/participation_ratio": float(participation_ratio(singular)),
+        "source/rank90": float(dimensions_for(singular, 0.9)),
     }
 
 
@@ -99,12 +85,6 @@ _NAMES = (
     "source/participation_ratio",
     "source/rank90",
 )
-
-
-def _fewest(values: Tensor, share: float = 0.9) -> float:
-    """How many of the values, descending, have this share of the sum."""
-    reached = values.cumsum(0) >= share * values.sum() * (1 - 1e-12)  # nine of ten equal ones do
-    return float(reached.double().argmax() + 1)
 
 
 @lru_cache(maxsize=256)
