@@ -1,7 +1,10 @@
-"""Values that several probes read from their command lines."""
+"""Values that several probes read from their command lines, and how long work is shown there."""
 
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -21,3 +24,45 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise ArgumentTypeError(f"{text!r} must be numbers such as 0,0.5,1,2") from error
+
+
+def some_of(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that takes some of the known words, with commas between them."""
+
+    def words(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        if unknown := [word for word in chosen if word not in known]:
+            raise ArgumentTypeError(f"{unknown[0]!r} must be one of {', '.join(known)}")
+        return chosen
+
+    return words
+
+
+def layer_numbers(text: str) -> tuple[int, ...]:
+    """The type of an option that takes layers with commas between them."""
+    if not all(part.isascii() and part.isdigit() for part in text.split(",")):
+        raise ArgumentTypeError(f"{text!r} must be layers such as 0,3,5")
+    return tuple(int(part) for part in text.split(","))
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: it is not, or torch knows none of that name.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name!r} is not there ({str(error).splitlines()[0]}); cpu always is") from error
+
+
+def with_bar(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+    """The items, with a progress bar on a terminal while they are gone through."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, label, total=total, console=console, transient=True, disable=not console.is_terminal)

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -34,6 +32,7 @@ from modulant.corpus.ragged import Ragged, padded_inputs
 from modulant.metrics import EntryRepresentations
 from modulators import load_modulated
 from modulators.artifact.files import CONFIG
+from probes.options import with_bar
 
 RANDOM_SEED = 42
 _RIGHT = "name 'mini', a folder with a config.json, a hub id (google-t5/t5-small), or a run of train.py"
@@ -165,13 +164,10 @@ def find_adapter(name: str) -> Path | None:
 def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
     """One vector a text, (N, D) fp32 on the CPU; shows a bar on a terminal and prints at the end how long it took."""
     hidden, device, metric = encoder.hidden(cloud), encoder.device, None
-    started, console = time.monotonic(), Console(stderr=True)
+    started = time.monotonic()
     batches = sorted_batches(tokens.lengths, EVALUATION_BATCH)
-    shown = track(
-        batches, f"{cloud} of {encoder.name}", console=console, transient=True, disable=not console.is_terminal
-    )
     with torch.inference_mode():
-        for rows in shown:
+        for rows in with_bar(batches, f"{cloud} of {encoder.name}"):
             inputs = padded_inputs(tokens.rows(rows), int(encoder.tokenizer.pad_token_id or 0))
             mask = inputs["attention_mask"].to(device)
             states = hidden(inputs["input_ids"].to(device), mask)

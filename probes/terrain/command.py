@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from probes.options import at_least
+from probes.options import at_least, layer_numbers, some_of, with_bar
 from probes.pages import check_output_file, folder_name, write_json, write_text
 
 DESCRIPTION = """\
@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="tokens",
         help="tokens: rows of tokens that are neither special nor zero; all: the whole matrix (default: %(default)s)",
     )
-    add("--only", type=_parts, default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
-    add("--layers", type=_layers, default=None, metavar="N,…", help="blocks to measure, from 0 (default: all)")
+    add("--only", type=some_of(PARTS), default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
+    add("--layers", type=layer_numbers, default=None, metavar="N,…", help="blocks to measure, from 0 (default: all)")
     add(
         "--random",
         action=argparse.BooleanOptionalAction,
@@ -148,7 +148,7 @@ def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str,
         steps["pentachora"] = lambda: cloud.measure_pentachora(rows, found, args.seed)
     if "constants" in wanted:
         steps["constants"] = lambda: curves.update(cosines=cloud.measure_constants(rows, found, args.seed))
-    for _label, step in _shown(steps):
+    for step in with_bar(list(steps.values()), "measuring"):
         step()
     if subject.tokenizer is None:
         if "words" in wanted:
@@ -197,35 +197,11 @@ def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], f
         steps["original"], steps["modulated"] = original, lambda: measure_one("modulated/", backbone)
     if args.random:
         steps["random weights"] = lambda: measure_one("random/", subject.untrained(args.seed))
-    for _label, step in _shown(steps):
+    for step in with_bar(list(steps.values()), "measuring"):
         step()
     return {"inputs": inputs.what}
-
-
-def _shown(steps: dict[str, Any]) -> Any:
-    """The steps, with a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(list(steps.items()), "measuring", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _peak_memory() -> int:
     """Of this process; macOS counts bytes, Linux kilobytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    """The type of ``--only``."""
-    parts = tuple(text.split(","))
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no part; it must be of {', '.join(PARTS)}")
-    return parts
-
-
-def _layers(text: str) -> list[int]:
-    """The type of ``--layers``."""
-    if not all(part.isascii() and part.isdigit() for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} must be layers such as 0,3,5")
-    return [int(part) for part in text.split(",")]

@@ -14,6 +14,7 @@ from modulant.backbones.families.base import at_path
 from modulant.backbones.opening import Backbone, of_random_weights, open_model
 from modulant.geometry import covariance
 from probes.alignment.encoders import Handle, load_trained
+from probes.options import check_device
 
 _TINY = 1e-6  # of the median norm: a row below that is zero
 
@@ -63,13 +64,11 @@ def open_subject(name: str, device: str | None) -> Subject:
     Raises:
         ValueError: there is no such model or device.
     """
-    try:
-        where = torch.accelerator.current_accelerator(check_available=True) if device is None else torch.device(device)
-        where = where or torch.device("cpu")
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise ValueError(f"--device: {device!r} cannot be used ({said}); try cpu or cuda") from error
+    if device is not None:
+        check_device(device)
+        where = torch.device(device)
+    else:
+        where = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         if (trained := load_trained(name, where)) is not None:
             model, tokenizer, handle = trained

@@ -8,13 +8,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.options import at_least
+from probes.options import at_least, check_device, layer_numbers, some_of
 from probes.pages import folder_name, write_json, write_text
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ JOURNAL = "progress.jsonl"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder in Hugging Face's layout, or a hub id")
-    add("--only", type=_parts, default=PARTS, metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
-    add("--layers", type=_layers, metavar="0,1", help="blocks of each stack (default: all)")
+    add("--only", type=some_of(PARTS), default=PARTS, metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
+    add("--layers", type=layer_numbers, metavar="0,1", help="blocks of each stack (default: all)")
     add("--exact", action="store_true", help="ranks by singular value decompositions: slower, for comparison")
     add("--seed", type=at_least(0), default=42, help="of the permutations (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
@@ -104,7 +104,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     from probes.topology.summary import figures_of
 
     began = time.monotonic()
-    _check_device(args.device)
+    check_device(args.device)
     with _as_argument():
         config = read_config(args.model)
         check_not_quantised(args.model, config)
@@ -120,7 +120,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / JOURNAL, weights.fingerprint(digest, settings), args.resume)
     with _as_argument():
-        found = measure_model(weights, layout, settings, journal, _bar)
+        found = measure_model(weights, layout, settings, journal)
     figures, n_tests = figures_of(found.rows)
     kinds: dict[str, dict[str, int]] = {}
     for name, kind in layout.kinds.items():
@@ -168,35 +168,3 @@ def _digest(model: str, weights: "Weights") -> str | None:
     from modulant.backbones.weights import digest_of_weights
 
     return None if weights.missing else digest_of_weights(resolve_backbone(model))
-
-
-def _bar(units: Iterable[Any], total: int) -> Iterable[Any]:
-    """The units, with a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(units, "blocks", total=total, console=console, disable=not console.is_terminal, transient=True)
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {name!r} is not there ({str(error).splitlines()[0]}); cpu always is") from error
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    chosen = tuple(text.split(","))
-    if unknown := [part for part in chosen if part not in PARTS]:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} must be one of {', '.join(PARTS)}")
-    return chosen
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} must be layers such as 0,1,5") from error

@@ -1,7 +1,7 @@
 """The whole model, a block at a time: each is on disk as soon as it is done, for an interrupted command to resume."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 
 from modulant.reports.run_folder import finite
 from modulant.storage import append_line, write_whole
+from probes.options import with_bar
 from probes.topology.initial import initial_sd
 from probes.topology.layout import Block, Layout, Stored
 from probes.topology.measure import PARTS, Carry, Row, carried, matrix_row, measure_block
@@ -82,7 +83,6 @@ def measure_model(
     layout: Layout,
     settings: Settings,
     journal: Journal,
-    progress: Callable[[Iterable[Block | Stored], int], Iterable[Block | Stored]],
 ) -> Found:
     """Measure every block, then the tables beside them.
 
@@ -91,7 +91,6 @@ def measure_model(
         layout: of its files.
         settings: what is measured.
         journal: gets each unit as soon as it is done.
-        progress: wraps the units, of which there is a number, to show how far the measurement is.
 
     Raises:
         ValueError: a tensor cannot be read, or the disk refuses a line of the journal.
@@ -102,7 +101,7 @@ def measure_model(
     found = Found({part: [] for part in PARTS}, duplicates, len(journal.done), anonymous_memory())
     before: Block | Carry | None = None
     with torch.inference_mode():
-        for unit in progress(units, len(units)):
+        for unit in with_bar(units, "blocks"):
             key = _key(unit)
             if isinstance(unit, Stored):
                 if key not in journal.done:

@@ -82,8 +82,8 @@ def target_loss(logits: Tensor, batch: Batch) -> Tensor:
         logits: (B, T, V).
         batch: with its ``labels`` (B, T), and with ``weight`` where several processes share it.
     """
-    scores, labels = logits.flatten(0, 1), batch["labels"].flatten()
+    scores, labels = logits.flatten(0, 1).float(), batch["labels"].flatten()
     weight = batch.get("weight")
     if weight is None:
         return F.cross_entropy(scores, labels)
-    return torch.as_tensor(weight * F.cross_entropy(scores.float(), labels, reduction="sum"))
+    return torch.as_tensor(weight * F.cross_entropy(scores, labels, reduction="sum"))

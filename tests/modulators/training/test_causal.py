@@ -232,3 +232,15 @@ def test_softcapped_scores_are_capped(backbones: dict[str, str], tmp_path: Path)
     ids = torch.tensor([[4, 5, 6]])
     logits: Tensor = module({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, :2]})[1]
     assert float(logits.abs().max()) <= 0.01
+
+
+@torch.no_grad()
+def test_loss_of_a_bf16_backbone_is_in_fp32(backbones: dict[str, str]) -> None:
+    """Of one process as of one of several: the mean of what bf16 scores say, not rounded to bf16 itself."""
+    module = module_on(backbones["llama"], backbone_dtype="bfloat16")
+    ids = torch.tensor([[4, 5, 6], [7, 8, 0]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": torch.tensor([[9, 3], [10, -100]])}
+    alone, _ = module._training_pass(batch, True)
+    shared, _ = module._training_pass({**batch, "weight": 1 / 3}, True)
+    assert alone.dtype == shared.dtype == torch.float32
+    assert float(alone) == pytest.approx(float(shared), rel=1e-6)

@@ -211,10 +211,10 @@ def test_a_model_without_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("words", "said"),
     [
         (["nowhere/at/all"], "cannot be loaded"),
-        (["mini", "--only", "norms"], "'norms' is no part"),
+        (["mini", "--only", "norms"], "'norms' must be one of vocabulary, pentachora"),
         (["mini", "--layers", "1,x"], "must be layers such as 0,3,5"),
         (["mini", "--layers", "9"], "layer 9 does not exist"),
-        (["mini", "--device", "abacus"], "--device: 'abacus' cannot be used"),
+        (["mini", "--device", "abacus"], "--device: 'abacus' is not there"),
     ],
 )
 def test_an_error_is_one_line(
