@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from probes.options import at_least, check_device, layer_numbers, some_of
 from probes.pages import folder_name, write_json, write_text
+from probes.topology import PARTS
 
 if TYPE_CHECKING:
     from probes.topology.reader import Weights
-
-PARTS = ("matrices", "heads", "between", "neurons", "norms")  # of probes.topology.measure, which imports torch
 
 DESCRIPTION = """\
 Effective ranks and entries of every weight matrix, the bilinear forms of every attention head (queries with keys,

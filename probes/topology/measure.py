@@ -20,6 +20,7 @@ from modulant.geometry import (
     symmetric_figures,
     trace_cosine,
 )
+from probes.topology import PARTS
 from probes.topology.initial import initial_sd
 from probes.topology.layout import Block, Norm
 from probes.topology.reader import Weights
@@ -27,7 +28,6 @@ from probes.topology.reader import Weights
 Row = dict[str, Any]
 Heads = tuple[Tensor, Tensor]  # both sides of a form, (heads, head width, width of the stream)
 
-PARTS = ("matrices", "heads", "between", "neurons", "norms")
 PERMUTATIONS = 5  # of the stream's coordinates, a pair of blocks and a kind
 
 

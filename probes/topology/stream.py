@@ -10,9 +10,10 @@ import torch
 from modulant.reports.run_folder import finite
 from modulant.storage import append_line, write_whole
 from probes.options import with_bar
+from probes.topology import PARTS
 from probes.topology.initial import initial_sd
 from probes.topology.layout import Block, Layout, Stored
-from probes.topology.measure import PARTS, Carry, Row, carried, matrix_row, measure_block
+from probes.topology.measure import Carry, Row, carried, matrix_row, measure_block
 from probes.topology.reader import Weights, without_duplicates
 
 
