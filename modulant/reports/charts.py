@@ -19,7 +19,7 @@ Metrics = Mapping[str, Series]
 
 # Figure in figures/ → its title, and the charts in it.
 FIGURES = {
-    "loss": ("Loss", ["loss"]),
+    "loss": ("Loss", ["loss", "objective"]),
     "inside": ("Inside the modulator, over steps", ["inside_layers", "inside_experts"]),
     "alpha": ("α per layer over steps", ["alpha"]),
     "alpha_final": ("Final α by layer and expert", ["alpha_final"]),
@@ -65,6 +65,7 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
         *((chart, None) for chart in inside(over_time)),
         # Lightning logs under the number of the last batch, from 0; so is what is measured before the first.
         (loss(over_time), validated[-1][0] + (validated[-1][0] > 0) if validated else None),
+        (objective(over_time), None),
         (correlation(relational), checked[0]),
         (lift(relational), checked[0]),
         (bands(relational), checked[0]),
@@ -141,24 +142,47 @@ def final_alpha(alpha: Mapping[str, Any]) -> Chart | None:
 
 
 def loss(metrics: Metrics) -> Chart | None:
-    """Training loss, raw and smoothed by an exponential average over a 25th of the run, and validation loss."""
-    train = finite_points(metrics.get("train/loss_step") or metrics.get("train/loss") or [])
-    validation = finite_points(metrics.get("val/loss") or [])
+    """The task's loss in training and in validation; None where it was not needed. Unit: nats per token."""
+    own = _logged(metrics) if not _has_terms(metrics) else metrics.get("train/task") or metrics.get("train/lemma") or []
+    train, validation = finite_points(own), finite_points(metrics.get("val/loss") or [])
     if not train and not validation:
         return None
-    marks: list[Mark] = []
-    if len(train) > 50:
-        steps, values = zip(*train, strict=True)
-        smooth = list(zip(steps, smoothed(values, len(train) / 25), strict=True))
-        marks.append(Line(train, "training, as logged", "@blue", 1, opacity=0.35, marker=0))
-        marks.append(Line(smooth, "training, smoothed", "@blue", marker=0))
-    elif train:
-        marks.append(Line(train, "training", "@blue"))
+    marks = _training(train)
     if validation:
         marks.append(Line(validation, "validation", "@vermilion", marker=6))
     shown, name = (validation, "validation") if validation else (train, "training")
     title = change(f"{name} loss", shown[0][1] if len(shown) > 1 else None, shown[-1][1], 3)
     return Chart("loss", title, {"": marks}, Axis("cross-entropy (nats per token)", least=0.05))
+
+
+def objective(metrics: Metrics) -> Chart | None:
+    """What training minimised, where that is a sum of several terms; None where it was the task's loss alone."""
+    train = finite_points(_logged(metrics))
+    if not train or not _has_terms(metrics):
+        return None
+    title = change("objective", train[0][1] if len(train) > 1 else None, train[-1][1], 3)
+    return Chart("objective", title, {"": _training(train)}, Axis("sum of weighted terms", least=0.05))
+
+
+def _logged(metrics: Metrics) -> Series:
+    return metrics.get("train/loss_step") or metrics.get("train/loss") or []
+
+
+def _has_terms(metrics: Metrics) -> bool:
+    """Whether the training loss is a sum of terms, which are logged too."""
+    return any(key.startswith("train/") and not key.startswith("train/loss") for key in metrics)
+
+
+def _training(points: Series) -> list[Mark]:
+    """A series as logged, and of a long one an exponential average over a 25th of the run."""
+    if len(points) <= 50:
+        return [Line(points, "training", "@blue")] if points else []
+    steps, values = zip(*points, strict=True)
+    smooth = list(zip(steps, smoothed(values, len(points) / 25), strict=True))
+    return [
+        Line(points, "training, as logged", "@blue", 1, opacity=0.35, marker=0),
+        Line(smooth, "training, smoothed", "@blue", marker=0),
+    ]
 
 
 def correlation(relational: Mapping[str, Any]) -> Chart | None:

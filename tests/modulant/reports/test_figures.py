@@ -135,6 +135,20 @@ def test_loss_shows_what_there_is(
     assert drawn(figure, tmp_path) > 5000
 
 
+def test_objective_of_several_terms_is_no_cross_entropy() -> None:
+    """It has a chart of its own; the task's loss, if it is one of the terms, stands beside the validation's."""
+    terms = {"train/loss": [(0, 0.2), (9, -0.3)], "train/pearson_all": [(0, 0.1), (9, 0.5)]}
+    task = {"train/task": [(0, 5.1), (9, 4.9)], "val/loss": [(0, 5.2), (9, 4.8)]}
+    drawn_alone = charts.objective(terms)
+    assert drawn_alone is not None
+    assert [mark.points for mark in drawn_alone.views[""]] == [terms["train/loss"]]
+    assert charts.loss(terms) is None
+    both = charts.loss({**terms, **task})
+    assert both is not None
+    assert [mark.points for mark in both.views[""]] == [task["train/task"], task["val/loss"]]
+    assert charts.objective({"train/loss": task["train/task"], "val/loss": task["val/loss"]}) is None
+
+
 def test_smoothing_is_the_weighted_mean_it_says() -> None:
     values = np.random.default_rng(0).normal(size=40)
     weights = (1 - 1 / 7.0) ** np.arange(40)[::-1]

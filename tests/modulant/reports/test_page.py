@@ -21,7 +21,18 @@ from modulant.reports.run_folder import metrics_of, report_of
 HOSTILE = "</script></pre><img src=x onerror=document.title='owned'><script>document.title='owned'</script>`&amp;"
 # what Chromium asks for itself, whatever the page
 BROWSERS_OWN = re.compile(r"https?://[\w.-]+\.(google|googleapis)\.com[/:]")
-FIELD = ["alpha", "alpha_final", "inside_layers", "inside_experts", "loss", "correlation", "lift", "bands", "cv"]
+FIELD = [
+    "alpha",
+    "alpha_final",
+    "inside_layers",
+    "inside_experts",
+    "loss",
+    "objective",
+    "correlation",
+    "lift",
+    "bands",
+    "cv",
+]
 FIELD += ["volumes", "moved_0", "moved_1", "moved_2"]
 
 
