@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from callbacks.interfaces import layer_alphas, modulated
 from callbacks.saving.checkpoints import DivergenceError, not_finite
+from modulant.backbones.families import parts_of
 from modulant.settings import NonNegativeInt, checked
 
 
@@ -120,9 +121,14 @@ class Divergence(L.Callback):
         """The first place where the batch is not finite, found by passing it through once more."""
         if weight := not_finite(module):
             return f"{weight} is not finite"
-        blocks = getattr(getattr(getattr(module, "model", None), "encoder", None), "block", None)
-        if blocks is None or self._batch is None:
-            return "no layer is known to be at fault"
+        unknown = "no layer is known to be at fault"
+        try:
+            parts = parts_of(module.model)  # type: ignore[arg-type]
+        except (AttributeError, ValueError):
+            return unknown
+        if self._batch is None:
+            return unknown
+        side = parts.family.side
         bad: list[int] = []
 
         def look(layer: int) -> Any:
@@ -133,17 +139,21 @@ class Divergence(L.Callback):
 
             return hook
 
-        hooks = [block.register_forward_hook(look(layer)) for layer, block in enumerate(blocks)]
+        hooks = [block.register_forward_hook(look(layer)) for layer, block in enumerate(parts.blocks)]
         try:
             with torch.no_grad():
-                module(self._batch)
+                encode = getattr(module, "encode", None)
+                if encode is None:  # of a T5 in pre-training
+                    module(self._batch)
+                else:
+                    encode(self._batch["input_ids"], self._batch["attention_mask"])
         finally:
             for hook in hooks:
                 hook.remove()
         return (
-            f"first not finite in encoder layer {bad[0]}"
+            f"first not finite in {side} layer {bad[0]}"
             if bad
-            else "the encoder's layers are finite, what follows is not"
+            else f"the {side}'s layers are finite, what follows is not"
         )
 
 

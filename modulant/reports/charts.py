@@ -134,11 +134,11 @@ def final_alpha(alpha: Mapping[str, Any]) -> Chart | None:
     if start is not None:
         title += f" (started at {start:.4g})"
     if len(experts) > 1:
-        x, y = Axis("expert", experts), Axis("encoder layer", layers, least=0.002)
+        x, y = Axis("expert", experts), Axis("layer", layers, least=0.002)
         return Chart("alpha_final", title, {"": [Heat(final, "injection strength α")]}, y, x)
     bars = Bars([row[0] for row in final], [f"@depth{len(layers)}_{place}" for place in range(len(layers))])
     marks: list[Mark] = [Level(start, "start", "@ink"), bars] if start is not None else [bars]
-    return Chart("alpha_final", title, {"": marks}, Axis("injection strength α"), Axis("encoder layer", layers))
+    return Chart("alpha_final", title, {"": marks}, Axis("injection strength α"), Axis("layer", layers))
 
 
 def loss(metrics: Metrics) -> Chart | None:

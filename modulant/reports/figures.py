@@ -184,7 +184,7 @@ def _depth_bar(part: Any, axes: Sequence[Axes], layers: Sequence[str]) -> None:
     every = max(1, math.ceil(len(layers) / 12))
     ticks = list(range(0, len(layers), every))
     mappable = ScalarMappable(BoundaryNorm(edges.tolist(), len(layers)), colours)
-    bar = part.colorbar(mappable, ax=list(axes), ticks=ticks, label="encoder layer", aspect=30)
+    bar = part.colorbar(mappable, ax=list(axes), ticks=ticks, label="layer", aspect=30)
     bar.ax.set_yticklabels([layers[tick] for tick in ticks])
     bar.ax.tick_params(length=0)
     bar.outline.set_visible(False)

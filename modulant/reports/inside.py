@@ -36,7 +36,7 @@ def inside(metrics: Mapping[str, Series]) -> list[Chart]:
             row = f"{layer}" if expert is None else f"{layer} · {expert}"
             (layers if expert is None else experts).setdefault(figure, {})[row] = points
     found = [
-        _over_steps("inside_layers", "encoder layer", layers),
+        _over_steps("inside_layers", "layer", layers),
         _over_steps("inside_experts", "layer · expert", experts),
     ]
     return [chart for chart in found if chart is not None]
@@ -74,9 +74,9 @@ def moved_tokens(texts: Iterable[Mapping[str, Any]]) -> list[Chart]:
             most = sorted(range(len(tokens)), key=lambda i: -drift[i])[:3]
             named = ", ".join(f"{tokens[i]} {number(drift[i])}" for i in most)
             mean = number(sum(drift) / len(drift))
-            note = f"At the encoder's end, 1 − cosine with the original: mean {mean}; most: {named}."
+            note = f"After the last layer, 1 − cosine with the original: mean {mean}; most: {named}."
             heat = Heat(cells, _QUANTITIES["push"], numbers=False)
-            layers = Axis("encoder layer", [str(layer) for layer in seen["layers"]], least=1e-6)
+            layers = Axis("layer", [str(layer) for layer in seen["layers"]], least=1e-6)
             chart = Chart(f"moved_{len(found)}", text["prompt"], {"": [heat]}, layers, Axis("token", tokens), note)
             found.append(chart)
     return found

@@ -121,7 +121,7 @@ def test_through_a_run(call: Call, quick: list[str]) -> None:
 @pytest.mark.slow  # tests/faults/test_kills.py does the like, and more
 def test_a_run_that_is_resumed_in_mid_epoch_ends_as_if_unbroken(call: Call, quick: list[str]) -> None:
     whole = ["--trainer.max_epochs", "2", "--checkpoint.every_n_train_steps", "4", "--checkpoint.save_top_k", "-1"]
-    assert call("fit", "--config", "field.yaml", *quick, *whole, "--output", "run").code == 0
+    assert call("fit", "--config", "field.yaml", *SOURCE, *quick, *whole, "--output", "run").code == 0
     end = Path("run/checkpoints/step_00000012.ckpt")
     unbroken = torch.load(end, weights_only=True)
     end.unlink()  # as if it had been killed between steps 8 and 12, of 6 an epoch

@@ -96,7 +96,7 @@ def test_alpha_has_a_line_for_each_layer_and_a_panel_for_each_expert(
     assert all(len(axis.get_lines()) == layers for axis in with_lines)
     # up to eight layers are named, more are told by a colour bar
     assert bool(figure.legends) == (layers <= 8)
-    assert any(axis.get_ylabel() == "encoder layer" for axis in figure.axes) == (layers > 8)
+    assert any(axis.get_ylabel() == "layer" for axis in figure.axes) == (layers > 8)
     assert with_lines[0].get_ylabel() == "injection strength α"
     if points == 1:
         assert all(line.get_marker() == "o" for line in with_lines[0].get_lines())

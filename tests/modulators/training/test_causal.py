@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from callbacks import Divergence
 from datamodules import WordNetDataModule
 from modulant.corpus.forms import QUESTION
 from modulators import FieldModulator, LerpModulator, ModulatedCausalLM, load_modulated, relational_lift
@@ -244,3 +245,16 @@ def test_loss_of_a_bf16_backbone_is_in_fp32(backbones: dict[str, str]) -> None:
     shared, _ = module._training_pass({**batch, "weight": 1 / 3}, True)
     assert alone.dtype == shared.dtype == torch.float32
     assert float(alone) == pytest.approx(float(shared), rel=1e-6)
+
+
+def test_broken_layer_is_named(backbones: dict[str, str]) -> None:
+    """Weights that are finite, and activations that are not, from the second block on."""
+    module = module_on(backbones["llama"])
+    divergence = Divergence()
+    ids = torch.tensor([[4, 5, 6]])
+    divergence._batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, :1]}
+    assert divergence._where(module) == "the decoder's layers are finite, what follows is not"
+    with torch.no_grad():
+        for matrix in (module.model.model.layers[1].mlp.up_proj, module.model.model.layers[1].mlp.down_proj):
+            matrix.weight.fill_(1e30)
+    assert divergence._where(module) == "first not finite in decoder layer 1"
