@@ -20,7 +20,9 @@ from filelock import FileLock
 
 from tests.faults.processes import differences, figures_of, state_of
 from tests.runs import LEMMA, ROOT, SOURCE, main, process, small_wordnet, tiny_backbone
+from tests.tiny_families import build
 from tests.waits import with_callback
+from tests.word_tokenizer import save_word_tokenizer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 
@@ -85,8 +87,23 @@ def test_a_gpu_learns_what_a_cpu_does(name: str, tmp_path: Path, tmp_path_factor
     assert losses == pytest.approx(json.loads(file.read_text()), abs=way.tolerance)
 
 
+@pytest.mark.parametrize(("config", "model_type"), [("encoder.yaml", "bert"), ("causal.yaml", "llama")])
+def test_each_family_learns_what_it_does_on_a_cpu(config: str, model_type: str, tmp_path: Path) -> None:
+    data = str(small_wordnet(tmp_path / "nltk"))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "[BOS]", "eos_token": "[EOS]"}
+    template = {"bert": "[BOS] $A [EOS]", "llama": "[BOS] $A"}[model_type]
+    folder = str(tmp_path / model_type)
+    n_words = save_word_tokenizer(folder, data, special, template)
+    torch.manual_seed(0)
+    build(model_type, vocab_size=n_words).save_pretrained(folder)
+    words = ["--config", config, "--data.nltk_data", data, "--data.batch_size", "32", "--model.backbone", folder]
+    cpu, gpu = (_losses(tmp_path / device, *words, "--trainer.accelerator", device) for device in ("cpu", "cuda"))
+    assert gpu == pytest.approx(cpu, abs=1e-3)
+
+
 def _losses(folder: Path, *words: str) -> list[float]:
     """Training losses of a short run."""
+    folder.mkdir(exist_ok=True)
     run = process("fit", *words, "--config", "debug.yaml", "--output", str(folder / "run"), cwd=folder)
     assert run.returncode == 0, run.stderr
     assert json.loads((folder / "run" / "report.json").read_text())["run"]["outcome"] == "finished"
