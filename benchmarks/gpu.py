@@ -346,6 +346,10 @@ PARTS = (
 )
 
 
+def names_of_parts() -> list[str]:
+    return list(dict.fromkeys(part.name for part in PARTS))
+
+
 def measured(part: Part, now: Setting, left: float) -> list[Row]:
     """Its rows; where they end early, a last one that says why."""
     rows, why = [], ""
@@ -386,6 +390,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a look at the code")
     parser.add_argument("--quick", action="store_true", help="a model of two layers that takes no time")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all parts together")
+    parser.add_argument("--parts", metavar="NAME,NAME,…", help=f"only these of {', '.join(names_of_parts())}")
     arguments = parser.parse_args(argv)
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -395,10 +400,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     head = f"{name}, torch {torch.__version__}, {'quick' if arguments.quick else 'whole'}"
+    asked = arguments.parts.split(",") if arguments.parts else names_of_parts()
+    if unknown := [name for name in asked if name not in names_of_parts()]:
+        print(f"error: --parts: no {unknown[0]!r}; there are {', '.join(names_of_parts())}", file=sys.stderr)
+        return 2
     began, rows = time.monotonic(), list[Row]()
-    parts = [(part, shape) for part in PARTS for shape in part.shapes]
+    chosen = [part for part in PARTS if part.name in asked]
+    parts = [(part, shape) for part in chosen for shape in part.shapes]
     if arguments.quick:
-        parts = [(part, "tiny") for part in {part.name: part for part in PARTS}.values()]
+        parts = [(part, "tiny") for part in {part.name: part for part in chosen}.values()]
     for part, shape in parts:
         left = arguments.budget - (time.monotonic() - began)
         new = measured(part, Setting(device, arguments.quick, shape), left)

@@ -73,7 +73,8 @@ WAYS = {
 @pytest.mark.parametrize("name", WAYS)
 def test_a_gpu_learns_what_a_cpu_does(name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     way = WAYS[name]
-    losses = _losses(tmp_path, *way.what, *way.how, "--trainer.accelerator", "cuda")
+    data = ("--data.nltk_data", str(small_wordnet(tmp_path / "nltk", 700)), "--data.batch_size", "32")
+    losses = _losses(tmp_path, *way.what, *way.how, *data, "--trainer.accelerator", "cuda")
     assert len(losses) == 4  # of 20 steps, every fifth
     if way.tolerance is None:
         assert all(loss == loss for loss in losses)
@@ -83,7 +84,7 @@ def test_a_gpu_learns_what_a_cpu_does(name: str, tmp_path: Path, tmp_path_factor
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / "lock"):
         if not (file := place / "losses.json").is_file():
-            file.write_text(json.dumps(_losses(place, *way.what, "--trainer.accelerator", "cpu")))
+            file.write_text(json.dumps(_losses(place, *way.what, *data, "--trainer.accelerator", "cpu")))
     assert losses == pytest.approx(json.loads(file.read_text()), abs=way.tolerance)
 
 
