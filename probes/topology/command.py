@@ -127,6 +127,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         count["tensors"] += 1
         count["numbers"] += torch.Size(weights.shape(name)).numel()
     return {
+        "probe": "topology",
         "model": args.model,
         "architecture": config.model_type,
         "weights_sha256": digest,

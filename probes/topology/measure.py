@@ -154,6 +154,8 @@ def measure_block(
         identity = {"name": names[kind], "kind": kind, **about}
         if "matrices" in only:
             row = matrix_row(matrices[kind], identity, initial_sd(config, kind, block.shape), exact)
+            if kind == "cross_q" and "cross_k" in matrices and "damaged" not in row:
+                _add_signs(row, matrices[kind], matrices["cross_k"], seed + block.layer)
             rows["matrices"].append(row)
         if not matrices[kind].isfinite().all():
             del matrices[kind]
@@ -206,6 +208,19 @@ def _head_rows(kind: str, left: Tensor, right: Tensor, before: Carry | None, abo
         }
         for head in range(len(left))
     ]
+
+
+def _add_signs(row: Row, queries: Tensor, keys: Tensor, seed: int) -> None:
+    """The source's figure of cross-attention, which lets every head's queries meet every head's keys.
+
+    The share of positive eigenvalues of the symmetric part of W_q W_kᵀ; its null has the rows of W_k permuted.
+    """
+    if len(queries) != len(keys) or not keys.isfinite().all():
+        return
+    order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).to(keys.device)
+    for into, product in ((row, queries @ keys.mT), (row["nulls"], queries @ keys[order].mT)):
+        values = torch.linalg.eigvalsh(product + product.mT)
+        into["source/positive_share"] = float((values > 0).double().mean())
 
 
 def _reads(kind: str, matrix: Tensor) -> Tensor:

@@ -1,0 +1,250 @@
+"""How each claim is judged: by a function of what reports hold of a model.
+
+A figure is beyond its null at 5% over all claims (Bonferroni); where no p exists, a limit is named here and in the
+sentence. What any weights have by a theorem cannot hold beyond its null.
+"""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from scipy import stats
+
+from modulant.reports.wording import number
+from probes.compare.reading import Absent, Model, Null
+from probes.terrain.page import CLEAR, COARSE, p_text
+
+NOTHING, HOLDS, NOT_MEASURED = "nothing", "holds", "not measured"
+LEVEL, TESTS = 0.05, 10  # of all claims together; their number
+GAUSSIAN = math.erf(0.1 / math.sqrt(2))  # share of a normal variable's values below a tenth of its rms
+SPARSE = 2.0  # times that: what would be called sparse
+COLLAPSE = 0.1  # drop of entropy, of its maximum, from one layer to the next
+_PLACES = ("encoder", "decoder", "text", "vision")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of a claim for one model.
+
+    Attributes:
+        kind: `NOTHING` (it comes of something simpler, is nothing beyond its null, or is not so), `HOLDS` (beyond its
+            null), `NOT_MEASURED`.
+        measured: the source's own figure, as measured here.
+        null: what stands beside it.
+        said: the verdict in a sentence, with its numbers.
+    """
+
+    kind: str
+    measured: str
+    null: str
+    said: str
+
+    def as_json(self) -> dict[str, str]:
+        return {"verdict": self.kind, "measured": self.measured, "null": self.null, "said": self.said}
+
+
+def volumes(model: Model) -> Verdict:
+    cv, null = model.need("terrain", "pentachoron/cv"), model.null("terrain", "pentachoron/cv")
+    unit, unit_null = model.need("terrain", "pentachoron/cv_unit"), model.null("terrain", "pentachoron/cv_unit")
+    measured, beside = f"CV {number(cv, 3)}", f"Gaussian rows, same covariance: {_with_sd(null)}"
+    lengths = f"with rows of length 1 {number(unit, 3)}, null {number(unit_null.mean, 3)}"
+    if not _far(cv, null):
+        return Verdict(
+            NOTHING, measured, beside, f"follows from the covariance: {number(null.mean, 3)} without a model"
+        )
+    if not 0.20 <= cv <= 0.23:
+        return Verdict(NOTHING, measured, beside, f"not so: {number(cv, 3)} is outside of 0.20 to 0.23; {lengths}")
+    if not _far(unit, unit_null):
+        return Verdict(NOTHING, measured, beside, f"follows from the spread of lengths: {lengths}")
+    return Verdict(HOLDS, measured, beside, f"holds beyond its null: {number(cv, 3)} is in 0.20 to 0.23; {lengths}")
+
+
+def sparsity(model: Model) -> Verdict:
+    place = _place(model, "self_q/{}/below_0.1")
+    share, null = _topology(model, f"self_q/{place}/below_0.1"), _topology_null(model, f"self_q/{place}/below_0.1")
+    free, keys = (_topology(model, f"self_{kind}/{place}/below_0.1_rms") for kind in "qk")
+    measured, beside = f"{_percent(share)} of W_q below 0.1", f"Gaussians of the same rms: {_percent(null.mean)}"
+    scale = (
+        f"below a tenth of their rms are {_percent(free)}, of keys {_percent(keys)}, of Gaussians {_percent(GAUSSIAN)}"
+    )
+    if free > SPARSE * max(GAUSSIAN, keys):
+        return Verdict(HOLDS, measured, beside, f"holds beyond its null: {scale}")
+    grown = model.reports["topology"].value(f"self_q/{place}/rms_over_init")
+    size = "" if grown is None else f" ({number(grown, 2)} times the initial rms)"
+    return Verdict(NOTHING, measured, beside, f"follows from the size of the entries{size}: {scale}")
+
+
+def locked(model: Model) -> Verdict:
+    name = "source/cross_q/decoder/positive_share"
+    if not any(key.startswith("cross_") for key in model.reports["topology"].figures):
+        raise Absent("it has no cross-attention")
+    share, null = _topology(model, name), _topology_null(model, name)
+    measured, beside = f"{number(share, 4)} positive", f"rows of the keys permuted: {number(null.mean, 4)}"
+    if abs(share - null.mean) > 0.01:
+        said = f"not so: {number(share, 3)} is not ½"
+    else:
+        said = f"follows from chance: matrices that have nothing to do with each other give {number(null.mean, 4)}"
+    return Verdict(
+        NOTHING, measured, beside, f"{said}; queries and keys are of two spaces, where a sign has no meaning"
+    )
+
+
+def layers_apart(model: Model) -> Verdict:
+    if not (places := [one for one in _PLACES if f"between/self_q/{one}" in model.reports["topology"].figures]):
+        raise Absent("it has no two adjacent layers that were measured")
+    name = f"between/self_q/{places[0]}"
+    cosine, sd = (_topology(model, f"source/{name}{end}") for end in ("", "_null_sd"))
+    alike, permuted, p = _topology(model, name), _topology_null(model, name), _topology(model, f"{name}_p")
+    measured, beside = f"cosine {number(cosine, 4)}", f"unrelated matrices: 0 ± {number(sd, 4)}"
+    side = f"{number(alike, 3)} (coordinates permuted {number(permuted.mean, 3)}, p {p_text(p)})"
+    if _beyond(p):
+        said = f"follows from the choice of bases: on the side of the stream the same layers are alike, {side}"
+    else:
+        said = f"nothing beyond its null: on the side of the stream the layers are not alike either, {side}"
+    return Verdict(NOTHING, measured, beside, said)
+
+
+def boundary(model: Model) -> Verdict:
+    name = "constant/0.29154"
+    ratio, null = model.need("terrain", name), model.null("terrain", name)
+    beside, sd = (model.need("terrain", f"constant/beside/{what}") for what in ("mean", "sd"))
+    n = model.need("terrain", "constant/beside/places")
+    t = (ratio - beside) / (sd * math.sqrt(1 + 1 / n)) if sd else 0.0
+    p = float(stats.t.sf(t, n - 1))  # of one more place to stand out so far among the others
+    measured = f"density {number(ratio, 3)} times that beside it"
+    control = (
+        f"{number(n, 0)} places near it: {number(beside, 3)} ± {number(sd, 3)}; Gaussian rows: {number(null.mean, 3)}"
+    )
+    if _beyond(p) and ratio > 1:
+        return Verdict(HOLDS, measured, control, f"holds beyond its null: it stands out, p {p_text(p)}")
+    return Verdict(NOTHING, measured, control, f"nothing beyond its null: it does not stand out, p {p_text(p)}")
+
+
+def signs(model: Model) -> Verdict:
+    place = _place(model, "source/self_qk/{}/positive_share")
+    share = _topology(model, f"source/self_qk/{place}/positive_share")
+    mass, null = _topology(model, f"self_qk/{place}/signed_mass"), _topology_null(model, f"self_qk/{place}/signed_mass")
+    measured = f"{_percent(1 - share)} negative"
+    mass_said = f"their mass is {number(mass, 3, True)} (mismatched heads {number(null.mean, 3, True)})"
+    if abs(share - 0.5) < 1e-9:
+        said = f"follows from Sylvester's law: as many of each sign in every head, whatever the weights; {mass_said}"
+    else:
+        said = f"nothing beyond its null: signs are counts of dimensions; {mass_said}"
+    return Verdict(NOTHING, measured, "any two matrices of full rank: 50%", said)
+
+
+def digits(model: Model) -> Verdict:
+    r, p = (model.need("terrain", f"digits/{what}") for what in "rp")
+    partial, partial_p = (model.need("terrain", f"digits/partial_{what}") for what in "rp")
+    null = model.null("terrain", "digits/r")
+    report = model.reports["terrain"]
+    letters, letters_p = (report.value(f"letters/{what}") for what in "rp")
+    measured = f"r {number(r, 3)}, p {p_text(p)}"
+    control = f"permuted digits: {number(null.mean, 3)} ± {number(null.sd, 3)}"
+    if letters is None or letters_p is None:
+        said = "letters could not be measured"
+    else:
+        control += f"; letters: {number(letters, 3)}, p {p_text(letters_p)}"
+        said = f"letters {number(letters, 3)}"
+    given = f"given the difference of lengths {number(partial, 3)}, p {p_text(partial_p)}; {said}"
+    if not _beyond(p) or r > 0:
+        return Verdict(NOTHING, measured, control, f"nothing beyond its null: p {p_text(p)}; {given}")
+    if not _beyond(partial_p) or partial > 0:
+        return Verdict(NOTHING, measured, control, f"follows from the lengths of the rows: {given}")
+    if letters_p is not None and _beyond(letters_p) and letters is not None and letters <= r:
+        return Verdict(NOTHING, measured, control, f"follows from order alone: {given}")
+    return Verdict(HOLDS, measured, control, f"holds beyond its null: {given}")
+
+
+def spectra(model: Model) -> Verdict:
+    name = "dimensions/concentration"
+    value, null = model.need("spectra", name), model.null("spectra", name)
+    p = model.need("spectra", "dimensions/p")
+    measured, beside = f"concentration {number(value)}", f"dimensions permuted: {number(null.mean)}"
+    if _beyond(p):
+        return Verdict(HOLDS, measured, beside, f"holds beyond its null: p {p_text(p)}")
+    said = "nothing beyond its null: dimensions have no order"
+    return Verdict(NOTHING, measured, beside, f"{said}; p {p_text(p)}")
+
+
+def crystals(model: Model) -> Verdict:
+    raise Absent("no figures of relative position biases were written")
+
+
+def beliefs(model: Model) -> Verdict:
+    """Both halves: where attention collapses, and whether its coherence says how sure the model is."""
+    entropy, sink, rest = (_by_layer(model, what) for what in ("entropy", "sink", "entropy_without_sink"))
+    after = model.need("attention", "source/collapse_layer")
+    falls = [later - one for one, later in zip(rest, rest[1:], strict=False)]
+    if not falls:
+        raise Absent("a single layer was measured")
+    place = min(range(len(falls)), key=falls.__getitem__)
+    r, p = (model.need("attention", f"confidence/coherence/{what}") for what in ("r", "p_family"))
+    few = model.need("attention", "confidence_15/coherence/r")
+    measured = (
+        f"collapse after layer {number(after, 0)}; coherence with confidence, 15 prompts: r {number(few, 2, True)}"
+    )
+    control = (
+        f"without the sink the largest drop is {number(falls[place], 3, True)}, after layer {place}; "
+        f"more texts: r {number(r, 2, True)}, p {p_text(p)} (permuted, largest of all layers and figures)"
+    )
+    collapsed = place == after and falls[place] < -COLLAPSE
+    sure = _beyond(p) and r * few > 0
+    if collapsed or sure:
+        what = " and ".join(["the collapse"] * collapsed + ["coherence as confidence"] * sure)
+        return Verdict(HOLDS, measured, control, f"holds beyond its null: {what}")
+    by_sink = _correlation(entropy, sink)
+    if by_sink is not None and by_sink < -0.5:
+        said = f"follows from the sink: entropy falls where it grows, r {number(by_sink, 2)} over layers"
+    else:
+        said = f"nothing beyond its null: without the sink no drop above {COLLAPSE} of the maximum at that layer"
+    turned = ", and changes its sign" if r * few < 0 else ""
+    return Verdict(NOTHING, measured, control, f"{said}; coherence says nothing about confidence{turned}")
+
+
+def _beyond(p: float) -> bool:
+    return p * TESTS < LEVEL
+
+
+def _far(value: float, null: Null) -> bool:
+    """Whether a CV of volumes is beyond what its null's draws, and its own, can tell apart."""
+    return abs(value - null.mean) > max(COARSE, CLEAR * (null.sd or 0.0))
+
+
+def _topology(model: Model, name: str) -> float:
+    return model.need("topology", name)
+
+
+def _topology_null(model: Model, name: str) -> Null:
+    return model.null("topology", name)
+
+
+def _place(model: Model, name: str) -> str:
+    """The first stack of which a figure of weights was measured."""
+    report = model.reports["topology"]
+    found = [place for place in _PLACES if report.value(name.format(place)) is not None]
+    if not found:
+        raise Absent(f"its report has no `{name.format('encoder')}`, nor of another stack")
+    return found[0]
+
+
+def _by_layer(model: Model, what: str) -> list[float]:
+    """A figure of attention at each layer of the model's first stack, from the lowest."""
+    report = model.reports["attention"]
+    layers = sorted(name for name in report.figures if name.startswith("layer_") and name.endswith(f"/{what}"))
+    return [value for name in layers if (value := report.value(name)) is not None]
+
+
+def _correlation(x: list[float], y: list[float]) -> float | None:
+    try:
+        return statistics.correlation(x, y)
+    except statistics.StatisticsError:
+        return None
+
+
+def _with_sd(null: Null) -> str:
+    return number(null.mean, 3) + ("" if null.sd is None else f" ± {number(null.sd, 3)}")
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, 2)}%"
