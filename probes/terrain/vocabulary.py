@@ -173,11 +173,16 @@ def measure_constants(rows: Rows, found: Findings, seed: int) -> dict[str, Any]:
 
 
 def special_tokens(tokenizer: Any, ids: list[int], embedding: Tensor, rows: Rows) -> list[dict[str, Any]]:
-    """Of each special token: its norm, the share of measured rows that are shorter, its distance to their mean."""
+    """Of each special token: norm, share of measured rows that are shorter, distance to their mean, mean cosine.
+
+    That is with the other special ones, all without the mean of the measured rows.
+    """
     norms = rows.points.double().norm(dim=1)
     centre, spread = rows.mean, float(rows.covariance.trace().sqrt())
-    found = []
-    for i in (i for i in ids if i < len(embedding)):
+    found, ids = [], [i for i in ids if i < len(embedding)]
+    unit = F.normalize(embedding[ids].double() - centre, dim=-1)
+    cosines = (unit @ unit.sum(0) - unit.square().sum(1)).tolist()
+    for i, cosine in zip(ids, cosines, strict=True):
         row = embedding[i].double()
         found.append(
             {
@@ -186,6 +191,7 @@ def special_tokens(tokenizer: Any, ids: list[int], embedding: Tensor, rows: Rows
                 "norm": float(row.norm()),
                 "percentile": 100 * float((norms < row.norm()).double().mean()),
                 "distance_to_mean": float((row - centre).norm()) / spread if spread else None,
+                "cosine_with_others": cosine / (len(ids) - 1) if len(ids) > 1 else None,
             }
         )
     return found

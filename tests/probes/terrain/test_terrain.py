@@ -232,3 +232,40 @@ def test_another_report_is_not_written_over(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "report.json").write_text('{"run": {}}')
     assert probe.main(["terrain", "mini", "--output", str(tmp_path)]) == 2
     assert "is no output of this command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model_type", ["t5", "gpt2", "gpt_neox"])
+def test_a_head_of_its_own_is_compared_with_the_embedding(model_type: str, tmp_path: Path) -> None:
+    """A head that holds the embedding in part: cosines by hand, over tokens that are measured."""
+    folder = tmp_path / "model"
+    model = build(model_type, vocab_size=len(WORDS) + 5, tie_word_embeddings=False)
+    rows = model.get_input_embeddings().weight.detach()
+    head = 2 * rows + 0.5 * rows.std() * torch.randn_like(rows)
+    model.get_output_embeddings().weight = torch.nn.Parameter(head)  # of a T5, whose configuration ties it
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    found = measure(tmp_path / "out", str(folder), "--only", "vocabulary")
+    figures, nulls = found["figures"], found["nulls"]
+    kept = slice(3, len(WORDS))
+    a, b = rows[kept].double(), head[kept].double()
+    cosines = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=-1)
+    n = len(a)
+    assert figures["head/tied"] == 0
+    assert figures["head/cosine"] == pytest.approx(cosines.diagonal().mean().item(), abs=1e-6)
+    others = (cosines.sum() - cosines.trace()).item() / (n * (n - 1))
+    assert nulls["head/cosine"]["mean"] == pytest.approx(others, abs=1e-6)
+    assert figures["head/distance"] == pytest.approx(((a - b).norm() / a.norm()).item(), rel=1e-5)
+    shuffled = [((a - b[torch.randperm(n)]).norm() / a.norm()).item() for _ in range(200)]
+    assert nulls["head/distance"]["mean"] == pytest.approx(sum(shuffled) / len(shuffled), rel=0.01)
+    assert "**Head**: a matrix of its own" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bert", "llama"])
+def test_a_head_that_is_the_embedding_is_tied(model_type: str, tmp_path: Path) -> None:
+    model = build(model_type, vocab_size=len(WORDS) + 5, tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    found = measure(tmp_path / "out", str(tmp_path / "model"), "--only", "vocabulary")
+    assert found["figures"]["head/tied"] == 1
+    assert found["figures"]["head/cosine"] is None
+    assert "it is the embedding" in found["reasons"]["head"]
