@@ -23,6 +23,7 @@ HEADLINE = {
         r"self_q/\w+/below_0\.1_rms",
         r"self_qk/\w+/(stable_rank|signed_mass|symmetry)",
         r"between/(self_q|mlp_up)/(encoder|decoder|text|vision)",
+        r"positions/\w+/spearman_left",
     ),
     "scales": (
         r"rotation/cosine",
@@ -33,6 +34,8 @@ HEADLINE = {
         r"source/cosine",
     ),
     "attention": (
+        r"sink/entropy_r",
+        r"confidence/coherence/partial_r",
         r"confidence(_15)?/(coherence|entropy)/r",
         r"control/uniform/head_sync",
         r"source/layer_00/head_sync",

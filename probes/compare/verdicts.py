@@ -5,7 +5,6 @@ sentence. What any weights have by a theorem cannot hold beyond its null.
 """
 
 import math
-import statistics
 from dataclasses import dataclass
 
 from scipy import stats
@@ -19,6 +18,8 @@ LEVEL, TESTS = 0.05, 10  # of all claims together; their number
 GAUSSIAN = math.erf(0.1 / math.sqrt(2))  # share of a normal variable's values below a tenth of its rms
 SPARSE = 2.0  # times that: what would be called sparse
 COLLAPSE = 0.1  # drop of entropy, of its maximum, from one layer to the next
+MIXED = 26 / 32  # share of a T5's buckets that make a head mixed where a bias is largest
+MONOTONE = 0.5  # Spearman's coefficient with nearness: a curve with a slope
 _PLACES = ("encoder", "decoder", "text", "vision")
 
 
@@ -168,38 +169,70 @@ def spectra(model: Model) -> Verdict:
 
 
 def crystals(model: Model) -> Verdict:
-    raise Absent("no figures of relative position biases were written")
+    report = model.reports["topology"]
+    if not any(name.startswith("positions/decoder/") for name in report.figures):
+        raise Absent("its report has no relative position biases of a decoder")
+    local, far, mixed = (_topology(model, f"source/positions/decoder/{what}") for what in ("local", "global", "mixed"))
+    heads = local + far + mixed
+    rho = _topology(model, "positions/decoder/spearman_left")
+    null = _topology_null(model, "positions/decoder/spearman_left")
+    measured = f"{mixed:.0f} of {heads:.0f} heads mixed"
+    if (others := report.value("source/positions/encoder/mixed")) is not None:
+        measured += f" (encoder: {others:.0f})"
+    by_chance = (1 - MIXED) ** heads
+    control = f"values permuted: {_percent(MIXED)} mixed, none with p {p_text(by_chance)}"
+    slope = f"Spearman of bias with nearness {number(rho, 2, True)} (permuted {_with_sd(null)})"
+    if mixed:
+        return Verdict(NOTHING, measured, control, f"not so: {mixed:.0f} are mixed; {slope}")
+    if abs(rho) > MONOTONE:
+        said = f"follows from curves with a slope, whose largest value is at an end: {slope}"
+        return Verdict(NOTHING, measured, control, said)
+    if not _beyond(by_chance):
+        return Verdict(NOTHING, measured, control, f"nothing beyond its null: p {p_text(by_chance)}; {slope}")
+    return Verdict(HOLDS, measured, control, f"holds beyond its null: p {p_text(by_chance)}; {slope}")
 
 
 def beliefs(model: Model) -> Verdict:
     """Both halves: where attention collapses, and whether its coherence says how sure the model is."""
-    entropy, sink, rest = (_by_layer(model, what) for what in ("entropy", "sink", "entropy_without_sink"))
-    after = model.need("attention", "source/collapse_layer")
-    falls = [later - one for one, later in zip(rest, rest[1:], strict=False)]
-    if not falls:
-        raise Absent("a single layer was measured")
-    place = min(range(len(falls)), key=falls.__getitem__)
-    r, p = (model.need("attention", f"confidence/coherence/{what}") for what in ("r", "p_family"))
-    few = model.need("attention", "confidence_15/coherence/r")
-    measured = (
-        f"collapse after layer {number(after, 0)}; coherence with confidence, 15 prompts: r {number(few, 2, True)}"
-    )
-    control = (
-        f"without the sink the largest drop is {number(falls[place], 3, True)}, after layer {place}; "
-        f"more texts: r {number(r, 2, True)}, p {p_text(p)} (permuted, largest of all layers and figures)"
-    )
-    collapsed = place == after and falls[place] < -COLLAPSE
-    sure = _beyond(p) and r * few > 0
-    if collapsed or sure:
-        what = " and ".join(["the collapse"] * collapsed + ["coherence as confidence"] * sure)
-        return Verdict(HOLDS, measured, control, f"holds beyond its null: {what}")
-    by_sink = _correlation(entropy, sink)
-    if by_sink is not None and by_sink < -0.5:
-        said = f"follows from the sink: entropy falls where it grows, r {number(by_sink, 2)} over layers"
+    halves, reasons = [], []
+    for judge in (_collapse, _coherence):
+        try:
+            halves.append(judge(model))
+        except Absent as reason:
+            reasons.append(str(reason))
+    if not halves:
+        raise Absent(reasons[0])
+    kind = HOLDS if any(half.kind == HOLDS for half in halves) else NOTHING
+    measured, null, said = ("; ".join(getattr(half, key) for half in halves) for key in ("measured", "null", "said"))
+    return Verdict(kind, measured, null, "; ".join([said, *(f"the other half was not measured: {r}" for r in reasons)]))
+
+
+def _collapse(model: Model) -> Verdict:
+    after, drop = (model.need("attention", name) for name in ("source/collapse_layer", "collapse_without_sink/drop"))
+    into = model.reports["attention"].value("collapse_without_sink/layer")
+    measured = f"collapse after layer {after:.0f}"
+    where = "at no layer that texts agree on" if into is None else f"after layer {into - 1:.0f}"
+    control = f"without the sink the largest drop is {number(drop, 3, True)} of the maximum, {where}"
+    if into == after + 1 and drop < -COLLAPSE:
+        return Verdict(HOLDS, measured, control, "the collapse holds beyond its null")
+    r, p = (model.reports["attention"].value(f"sink/entropy_{what}") for what in "rp")
+    if r is not None and p is not None and r < 0 and _beyond(p):
+        said = f"follows from the sink: entropy falls where it grows, r {number(r, 2)} over layers, p {p_text(p)}"
     else:
-        said = f"nothing beyond its null: without the sink no drop above {COLLAPSE} of the maximum at that layer"
-    turned = ", and changes its sign" if r * few < 0 else ""
-    return Verdict(NOTHING, measured, control, f"{said}; coherence says nothing about confidence{turned}")
+        said = f"nothing beyond its null: without the sink no drop above {COLLAPSE} of the maximum is there"
+    return Verdict(NOTHING, measured, control, said)
+
+
+def _coherence(model: Model) -> Verdict:
+    r, p = (model.need("attention", f"confidence/coherence/{what}") for what in ("partial_r", "p_family"))
+    few = model.need("attention", "confidence_15/coherence/r")
+    measured = f"coherence with confidence, 15 prompts: r {number(few, 2, True)}"
+    control = f"more texts, given their length: r {number(r, 2, True)}, p {p_text(p)} (largest of all figures permuted)"
+    if _beyond(p) and r * few > 0:
+        return Verdict(HOLDS, measured, control, f"coherence as confidence holds beyond its null, p {p_text(p)}")
+    turned = ", and its sign changes" if r * few < 0 else ""
+    said = f"coherence as confidence is nothing beyond its null: p {p_text(p)}{turned}"
+    return Verdict(NOTHING, measured, control, said)
 
 
 def _beyond(p: float) -> bool:
@@ -226,20 +259,6 @@ def _place(model: Model, name: str) -> str:
     if not found:
         raise Absent(f"its report has no `{name.format('encoder')}`, nor of another stack")
     return found[0]
-
-
-def _by_layer(model: Model, what: str) -> list[float]:
-    """A figure of attention at each layer of the model's first stack, from the lowest."""
-    report = model.reports["attention"]
-    layers = sorted(name for name in report.figures if name.startswith("layer_") and name.endswith(f"/{what}"))
-    return [value for name in layers if (value := report.value(name)) is not None]
-
-
-def _correlation(x: list[float], y: list[float]) -> float | None:
-    try:
-        return statistics.correlation(x, y)
-    except statistics.StatisticsError:
-        return None
 
 
 def _with_sd(null: Null) -> str:

@@ -173,12 +173,15 @@ QUERIES = {
     "self_k/encoder/below_0.1_rms": 0.08,
 }  # fmt: skip
 BELIEFS = {
-    **{f"layer_{i:02d}/{what}": 0.9 - 0.3 * (i > 1) for i in range(4) for what in ("entropy", "entropy_without_sink")},
-    **{f"layer_{i:02d}/sink": 0.1 for i in range(4)},
-    "source/collapse_layer": 1.0, "confidence/coherence/r": 0.5, "confidence/coherence/p_family": 1e-3,
-    "confidence_15/coherence/r": 0.6,
+    "source/collapse_layer": 1.0, "collapse_without_sink/layer": 2.0, "collapse_without_sink/drop": -0.3,
+    "sink/entropy_r": -0.9, "sink/entropy_p": 1e-3, "confidence/coherence/partial_r": 0.5,
+    "confidence/coherence/p_family": 1e-3, "confidence_15/coherence/r": 0.6,
 }  # fmt: skip
-FLAT = {f"layer_{i:02d}/entropy_without_sink": 0.9 for i in range(4)}
+SMALL = {"collapse_without_sink/drop": -0.05}
+CRYSTALS = {
+    "source/positions/decoder/local": 4, "source/positions/decoder/global": 4, "source/positions/decoder/mixed": 0,
+    "positions/decoder/spearman_left": 0.1, "positions/decoder/spearman_left_null": 0.0,
+}  # fmt: skip
 SPECTRA = {"dimensions/concentration": 0.3, "dimensions/concentration_permuted": 0.07, "dimensions/p": 1e-3}
 NULLS = {
     "digits/r": 0.0, "pentachoron/cv": 0.1, "pentachoron/cv_unit": 0.1, "constant/0.29154": 1.0,
@@ -213,10 +216,16 @@ def verdict(name: str, figures: dict[str, Any], reasons: dict[str, str] | None =
         ("sparse queries", QUERIES, {"self_k/encoder/below_0.1_rms": 0.4}, NOTHING, "follows from the size"),
         ("spectral concentration", SPECTRA, {}, HOLDS, "holds beyond its null"),
         ("spectral concentration", SPECTRA, {"dimensions/p": 0.3}, NOTHING, "nothing beyond its null"),
-        ("belief collapse", BELIEFS, {}, HOLDS, "the collapse and coherence as confidence"),
-        ("belief collapse", BELIEFS | FLAT, {}, HOLDS, "holds beyond its null: coherence as confidence"),
-        ("belief collapse", BELIEFS, {"confidence/coherence/p_family": 0.4}, HOLDS, "beyond its null: the collapse"),
-        ("belief collapse", BELIEFS | FLAT, {"confidence_15/coherence/r": -0.6}, NOTHING, "and changes its sign"),
+        ("belief collapse", BELIEFS, {}, HOLDS, "the collapse holds beyond its null; coherence as confidence holds"),
+        ("belief collapse", BELIEFS, SMALL, HOLDS, "follows from the sink: entropy falls where it grows, r −0.90"),
+        ("belief collapse", BELIEFS, {"confidence/coherence/p_family": 0.4}, HOLDS, "the collapse holds beyond"),
+        ("belief collapse", BELIEFS | SMALL, {"confidence_15/coherence/r": -0.6}, NOTHING, "and its sign changes"),
+        ("belief collapse", BELIEFS | SMALL, {"confidence_15/coherence/r": None}, NOTHING, "half was not measured"),
+        ("belief collapse", BELIEFS, {"collapse_without_sink/layer": 5}, HOLDS, "follows from the sink"),
+        ("crystallised decoder", CRYSTALS, {}, HOLDS, "holds beyond its null: p 2e-06"),
+        ("crystallised decoder", CRYSTALS, {"source/positions/decoder/mixed": 2}, NOTHING, "not so: 2 are mixed"),
+        ("crystallised decoder", CRYSTALS, {"positions/decoder/spearman_left": 0.9}, NOTHING, "curves with a slope"),
+        ("crystallised decoder", CRYSTALS, {"source/positions/decoder/local": -1}, NOTHING, "nothing beyond its null"),
     ],
 )  # fmt: skip
 def test_what_is_planted_is_judged(
