@@ -35,17 +35,20 @@ class Ridge:
         if len(x) < _HELD:
             raise ValueError(f"Ridge: got {len(x)} rows; choosing a penalty needs at least {_HELD}")
         self._x = x.double()
-        self._first = len(x) - len(x) // _HELD
-        inner, held = self._x[: self._first], self._x[self._first :]
-        self._values, self._axes = torch.linalg.eigh(self._x.mT @ self._x)
-        self._inner_values, self._inner_axes = torch.linalg.eigh(inner.mT @ inner)
-        self._held_gram = self._inner_axes.mT @ (held.mT @ held) @ self._inner_axes
+        self.first = len(x) - len(x) // _HELD  # rows before the last fifth
+        inner, held = self._x[: self.first], self._x[self.first :]
+        gram, held_gram = inner.mT @ inner, held.mT @ held
+        self._values, self._axes = torch.linalg.eigh(gram + held_gram)
+        self._inner_values, self._inner_axes = torch.linalg.eigh(gram)
+        self._held_gram = self._inner_axes.mT @ held_gram @ self._inner_axes
 
     def fit(self, y: Float[Tensor, "rows targets"]) -> Map:
         """The map (dim, targets) with the penalty that is best on the last fifth."""
         y = y.double()
-        inner = self._x[: self._first].mT @ y[: self._first]
-        held = self._x[self._first :].mT @ y[self._first :]
+        return self.fit_products(self._x[: self.first].mT @ y[: self.first], self._x[self.first :].mT @ y[self.first :])
+
+    def fit_products(self, inner: Float[Tensor, "dim targets"], held: Float[Tensor, "dim targets"]) -> Map:
+        """The same from Xᵀ Y of the rows before the last fifth, and of the last fifth."""
         share = self._choose(self._inner_axes.mT @ inner, self._inner_axes.mT @ held)
         penalised = self._values.clamp_min(0) + share * self._values.mean()
         return Map(self._axes @ ((self._axes.mT @ (inner + held)) / penalised.unsqueeze(1)), share)
