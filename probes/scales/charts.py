@@ -16,7 +16,7 @@ _FITS = {
     "cka/unbiased": "unbiased CKA",
     "rsa/spearman": "RSA: Spearman",
     "neighbours/overlap": "ten neighbours: overlap",
-    "volumes/r_partial": "volumes given norms: r",
+    "volumes/r_partial": "volumes given distances: r",
 }
 
 
@@ -36,15 +36,15 @@ def _fits(found: Found) -> Chart | None:
             continue
         about = (null["mean"] - 2 * null["sd"], null["mean"] + 2 * null["sd"])
         marks += [
+            Interval(null["mean"], about, label, "@grey"),
             Interval(figures[name], (ends[0], ends[1]), label, "@blue"),
-            Interval(null["mean"], about, f"null of {label}", "@grey"),
         ]
     if not marks:
         return None
-    title = f"{_name(found, 'small')} and {_name(found, 'large')}: held-out rows beside their nulls"
-    axis = Axis("cosine, R², r or share")
     note = "Blue: 95% of the resamples of rows. Grey: mean of the null ± 2 sd of its draws."
-    return Chart("fits", title, {"": marks}, Axis("", [mark.name for mark in marks]), axis, note)
+    rows = Axis("", list(dict.fromkeys(mark.name for mark in marks)))
+    title = "Held-out rows (blue) and their null (grey)"
+    return Chart("fits", title, {"": marks}, rows, Axis("cosine, R², r or share"), note)
 
 
 def _tokens(found: Found, curves: Mapping[str, Any]) -> Chart | None:

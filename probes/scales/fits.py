@@ -72,8 +72,8 @@ class Maps:
 class Fitter:
     """Fits on the anchors, again and again with the rows of the smaller cloud in another order.
 
-    A permutation moves no row between those that fit a map and those that choose its penalty. So the products of the two
-    clouds, which are all that depends on the order, serve the rotations and the maps in both directions.
+    A permutation moves no row between those that fit a map and those that choose its penalty. So the products of the
+    two clouds, which are all that depends on the order, serve the rotations and the maps in both directions.
     """
 
     def __init__(self, clouds: Centred) -> None:
