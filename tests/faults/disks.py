@@ -1,6 +1,7 @@
 """Small disks to fill: tmpfs mounts, where the tests may make them."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,11 @@ class Disk:
 
     def remount(self, options: str) -> None:
         """Resize, or make read-only; busy while somebody has a file open for writing, so it is tried for a while."""
-        for _ in range(100):
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
             if _mount("-o", f"remount,{options}", str(self.path)) is None:
                 return
+            time.sleep(0.003)
         raise OSError(f"{self.path} cannot be remounted: {_mount('-o', f'remount,{options}', str(self.path))}")
 
     def fill(self, leave: int = 0) -> Path:
