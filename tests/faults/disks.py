@@ -1,7 +1,6 @@
 """Small disks to fill: tmpfs mounts, where the tests may make them."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +14,20 @@ class Disk:
         self.path = path
 
     def remount(self, options: str) -> None:
-        """Resize, or make read-only; busy while somebody has a file open for writing, so it is tried for a while."""
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
+        """Resize."""
+        for _ in range(100):
             if _mount("-o", f"remount,{options}", str(self.path)) is None:
                 return
-            time.sleep(0.003)
         raise OSError(f"{self.path} cannot be remounted: {_mount('-o', f'remount,{options}', str(self.path))}")
+
+    def protect(self) -> None:
+        """Make it read-only to whoever opens a file from now on; a run has its lock open for writing all the time."""
+        for words in (("--bind", str(self.path), str(self.path)), ("-o", "remount,bind,ro", str(self.path))):
+            if (refused := _mount(*words)) is not None:
+                raise OSError(f"{self.path} cannot be made read-only: {refused}")
+
+    def unprotect(self) -> None:
+        subprocess.run(["umount", str(self.path)], check=True)
 
     def fill(self, leave: int = 0) -> Path:
         """Take all its space but about so many bytes."""
@@ -52,4 +58,5 @@ def mounted(path: Path, size: str) -> Iterator[Disk]:
     try:
         yield Disk(path)
     finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        while path.is_mount():  # twice, where it was protected
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
