@@ -9,7 +9,7 @@ from modulant.reports.table import Table
 from modulant.reports.wording import counted
 from probes.compare.charts import SURE, charts
 from probes.compare.verdicts import HOLDS, LEVEL, NOT_MEASURED, NOTHING, TESTS
-from probes.terrain.page import value_text
+from probes.terrain.page import value_of
 
 __all__ = ["charts", "html", "markdown"]
 
@@ -80,9 +80,9 @@ def _figures(found: Found, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _cell(row: Mapping[str, Any], model: str) -> str:
     value, null = row["values"].get(model), row["nulls"].get(model)
     if value is None or null is None:
-        return value_text(value)
-    spread = "" if null["sd"] is None else f" ± {value_text(null['sd'])}"
-    return f"{value_text(value)} ({value_text(null['mean'])}{spread})"
+        return value_of(value)
+    spread = "" if null["sd"] is None else f" ± {value_of(null['sd'])}"
+    return f"{value_of(value)} ({value_of(null['mean'])}{spread})"
 
 
 def _method(found: Found) -> list[str]:

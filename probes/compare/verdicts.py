@@ -11,7 +11,7 @@ from scipy import stats
 
 from modulant.reports.wording import number
 from probes.compare.reading import Absent, Model, Null
-from probes.terrain.page import CLEAR, COARSE, p_text
+from probes.terrain.page import CLEAR, COARSE, p_value
 
 NOTHING, HOLDS, NOT_MEASURED = "nothing", "holds", "not measured"
 LEVEL, TESTS = 0.05, 10  # of all claims together; their number
@@ -97,7 +97,7 @@ def layers_apart(model: Model) -> Verdict:
     cosine, sd = (_topology(model, f"source/{name}{end}") for end in ("", "_null_sd"))
     alike, permuted, p = _topology(model, name), _topology_null(model, name), _topology(model, f"{name}_p")
     measured, beside = f"cosine {number(cosine, 4)}", f"unrelated matrices: 0 ± {number(sd, 4)}"
-    side = f"{number(alike, 3)} (coordinates permuted {number(permuted.mean, 3)}, p {p_text(p)})"
+    side = f"{number(alike, 3)} (coordinates permuted {number(permuted.mean, 3)}, p {p_value(p)})"
     if _beyond(p):
         said = f"follows from the choice of bases: on the side of the stream the same layers are alike, {side}"
     else:
@@ -117,8 +117,8 @@ def boundary(model: Model) -> Verdict:
         f"{number(n, 0)} places near it: {number(beside, 3)} ± {number(sd, 3)}; Gaussian rows: {number(null.mean, 3)}"
     )
     if _beyond(p) and ratio > 1:
-        return Verdict(HOLDS, measured, control, f"holds beyond its null: it stands out, p {p_text(p)}")
-    return Verdict(NOTHING, measured, control, f"nothing beyond its null: it does not stand out, p {p_text(p)}")
+        return Verdict(HOLDS, measured, control, f"holds beyond its null: it stands out, p {p_value(p)}")
+    return Verdict(NOTHING, measured, control, f"nothing beyond its null: it does not stand out, p {p_value(p)}")
 
 
 def signs(model: Model) -> Verdict:
@@ -140,16 +140,16 @@ def digits(model: Model) -> Verdict:
     null = model.null("terrain", "digits/r")
     report = model.reports["terrain"]
     letters, letters_p = (report.value(f"letters/{what}") for what in "rp")
-    measured = f"r {number(r, 3)}, p {p_text(p)}"
+    measured = f"r {number(r, 3)}, p {p_value(p)}"
     control = f"permuted digits: {number(null.mean, 3)} ± {number(null.sd, 3)}"
     if letters is None or letters_p is None:
         said = "letters could not be measured"
     else:
-        control += f"; letters: {number(letters, 3)}, p {p_text(letters_p)}"
+        control += f"; letters: {number(letters, 3)}, p {p_value(letters_p)}"
         said = f"letters {number(letters, 3)}"
-    given = f"given the difference of lengths {number(partial, 3)}, p {p_text(partial_p)}; {said}"
+    given = f"given the difference of lengths {number(partial, 3)}, p {p_value(partial_p)}; {said}"
     if not _beyond(p) or r > 0:
-        return Verdict(NOTHING, measured, control, f"nothing beyond its null: p {p_text(p)}; {given}")
+        return Verdict(NOTHING, measured, control, f"nothing beyond its null: p {p_value(p)}; {given}")
     if not _beyond(partial_p) or partial > 0:
         return Verdict(NOTHING, measured, control, f"follows from the lengths of the rows: {given}")
     if letters_p is not None and _beyond(letters_p) and letters is not None and letters <= r:
@@ -163,9 +163,9 @@ def spectra(model: Model) -> Verdict:
     p = model.need("spectra", "dimensions/p")
     measured, beside = f"concentration {number(value)}", f"dimensions permuted: {number(null.mean)}"
     if _beyond(p):
-        return Verdict(HOLDS, measured, beside, f"holds beyond its null: p {p_text(p)}")
+        return Verdict(HOLDS, measured, beside, f"holds beyond its null: p {p_value(p)}")
     said = "nothing beyond its null: dimensions have no order"
-    return Verdict(NOTHING, measured, beside, f"{said}; p {p_text(p)}")
+    return Verdict(NOTHING, measured, beside, f"{said}; p {p_value(p)}")
 
 
 def crystals(model: Model) -> Verdict:
@@ -180,7 +180,7 @@ def crystals(model: Model) -> Verdict:
     if (others := report.value("source/positions/encoder/mixed")) is not None:
         measured += f" (encoder: {others:.0f})"
     by_chance = (1 - MIXED) ** heads
-    control = f"values permuted: {_percent(MIXED)} mixed, none with p {p_text(by_chance)}"
+    control = f"values permuted: {_percent(MIXED)} mixed, none with p {p_value(by_chance)}"
     slope = f"Spearman of bias with nearness {number(rho, 2, True)} (permuted {_with_sd(null)})"
     if mixed:
         return Verdict(NOTHING, measured, control, f"not so: {mixed:.0f} are mixed; {slope}")
@@ -188,8 +188,8 @@ def crystals(model: Model) -> Verdict:
         said = f"follows from curves with a slope, whose largest value is at an end: {slope}"
         return Verdict(NOTHING, measured, control, said)
     if not _beyond(by_chance):
-        return Verdict(NOTHING, measured, control, f"nothing beyond its null: p {p_text(by_chance)}; {slope}")
-    return Verdict(HOLDS, measured, control, f"holds beyond its null: p {p_text(by_chance)}; {slope}")
+        return Verdict(NOTHING, measured, control, f"nothing beyond its null: p {p_value(by_chance)}; {slope}")
+    return Verdict(HOLDS, measured, control, f"holds beyond its null: p {p_value(by_chance)}; {slope}")
 
 
 def beliefs(model: Model) -> Verdict:
@@ -217,7 +217,7 @@ def _collapse(model: Model) -> Verdict:
         return Verdict(HOLDS, measured, control, "the collapse holds beyond its null")
     r, p = (model.reports["attention"].value(f"sink/entropy_{what}") for what in "rp")
     if r is not None and p is not None and r < 0 and _beyond(p):
-        said = f"follows from the sink: entropy falls where it grows, r {number(r, 2)} over layers, p {p_text(p)}"
+        said = f"follows from the sink: entropy falls where it grows, r {number(r, 2)} over layers, p {p_value(p)}"
     else:
         said = f"nothing beyond its null: without the sink no drop above {COLLAPSE} of the maximum is there"
     return Verdict(NOTHING, measured, control, said)
@@ -227,11 +227,11 @@ def _coherence(model: Model) -> Verdict:
     r, p = (model.need("attention", f"confidence/coherence/{what}") for what in ("partial_r", "p_family"))
     few = model.need("attention", "confidence_15/coherence/r")
     measured = f"coherence with confidence, 15 prompts: r {number(few, 2, True)}"
-    control = f"more texts, given their length: r {number(r, 2, True)}, p {p_text(p)} (largest of all figures permuted)"
+    control = f"more texts, given their length: r {number(r, 2, True)}, p {p_value(p)} (the largest permuted)"
     if _beyond(p) and r * few > 0:
-        return Verdict(HOLDS, measured, control, f"coherence as confidence holds beyond its null, p {p_text(p)}")
+        return Verdict(HOLDS, measured, control, f"coherence as confidence holds beyond its null, p {p_value(p)}")
     turned = ", and its sign changes" if r * few < 0 else ""
-    said = f"coherence as confidence is nothing beyond its null: p {p_text(p)}{turned}"
+    said = f"coherence as confidence is nothing beyond its null: p {p_value(p)}{turned}"
     return Verdict(NOTHING, measured, control, said)
 
 
