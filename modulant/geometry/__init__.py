@@ -50,9 +50,11 @@ from modulant.geometry.likeness import (
 from modulant.geometry.moments import (
     GroupedCosines,
     Moments,
+    PairedCosines,
     cosine_moments,
     density_ratios,
     grouped_cosines,
+    paired_cosines,
     squared_distance_moments,
 )
 from modulant.geometry.pentachora import (
@@ -81,6 +83,7 @@ __all__ = [
     "GroupedCosines",
     "Mantel",
     "Moments",
+    "PairedCosines",
     "Ridge",
     "biased_cka",
     "bilinear_form",
@@ -113,6 +116,7 @@ __all__ = [
     "orthogonal_procrustes",
     "pair_correlation",
     "pair_ranks",
+    "paired_cosines",
     "partial_correlation",
     "participation_ratio",
     "pearson_from_classes",

@@ -219,7 +219,7 @@ def _collapse(model: Model) -> Verdict:
     if r is not None and p is not None and r < 0 and _beyond(p):
         said = f"follows from the sink: entropy falls where it grows, r {number(r, 2)} over layers, p {p_value(p)}"
     else:
-        said = f"nothing beyond its null: without the sink no drop above {COLLAPSE} of the maximum is there"
+        said = f"no collapse: without the sink there is no drop of {COLLAPSE:g} of the maximum after that layer"
     return Verdict(NOTHING, measured, control, said)
 
 

@@ -177,6 +177,7 @@ def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str,
 
 def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], found: Any) -> dict[str, Any]:
     """Figures of the stream, of the model, of a run without its modulator, and of random weights."""
+    from probes.terrain.decoder import has_decoder, measure_decoder
     from probes.terrain.layers import inputs_of, measure_layers, states_of
 
     if subject.tokenizer is None and subject.embedding is not None:
@@ -187,6 +188,8 @@ def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], f
 
     def measure_one(prefix: str, model: Any) -> None:
         measure_layers(states_of(model, inputs, layers), found, prefix, args.seed)
+        if has_decoder(model):
+            measure_decoder(model, inputs, layers, found, prefix, args.seed)
 
     def original() -> None:
         with subject.original():

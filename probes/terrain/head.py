@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from modulant.backbones.opening import open_model
+from modulant.geometry import paired_cosines
 from probes.terrain.findings import Findings, Null
 from probes.terrain.opening import Rows, Subject
 from probes.topology.layout import LM_HEADS
@@ -34,10 +34,8 @@ def measure_head(subject: Subject, rows: Rows, found: Findings) -> None:
     u = weight[rows.ids[known].to(weight.device)].to(e)
     n, population = len(e), f"{len(e):,} tokens"
     for name, a, b in (("cosine", e, u), ("cosine_centred", e - e.mean(0), u - u.mean(0))):
-        a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
-        own = (a * b).sum()
-        others = float((a.sum(0) @ b.sum(0) - own) / (n * (n - 1)))
-        found.add(f"head/{name}", float(own / n), population, null=Null(OTHER_TOKENS, [others]))
+        cosines = paired_cosines(a, b)
+        found.add(f"head/{name}", cosines.own, population, null=Null(OTHER_TOKENS, [cosines.others]))
     length = e.norm()
     permuted = (e.square().sum() + u.square().sum() - 2 * e.sum(0) @ u.sum(0) / n).sqrt() / length
     null = Null("the head's rows permuted", [float(permuted)])

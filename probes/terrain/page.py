@@ -58,6 +58,7 @@ def _content(found: Found) -> dict[str, Any]:
     sections |= {
         f"Layers{f', {cloud}' if cloud else ''}": _layer_table(found, cloud) for cloud in clouds_of(found["figures"])
     }
+    sections["Encoder and decoder"] = _table(found, (), "encoder_decoder/")
     if special := found.get("special_tokens"):
         columns = {"norm": "norm", "distance_to_mean": "distance to mean / √tr Σ"}
         columns |= {"cosine_with_others": "cosine with the others", "percentile": "percentile of norms"}
@@ -72,11 +73,12 @@ def _content(found: Found) -> dict[str, Any]:
     }
 
 
-def _table(found: Found, groups: Sequence[str]) -> Table:
+def _table(found: Found, groups: Sequence[str], holding: str = "") -> Table:
+    """Figures of some groups, or whose names hold a text."""
     rows = []
     for name, value in found["figures"].items():
         group = name.partition("/")[0]
-        if group in groups and group not in found["reasons"]:
+        if (group in groups or (holding and holding in name)) and group not in found["reasons"]:
             null = found["nulls"].get(name)
             what = null["what"] if null else ""
             rows.append([name, found["units"].get(name, ""), what, value_of(value), null_of(null)])
@@ -141,6 +143,14 @@ def _verdicts(found: Found) -> list[str]:
             f"{number(figures['head/cosine'], 3)}, two tokens' {number(null, 3)}; a rotation between both would leave "
             "nothing of it, and `probe.py scales` finds one."
         )
+    if (cka := figures.get("encoder_decoder/last/cka")) is not None:
+        null = found["nulls"]["encoder_decoder/last/cka"]
+        random = figures.get("random/encoder_decoder/last/cka")
+        lines.append(
+            f"**Encoder and decoder**: after their last layers the states of a token have the CKA {number(cka, 3)}, of "
+            f"tokens at random {number(null['mean'], 3)} ± {number(null['sd'], 3)}"
+            f"{'' if random is None else f', of random weights {number(random, 3)}'}."
+        )
     constants = [name for name in figures if name in found["nulls"] and name.startswith("constant/")]
     constants = [name for name in constants if figures[name] is not None]
     if constants:
@@ -171,6 +181,12 @@ def _method(found: Found) -> list[str]:
             f"Layers: {found['inputs']}. States are outputs of the blocks, before a final norm; `embedded` is before "
             "the first. All but `norm` leave out the first token of each text. Anisotropy is the mean cosine of tokens "
             "of two texts. `random` is the same architecture with random weights."
+        )
+    if any("encoder_decoder/" in name for name in found["figures"]):
+        lines.append(
+            "A decoder reads the texts of its encoder, shifted right by its start token, and each token is compared "
+            "with itself; CKA is unbiased, of at most 1,500 tokens. `embedded` is before the first blocks, whose "
+            "embeddings are the same."
         )
     lines += [f"`{name}` was not measured: {why}." for name, why in list(found["reasons"].items())[:12]]
     if found.get("left_out"):
