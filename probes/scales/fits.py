@@ -165,31 +165,31 @@ def measure_fits(matched: Matched, record: Record) -> dict[str, Any]:
     clouds = Centred.of(matched)
     fitter = Fitter(clouds)
     held = Held(*clouds.held_out, fitter.fit())
-    drawn = [
-        Held(*clouds.held_out, fitter.fit(order))
-        for order in with_bar(fitter.orders(record), "fitting permuted anchors", record.nulls)
-    ]
-    population = matched.population
     weights = record.weights(matched.held_out).double().to(held.small.device)
-    figures, replicates = held.figures(), held.figures(weights)
-    nulls = [one.figures() for one in drawn]
+    figures, replicates, left = held.figures(), held.figures(weights), held.residual_figures()
+    nulls: dict[str, list[float]] = {}
+    first = None  # of the draws, which are not kept: each has maps as large as the model's
+    for order in with_bar(fitter.orders(record), "fitting permuted anchors", record.nulls):
+        drawn = Held(*clouds.held_out, fitter.fit(order))
+        first = first or drawn
+        numbers = drawn.residual_figures() | {"rotation_scaled/scale": drawn.maps.scale}
+        numbers |= {name: float(value) for name, value in drawn.figures().items()}
+        for name, number in numbers.items():
+            nulls.setdefault(name, []).append(number)
+    assert first is not None
+    population, anchors, maps = matched.population, f"{matched.anchors:,} anchors", held.maps
     for name, value in figures.items():
-        null = [float(one[name]) for one in nulls]
-        record.add(name, float(value), population, PERMUTED_ANCHORS, null, replicates[name])
-    left = held.residual_figures()
-    nulls_left = [one.residual_figures() for one in drawn]
+        record.add(name, float(value), population, PERMUTED_ANCHORS, nulls[name], replicates[name])
     for name, number in left.items():
-        record.add(name, number, population, PERMUTED_ANCHORS, [one[name] for one in nulls_left])
+        record.add(name, number, population, PERMUTED_ANCHORS, nulls[name])
     if left["residual/share"] <= _NOTHING:
         for name in ("residual/participation_ratio", "residual/top_share"):
             record.found.reasons[name] = "the rotation leaves nothing but rounding errors"
-    anchors = f"{matched.anchors:,} anchors"
-    maps = held.maps
-    record.add("rotation_scaled/scale", maps.scale, anchors, PERMUTED_ANCHORS, [one.maps.scale for one in drawn])
+    record.add("rotation_scaled/scale", maps.scale, anchors, PERMUTED_ANCHORS, nulls["rotation_scaled/scale"])
     record.add("ridge/penalty", maps.ridge_penalty, anchors)
     record.add("ridge_back/penalty", maps.back_penalty, anchors)
-    _published(matched, held, drawn[0], record)
-    of_tokens, of_null = (_cosines(one.aligned, one.small) for one in (held, drawn[0]))
+    _published(matched, held, first, record)
+    of_tokens, of_null = (_cosines(one.aligned, one.small) for one in (held, first))
     return {
         "curves": {"cosines": _histogram(of_tokens), "null_cosines": _histogram(of_null)},
         "tokens": _ends(matched, of_tokens),
@@ -240,6 +240,8 @@ def _ends(matched: Matched, cosines: Tensor) -> dict[str, list[dict[str, Any]]]:
                 "cosine": float(cosines[i]),
                 "norm_small": float(norms[0][i]),
                 "norm_large": float(norms[1][i]),
+                "id_small": matched.ids[matched.anchors + i][0],
+                "id_large": matched.ids[matched.anchors + i][1],
             }
             for i in chosen
         ]

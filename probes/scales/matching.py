@@ -68,6 +68,7 @@ class Matched:
     Attributes:
         how: ``ids`` or ``words``.
         tokens: of each row, its text.
+        ids: of each row, its numbers in the smaller and the larger vocabulary.
         small: (n, d), in fp64.
         large: (n, D), in fp64.
         anchors: number of rows that are fitted; the others are held out.
@@ -77,6 +78,7 @@ class Matched:
 
     how: str
     tokens: list[str]
+    ids: list[tuple[int, int]]
     small: Tensor
     large: Tensor
     anchors: int
@@ -138,6 +140,7 @@ def match(small: Side, large: Side, how: str, seed: int) -> Matched:
     return Matched(
         how,
         [row[0] for row in chosen],
+        [row[1:] for row in chosen],
         _rows(small, [row[1] for row in chosen]),
         _rows(large, [row[2] for row in chosen]),
         anchors,

@@ -20,6 +20,13 @@ _SECTIONS = {
     "Digits": ("digits",),
     "As published": ("source",),
 }
+_TOKEN = {
+    "cosine": "cosine",
+    "norm_small": "norm, smaller",
+    "norm_large": "norm, larger",
+    "id_small": "number, smaller",
+    "id_large": "number, larger",
+}
 # Figures that can show something that both models have.
 SHARED = {
     "rotation/cosine": "cosine after a rotation",
@@ -121,11 +128,8 @@ def _content(found: Found) -> dict[str, Any]:
         lead += f" {matched['dropped']:,} rows of zeros or without finite numbers were left out."
     sections = {title: _table(found, groups) for title, groups in _SECTIONS.items()}
     for end, title in (("best", "Aligned best"), ("worst", "Aligned worst")):
-        rows = [
-            [row["token"], *(value_of(row[key]) for key in ("cosine", "norm_small", "norm_large"))]
-            for row in found.get("tokens", {}).get(end, [])
-        ]
-        sections[title] = Table(["held out", "cosine", "norm, smaller", "norm, larger"], rows)
+        rows = [[row["token"], *(value_of(row[key]) for key in _TOKEN)] for row in found.get("tokens", {}).get(end, [])]
+        sections[title] = Table(["held out", *_TOKEN.values()], rows)
     return {
         "title": f"{found['model']}: scales",
         "lead": lead,
@@ -171,6 +175,7 @@ def _method(found: Found) -> list[str]:
         f"Intervals: {settings['replicates']} resamples of held-out rows (never of pairs), 95%. A pair counts as often "
         "as its rows, and a pentachoron as its five; fits, ranks and neighbours stay those of all rows. “Above” its "
         "null: the lower end is at least 3 sd above its mean.",
+        "Of the tokens that are aligned best and worst, the number in a vocabulary is roughly a rank of frequency.",
         "`source/` holds figures as published elsewhere: means not taken away, anchors among the rows, Σ S called a "
         "scale, volumes filtered in each model by itself.",
     ]

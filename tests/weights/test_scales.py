@@ -36,6 +36,6 @@ def test_two_models(small: str, large: str, words: int, expected: tuple[float, .
     figures = found["figures"]
     assert figures["words/shared"] == words
     for name, value in zip(NAMES, expected, strict=True):
-        assert figures[name] == pytest.approx(value, abs=0.003 if name == "cka/biased_null" else 0.025), name
+        assert figures[name] == pytest.approx(value, abs=0.003 if name == "cka/biased_null" else 0.03), name
     assert figures["rotation/cosine_null"] == pytest.approx(0, abs=0.03)
     assert all(beyond(found, name) for name in SHARED if name in figures)

@@ -129,6 +129,22 @@ def test_leading_axes_turned_are_found_and_the_way_back_has_what_they_hold(tmp_p
     assert figures["ridge/r2_low"] <= figures["ridge/r2"] <= figures["ridge/r2_high"]
 
 
+@pytest.mark.parametrize(
+    ("part", "groups"),
+    [("pairs", {"cka", "rsa", "neighbours"}), ("volumes", {"volumes", "source"}), ("digits", {"digits"})],
+)
+def test_parts_alone(part: str, groups: set[str], tmp_path: Path) -> None:
+    words = list(reversed(WORDS))
+    names = [
+        save(tmp_path / str(i), "bert", some, cloud(410, 32, i)) for i, some in enumerate((WORDS[10:], words[:-10]))
+    ]
+    found = compare(tmp_path / "out", *names, "--only", part)
+    assert {name.partition("/")[0] for name in found["figures"]} == groups | {"words"}
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert ("Nothing is beyond its null" in page) == (part != "digits")
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_rows_of_zeros_and_of_nan_are_left_out(tmp_path: Path) -> None:
     rows = cloud(len(WORDS), 32, 0)
     rows[20], rows[30, 4] = 0, torch.nan
