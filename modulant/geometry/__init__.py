@@ -23,6 +23,7 @@ from modulant.geometry.dimensions import (
     entropy_rank,
     gaussian_like,
     gaussian_spectrum,
+    gram_sum,
     participation_ratio,
     unbiased_participation_ratio,
 )
@@ -30,10 +31,11 @@ from modulant.geometry.effective_rank import (
     SMALLEST,
     effective_ranks,
     gaussian_ranks,
+    leading_ranks,
     singular_values,
     stable_rank,
 )
-from modulant.geometry.entries import entry_figures, gaussian_entries
+from modulant.geometry.entries import entry_figures, gaussian_entries, shares_below
 from modulant.geometry.moments import (
     GroupedCosines,
     Moments,
@@ -82,8 +84,10 @@ __all__ = [
     "gaussian_null_volumes",
     "gaussian_ranks",
     "gaussian_spectrum",
+    "gram_sum",
     "grouped_cosines",
     "isotropic_volumes",
+    "leading_ranks",
     "mantel",
     "masked_mean",
     "mean_cosine",
@@ -100,6 +104,7 @@ __all__ = [
     "relative_volume_histogram",
     "reproduction",
     "shape_features",
+    "shares_below",
     "simplex_volume",
     "singular_figures",
     "singular_values",

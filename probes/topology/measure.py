@@ -14,6 +14,7 @@ from modulant.geometry import (
     entry_figures,
     gaussian_entries,
     gaussian_ranks,
+    leading_ranks,
     singular_figures,
     singular_values,
     stream_gram,
@@ -59,14 +60,14 @@ def matrices_of(block: Block, weights: Weights) -> tuple[dict[str, Tensor], dict
     return found, names
 
 
-def matrix_row(matrix: Tensor, about: Mapping[str, Any], sd: float | None, exact: bool) -> Row:
+def matrix_row(matrix: Tensor, about: Mapping[str, Any], sd: float | None, ranks: str) -> Row:
     """Ranks and entries of a matrix (out, in), with their Gaussian nulls; of a damaged one only its share that is not.
 
     Args:
         matrix: in fp32.
         about: what identifies it.
         sd: at which it was initialised, if known.
-        exact: ranks by a decomposition.
+        ranks: way of `RANKS`.
     """
     m, n = matrix.shape
     row: Row = {**about, "shape": [m, n]}
@@ -74,9 +75,14 @@ def matrix_row(matrix: Tensor, about: Mapping[str, Any], sd: float | None, exact
     finite = entries.pop("finite")
     if finite < 1:
         return row | {"damaged": round((1 - finite) * m * n)}
-    row |= effective_ranks(singular_values(matrix, exact)) | entries
+    if ranks == "fast":
+        found = leading_ranks(matrix)
+    else:
+        found = effective_ranks(singular_values(matrix, exact=ranks == "exact"))
+    row |= found | entries
     row["rms_over_init"] = None if sd is None else entries["rms"] / sd
-    row["nulls"] = {**gaussian_ranks(m, n), **gaussian_entries(entries["rms"])}
+    nulls = {name: null for name, null in gaussian_ranks(m, n).items() if name in found}
+    row["nulls"] = {**nulls, **gaussian_entries(entries["rms"])}
     return row
 
 
@@ -131,7 +137,7 @@ def measure_block(
     weights: Weights,
     config: Any,
     before: Carry | None,
-    exact: bool,
+    ranks: str,
     seed: int,
     only: Collection[str] = PARTS,
 ) -> tuple[dict[str, list[Row]], Carry]:
@@ -142,7 +148,7 @@ def measure_block(
         weights: whose.
         config: with the sizes of its stack.
         before: of the block before it, for nulls of heads and for similarities; None at the first.
-        exact: ranks by a decomposition.
+        ranks: way of `RANKS`.
         seed: of the permutations of the stream's coordinates.
         only: which of `PARTS` to measure.
     """
@@ -153,7 +159,7 @@ def measure_block(
     for kind in list(matrices):
         identity = {"name": names[kind], "kind": kind, **about}
         if "matrices" in only:
-            row = matrix_row(matrices[kind], identity, initial_sd(config, kind, block.shape), exact)
+            row = matrix_row(matrices[kind], identity, initial_sd(config, kind, block.shape), ranks)
             rows["matrices"].append(row)
         if not matrices[kind].isfinite().all():
             del matrices[kind]

@@ -10,6 +10,7 @@ from modulant.reports.chart import LAYERS, Axis, Chart, Level, Line
 from modulant.reports.figures import draw
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, short
+from probes.topology import RANKS
 from probes.topology.summary import beyond
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def charts(found: Found, rows: Rows) -> list[Chart]:
     for location in filter(None, locations):
         here = {part: [row for row in rows[part] if row["location"] == location] for part in rows}
         name = location.capitalize()
-        ranks = {words: _lines(here["matrices"], rank, "Gaussian matrix") for rank, words in _RANKS.items()}
+        measured = [rank for rank in _RANKS if any(row.get(rank) is not None for row in here["matrices"])]
+        ranks = {_RANKS[rank]: _lines(here["matrices"], rank, "Gaussian matrix") for rank in measured}
         title = f"{name}: effective ranks of its matrices, as a share of a Gaussian matrix's"
         made.append(Chart(f"ranks_{location}", title, ranks, Axis("share of the null"), LAYERS))
         forms = {words: _points(here["heads"], kind, "stable_rank") for kind, words in _KINDS.items()}
@@ -243,6 +245,8 @@ def _notes(found: Found) -> list[str]:
     if found["unknown"]:
         named = ", ".join(f"`{name}`" for name in found["unknown"][:8]) + (" …" if len(found["unknown"]) > 8 else "")
         lines.append(f"{counted(len(found['unknown']), 'tensor')} of no known kind, not measured: {named}.")
+    if found["way"] == RANKS["fast"]:
+        lines.append("Without spectra (`--fast`) there is no entropy rank, rank of 90%, active share or condition.")
     if {"q", "k"} & set(found["folded"]):
         lines.append(
             "Queries and keys are normalised head by head: the norms' gains are folded in, the lengths are not."

@@ -24,13 +24,13 @@ class Settings:
     Attributes:
         layers: of each stack; None: all.
         only: of `PARTS`.
-        exact: ranks by a decomposition instead of a Gram matrix.
+        ranks: way of `RANKS`.
         seed: of the permutations.
     """
 
     layers: tuple[int, ...] | None = None
     only: tuple[str, ...] = PARTS
-    exact: bool = False
+    ranks: str = "gram"
     seed: int = 42
 
 
@@ -106,7 +106,7 @@ def measure_model(
             key = _key(unit)
             if isinstance(unit, Stored):
                 if key not in journal.done:
-                    journal.add(key, {"matrices": [_table_row(unit, weights, layout, settings.exact)]})
+                    journal.add(key, {"matrices": [_table_row(unit, weights, layout, settings.ranks)]})
             elif key in journal.done:
                 before = unit  # what is needed of it is computed when a block follows that is not done
             else:
@@ -114,7 +114,7 @@ def measure_model(
                     before = None
                 carry = carried(before, weights, settings.only) if isinstance(before, Block) else before
                 config = layout.configs[unit.location]
-                rows, before = measure_block(unit, weights, config, carry, settings.exact, settings.seed, settings.only)
+                rows, before = measure_block(unit, weights, config, carry, settings.ranks, settings.seed, settings.only)
                 journal.add(key, rows)
             if (memory := anonymous_memory()) is not None:
                 found.memory = max(memory, found.memory or 0)
@@ -158,9 +158,9 @@ def _tables(weights: Weights, layout: Layout) -> tuple[list[Stored], list[str]]:
     return [tables[name] for name in kept], again
 
 
-def _table_row(table: Stored, weights: Weights, layout: Layout, exact: bool) -> Row:
+def _table_row(table: Stored, weights: Weights, layout: Layout, ranks: str) -> Row:
     assert table.name is not None
     (kind,) = table.kinds
     about = {"name": table.name, "kind": kind, "location": None, "layer": None}
     config, shape = next(iter(layout.configs.values())), layout.blocks[0].shape
-    return matrix_row(weights.read(table.name).flatten(1), about, initial_sd(config, kind, shape), exact)
+    return matrix_row(weights.read(table.name).flatten(1), about, initial_sd(config, kind, shape), ranks)

@@ -216,6 +216,19 @@ def test_parts_layers_and_the_exact_way(t5: Path, t5_found: dict[str, Any], tmp_
         assert exact[name] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), name
 
 
+def test_the_fast_way_has_two_ranks(t5: Path, t5_found: dict[str, Any], tmp_path: Path) -> None:
+    found = figures_alone(t5, tmp_path, "--fast")
+    for name, value in t5_found["figures"].items():
+        if any(word in name for word in ("entropy_rank", "rank90", "active", "condition")) or (
+            name.startswith("source/") and name.endswith(("participation_ratio", "participation_ratio_null"))
+        ):
+            assert found["figures"].get(name) is None, name
+        else:
+            assert found["figures"][name] == (None if value is None else pytest.approx(value, rel=1e-5)), name
+    assert "Without spectra (`--fast`)" in page.markdown(found, found["rows"], [])
+    assert list(page.charts(found, found["rows"])[0].views) == ["stable rank", "participation ratio"]
+
+
 def test_half_precision(t5: Path, t5_found: dict[str, Any], tmp_path: Path) -> None:
     shutil.copytree(t5, tmp_path / "m")
     tensors = {name: tensor.bfloat16() for name, tensor in load_file(t5 / "model.safetensors").items()}
