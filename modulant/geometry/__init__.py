@@ -56,6 +56,7 @@ from modulant.geometry.pentachora import (
     relative_volume_histogram,
 )
 from modulant.geometry.permutation import Mantel, mantel
+from modulant.geometry.position_bias import bias_figures, bucket_spans, permuted_figures
 from modulant.geometry.procrustes import orthogonal_procrustes, principal_axes
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
@@ -69,7 +70,9 @@ __all__ = [
     "GroupedCosines",
     "Mantel",
     "Moments",
+    "bias_figures",
     "bilinear_form",
+    "bucket_spans",
     "coefficient_of_variation",
     "cosine_moments",
     "covariance",
@@ -99,6 +102,7 @@ __all__ = [
     "pentachoron_cv",
     "pentachoron_draws",
     "pentachoron_volumes",
+    "permuted_figures",
     "principal_axes",
     "regular_simplex",
     "relative_volume_histogram",

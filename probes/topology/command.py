@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     found, rows = measure(args, folder)
     figures = {f"{chart.name}.png": chart for chart in page.charts(found, rows)}
     text = page.markdown(found, rows, list(figures))
-    for part in ("matrices", "heads"):
+    for part in ("matrices", "heads", *(("positions",) if rows["positions"] else ())):
         write_text(folder / f"{part}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[part]))
     write_json(folder / "report.json", found)
     write_text(folder / "report.md", text)

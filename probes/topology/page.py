@@ -10,7 +10,7 @@ from modulant.reports.chart import LAYERS, Axis, Chart, Level, Line
 from modulant.reports.figures import draw
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, short
-from probes.topology import RANKS
+from probes.topology import RANKS, positions_page
 from probes.topology.summary import beyond
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def charts(found: Found, rows: Rows) -> list[Chart]:
             likeness[""].insert(0, Level(sum(permuted) / len(permuted), "permuted coordinates", "@grey"))
         title = f"{name}: how alike a layer reads or writes the stream to the layer before"
         made.append(Chart(f"between_{location}", title, likeness, Axis("cosine of Gram matrices"), LAYERS))
+    made += positions_page.charts(rows["positions"])
     shown = (replace(chart, views={label: marks for label, marks in chart.views.items() if marks}) for chart in made)
     return [chart for chart in shown if chart.views and chart.values]
 
@@ -128,6 +129,7 @@ def _content(found: Found) -> dict[str, Any]:
         "heads": _forms(found),
         "between": _likeness(found),
         "neurons": _neurons(found["figures"]),
+        "positions": positions_page.table(found["figures"], found["tests"]),
         "verdicts": _verdicts(found),
         "notes": _notes(found),
         "method": _METHOD,
@@ -215,12 +217,14 @@ def _verdicts(found: Found) -> list[str]:
     """What differs from its null, and what the null is."""
     figures, tests = found["figures"], found["tests"]
     places = [key.removesuffix("_p") for key in figures if key.endswith("_p")]
-    heads = [place for place in places if not place.startswith("between/")]
     layers = [place for place in places if place.startswith("between/")]
+    biases = [place for place in places if place.startswith("positions/")]
+    heads = [place for place in places if place not in layers and place not in biases]
     lines = []
     for what, null, chosen in (
         ("Heads", "heads whose two sides are of adjacent layers", heads),
         ("Adjacent layers", "the same with the stream's coordinates permuted", layers),
+        ("Biases by position", "each head's values permuted over distances", biases),
     ):
         if not chosen:
             continue
@@ -271,4 +275,9 @@ _METHOD = [
     "null's variance). The cosine of the weights themselves compares unrelated bases of heads and neurons.",
     "The coupling of a neuron is the geometric mean of its norms in gate, up and down over its median; weak is not "
     "dead, which only activations tell.",
+    "A bias by relative position has a value a bucket of distances, key − query; a bucket that no distance falls into "
+    "is left out. It falls to a side where Spearman's coefficient of the bias with −|Δ| is 1. Entropy is that of "
+    "softmax(bias) over distances up to the largest with a bucket of its own, as a share of its maximum. The null: "
+    "values permuted over buckets, within each head. The source calls a head local or global by the number of its "
+    "largest bucket, by which one that looks one token to the right is neither.",
 ]
