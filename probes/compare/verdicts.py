@@ -18,8 +18,7 @@ LEVEL, TESTS = 0.05, 10  # of all claims together; their number
 GAUSSIAN = math.erf(0.1 / math.sqrt(2))  # share of a normal variable's values below a tenth of its rms
 SPARSE = 2.0  # times that: what would be called sparse
 COLLAPSE = 0.1  # drop of entropy, of its maximum, from one layer to the next
-MIXED = 26 / 32  # share of a T5's buckets that make a head mixed where a bias is largest
-MONOTONE = 0.5  # Spearman's coefficient with nearness: a curve with a slope
+_BUCKETS, _LOCAL = 32, 3  # distances of a T5 with a bias of their own; those at either end are not mixed
 _PLACES = ("encoder", "decoder", "text", "vision")
 
 
@@ -176,20 +175,33 @@ def crystals(model: Model) -> Verdict:
     heads = local + far + mixed
     rho = _topology(model, "positions/decoder/spearman_left")
     null = _topology_null(model, "positions/decoder/spearman_left")
+    p = _topology(model, "positions/decoder/spearman_left_p")
     measured = f"{mixed:.0f} of {heads:.0f} heads mixed"
     if (others := report.value("source/positions/encoder/mixed")) is not None:
         measured += f" (encoder: {others:.0f})"
-    by_chance = (1 - MIXED) ** heads
-    control = f"values permuted: {_percent(MIXED)} mixed, none with p {p_value(by_chance)}"
-    slope = f"Spearman of bias with nearness {number(rho, 2, True)} (permuted {_with_sd(null)})"
+    by_chance = ends_of_walks(_BUCKETS, _LOCAL) ** heads
+    control = f"curves whose steps are random: none mixed with p {p_value(by_chance)}"
+    slope = f"Spearman of bias with nearness {number(rho, 2, True)} (permuted {_with_sd(null)}, p {p_value(p)})"
     if mixed:
         return Verdict(NOTHING, measured, control, f"not so: {mixed:.0f} are mixed; {slope}")
-    if abs(rho) > MONOTONE:
-        said = f"follows from curves with a slope, whose largest value is at an end: {slope}"
-        return Verdict(NOTHING, measured, control, said)
     if not _beyond(by_chance):
         return Verdict(NOTHING, measured, control, f"nothing beyond its null: p {p_value(by_chance)}; {slope}")
+    if _beyond(p):
+        said = f"follows from curves with a slope, whose largest value is at an end: {slope}"
+        return Verdict(NOTHING, measured, control, said)
     return Verdict(HOLDS, measured, control, f"holds beyond its null: p {p_value(by_chance)}; {slope}")
+
+
+def ends_of_walks(places: int, end: int) -> float:
+    """Probability that a curve with independent symmetric steps is largest at one of the `end` places on either side.
+
+    Sparre Andersen's arcsine law: at place k of n + 1 with u(k) u(n − k), u(k) = C(2k, k) / 4ᵏ.
+
+    >>> round(ends_of_walks(32, 3), 3), ends_of_walks(2, 1)
+    (0.383, 1.0)
+    """
+    u = [math.comb(2 * k, k) / 4**k for k in range(places)]
+    return 2 * sum(u[k] * u[places - 1 - k] for k in range(end))
 
 
 def beliefs(model: Model) -> Verdict:
