@@ -14,6 +14,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -254,8 +255,9 @@ class _OfHub(Source):
 
     def identity(self) -> str:
         hub = self._hub
-        return f"hub {self._name} {hub.subset} {hub.split} {self._column} {self._commit()}"
+        return f"hub {self._name} {hub.subset} {hub.split} {self._column} {self._commit}"
 
+    @cached_property
     def _commit(self) -> str:
         """The commit that a revision is now; the hub is not asked where a commit is given."""
         revision = self._hub.revision
@@ -280,7 +282,7 @@ class _OfHub(Source):
         except ImportError as error:
             raise missing("datasets", self._name) from error
         hub = self._hub
-        revision = None if os.path.isdir(self._name) else self._commit()
+        revision = None if os.path.isdir(self._name) else self._commit
         try:
             table = load_dataset(self._name, hub.subset, split=hub.split, streaming=True, revision=revision)
             for number, row in enumerate(table.skip(start) if start else table, start + 1):

@@ -75,6 +75,15 @@ def test_parquet_and_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         of(tmp_path / "b.parquet")
 
 
+def test_a_hub_that_cannot_be_asked() -> None:
+    """Of a commit nothing need be asked: what was prepared before is found by it."""
+    with pytest.raises(ValueError, match=r"^data.corpus: the hub does not say which commit owner/name is at \([^\n]*$"):
+        documents._OfHub("owner/name", "text", Hub(revision="main")).identity()
+    commit = "0123456789" * 4
+    named = documents._OfHub("owner/name", "text", Hub("sample", "train", commit)).identity()
+    assert named == f"hub owner/name sample train text {commit}"
+
+
 def test_wordnet_says_everything_once() -> None:
     lexicon = Lexicon.load()
     found = of("wordnet")

@@ -93,6 +93,15 @@ def test_parts_are_disjoint_and_whole(make: Make, texts: list[str]) -> None:
     assert len(data.train_dataloader()) == data._batches_per_epoch() == -(-about["windows_per_epoch"] // 4)
 
 
+def test_without_a_test_part(make: Make) -> None:
+    data = make(test_fraction=0.0)
+    assert data.shards.tally.documents[2] == len(data.shards.tokens("test")) == 0
+    both = [
+        [batch["labels"].tolist() for batch in loader] for loader in (data.test_dataloader(), data.val_dataloader())
+    ]
+    assert both[0] == both[1]
+
+
 def test_every_arm_gets_the_same_order(make: Make) -> None:
     def order(**changed: Any) -> list[bytes]:
         return [batch["input_ids"].numpy().tobytes() for batch in make(**changed).train_dataloader()]
