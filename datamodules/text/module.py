@@ -9,7 +9,8 @@ from datamodules.arguments import check_corpus, check_fractions, check_text_voca
 from datamodules.epochs import Cooked, EpochDataModule, as_it_is
 from datamodules.position import ResumableLoader
 from datamodules.text.documents import Hub, open_source
-from datamodules.text.shards import PARTS, Recipe, Shards, prepare
+from datamodules.text.preparing import prepare
+from datamodules.text.shards import PARTS, Recipe, Shards
 from datamodules.text.tokenizer import TextTokenizer
 from datamodules.text.windows import NOTHING, Windows, epoch_order
 from modulant.corpus.batching import batches_per_epoch
