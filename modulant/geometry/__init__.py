@@ -3,6 +3,7 @@
 from modulant.geometry.bilinear import (
     Form,
     bilinear_form,
+    positive_share,
     singular_figures,
     stream_gram,
     symmetric_figures,
@@ -25,6 +26,7 @@ from modulant.geometry.dimensions import (
     entropy_rank,
     gaussian_like,
     gaussian_spectrum,
+    gram_sum,
     participation_ratio,
     unbiased_participation_ratio,
 )
@@ -32,10 +34,11 @@ from modulant.geometry.effective_rank import (
     SMALLEST,
     effective_ranks,
     gaussian_ranks,
+    leading_ranks,
     singular_values,
     stable_rank,
 )
-from modulant.geometry.entries import entry_figures, gaussian_entries
+from modulant.geometry.entries import entry_figures, gaussian_entries, shares_below
 from modulant.geometry.likeness import (
     biased_cka,
     cosines,
@@ -50,9 +53,11 @@ from modulant.geometry.likeness import (
 from modulant.geometry.moments import (
     GroupedCosines,
     Moments,
+    PairedCosines,
     cosine_moments,
     density_ratios,
     grouped_cosines,
+    paired_cosines,
     squared_distance_moments,
 )
 from modulant.geometry.pentachora import (
@@ -67,6 +72,7 @@ from modulant.geometry.pentachora import (
     relative_volume_histogram,
 )
 from modulant.geometry.permutation import Mantel, mantel
+from modulant.geometry.position_bias import bias_figures, bucket_spans, permuted_figures
 from modulant.geometry.procrustes import nearest_orthogonal, orthogonal_procrustes, principal_axes
 from modulant.geometry.ridge import Ridge, explained
 from modulant.geometry.shapes import shape_features
@@ -81,9 +87,12 @@ __all__ = [
     "GroupedCosines",
     "Mantel",
     "Moments",
+    "PairedCosines",
     "Ridge",
+    "bias_figures",
     "biased_cka",
     "bilinear_form",
+    "bucket_spans",
     "centred_ranks",
     "coefficient_of_variation",
     "cosine_moments",
@@ -102,8 +111,10 @@ __all__ = [
     "gaussian_ranks",
     "gaussian_spectrum",
     "gram",
+    "gram_sum",
     "grouped_cosines",
     "isotropic_volumes",
+    "leading_ranks",
     "mantel",
     "masked_mean",
     "mean_cosine",
@@ -113,6 +124,7 @@ __all__ = [
     "orthogonal_procrustes",
     "pair_correlation",
     "pair_ranks",
+    "paired_cosines",
     "partial_correlation",
     "participation_ratio",
     "pearson_from_classes",
@@ -121,11 +133,14 @@ __all__ = [
     "pentachoron_draws",
     "pentachoron_volumes",
     "permuted_cka",
+    "permuted_figures",
+    "positive_share",
     "principal_axes",
     "regular_simplex",
     "relative_volume_histogram",
     "reproduction",
     "shape_features",
+    "shares_below",
     "simplex_volume",
     "singular_figures",
     "singular_values",
