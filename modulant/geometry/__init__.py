@@ -1,5 +1,20 @@
 """Pure functions of tensors: simplices, pentachora, spectra, moments, correlation, Procrustes. Torch only."""
 
+from modulant.geometry.attention_shape import (
+    circular_centroid,
+    dirichlet_attention,
+    entropy,
+    entropy_without,
+    head_divergence,
+    normalised_entropy,
+    normalised_entropy_without,
+    permuted_keys,
+    phase_synchrony,
+    relative_distance,
+    uniform_attention,
+    visible_keys,
+    with_sink,
+)
 from modulant.geometry.bilinear import (
     Form,
     bilinear_form,
@@ -53,8 +68,9 @@ from modulant.geometry.pentachora import (
     pentachoron_volumes,
     relative_volume_histogram,
 )
-from modulant.geometry.permutation import Mantel, mantel
+from modulant.geometry.permutation import Association, Mantel, association, mantel
 from modulant.geometry.procrustes import orthogonal_procrustes, principal_axes
+from modulant.geometry.resampling import bootstrap_counts, middle, resampled_means, resampled_pearson
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
 from modulant.geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
@@ -63,19 +79,26 @@ __all__ = [
     "BINS",
     "BIN_WIDTH",
     "SMALLEST",
+    "Association",
     "Form",
     "GroupedCosines",
     "Mantel",
     "Moments",
+    "association",
     "bilinear_form",
+    "bootstrap_counts",
+    "circular_centroid",
     "coefficient_of_variation",
     "cosine_moments",
     "covariance",
     "density_ratios",
     "dimensions_for",
+    "dirichlet_attention",
     "effective_ranks",
     "eigenvalues_of",
+    "entropy",
     "entropy_rank",
+    "entropy_without",
     "entry_figures",
     "gaussian_entries",
     "gaussian_like",
@@ -83,11 +106,15 @@ __all__ = [
     "gaussian_ranks",
     "gaussian_spectrum",
     "grouped_cosines",
+    "head_divergence",
     "isotropic_volumes",
     "mantel",
     "masked_mean",
     "mean_cosine",
     "mean_of_nearest",
+    "middle",
+    "normalised_entropy",
+    "normalised_entropy_without",
     "orthogonal_procrustes",
     "participation_ratio",
     "pearson_from_classes",
@@ -95,10 +122,15 @@ __all__ = [
     "pentachoron_cv",
     "pentachoron_draws",
     "pentachoron_volumes",
+    "permuted_keys",
+    "phase_synchrony",
     "principal_axes",
     "regular_simplex",
+    "relative_distance",
     "relative_volume_histogram",
     "reproduction",
+    "resampled_means",
+    "resampled_pearson",
     "shape_features",
     "simplex_volume",
     "singular_figures",
@@ -113,5 +145,8 @@ __all__ = [
     "symmetric_figures",
     "trace_cosine",
     "unbiased_participation_ratio",
+    "uniform_attention",
+    "visible_keys",
     "weighted_pearson",
+    "with_sink",
 ]
