@@ -120,13 +120,13 @@ def association(
     known = partial_r.isfinite()
     largest = null[:, known].amax(1) if known.any() else torch.full((permutations,), torch.nan)
     limit = partial_r.abs() - 1e-12  # permutations that give the same r by another order of sums must count
-    p, p_family = ((1 + (values >= limit).sum(0)) / (permutations + 1) for values in (null, largest[:, None]))
+    p, p_family = ((1 + (values >= limit).sum(0)).double() / (permutations + 1) for values in (null, largest[:, None]))
     missing = torch.tensor(torch.nan, dtype=torch.float64)
     return Association(
         x @ y,
         partial_r,
-        torch.where(known, p.double(), missing),
-        torch.where(known, p_family.double(), missing),
+        torch.where(known, p, missing),
+        torch.where(known, p_family, missing),
         float(largest.quantile(0.95)),
     )
 
