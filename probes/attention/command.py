@@ -107,7 +107,7 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], "Shown | None"]:
     backbone = subject.backbone
     layers = check_layers(args.layers, backbone.shape.n_layers, "--layers", "model")
     if subject.tokenizer is None and backbone.family.reads == "input_ids":
-        raise ValueError(f"{args.model!r}: {subject.no_tokenizer}")
+        raise ValueError(subject.no_tokenizer)
     sets = sets_of(subject, args.texts, args.prompt, args.seed, controls="controls" in args.only)
     passes, interrupted = _passes(args, subject, layers, sets)
     found = Found()

@@ -150,23 +150,24 @@ def add_collapse(found: Found, prefix: str, name: str, layers: Layers, counts: T
         low, high = middle(places.double())
         first = layers.layers[1]
         share = float((places == place).double().mean())
-        where = [float(first + place), first + float(low), first + float(high), share]
         drop = float(drops[place])
-        numbers = [*(where if exists else [math.nan] * 4), drop, drop - width, drop + width]
-        for key, number in zip(names, numbers, strict=True):
+        numbers = {"drop": drop, "drop_low": drop - width, "drop_high": drop + width}
+        if exists:
+            numbers |= {"layer": first + place, "low": first + float(low), "high": first + float(high), "share": share}
+        else:
+            found.leave_out(at, names[:4], "the interval of the largest drop holds 0")
+        for key, number in numbers.items():
             unit = "of ln n" if key.startswith("drop") else "of replicates" if key == "share" else "layer"
             found.add(f"{at}/{key}", number, population, unit, Null("no drop", [0.0]) if key == "drop" else None)
-        if not exists:
-            found.reasons.update({f"{at}/{key}": "the interval of the largest drop holds 0" for key in names[:4]})
-        elif not ending:
+        if exists and not ending:
             found.add(f"{at}/sink_before", float(sinks[place]), population, "of the weight")
             found.add(f"{at}/sink_after", float(sinks[place + 1]), population, "of the weight")
     curve = by_text(layers.of[MODEL], "source_entropy").nanmean(0)
     source = f"{prefix}source/{name}_layer"
     if curve.isfinite().all() and len(curve) > 1:
         place = int(curve.diff().argmin())
-        found.add(source, layers.layers[place], "the layer before the largest drop of Σ −a ln a", "layer")
-        found.nulls[source] = Null("exists for every curve", [math.nan]).as_json()
+        what = "the layer before the largest drop of Σ −a ln a, which every curve has"
+        found.add(source, layers.layers[place], what, "layer")
 
 
 def _no_collapse(layers: Sequence[int], values: Tensor, counts: Tensor | None) -> str:
