@@ -38,7 +38,7 @@ def charts(found: Found) -> list[Chart]:
         here = {cloud: curves[cloud + stack] for cloud in CLOUDS if cloud + stack in curves}
         if here and "layers" in found["settings"]["only"]:
             made += [_entropies(found, stack, here), _heads(stack, here), _source(found, stack, here)]
-    made += [_text(found), _lens(found), _scatter(found), _confidence(found)]
+    made += [_text(found), *_lens(found), _scatter(found), _confidence(found)]
     return [chart for chart in made if chart is not None and chart.values]
 
 
@@ -132,21 +132,29 @@ def _text(found: Found) -> Chart | None:
     return Chart("text", title, views, Axis("query", y), Axis("key", x))
 
 
-def _lens(found: Found) -> Chart | None:
+def _lens(found: Found) -> list[Chart]:
+    """The embeddings, whose own token the head finds again, are far from all that follows: KL is shown from layer 0."""
     lens = found["curves"].get("lens")
     if lens is None:
-        return None
-    x, values = lens["after"], lens["clouds"]
-    views = {}
-    for key, label in (("entropy", "entropy of the next token"), ("divergence", "KL of the last layer from it")):
-        marks = []
-        for cloud, curve in values.items():
-            label_, colour, dash = CLOUDS.get(cloud, ("words shuffled", "@grey", "dot"))
-            marks.append(Line([(float(i), y) for i, y in zip(x, curve[key], strict=True)], label_, colour, dash=dash))
-        views[label] = marks
-    commit = next((found["figures"][f"{c}lens/commit_layer"] for c in reversed(CLOUDS) if c in values), None)
-    title = f"What the head makes of each layer; its last token stays first after {number(commit, 1)} of {x[-1]} layers"
-    return Chart("lens", title, views, Axis("nat"), Axis("layers done", whole=True))
+        return []
+
+    def lines(key: str, start: int) -> list[Mark]:
+        made: list[Mark] = []
+        for cloud, curve in lens["clouds"].items():
+            label, colour, dash = CLOUDS.get(cloud, ("words shuffled", "@grey", "dot"))
+            points = [(float(x), y) for x, y in zip(lens["after"], curve[key], strict=True)]
+            made.append(Line(points[start:], label, colour, dash=dash))
+        return made
+
+    cloud = next(cloud for cloud in reversed(CLOUDS) if cloud in lens["clouds"])
+    commit = f"{number(found['figures'][f'{cloud}lens/commit_layer'], 1)} of {lens['after'][-1]} layers"
+    x = Axis("layers done", whole=True)
+    title = f"What the head makes of each layer: entropy; its last token stays first after {commit}"
+    apart = "What the head makes of each layer: how far the last one is from it"
+    return [
+        Chart("lens", title, {"": lines("entropy", 0)}, Axis("entropy of the next token, nat"), x),
+        Chart("lens_divergence", apart, {"": lines("divergence", 1)}, Axis("KL(last ‖ layer), nat"), x),
+    ]
 
 
 def _scatter(found: Found) -> Chart | None:

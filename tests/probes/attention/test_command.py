@@ -109,7 +109,7 @@ def test_every_figure_has_a_unit_and_a_population_or_a_reason(random: Path) -> N
 
 def test_the_pages_show_every_chart(random: Path) -> None:
     page, html = ((random / "out" / name).read_text() for name in ("report.md", "report.html"))
-    for name in ("entropy", "heads", "source", "text", "lens", "scatter", "confidence"):
+    for name in ("entropy", "heads", "source", "text", "lens", "lens_divergence", "scatter", "confidence"):
         assert (random / "out" / "figures" / f"{name}.png").stat().st_size > 5_000
         assert f"(figures/{name}.png)" in page
         assert f'id="chart-{name}"' in html
