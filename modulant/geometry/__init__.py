@@ -24,8 +24,10 @@ from modulant.geometry.bilinear import (
     trace_cosine,
 )
 from modulant.geometry.correlation import (
+    centred_ranks,
     masked_mean,
     mean_cosine,
+    partial_correlation,
     pearson_from_classes,
     pearson_from_sums,
     spearman_from_histograms,
@@ -49,6 +51,17 @@ from modulant.geometry.effective_rank import (
     stable_rank,
 )
 from modulant.geometry.entries import entry_figures, gaussian_entries
+from modulant.geometry.likeness import (
+    biased_cka,
+    cosines,
+    gram,
+    nearest_neighbours,
+    pair_correlation,
+    pair_ranks,
+    permuted_cka,
+    unbiased_cka,
+    unbiased_hsic,
+)
 from modulant.geometry.moments import (
     GroupedCosines,
     Moments,
@@ -69,8 +82,9 @@ from modulant.geometry.pentachora import (
     relative_volume_histogram,
 )
 from modulant.geometry.permutation import Association, Mantel, association, mantel
-from modulant.geometry.procrustes import orthogonal_procrustes, principal_axes
+from modulant.geometry.procrustes import nearest_orthogonal, orthogonal_procrustes, principal_axes
 from modulant.geometry.resampling import bootstrap_counts, middle, resampled_means, resampled_pearson
+from modulant.geometry.ridge import Ridge, explained
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
 from modulant.geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
@@ -84,12 +98,16 @@ __all__ = [
     "GroupedCosines",
     "Mantel",
     "Moments",
+    "Ridge",
     "association",
+    "biased_cka",
     "bilinear_form",
     "bootstrap_counts",
+    "centred_ranks",
     "circular_centroid",
     "coefficient_of_variation",
     "cosine_moments",
+    "cosines",
     "covariance",
     "density_ratios",
     "dimensions_for",
@@ -100,11 +118,13 @@ __all__ = [
     "entropy_rank",
     "entropy_without",
     "entry_figures",
+    "explained",
     "gaussian_entries",
     "gaussian_like",
     "gaussian_null_volumes",
     "gaussian_ranks",
     "gaussian_spectrum",
+    "gram",
     "grouped_cosines",
     "head_divergence",
     "isotropic_volumes",
@@ -113,15 +133,21 @@ __all__ = [
     "mean_cosine",
     "mean_of_nearest",
     "middle",
+    "nearest_neighbours",
+    "nearest_orthogonal",
     "normalised_entropy",
     "normalised_entropy_without",
     "orthogonal_procrustes",
+    "pair_correlation",
+    "pair_ranks",
+    "partial_correlation",
     "participation_ratio",
     "pearson_from_classes",
     "pearson_from_sums",
     "pentachoron_cv",
     "pentachoron_draws",
     "pentachoron_volumes",
+    "permuted_cka",
     "permuted_keys",
     "phase_synchrony",
     "principal_axes",
@@ -144,6 +170,8 @@ __all__ = [
     "stream_gram",
     "symmetric_figures",
     "trace_cosine",
+    "unbiased_cka",
+    "unbiased_hsic",
     "unbiased_participation_ratio",
     "uniform_attention",
     "visible_keys",
