@@ -75,8 +75,7 @@ def _entropies(found: Found, stack: str, curves: Mapping[str, Any]) -> Chart:
         views[label] = marks
     many = found["settings"]["texts"] > 1
     title = _titled(f"Entropy of attention by layer{'; bands: 5 to 95% of texts' if many else ''}", stack)
-    cloud = list(curves)[-1]
-    r = found["figures"].get(f"{cloud}sink/entropy_r")
+    r = found["figures"].get("sink/entropy_r")
     if r is not None and not stack:
         title += f"; r with the sink {number(r, 2, True)}"
     return Chart(_name("entropy", stack), title, views, Axis("share of the maximum"), LAYERS)
@@ -86,10 +85,10 @@ def _heads(stack: str, curves: Mapping[str, Any]) -> Chart:
     views = {}
     for cloud, curve in curves.items():
         named = f"{CLOUDS[cloud][0]}: " if cloud else ""
-        for key, label in (("sink", "sink"), ("head_divergence", "divergence from the mean head")):
+        for key, label in (("sink", "sink"), ("head_divergence", "divergence")):
             cells = [[_or_nan(value) for value in row] for row in curve["heads"][key]]
             if all(math.isfinite(value) for row in cells for value in row):
-                views[named + label] = [Heat(cells, label.partition(" ")[0], range(len(cells[0])), numbers=False)]
+                views[named + label] = [Heat(cells, label, range(len(cells[0])), numbers=False)]
     layers = [str(layer) for layer in next(iter(curves.values()))["layers"]]
     sink = "weight on the end of the text" if stack == "cross" else "weight on the first token"
     title = _titled(f"Every head: {sink}, and divergence from the others", stack)
@@ -149,7 +148,7 @@ def _lens(found: Found) -> list[Chart]:
     cloud = next(cloud for cloud in reversed(CLOUDS) if cloud in lens["clouds"])
     commit = f"{number(found['figures'][f'{cloud}lens/commit_layer'], 1)} of {lens['after'][-1]} layers"
     x = Axis("layers done", whole=True)
-    title = f"What the head makes of each layer: entropy; its last token stays first after {commit}"
+    title = f"What the head makes of each layer: entropy; settled after {commit}"
     apart = "What the head makes of each layer: how far the last one is from it"
     return [
         Chart("lens", title, {"": lines("entropy", 0)}, Axis("entropy of the next token, nat"), x),

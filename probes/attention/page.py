@@ -154,7 +154,7 @@ def _sink(found: Found, cloud: str) -> list[str]:
         said = "goes" if p <= LEVEL else "does not demonstrably go"
         lines.append(
             f"**Entropy and the sink**: over layers, entropy {said} with the weight on the first token: r "
-            f"{number(r, 2, True)}, p {number(p, 3)} with layers permuted."
+            f"{number(r, 2, True)}, p {number(p, 4)} with layers permuted."
         )
     return lines
 
@@ -169,11 +169,13 @@ def _collapse(found: Found, cloud: str) -> list[str]:
         drop = f"{number(figures[f'{at}/drop'], 3, True)} [{number(figures[f'{at}/drop_low'], 3)}, "
         drop += f"{number(figures[f'{at}/drop_high'], 3)}]"
         if figures.get(f"{at}/layer") is None:
-            parts.append(f"{words} none (null: no drop; the largest step is {drop})")
+            parts.append(f"{words} none (the largest step is {drop})")
         else:
             places = f"{number(figures[f'{at}/low'], 0)} to {number(figures[f'{at}/high'], 0)} over texts drawn anew"
             parts.append(f"{words} into layer {number(figures[f'{at}/layer'], 0)} ({places}), by {drop}")
-    lines.append(f"**Largest drop of entropy**: {'; '.join(parts)}.")
+    lines.append(
+        f"**Largest drop of entropy** (null: no drop; intervals hold for all layers at once): {'; '.join(parts)}."
+    )
     before, after = (figures.get(f"{cloud}collapse/sink_{when}") for when in ("before", "after"))
     if before is not None and after is not None:
         lines.append(f"**At that drop** the sink goes from {number(before, 2)} to {number(after, 2)}.")
