@@ -11,9 +11,9 @@ from probes.attention.measure import MODEL, Layers, Pass
 from probes.terrain.findings import Null
 
 LEAST = 8  # texts
-_ALIKE = 5  # texts of about the same length, at least, that are permuted among each other
+_ALIKE = 5  # texts in a group of alike lengths, at least, where few have the same
 _PERMUTATIONS = 4999
-PERMUTED = "confidence permuted among texts of alike length"
+PERMUTED = "confidence permuted among texts of the same length"
 # What is compared, as it is over all queries and heads, and at the last query, which alone makes the next token.
 FIGURES = {
     "entropy": "source_entropy",
@@ -33,7 +33,7 @@ def add_confidence(found: Found, at: str, read: Pass, counts: Tensor | None, see
 
     Confidence is −H of the next token. r is Pearson's with a bootstrap over texts; partial r is given ln T; p is that
     partial r's by itself, p_family that of the largest of all layers and figures. Both permute confidence among texts
-    of about the same length, so whatever length explains is in the null.
+    of the same length, so whatever length explains is in the null.
     """
     names = ("r", "partial_r", "p", "p_family")
     seen, layers = read.seen, read.stacks[read.next_stack]
@@ -83,19 +83,26 @@ def _filled(layers: Layers, key: str) -> Tensor:
 
 
 def groups_of(lengths: Tensor) -> Tensor:
-    """The number of each text's group: lengths that follow one another, at least so many texts a group.
+    """The number of each text's group: texts of the same length.
 
-    >>> groups_of(torch.tensor([9, 4, 4, 4, 4, 4, 8, 8, 8, 8])).tolist()
-    [1, 0, 0, 0, 0, 0, 1, 1, 1, 1]
+    Where fewer than half have another one of their length, lengths that follow one another make a group of at least
+    five.
+
+    >>> groups_of(torch.tensor([9, 4, 4, 9, 4])).tolist()
+    [1, 0, 0, 1, 0]
+    >>> groups_of(torch.tensor([10, 20, 30, 40, 50, 60, 70, 80, 90, 99])).tolist()
+    [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
     """
-    groups, number, size = torch.zeros(len(lengths), dtype=torch.long), 0, 0
-    ascending = sorted(set(lengths.tolist()))
-    for length in ascending:
-        if size >= _ALIKE and int((lengths >= length).sum()) >= _ALIKE:
+    ascending, same, counts = lengths.unique(return_inverse=True, return_counts=True)
+    if 2 * int(counts[counts > 1].sum()) >= len(lengths):
+        return same
+    number, size, merged = 0, 0, []
+    for i in range(len(ascending)):
+        if size >= _ALIKE and int(counts[i:].sum()) >= _ALIKE:
             number, size = number + 1, 0
-        groups[lengths == length] = number
-        size += int((lengths == length).sum())
-    return groups
+        merged.append(number)
+        size += int(counts[i])
+    return torch.tensor(merged)[same]
 
 
 def _pearson(values: Tensor, lengths: Tensor) -> float:

@@ -259,7 +259,7 @@ _METHOD = (
     "figures as published: they put positions on a circle, where the first and the last token are neighbours, and "
     "their collapse is the layer before the largest drop of any curve.",
     "Confidence is −H of the next token after the last one; of a T5 that of the decoder, which reads the text behind "
-    "its start token. p permutes it among texts of about the same length; p of all is that of the largest r over every "
+    "its start token. p permutes it among texts of the same length; p of all is that of the largest r over every "
     "layer and figure. The lens puts each layer's stream through the final norm and the head, which was trained on the "
     "last layer alone: what it says of early ones is not what these hold.",
     "Attention is computed step by step for this (`eager`) and reduced layer by layer; the model's own way is set back "

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probe
+from modulant.assets import MINI
 from modulant.backbones.families import stream_of
 from modulant.backbones.t5 import load_config
 from modulant.reports.run_folder import finite
 from modulators import LerpModulator, save_modulator
-from probes.attention import command, measure
+from probes.attention import command, measure, page
 from probes.attention.confidence import FIGURES, groups_of
 from probes.attention.texts import EXAMPLES, PROMPTS, shuffled, wordnet_examples
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
@@ -68,12 +69,16 @@ def random(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_random_model_says_nothing_of_confidence(random: Path) -> None:
-    page = (random / "out" / "report.md").read_text()
-    said = "nothing beyond its null (confidence permuted among texts of alike length)"
-    assert f"**Confidence**: {said}; 120 texts" in page
-    assert f"**Confidence** of the fifteen prompts: {said}; 15 texts" in page
-    found = json.loads((random / "out" / "report.json").read_text())
+@pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+def test_a_random_model_says_nothing_of_confidence(model_type: str, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MINI)  # which knows the words of the prompts
+    build(model_type, vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    found = measured(str(tmp_path), "--texts", texts(tmp_path, 120))
+    text = page.markdown(found, [])
+    said = "nothing beyond its null (confidence permuted among texts of the same length)"
+    assert f"**Confidence**: {said}; 120 texts" in text
+    assert f"**Confidence** of the fifteen prompts: {said}; 15 texts" in text
     assert found["figures"]["confidence/largest/p_family"] > 0.05
     for figure in FIGURES:
         assert found["figures"][f"confidence/{figure}/p_family"] >= found["figures"][f"confidence/{figure}/p"]
@@ -278,7 +283,8 @@ def test_examples_of_wordnet_are_sentences() -> None:
     assert sum(a != b for a, b in zip(mixed, found, strict=True)) > 110
 
 
-def test_texts_are_permuted_among_those_of_alike_length() -> None:
-    lengths = torch.tensor([4] * 6 + [5] * 2 + [6] * 3 + [9] * 2 + [20])
-    assert groups_of(lengths).tolist() == [0] * 6 + [1] * 8
-    assert groups_of(torch.tensor([7, 7, 7])).tolist() == [0, 0, 0]
+def test_texts_are_permuted_among_those_of_the_same_length() -> None:
+    assert groups_of(torch.tensor([4] * 6 + [5] * 2 + [6] * 3 + [9] * 2 + [20])).tolist() == [
+        *([0] * 6 + [1] * 2 + [2] * 3 + [3] * 2 + [4])
+    ]
+    assert groups_of(torch.tensor([7, 3, 9, 5, 11, 7])).tolist() == [0] * 6  # too few have the same
