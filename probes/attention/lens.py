@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modulant.backbones.families import Parts
 from modulant.backbones.families.base import at_path
 from modulant.backbones.opening import Backbone
-from probes.attention.reading import decoder_inputs, decoder_of
+from probes.attention.reading import decoder_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,15 +61,6 @@ class Lens:
         """(B, V) of states (B, D) before the final norm, as the model's own head makes them of the last ones."""
         logits = cast(Tensor, self.backbone.head(self.norm(state) * self.scale)).float()
         return logits if self.cap is None else self.cap * (logits / self.cap).tanh()
-
-    def agrees(self, inputs: Tensor, state: Tensor) -> bool:
-        """Whether the last states (B, D) give the logits that the model itself gives."""
-        device = self.backbone.model.device
-        given: dict[str, Tensor] = {"input_ids": inputs.to(device)}
-        if decoder_of(self.backbone) is not None:
-            given["decoder_input_ids"] = decoder_inputs(self.backbone, inputs).to(device)
-        logits = self.backbone.model(**given, use_cache=False).logits[:, -1].float()
-        return torch.allclose(self.logits(state), logits, rtol=1e-3, atol=1e-3 * float(logits.std()))
 
     @contextmanager
     def stream(self) -> Iterator[list[Tensor]]:
