@@ -41,7 +41,7 @@ JOURNAL = "progress.jsonl"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder in Hugging Face's layout, or a hub id")
+    add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder in Hugging Face's layout, a hub id, or a run")
     add("--only", type=some_of(PARTS), default=PARTS, metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
     add("--layers", type=layer_numbers, metavar="0,1", help="blocks of each stack (default: all)")
     ways = parser.add_mutually_exclusive_group()
@@ -103,28 +103,33 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     from modulant.backbones.sizes import check_layers
     from probes.topology.layout import layout_of
     from probes.topology.reader import Weights
+    from probes.topology.run import change_rows, figures_of_changes, subject_of
     from probes.topology.stream import Journal, Settings, measure_model
     from probes.topology.summary import figures_of
 
     began = time.monotonic()
     check_device(args.device)
+    subject = subject_of(args.model)
     with _as_argument():
-        config = read_config(args.model)
-        check_not_quantised(args.model, config)
-        weights = Weights(args.model, args.device)
-        layout = layout_of(args.model, config, weights.names)
+        config = read_config(subject.name)
+        check_not_quantised(subject.name, config)
+        weights = Weights(subject.name, args.device)
+        layout = layout_of(subject.name, config, weights.names)
     absent = [stored.module for block in layout.blocks for stored in block.tensors if stored.name is None]
     if absent and not weights.missing:
         raise ValueError(f"{args.model!r} lacks {absent[0]}, which its configuration describes")
     if args.layers is not None:
         check_layers(args.layers, max(block.layer for block in layout.blocks) + 1, "--layers", "model")
     settings = Settings(args.layers, tuple(part for part in PARTS if part in args.only), args.ranks, args.seed)
-    digest = _digest(args.model, weights)
+    digest = _digest(subject.name, weights)
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / JOURNAL, weights.fingerprint(digest, settings), args.resume)
     with _as_argument():
         found = measure_model(weights, layout, settings, journal)
     figures, n_tests = figures_of(found.rows)
+    if subject.adapter is not None:
+        found.rows["changes"] = change_rows(subject.adapter, weights, layout, args.seed)
+        figures |= figures_of_changes(found.rows["changes"])
     kinds: dict[str, dict[str, int]] = {}
     for name, kind in layout.kinds.items():
         count = kinds.setdefault(kind, {"tensors": 0, "numbers": 0})
@@ -132,6 +137,8 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         count["numbers"] += torch.Size(weights.shape(name)).numel()
     return {
         "model": args.model,
+        "backbone": subject.name,
+        "run": subject.note,
         "architecture": config.model_type,
         "weights_sha256": digest,
         "way": RANKS[args.ranks],
