@@ -254,6 +254,12 @@ def _verdicts(found: Found) -> list[str]:
 def _notes(found: Found) -> list[str]:
     """What was not measured, or not all."""
     lines = [found["run"]] if found["run"] else []
+    if found["by_name"]:
+        known = "kinds of matrices are by their names, as (out, in)"
+        lines.append(
+            f"**No known family** ({found['architecture']}): {known}; matrices of no known name are `other`. Heads, "
+            "neurons and gains depend on the model's code, and are not measured."
+        )
     if found["missing_shards"]:
         lines.append(f"**Missing shards**: {', '.join(f'`{name}`' for name in found['missing_shards'])}.")
     if found["damaged"]:
