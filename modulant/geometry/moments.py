@@ -66,6 +66,24 @@ def squared_distance_moments(
     return _moments(first, square)
 
 
+class PairedCosines(NamedTuple):
+    """Mean cosine of rows of two clouds that belong together, and of rows that do not."""
+
+    own: float
+    others: float
+
+
+def paired_cosines(a: Float[Tensor, "points dim"], b: Float[Tensor, "points dim"]) -> PairedCosines:
+    """Mean of cos(a_i, b_i), and of cos(a_i, b_j) over all i ≠ j: what any order of the rows gives. Unitless.
+
+    >>> paired_cosines(torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    PairedCosines(own=1.0, others=0.0)
+    """
+    a, b = F.normalize(a.double(), dim=-1), F.normalize(b.double(), dim=-1)
+    n, own = len(a), (a * b).sum()
+    return PairedCosines(float(own / n), float((a.sum(0) @ b.sum(0) - own) / (n * (n - 1))))
+
+
 class GroupedCosines(NamedTuple):
     """Mean cosines of pairs within a group and of pairs from two groups; NaN without such a pair."""
 

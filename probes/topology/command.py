@@ -136,6 +136,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         count["tensors"] += 1
         count["numbers"] += torch.Size(weights.shape(name)).numel()
     return {
+        "probe": "topology",
         "model": args.model,
         "backbone": subject.name,
         "run": subject.note,

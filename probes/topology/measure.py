@@ -15,6 +15,7 @@ from modulant.geometry import (
     gaussian_entries,
     gaussian_ranks,
     leading_ranks,
+    positive_share,
     singular_figures,
     singular_values,
     stream_gram,
@@ -180,7 +181,10 @@ def measure_block(
         matrix = matrices[kind]
         if "matrices" in only:
             identity = {"name": matrices.name(kind), "kind": kind, **about}
-            rows["matrices"].append(matrix_row(matrix, identity, initial_sd(config, kind, block.shape), ranks))
+            row = matrix_row(matrix, identity, initial_sd(config, kind, block.shape), ranks)
+            if kind == "cross_q" and "cross_k" in matrices and "damaged" not in row:
+                _add_signs(row, matrix, matrices["cross_k"], seed + block.layer)
+            rows["matrices"].append(row)
         if not matrix.isfinite().all():
             matrices.leave_out(kind)
         elif "between" in only:
@@ -234,6 +238,14 @@ def _head_rows(kind: str, left: Tensor, right: Tensor, before: Carry | None, abo
         }
         for head in range(len(left))
     ]
+
+
+def _add_signs(row: Row, queries: Tensor, keys: Tensor, seed: int) -> None:
+    """The source's figure of cross-attention; its null has the rows of W_k permuted."""
+    if len(queries) == len(keys) and keys.isfinite().all():
+        order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).to(keys.device)
+        row["source/positive_share"] = positive_share(queries, keys)
+        row["nulls"]["source/positive_share"] = positive_share(queries, keys[order])
 
 
 def _reads(kind: str, matrix: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ def figures_of(rows: Mapping[str, Sequence[Row]]) -> tuple[Figures, int]:
     figures: Figures = {}
     for (kind, location), group in _groups(rows["matrices"]).items():
         place = "/".join(filter(None, (kind, location)))
-        for name in (*RANKS, *ENTRIES, *SOURCE):
+        cross = ("source/positive_share",) if kind == "cross_q" else ()
+        for name in (*RANKS, *ENTRIES, *SOURCE, *cross):
             middle = statistics.median if name == "condition" else statistics.fmean
             figures[_named(place, name)] = _over(middle, [row.get(name) for row in group])
             nulls = [row.get("nulls", {}).get(name) for row in group]

@@ -11,6 +11,7 @@ from modulant.geometry import (
     density_ratios,
     eigenvalues_of,
     grouped_cosines,
+    paired_cosines,
     participation_ratio,
     squared_distance_moments,
 )
@@ -85,3 +86,13 @@ def test_density_ratios_see_a_spike() -> None:
     points = torch.cat([torch.nn.functional.pad(spike.repeat(60, 1), (0, 6)), cloud(200, 8)])
     assert density_ratios(points, [0.3])[0] > 5
     assert math.isnan(density_ratios(points[:1], [0.3])[0])
+
+
+def test_cosines_of_pairs_and_of_all_others() -> None:
+    a, b = (torch.randn(40, 6, generator=torch.Generator().manual_seed(seed)) + 0.3 for seed in (1, 2))
+    b = a + 0.5 * b
+    cosines = torch.nn.functional.cosine_similarity(a.double()[:, None], b.double()[None], dim=-1)
+    found = paired_cosines(a, b)
+    assert found.own == pytest.approx(cosines.diagonal().mean().item(), abs=1e-12)
+    assert found.others == pytest.approx((cosines.sum() - cosines.trace()).item() / (40 * 39), abs=1e-12)
+    assert found.own > found.others + 0.3
