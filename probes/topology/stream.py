@@ -109,6 +109,7 @@ def measure_model(
         for unit in with_bar(units, "blocks"):
             key = _key(unit)
             if isinstance(unit, Stored):
+                before = None  # tables come last, and are large
                 if key not in journal.done:
                     journal.add(key, _table_rows(unit, weights, layout, settings))
             elif key in journal.done:
