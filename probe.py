@@ -25,6 +25,7 @@ PROBES = {
     "runs": "several run folders side by side: what differs, what came of it, paired differences, overlays",
     "similarity": "agreement with people's ratings of word pairs, before and after a modulator",
     "topology": "weights of any transformer: ranks, heads, neurons, likeness of layers, each beside its null",
+    "scales": "what two vocabularies share: rotations, linear maps, neighbours on held-out rows, each beside its null",
     "terrain": "geometry of a vocabulary and of the stream layer by layer, each figure beside its null",
     "report": "write a run's report.html again from its folder, with the table of its controls",
     "talk": "ask the original and the modulated model of a run, an artefact or a hub id, side by side",
