@@ -25,6 +25,7 @@ PROBES = {
     "runs": "several run folders side by side: what differs, what came of it, paired differences, overlays",
     "similarity": "agreement with people's ratings of word pairs, before and after a modulator",
     "topology": "weights of any transformer: ranks, heads, neurons, likeness of layers, each beside its null",
+    "spectra": "series along tokens: spectra, lag-1, phases of heads, each beside its nulls",
     "terrain": "geometry of a vocabulary and of the stream layer by layer, each figure beside its null",
     "report": "write a run's report.html again from its folder, with the table of its controls",
     "talk": "ask the original and the modulated model of a run, an artefact or a hub id, side by side",

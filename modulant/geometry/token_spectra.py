@@ -25,10 +25,10 @@ class SpectrumShape(NamedTuple):
         slow_share: share of S at frequencies below 0.05.
     """
 
-    centroid: float
-    flatness: float
-    slope: float
-    slow_share: float
+    centroid: Tensor
+    flatness: Tensor
+    slope: Tensor
+    slow_share: Tensor
 
 
 def sine_tapers(length: int, count: int = TAPERS) -> Float[Tensor, "count length"]:
@@ -88,22 +88,23 @@ def frequencies_of(grid: int) -> Float[Tensor, "frequencies"]:
     return torch.arange(1, grid // 2 + 1, dtype=torch.float64) / grid
 
 
-def spectrum_shape(frequencies: Float[Tensor, "frequencies"], power: Float[Tensor, "frequencies"]) -> SpectrumShape:
+def spectrum_shape(
+    frequencies: Float[Tensor, "frequencies"], power: Float[Tensor, "*batch frequencies"]
+) -> SpectrumShape:
     """Centroid, flatness, slope and slow share of a spectrum; NaN where there is no power.
 
     >>> f = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
-    >>> [round(value, 6) for value in spectrum_shape(f, 1 / f)]
+    >>> [round(float(value), 6) for value in spectrum_shape(f, 1 / f)]
     [0.171429, 0.857143, -1.0, 0.0]
     """
-    shares = power.double() / power.double().sum()
-    logs, line = shares.log(), frequencies.double().log()
-    line = line - line.mean()
-    slope = (line @ (logs - logs.mean())) / line.square().sum()
+    frequencies, power = frequencies.double(), power.double()
+    shares = power / power.sum(-1, keepdim=True)
+    logs, line = shares.log(), frequencies.log() - frequencies.log().mean()
     return SpectrumShape(
-        float(frequencies.double() @ shares),
-        float(logs.mean().exp() / shares.mean()),
-        float(slope),
-        float(shares[frequencies < SLOW].sum()),
+        shares @ frequencies,
+        logs.mean(-1).exp() / shares.mean(-1),
+        (logs @ line) / line.square().sum(),
+        shares[..., frequencies < SLOW].sum(-1),
     )
 
 
