@@ -127,11 +127,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if "dimensions" in args.only:
             measure_contexts(backbone, subject.tokenizer, chosen, found, prefix, args.seed)
         if passages is not None:
-            got = measure_texts(backbone, passages, layers, along, found, prefix, args.seed)
-            more["intervals"].update(got.get("intervals", {}))
-            if "spectra" in got:
-                powers = more["spectra"].get("power", {}) | got["spectra"]["power"]
-                more["spectra"] = got["spectra"] | {"power": powers}
+            measure_texts(backbone, passages, layers, along, found, prefix, args.seed, more)
 
     def original() -> None:
         with subject.original():

@@ -33,7 +33,7 @@ def measure_dimensions(rows: Mapping[int, Sequence[Tensor]], found: Findings, pr
 
     One permutation a draw, the same for all tokens and layers; the statistic is the mean over both. p is two-sided.
     """
-    clouds = [cloud for cloud in (torch.cat(list(some)) for some in rows.values()) if cloud.isfinite().all()]
+    clouds = [torch.cat(list(some)) for some in rows.values()]
     if not clouds or clouds[0].shape[-1] < LEAST:
         names = ("concentration", "concentration_permuted", "p")
         found.leave_out(f"{prefix}dimensions", names, f"no finite states, or fewer than {LEAST} dimensions")

@@ -5,7 +5,7 @@ the same stream, so some agreement is expected; the question is whether it is mo
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,12 +100,12 @@ def _consistency(series: Tensor, band: str) -> Tensor:
     return pairwise_phase_consistency(analytic_signal(series, BANDS[band])[..., kept])
 
 
-def add_heads(texts: Sequence[TextHeads], found: Findings, prefix: str) -> None:
+def add_heads(texts: Sequence[TextHeads], damaged: Collection[int], found: Findings, prefix: str) -> None:
     """``heads/low/ppc``, ``…/ppc_input_shuffled``, ``…/ppc_surrogate``, ``…/z``, over layers, and ``layer_03/heads/…``.
 
     Surrogates of a text and layer are independent of all others', so means over them are draws of the mean's null.
     """
-    layers = list(texts[0].observed)
+    layers = [layer for layer in texts[0].observed if layer not in damaged]
     population = counted(len(texts), "text")
     for layer in layers:
         some = [text.observed[layer] for text in texts]
@@ -130,7 +130,7 @@ def add_heads(texts: Sequence[TextHeads], found: Findings, prefix: str) -> None:
             continue
         mean = torch.stack([one[2] for one in by_layer]).mean(0)
         what = f"{population}, mean over {len(by_layer)} layers"
-        own, other = (_mean([one[i] for one in by_layer]) for i in (0, 1))
+        own, other = _mean([one[0] for one in by_layer]), _mean([one[1] for one in by_layer])
         _add_band(found, f"{prefix}heads/{band}", what, own, other, mean)
 
 

@@ -57,6 +57,10 @@ def measure_lens(
         orders = torch.rand(_DRAWS, len(ranks), generator=generator).argsort(1)
         for layer, (heads, _) in last_attention(backbone, text, layers).items():
             attention = heads.mean(0)
+            if not attention.isfinite().all():
+                values.pop(layer, None)
+            if layer not in values:
+                continue
             at = f"{prefix}lens/{place_of(layer)}/{name}"
             null = torch.cat([coherence(attention, plain[some]) for some in orders.split(_AT_ONCE)])
             values[layer][name] = float(coherence(attention, plain))
@@ -66,7 +70,11 @@ def measure_lens(
             found.add(f"{at}/coherence_permuted", float(null.mean()), population)
             found.add(f"{at}/coherence_reversed", float(coherence(attention, reverse)), population)
     for layer in layers:
-        _add_range(values[layer], drawn[layer], f"{prefix}lens/{place_of(layer)}", found)
+        at = f"{prefix}lens/{place_of(layer)}"
+        if layer in values:
+            _add_range(values[layer], drawn[layer], at, found)
+        else:
+            found.leave_out(at, ("range", "p"), "attention is not finite")
 
 
 def _add_range(values: Mapping[str, float], drawn: Mapping[str, Tensor], at: str, found: Findings) -> None:

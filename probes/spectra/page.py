@@ -1,5 +1,6 @@
 """The page of spectra: every figure beside its nulls, what they say, and how it was measured."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -145,7 +146,7 @@ def _plain_table(found: Found, cloud: str, groups: Sequence[str]) -> Table:
 def _lens_table(found: Found, cloud: str) -> Table:
     figures, rows = found["figures"], []
     for name in figures:
-        if name.startswith(f"{cloud}lens/") and name.endswith("/range"):
+        if name.startswith(f"{cloud}lens/") and name.endswith("/range") and figures[name] is not None:
             at = name.removesuffix("/range")
             for prompt in PROMPTS:
                 key = f"{at}/{prompt}/coherence"
@@ -177,12 +178,12 @@ def _verdicts(found: Found, cloud: str) -> list[str]:
             for band in for_heads
         )
         lines.append(
-            f"**Phases of heads**: PPC by band, in brackets with the text's tokens shuffled, and of surrogates: {each}. "
-            "Heads of a layer read one stream, so more than surrogates have is expected; only what goes beyond "
+            f"**Phases of heads**: PPC by band, in brackets with the text's tokens shuffled, and of surrogates: {each}."
+            " Heads of a layer read one stream, so more than surrogates have is expected; only what goes beyond "
             "shuffled tokens is about the text."
         )
-    if tests := [name for name in figures if name.startswith(f"{cloud}lens/") and name.endswith("/p")]:
-        beyond = [name.split("/")[-2] for name in tests if (figures[name] or 0) <= _ALPHA / len(tests)]
+    if tests := [name for name in figures if re.fullmatch(rf"{cloud}lens/\w+/p", name) and figures[name] is not None]:
+        beyond = [name.split("/")[-2] for name in tests if figures[name] <= _ALPHA / len(tests)]
         null = "our frequencies dealt to other tokens"
         if beyond:
             said = f"in {', '.join(beyond)} prompts are further apart than with {null}"

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.opening import Backbone
-from modulant.reports.wording import layers_named
 from probes.options import with_bar
 from probes.spectra.dimensions import ROWS, measure_dimensions, some_rows
 from probes.spectra.heads import Agreement, TextHeads, add_heads, measure_heads
-from probes.spectra.passes import EMBEDDED, output_weights, place_of, read
+from probes.spectra.passes import output_weights, place_of, read
 from probes.spectra.texts import LEAST, Passages, Text
-from probes.spectra.tokens import VARIANTS, Along, TextTokens, TokenFigures, along, as_json, grid_for, measure_text
+from probes.spectra.tokens import VARIANTS, Along, TextTokens, TokenFigures, along, grid_for, measure_text
 from probes.terrain.findings import Findings
 
 SHUFFLES = 4  # of the input, over all texts at least
@@ -29,12 +28,14 @@ class Reading:
         rows: layer → some states of each text.
         heads: of each text.
         damaged: layers whose states are not finite.
+        damaged_heads: layers whose heads' outputs are not.
     """
 
     tokens: dict[int, dict[str, list[TextTokens]]] = field(default_factory=dict)
     rows: dict[int, list[Tensor]] = field(default_factory=dict)
     heads: list[TextHeads] = field(default_factory=list)
     damaged: set[int] = field(default_factory=set)
+    damaged_heads: set[int] = field(default_factory=set)
 
 
 def measure_texts(
@@ -45,8 +46,9 @@ def measure_texts(
     found: Findings,
     prefix: str,
     seed: int,
-) -> dict[str, Any]:
-    """Parts ``dimensions``, ``tokens`` and ``heads``; returns intervals and spectra.
+    curves: dict[str, Any],
+) -> None:
+    """Parts ``dimensions``, ``tokens`` and ``heads``; intervals and spectra go to `curves`.
 
     After Ctrl-C, texts that are done are measured; the interrupt goes on.
     """
@@ -55,7 +57,7 @@ def measure_texts(
         for part in parts:
             names = ("concentration", "p") if part == "dimensions" else ("lag1",) if part == "tokens" else ("ppc", "z")
             found.leave_out(f"{prefix}{part}", names, why)
-        return {}
+        return
     reading, interrupted = Reading(), False
     grid = grid_for([len(text.measured) for text in passages.texts])
     try:
@@ -65,10 +67,9 @@ def measure_texts(
         interrupted = True
         if not reading.tokens and not reading.heads and not reading.rows:
             raise
-    more = _figures(reading, parts, found, prefix, grid, seed)
+    _figures(reading, parts, found, prefix, grid, seed, curves)
     if interrupted:
         raise KeyboardInterrupt
-    return more
 
 
 def _read_text(
@@ -91,19 +92,29 @@ def _read_text(
     observed: dict[int, Agreement] = {}
 
     def aside(layer: int, states: Tensor) -> None:
+        if not states.isfinite().all():
+            reading.damaged.add(layer)
         for variant in VARIANTS:
             shuffled.setdefault((layer, variant), []).append(along(states, variant, grid))
 
     def heads_aside(layer: int, mixed: Tensor) -> None:
-        shuffled_heads.setdefault(layer, []).append(measure_heads(mixed, output_weights(backbone, layer), None))
+        if not mixed.isfinite().all():
+            reading.damaged_heads.add(layer)
+        if layer not in reading.damaged_heads:
+            shuffled_heads.setdefault(layer, []).append(measure_heads(mixed, output_weights(backbone, layer), None))
 
     def states_of(layer: int, states: Tensor) -> None:
+        if not states.isfinite().all():
+            reading.damaged.add(layer)
         rows[layer] = some_rows(states, count)
         for variant in VARIANTS if "tokens" in parts else ():
             tokens[layer, variant] = measure_text(states, shuffled[layer, variant], variant, grid, seed)
 
     def heads_of(layer: int, mixed: Tensor) -> None:
-        observed[layer] = measure_heads(mixed, output_weights(backbone, layer), generator)
+        if not mixed.isfinite().all():
+            reading.damaged_heads.add(layer)
+        if layer not in reading.damaged_heads:
+            observed[layer] = measure_heads(mixed, output_weights(backbone, layer), generator)
 
     own = "tokens" in parts, "heads" in parts
     for _ in range(shuffles if any(own) else 0):
@@ -114,30 +125,34 @@ def _read_text(
         reading.tokens.setdefault(layer, {}).setdefault(variant, []).append(measured)
     for layer, some in rows.items():
         reading.rows.setdefault(layer, []).append(some)
-        if not some.isfinite().all():
-            reading.damaged.add(layer)
     if own[1]:
         reading.heads.append(TextHeads(observed, shuffled_heads))
 
 
 def _figures(
-    reading: Reading, parts: Sequence[str], found: Findings, prefix: str, grid: int, seed: int
-) -> dict[str, Any]:
+    reading: Reading,
+    parts: Sequence[str],
+    found: Findings,
+    prefix: str,
+    grid: int,
+    seed: int,
+    curves: dict[str, Any],
+) -> None:
     """Figures of what was read."""
-    more: dict[str, Any] = {}
     for layer in sorted(reading.damaged):
         found.leave_out(f"{prefix}{place_of(layer)}", ("lag1", "slope", "flatness"), "the states are not finite")
     if "dimensions" in parts:
-        measure_dimensions(reading.rows, found, prefix, seed)
+        whole = {layer: rows for layer, rows in reading.rows.items() if layer not in reading.damaged}
+        measure_dimensions(whole, found, prefix, seed)
     if "tokens" in parts:
         figures = TokenFigures(found, prefix, grid, seed)
-        whole = {layer: texts for layer, texts in reading.tokens.items() if layer not in reading.damaged}
-        if whole:
-            figures.add(whole)
-        more = {"intervals": figures.intervals, "spectra": as_json(figures)}
-    if "heads" in parts and reading.damaged - {EMBEDDED}:
-        why = f"the states of layers {layers_named(sorted(reading.damaged))} are not finite"
-        found.leave_out(f"{prefix}heads", ("ppc", "z"), why)
-    elif "heads" in parts:
-        add_heads(reading.heads, found, prefix)
-    return more
+        texts = {layer: texts for layer, texts in reading.tokens.items() if layer not in reading.damaged}
+        if texts:
+            figures.add(texts)
+        curves["intervals"] |= figures.intervals
+        curves["spectra"] |= {"frequencies": figures.frequencies.tolist()}
+        curves["spectra"].setdefault("power", {}).update(figures.curves)
+    if "heads" in parts:
+        for layer in sorted(reading.damaged_heads):
+            found.leave_out(f"{prefix}{place_of(layer)}/heads", ("cosine",), "their outputs are not finite")
+        add_heads(reading.heads, reading.damaged_heads, found, prefix)

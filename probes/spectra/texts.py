@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.opening import Backbone
+from modulant.reports.wording import counted
 from probes.terrain.opening import special_ids
 
 PROMPTS = {
@@ -111,17 +112,17 @@ def passages_of(backbone: Backbone, tokenizer: Any, file: Path | None) -> Passag
     if file is None:
         texts = [as_text(backbone, tokenizer, line) for line in _of_wordnet(backbone, tokenizer)]
         what = f"quoted examples of WordNet, joined into {PASSAGES} passages"
-        lost = f"{PASSAGES} passages of examples"
+        kind = "passage"
     else:
         texts = [as_text(backbone, tokenizer, line) for line in read_passages(file)]
-        what, lost = f"the paragraphs of {file.name}", "paragraphs"
+        what, kind = f"the paragraphs of {file.name}", "paragraph"
     long = [text for text in texts if len(text.ids) >= LEAST]
     limit = min(_LONGEST, backbone.shape.n_positions or _LONGEST)
     notes = []
     if len(long) < len(texts):
-        notes.append(f"{len(texts) - len(long)} {lost} of fewer than {LEAST} tokens were left out")
+        notes.append(f"left out: {counted(len(texts) - len(long), kind)} of fewer than {LEAST} tokens")
     if cut := sum(len(text.ids) == limit for text in long):
-        notes.append(f"{cut} of {limit:,} tokens or more were cut to that")
+        notes.append(f"cut to {limit:,} tokens: {counted(cut, kind)}")
     return Passages(long, what, notes)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -221,8 +220,3 @@ def _signs(n: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(2, (_BOOTSTRAP, n), generator=generator).double() * 2 - 1
     return torch.cat([torch.ones(1, n, dtype=torch.float64), drawn])
-
-
-def as_json(figures: TokenFigures) -> dict[str, Any]:
-    """Spectra of a report: places that a chart shows, at the frequencies of the grid."""
-    return {"frequencies": [round(value, 5) for value in figures.frequencies.tolist()], "power": figures.curves}
