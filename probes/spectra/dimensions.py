@@ -17,7 +17,7 @@ from probes.spectra.passes import place_of
 from probes.spectra.texts import PROMPTS, as_text
 from probes.terrain.findings import Findings, Null
 
-ROWS = 32  # tokens a layer, over all texts
+ROWS = 24  # tokens a layer, over all texts
 LEAST = 6  # dimensions: of fewer a spectrum has one frequency
 _DRAWS = 999
 PERMUTED = "dimensions permuted"
@@ -39,7 +39,7 @@ def measure_dimensions(rows: Mapping[int, Sequence[Tensor]], found: Findings, pr
         found.leave_out(f"{prefix}dimensions", names, f"no finite states, or fewer than {LEAST} dimensions")
         return
     stacked = torch.stack(clouds)
-    total, draws = float(_mean_concentration(stacked)), _permuted(stacked, seed)
+    total, draws = _mean_concentration(stacked), _permuted(stacked, seed)
     far = (draws - draws.mean()).abs() >= abs(total - float(draws.mean())) - 1e-12
     population = f"{stacked.shape[1]} tokens of each of {len(clouds)} layers"
     found.add(f"{prefix}dimensions/concentration", total, population, null=Null(PERMUTED, draws.tolist()))
@@ -66,18 +66,19 @@ def measure_contexts(
             continue
         population = f"{len(PROMPTS)} prompts, {contexts.shape[1]} heads"
         null = Null(PERMUTED, _permuted(contexts, seed).tolist())
-        found.add(f"{at}/concentration", float(_mean_concentration(contexts)), population, null=null)
+        found.add(f"{at}/concentration", _mean_concentration(contexts), population, null=null)
         agreement = contexts.mean(1).square().sum(-1) / contexts.square().sum(-1).mean(-1)
         null = Null("heads with nothing in common: 1/H", [1 / contexts.shape[1]])
         found.add(f"{at}/interference", float(agreement.mean()), population, null=null)
 
 
-def _mean_concentration(points: Tensor) -> Tensor:
-    return spectral_concentration(points).double().mean()
+def _mean_concentration(points: Tensor) -> float:
+    return float(spectral_concentration(points).double().mean())
 
 
 def _permuted(points: Tensor, seed: int) -> Tensor:
     """(draws,) mean concentration, one order of the dimensions a draw."""
     generator, dim = torch.Generator().manual_seed(seed), points.shape[-1]
     orders = (torch.randperm(dim, generator=generator) for _ in range(_DRAWS))
-    return torch.stack([_mean_concentration(points[..., order]) for order in orders])
+    # Numbers, since small tensors among large ones would keep the heap from being given back.
+    return torch.tensor([_mean_concentration(points[..., order]) for order in orders], dtype=torch.float64)
