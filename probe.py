@@ -26,6 +26,7 @@ PROBES = {
     "similarity": "agreement with people's ratings of word pairs, before and after a modulator",
     "topology": "weights of any transformer: ranks, heads, neurons, likeness of layers, each beside its null",
     "spectra": "series along tokens: spectra, lag-1, phases of heads, each beside its nulls",
+    "scales": "what two vocabularies share: rotations, linear maps, neighbours on held-out rows, each beside its null",
     "terrain": "geometry of a vocabulary and of the stream layer by layer, each figure beside its null",
     "report": "write a run's report.html again from its folder, with the table of its controls",
     "talk": "ask the original and the modulated model of a run, an artefact or a hub id, side by side",

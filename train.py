@@ -129,7 +129,7 @@ def _run(words: list[str]) -> None:
 def _wait_for_the_first_process() -> None:
     """Exit when the first process has ended, which has printed what is wrong for all; else return, to print it."""
     first = os.getppid()
-    for _ in range(50):
+    for _ in range(150):
         if os.getppid() != first:
             sys.exit(1)
         time.sleep(0.1)

@@ -9,8 +9,10 @@ from modulant.geometry.bilinear import (
     trace_cosine,
 )
 from modulant.geometry.correlation import (
+    centred_ranks,
     masked_mean,
     mean_cosine,
+    partial_correlation,
     pearson_from_classes,
     pearson_from_sums,
     spearman_from_histograms,
@@ -34,6 +36,17 @@ from modulant.geometry.effective_rank import (
     stable_rank,
 )
 from modulant.geometry.entries import entry_figures, gaussian_entries
+from modulant.geometry.likeness import (
+    biased_cka,
+    cosines,
+    gram,
+    nearest_neighbours,
+    pair_correlation,
+    pair_ranks,
+    permuted_cka,
+    unbiased_cka,
+    unbiased_hsic,
+)
 from modulant.geometry.moments import (
     GroupedCosines,
     Moments,
@@ -54,7 +67,8 @@ from modulant.geometry.pentachora import (
     relative_volume_histogram,
 )
 from modulant.geometry.permutation import Mantel, mantel
-from modulant.geometry.procrustes import orthogonal_procrustes, principal_axes
+from modulant.geometry.procrustes import nearest_orthogonal, orthogonal_procrustes, principal_axes
+from modulant.geometry.ridge import Ridge, explained
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
 from modulant.geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
@@ -82,11 +96,15 @@ __all__ = [
     "GroupedCosines",
     "Mantel",
     "Moments",
+    "Ridge",
     "SpectrumShape",
     "analytic_signal",
+    "biased_cka",
     "bilinear_form",
+    "centred_ranks",
     "coefficient_of_variation",
     "cosine_moments",
+    "cosines",
     "covariance",
     "density_ratios",
     "detrended",
@@ -95,12 +113,14 @@ __all__ = [
     "eigenvalues_of",
     "entropy_rank",
     "entry_figures",
+    "explained",
     "frequencies_of",
     "gaussian_entries",
     "gaussian_like",
     "gaussian_null_volumes",
     "gaussian_ranks",
     "gaussian_spectrum",
+    "gram",
     "grouped_cosines",
     "isotropic_volumes",
     "lag_one",
@@ -109,14 +129,20 @@ __all__ = [
     "mean_cosine",
     "mean_of_nearest",
     "multitaper_spectrum",
+    "nearest_neighbours",
+    "nearest_orthogonal",
     "orthogonal_procrustes",
+    "pair_correlation",
+    "pair_ranks",
     "pairwise_phase_consistency",
+    "partial_correlation",
     "participation_ratio",
     "pearson_from_classes",
     "pearson_from_sums",
     "pentachoron_cv",
     "pentachoron_draws",
     "pentachoron_volumes",
+    "permuted_cka",
     "permuted_power",
     "phase_randomised",
     "principal_axes",
@@ -140,6 +166,8 @@ __all__ = [
     "stream_gram",
     "symmetric_figures",
     "trace_cosine",
+    "unbiased_cka",
+    "unbiased_hsic",
     "unbiased_participation_ratio",
     "weighted_pearson",
 ]

@@ -118,6 +118,48 @@ def spearman_from_histograms(histograms: Num[Tensor, "classes bins"]) -> Float[T
     return covariance / ((by_class * x.square()).sum() * (by_bin * y.square()).sum()).sqrt()
 
 
+def centred_ranks(values: Float[Tensor, "values"]) -> Float[Tensor, "values"]:
+    """Ranks in ascending order, ties sharing the mean of theirs, minus the mean of all; in fp64.
+
+    >>> centred_ranks(torch.tensor([5.0, 1.0, 5.0, 9.0]))
+    tensor([ 0.0000, -1.5000,  0.0000,  1.5000], dtype=torch.float64)
+    """
+    _, group, counts = values.unique(return_inverse=True, return_counts=True)
+    return _centred_mid_ranks(counts.double())[group]
+
+
+def partial_correlation(
+    x: Float[Tensor, "items"],
+    y: Float[Tensor, "items"],
+    given: Float[Tensor, "items others"],
+    weights: Num[Tensor, "replicates items"] | None = None,
+) -> Float[Tensor, "replicates"]:
+    """Pearson's r of what is left of x and y without their best linear fits by `given`, in fp64.
+
+    NaN where nothing of x or y is left. Without columns in `given` it is Pearson's r itself.
+
+    Args:
+        weights: how often each item counts in each replicate; None: once, in one replicate.
+    """
+    columns = torch.column_stack([x, y, given]).double()
+    columns = columns - columns.mean(0)
+    columns = columns / columns.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+    counts = columns.new_ones(1, len(columns)) if weights is None else weights.to(columns)
+    total, n = counts.sum(1)[:, None, None], columns.shape[1]
+    products = (columns.unsqueeze(2) * columns.unsqueeze(1)).flatten(1)
+    means = counts @ columns / total.squeeze(2)
+    matrix = (counts @ products).unflatten(1, (n, n)) / total - means.unsqueeze(2) * means.unsqueeze(1)
+    left = matrix[:, :2, :2]
+    if n > 2:  # Schur's complement: the covariance of the residuals
+        explained = torch.linalg.lstsq(matrix[:, 2:, 2:], matrix[:, 2:, :2]).solution
+        left = left - matrix[:, :2, 2:] @ explained
+    spread = left.diagonal(dim1=1, dim2=2)
+    own = matrix.diagonal(dim1=1, dim2=2)[:, :2]
+    varies = (spread > 1e-12 * own).all(1) & (own > 0).all(1)
+    r = left[:, 0, 1] / spread.clamp_min(0).prod(1).sqrt()
+    return torch.where(varies, r.clamp(-1, 1), torch.nan)
+
+
 def _centred_mid_ranks(counts: Tensor) -> Tensor:
     """Mean rank of each group of ties, minus the mean of all ranks."""
     return counts.cumsum(0) - counts / 2 - counts.sum() / 2

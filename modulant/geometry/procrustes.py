@@ -22,11 +22,25 @@ def principal_axes(points: Float[Tensor, "points dim"], n: int) -> Float[Tensor,
 
 
 def orthogonal_procrustes(
-    source: Float[Tensor, "points dims"], target: Float[Tensor, "points dims"]
-) -> Float[Tensor, "dims dims"]:
+    source: Float[Tensor, "points dims"], target: Float[Tensor, "points others"]
+) -> Float[Tensor, "dims others"]:
     r"""R = argmin ‖source · R − target‖_F over orthogonal R: U Vᵀ, of sourceᵀ target = U S Vᵀ.
 
-    Reflections are allowed. Centre both clouds first if a shift is not to count.
+    Reflections are allowed. Centre both clouds first if a shift is not to count. Where the dimensions differ, R has
+    orthonormal columns or rows, and is the one that has the largest inner product of source · R with target.
     """
-    u, _, vh = torch.linalg.svd(source.double().mT @ target.double())
-    return (u @ vh).to(source.dtype)
+    return nearest_orthogonal(source.double().mT @ target.double())[0].to(source.dtype)
+
+
+def nearest_orthogonal(cross: Float[Tensor, "dims others"]) -> tuple[Float[Tensor, "dims others"], Float[Tensor, ""]]:
+    """U Vᵀ of U S Vᵀ, the nearest matrix with orthonormal columns (or rows), and the sum of S: their inner product.
+
+    Of ``cross = sourceᵀ target`` it is what `orthogonal_procrustes` finds, and Σ S / ‖source · U Vᵀ‖² is the factor by
+    which that comes nearest to the target.
+
+    >>> nearest_orthogonal(torch.tensor([[0.0, 2.0], [-1.0, 0.0]]))
+    (tensor([[ 0.,  1.],
+            [-1.,  0.]]), tensor(3.))
+    """
+    u, s, vh = torch.linalg.svd(cross, full_matrices=False)
+    return u @ vh, s.sum()

@@ -54,7 +54,9 @@ def measure_lens(
         text = as_text(backbone, tokenizer, prompt)
         ranks = torch.where(text.special, largest, text.ids)
         plain, reverse = (frequencies_by_rank(ranks, largest, way) for way in (False, True))
-        orders = torch.rand(_DRAWS, len(ranks), generator=generator).argsort(1)
+        words = (~text.special).nonzero().flatten()  # special tokens keep theirs
+        orders = torch.arange(len(ranks)).repeat(_DRAWS, 1)
+        orders[:, words] = words[torch.rand(_DRAWS, len(words), generator=generator).argsort(1)]
         for layer, (heads, _) in last_attention(backbone, text, layers).items():
             attention = heads.mean(0)
             if not attention.isfinite().all():

@@ -11,7 +11,7 @@ from modulant.reports.wording import counted, number, with_interval
 from probes.spectra.charts import charts, clouds_of, places_of
 from probes.spectra.heads import BANDS
 from probes.spectra.texts import LEAST, PROMPTS
-from probes.terrain.page import null_text, p_text, value_text
+from probes.terrain.page import null_of, p_value, value_of
 
 __all__ = ["charts", "html", "markdown"]
 
@@ -77,7 +77,7 @@ def _token_table(found: Found, cloud: str, variant: str) -> Table:
             [
                 place,
                 with_interval(figures[at], found["intervals"].get(at), 3),
-                null_text(found["nulls"][at]),
+                null_of(found["nulls"][at]),
                 number(figures[f"{at}_phase_randomised"], 3),
                 number(figures[f"{at}_input_shuffled"], 3),
                 with_interval(figures[f"{at}_beyond_input"], found["intervals"].get(f"{at}_beyond_input"), 3),
@@ -122,7 +122,7 @@ def _head_table(found: Found, cloud: str) -> Table:
                 continue
             beside = ", ".join(number(figures[f"{at}/ppc_{key}"], 3) for key in ("input_shuffled", "surrogate"))
             row.append(f"{number(figures[f'{at}/ppc'], 3)} ({beside})")
-        row.append(value_text(figures.get(f"{cloud}{place}/cosine")))
+        row.append(value_of(figures.get(f"{cloud}{place}/cosine")))
         rows.append(row)
     return Table(["PPC: text (input shuffled, surrogates)", *BANDS, "cosine of outputs"], rows if len(rows) > 1 else [])
 
@@ -139,7 +139,7 @@ def _plain_table(found: Found, cloud: str, groups: Sequence[str]) -> Table:
     for name, value in found["figures"].items():
         if name.startswith(cloud) and name.removeprefix(cloud).partition("/")[0] in groups:
             null = found["nulls"].get(name)
-            rows.append([name, null["what"] if null else "", value_text(value), null_text(null)])
+            rows.append([name, null["what"] if null else "", value_of(value), null_of(null)])
     return Table(["figure", "null is", "value", "null"], rows, words=2)
 
 
@@ -151,9 +151,9 @@ def _lens_table(found: Found, cloud: str) -> Table:
             for prompt in PROMPTS:
                 key = f"{at}/{prompt}/coherence"
                 cells = [
-                    value_text(figures[key]),
-                    null_text(found["nulls"][key]),
-                    value_text(figures[f"{key}_reversed"]),
+                    value_of(figures[key]),
+                    null_of(found["nulls"][key]),
+                    value_of(figures[f"{key}_reversed"]),
                 ]
                 rows.append([at.rpartition("/")[2], prompt, *cells])
     return Table(["layer", "prompt", "our frequencies", "dealt to other tokens", "reversed"], rows, words=2)
@@ -164,9 +164,9 @@ def _verdicts(found: Found, cloud: str) -> list[str]:
     figures, lines = found["figures"], []
     if figures.get(f"{cloud}dimensions/p") is not None:
         value, p = figures[f"{cloud}dimensions/concentration"], figures[f"{cloud}dimensions/p"]
-        null = null_text(found["nulls"][f"{cloud}dimensions/concentration"])
+        null = null_of(found["nulls"][f"{cloud}dimensions/concentration"])
         said = f"{NOTHING} (dimensions permuted)" if p > _ALPHA else "not that of permuted dimensions"
-        lines.append(f"**FFT over dimensions**: {said}: concentration {number(value)}, null {null}, p {p_text(p)}.")
+        lines.append(f"**FFT over dimensions**: {said}: concentration {number(value)}, null {null}, p {p_value(p)}.")
     if places := [place for place in places_of(figures, cloud) if figures.get(f"{cloud}{place}/lag1") is not None]:
         lines += _order_verdicts(found, cloud, places)
     for_heads = [band for band in BANDS if figures.get(f"{cloud}heads/{band}/ppc") is not None]
@@ -189,7 +189,7 @@ def _verdicts(found: Found, cloud: str) -> list[str]:
             said = f"in {', '.join(beyond)} prompts are further apart than with {null}"
         else:
             said = f"{NOTHING} ({null}): the difference between prompts is within it in every layer"
-        each = ", ".join(f"{name.split('/')[-2]} p {p_text(figures[name])}" for name in tests)
+        each = ", ".join(f"{name.split('/')[-2]} p {p_value(figures[name])}" for name in tests)
         lines.append(f"**The lens, a prior of ours and not the model's**: {said}; {each}.")
     return lines
 
@@ -235,7 +235,7 @@ def _some(places: Sequence[str]) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "–" if p is None else p_text(p)
+    return "–" if p is None else p_value(p)
 
 
 def _method(found: Found) -> list[str]:

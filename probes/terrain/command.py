@@ -29,7 +29,7 @@ examples:
   python probe.py terrain all-MiniLM-L6-v2 --rows all --output runs/probes/minilm"""
 
 PARTS = ("vocabulary", "pentachora", "words", "constants", "layers")
-_PACKAGES = ("modulant", "torch", "transformers", "numpy")
+PACKAGES = ("modulant", "torch", "transformers", "numpy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,10 +117,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "units": found.units,
         "populations": found.populations,
         "reasons": found.reasons,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": str(backbone.model.device),
         "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
     }
 
 
@@ -202,6 +202,6 @@ def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], f
     return {"inputs": inputs.what}
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Of this process; macOS counts bytes, Linux kilobytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -59,7 +59,7 @@ def _content(found: Found) -> dict[str, Any]:
     }
     if special := found.get("special_tokens"):
         rows = [
-            [row["token"], value_text(row["norm"]), f"{row['percentile']:.1f}", value_text(row["distance_to_mean"])]
+            [row["token"], value_of(row["norm"]), f"{row['percentile']:.1f}", value_of(row["distance_to_mean"])]
             for row in special[:12]
         ]
         sections["Special tokens"] = Table(["", "norm", "percentile of norms", "distance to mean / √tr Σ"], rows)
@@ -79,7 +79,7 @@ def _table(found: Found, groups: Sequence[str]) -> Table:
         if group in groups and group not in found["reasons"]:
             null = found["nulls"].get(name)
             what = null["what"] if null else ""
-            rows.append([name, found["units"].get(name, ""), what, value_text(value), null_text(null)])
+            rows.append([name, found["units"].get(name, ""), what, value_of(value), null_of(null)])
     return Table(["figure", "unit", "null is", "value", "null"], rows, words=3)
 
 
@@ -87,11 +87,11 @@ def _layer_table(found: Found, cloud: str) -> Table:
     prefix = f"{cloud}/" if cloud else ""
     rows = []
     for layer in layers_of(found["figures"], cloud):
-        rows.append([layer, *(value_text(found["figures"].get(f"{prefix}{layer}/{key}")) for key in _COLUMNS)])
+        rows.append([layer, *(value_of(found["figures"].get(f"{prefix}{layer}/{key}")) for key in _COLUMNS)])
     return Table(["", *_COLUMNS.values()], rows)
 
 
-def value_text(value: float | None) -> str:
+def value_of(value: float | None) -> str:
     """A number with about four digits."""
     size = abs(value or 0.0)
     if size >= 10 and size == int(size):  # a count
@@ -99,11 +99,11 @@ def value_text(value: float | None) -> str:
     return number(value, 4 if size < 10 else 2 if size < 1000 else 0)
 
 
-def null_text(null: Mapping[str, Any] | None) -> str:
+def null_of(null: Mapping[str, Any] | None) -> str:
     if null is None:
         return ""
-    spread = "" if null["sd"] is None else f" ± {value_text(null['sd'])} ({null['n']:,})"
-    return f"{value_text(null['mean'])}{spread}"
+    spread = "" if null["sd"] is None else f" ± {value_of(null['sd'])} ({null['n']:,})"
+    return f"{value_of(null['mean'])}{spread}"
 
 
 def _verdicts(found: Found) -> list[str]:
@@ -120,7 +120,7 @@ def _verdicts(found: Found) -> list[str]:
     lists = [name for name in _SECTIONS["Order"] if figures.get(f"{name}/p") is not None]
     if lists:
         each = ", ".join(
-            f"{name} {number(figures[f'{name}/r'], 3)} (p {p_text(figures[f'{name}/p'])})" for name in lists
+            f"{name} {number(figures[f'{name}/r'], 3)} (p {p_value(figures[f'{name}/p'])})" for name in lists
         )
         lines.append(
             f"**Order**: correlation of cosine with distance in the list, against permuted items: {each}. "
@@ -132,7 +132,7 @@ def _verdicts(found: Found) -> list[str]:
         lines.append(
             f"**Categories**: words of one list are {said} those of permuted lists: gap "
             f"{number(figures['categories/gap'], 3)}, null {number(null['mean'], 3)} ± {number(null['sd'], 3)}, "
-            f"p {p_text(p)}."
+            f"p {p_value(p)}."
         )
     constants = [name for name in figures if name.startswith("constant/") and figures[name] is not None]
     if constants:
@@ -170,6 +170,6 @@ def _method(found: Found) -> list[str]:
     return lines
 
 
-def p_text(p: float) -> str:
+def p_value(p: float) -> str:
     """Down to 0.00005."""
     return number(p, 3) if p >= 0.001 else f"{p:.0e}"

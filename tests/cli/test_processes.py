@@ -79,7 +79,8 @@ def started(tmp_path: Path, *argv: str) -> subprocess.Popen[str]:
 def test_a_signal_ends_a_run_with_one_line_and_loses_nothing(
     tmp_path: Path, quick: list[str], number: signal.Signals, code: int, call: Call
 ) -> None:
-    run = started(tmp_path, "fit", *quick, "--trainer.max_epochs", "100", "--output", "run")
+    often = ["--data.batch_size", "32", "--trainer.check_val_every_n_epoch", "1"]
+    run = started(tmp_path, "fit", *quick, *often, "--trainer.max_epochs", "100", "--output", "run")
     assert run.stdout is not None
     try:
         for line in run.stdout:

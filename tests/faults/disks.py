@@ -14,11 +14,20 @@ class Disk:
         self.path = path
 
     def remount(self, options: str) -> None:
-        """Resize, or make read-only; busy while somebody has a file open for writing, so it is tried for a while."""
+        """Resize."""
         for _ in range(100):
             if _mount("-o", f"remount,{options}", str(self.path)) is None:
                 return
         raise OSError(f"{self.path} cannot be remounted: {_mount('-o', f'remount,{options}', str(self.path))}")
+
+    def protect(self) -> None:
+        """Make it read-only to whoever opens a file from now on; a run has its lock open for writing all the time."""
+        for words in (("--bind", str(self.path), str(self.path)), ("-o", "remount,bind,ro", str(self.path))):
+            if (refused := _mount(*words)) is not None:
+                raise OSError(f"{self.path} cannot be made read-only: {refused}")
+
+    def unprotect(self) -> None:
+        subprocess.run(["umount", str(self.path)], check=True)
 
     def fill(self, leave: int = 0) -> Path:
         """Take all its space but about so many bytes."""
@@ -49,4 +58,5 @@ def mounted(path: Path, size: str) -> Iterator[Disk]:
     try:
         yield Disk(path)
     finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        while path.is_mount():  # twice, where it was protected
+            subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -172,7 +172,7 @@ def test_a_cache_that_keeps_nothing(disk: Disk, wordnet: str, state: str, tally:
     elif state == "full":
         disk.fill()
     else:
-        disk.remount("ro")
+        disk.protect()
     done = asked()
     assert done.stdout.splitlines()[-1] == str(answer)
     told = done.stderr.splitlines()
@@ -234,7 +234,7 @@ def fail(disk: Disk, run: Path, fault: str) -> None:
     if fault == "full":
         disk.fill()
     elif fault == "read-only":
-        disk.remount("ro")
+        disk.protect()
     else:
         run.rename(run.with_name("away"))
 
@@ -286,6 +286,6 @@ def test_a_process_whose_disk_fails(
         if fault == "full":
             (disk.path / "ballast").unlink()
         else:
-            disk.remount("rw")
+            disk.unprotect()
         goes_on(run, tmp_path, monkeypatch, capfd)
     tally.survived(KIND)

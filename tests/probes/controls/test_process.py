@@ -21,9 +21,12 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(small_wordnet(tmp_path_factory.mktemp("nltk_data")))
 
 
+OFTEN = ("--trainer.check_val_every_n_epoch", "1", "--data.batch_size", "8")  # time to stop it in
+
+
 def words(wordnet: str, *more: str) -> list[str]:
     configs = ["--config", "field.yaml", "--config", "debug.yaml", "--data.nltk_data", wordnet]
-    quick = ["--report.figures", "false", "--trainer.max_epochs", "6", "--output", "out", "--jobs", "1"]
+    quick = ["--report.figures", "false", "--trainer.max_epochs", "6", *OFTEN, "--output", "out", "--jobs", "1"]
     return [sys.executable, str(ROOT / "probe.py"), "controls", *configs, *quick, *more]
 
 
@@ -81,7 +84,7 @@ def test_it_is_stopped_and_goes_on(tmp_path: Path, wordnet: str) -> None:
     assert time.monotonic() - began < 30
     other = done(tmp_path, words(wordnet, "--seeds", "3", "--controls", "fixed_alpha", "--model.lr", "0.1"))
     assert other.returncode == 2
-    assert "have model.lr 0.001, not 0.1; name another --output" in other.stderr
+    assert "have model.lr 0.005, not 0.1; name another --output" in other.stderr
 
 
 def test_a_run_that_fails_is_told(tmp_path: Path, wordnet: str) -> None:
