@@ -6,8 +6,6 @@ phases randomised.
 
 import argparse
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -17,6 +15,7 @@ from typing import Any
 from probes.options import at_least, layer_numbers, some_of
 from probes.pages import check_output_file, folder_name, write_json, write_text
 from probes.spectra import PARTS
+from probes.terrain.command import peak_memory
 
 DESCRIPTION = """\
 Series along the tokens of a text, layer by layer, of any known family that reads text: spectrum and lag-1 of the
@@ -162,15 +161,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "device": str(backbone.model.device),
         "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peak_memory(),
     }
 
 
 def _texts_as_json(passages: Any) -> dict[str, Any]:
     lengths = [len(text.ids) for text in passages.texts]
     return {"what": passages.what, "tokens": lengths, "notes": list(passages.notes)}
-
-
-def _peak_memory() -> int:
-    """Of this process; macOS counts bytes, Linux kilobytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

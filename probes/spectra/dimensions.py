@@ -52,8 +52,8 @@ def measure_contexts(
 ) -> None:
     """``source/layer_03/concentration`` and ``…/interference`` of the five prompts, as they were published.
 
-    Both are of each head's context, the states averaged by the last token's attention. Interference is ‖mean_h c_h‖²
-    over the mean of ‖c_h‖²: by Jensen's inequality never above 1.
+    Both are of contexts, the states averaged by the last token's attention: of mean attention over heads, and of each
+    head's. Interference is ‖mean_h c_h‖² over the mean of ‖c_h‖²: by Jensen's inequality never above 1.
     """
     by_layer: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for prompt in PROMPTS.values():
@@ -64,10 +64,10 @@ def measure_contexts(
         if not contexts.isfinite().all() or contexts.shape[-1] < LEAST:
             found.leave_out(at, ("concentration", "interference"), f"not finite, or fewer than {LEAST} dimensions")
             continue
-        population = f"{len(PROMPTS)} prompts, {contexts.shape[1]} heads"
-        null = Null(PERMUTED, _permuted(contexts, seed).tolist())
-        found.add(f"{at}/concentration", _mean_concentration(contexts), population, null=null)
-        agreement = contexts.mean(1).square().sum(-1) / contexts.square().sum(-1).mean(-1)
+        population, mean = f"{len(PROMPTS)} prompts, {contexts.shape[1]} heads", contexts.mean(1)
+        null = Null(PERMUTED, _permuted(mean, seed).tolist())
+        found.add(f"{at}/concentration", _mean_concentration(mean), population, null=null)
+        agreement = mean.square().sum(-1) / contexts.square().sum(-1).mean(-1)
         null = Null("heads with nothing in common: 1/H", [1 / contexts.shape[1]])
         found.add(f"{at}/interference", float(agreement.mean()), population, null=null)
 
