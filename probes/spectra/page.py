@@ -195,7 +195,7 @@ def _verdicts(found: Found, cloud: str) -> list[str]:
 
 
 def _order_verdicts(found: Found, cloud: str, places: Sequence[str]) -> list[str]:
-    figures, n = found["figures"], len(found["texts"]["tokens"])
+    figures = found["figures"]
     at = {place: f"{cloud}{place}/lag1" for place in places}
     ordered = [place for place in places if figures[f"{at[place]}_p_family"] <= _ALPHA]
     said = f"beyond its null in {len(ordered)} of {len(places)} places" if ordered else NOTHING
@@ -203,10 +203,11 @@ def _order_verdicts(found: Found, cloud: str, places: Sequence[str]) -> list[str
         f"**Order of tokens**: lag-1 is {said} (rows shuffled, p over all places at once): "
         f"{_ends(figures, at, places, '')}."
     ]
+    p, measured = "_beyond_input_p_family", found["populations"][f"{cloud}{places[0]}/lag1"]
+    n = int(measured.partition(" ")[0])  # fewer than there are, after Ctrl-C
     if n == 1:
         return [*lines, "**What of it is the text's**: not told from a single text; shuffled tokens give "
                 f"{_ends(figures, at, places, '_input_shuffled')}."]  # fmt: skip
-    p = "_beyond_input_p_family"
     more = [place for place in places if figures[at[place] + p] <= _ALPHA]
     signs = {
         word: [place for place in more if (figures[f"{at[place]}_beyond_input"] > 0) == above]
@@ -217,7 +218,7 @@ def _order_verdicts(found: Found, cloud: str, places: Sequence[str]) -> list[str
     weak = f" {n} texts cannot give a p below {number(least, 3)}." if least > _ALPHA / 2 else ""
     lines.append(
         f"**What of it is the text's**: lag-1 against the same text with its tokens shuffled before the pass, "
-        f"{_ends(figures, at, places, '_input_shuffled')}: {told} (signs of {n} texts turned, p over all places at "
+        f"{_ends(figures, at, places, '_input_shuffled')}: {told} (signs of {measured} turned, p over all places at "
         f"once).{weak} What shuffled tokens have too is the model's and the positions' own drift."
     )
     return lines

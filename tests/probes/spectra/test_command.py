@@ -127,13 +127,16 @@ def test_layers_that_are_asked_for(random: Path) -> None:
     assert places == {"embedded", "layer_01"}
 
 
-def test_interrupted_after_some_texts(random: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("call", "done"), [(4, "1 text"), (6, "2 texts")])
+def test_interrupted_after_some_texts(
+    call: int, done: str, random: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Texts that are done are measured and written; the exit code is that of Ctrl-C."""
     calls, real = [], reading.read
 
     def read(*args: Any) -> None:
         calls.append(args)
-        if len(calls) == 6:  # within the third text
+        if len(calls) == call:  # each text is read twice
             raise KeyboardInterrupt
         real(*args)
 
@@ -141,8 +144,8 @@ def test_interrupted_after_some_texts(random: Path, tmp_path: Path, monkeypatch:
     options = ["--texts", str(random / "texts.txt"), "--only", "tokens,heads"]
     found = measure(tmp_path, str(random / "model"), *options, code=130)
     assert found["interrupted"]
-    assert found["populations"]["layer_01/lag1"] == "2 texts"
-    assert found["populations"]["layer_01/heads/high/ppc"] == "2 texts"
+    assert found["populations"]["layer_01/lag1"] == done
+    assert found["populations"]["layer_01/heads/high/ppc"] == done
     assert "Interrupted" in (tmp_path / "report.md").read_text()
 
 
