@@ -112,6 +112,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{args.model!r} reads images: its patches lie in two directions, and are no series")
     if subject.tokenizer is None:
         raise ValueError(subject.no_tokenizer)
+    digest = digest_of_weights(backbone.model.name_or_path)  # which reads them whole: before a pass does
     found = Findings()
     passages = None
     more: dict[str, Any] = {"intervals": {}, "spectra": {}}
@@ -148,7 +149,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "model": args.model,
         "architecture": backbone.model.config.model_type,
         "shape": {"d_model": backbone.shape.d_model, "layers": backbone.shape.n_layers},
-        "sha256": digest_of_weights(backbone.model.name_or_path),
+        "sha256": digest,
         "settings": {"only": list(args.only), "layers": layers, "seed": args.seed},
         "texts": None if passages is None else _texts_as_json(passages),
         **more,
