@@ -15,7 +15,7 @@ from typing import Any
 from probes.options import at_least, layer_numbers, some_of
 from probes.pages import check_output_file, folder_name, write_json, write_text
 from probes.spectra import PARTS
-from probes.terrain.command import peak_memory
+from probes.terrain.command import PACKAGES, peak_memory
 
 DESCRIPTION = """\
 Series along the tokens of a text, layer by layer, of any known family that reads text: spectrum and lag-1 of the
@@ -35,8 +35,6 @@ examples:
   python probe.py spectra mini
   python probe.py spectra runs/lerp/version_0 --only tokens
   python probe.py spectra /path/to/llama --texts passages.txt --layers 0,15,29"""
-
-_PACKAGES = ("modulant", "torch", "transformers", "numpy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,7 +157,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "units": found.units,
         "populations": found.populations,
         "reasons": found.reasons,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "device": str(backbone.model.device),
         "seconds": round(time.monotonic() - started, 1),
         "peak_memory_bytes": peak_memory(),
