@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.opening import Backbone
+from probes.attention.reading import eager
 from probes.spectra.texts import Text
 
 
@@ -45,15 +46,10 @@ def last_attention(backbone: Backbone, text: Text, layers: Sequence[int]) -> dic
         ValueError: the model gives none.
     """
     stack: Any = backbone.parts.stack
-    before = stack.config._attn_implementation
     last = int((~text.special).nonzero().flatten()[-1])
     given = {backbone.family.reads: text.ids[None].to(backbone.model.device)}
-    try:
-        stack.set_attn_implementation("eager")
-        with torch.inference_mode():
-            output = stack(**given, output_attentions=True, output_hidden_states=True)
-    finally:
-        stack.set_attn_implementation(before)
+    with eager(stack), torch.inference_mode():
+        output = stack(**given, output_attentions=True, output_hidden_states=True)
     if not output.attentions or len(output.attentions) != backbone.shape.n_layers:
         raise ValueError(f"the attention of {backbone.name!r} cannot be read")
     found = {}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modulant.backbones.opening import Backbone
 from modulant.reports.wording import counted
+from probes.attention.texts import wordnet_examples
 from probes.terrain.opening import special_ids
 
 PROMPTS = {
@@ -128,15 +129,8 @@ def passages_of(backbone: Backbone, tokenizer: Any, file: Path | None) -> Passag
 
 def _of_wordnet(backbone: Backbone, tokenizer: Any) -> list[str]:
     """Examples of 45 to 90 characters with at least eight words, at even distances, joined until they are long."""
-    from modulant.lexicon import Lexicon
-
-    usable = [
-        example
-        for example in Lexicon.load().examples
-        if 45 <= len(example) <= 90 and sum(word[0].isalpha() for word in example.split()) >= 8
-    ]
-    step = max(1, len(usable) // (PASSAGES * _EXAMPLES))
-    lines = iter(line[0].upper() + line[1:].rstrip(".") + "." for line in usable[::step])
+    examples = wordnet_examples(PASSAGES * _EXAMPLES)
+    lines = iter(line[0].upper() + line[1:].rstrip(".") + "." for line in examples)
     joined = []
     for _ in range(PASSAGES):
         passage: list[str] = []
