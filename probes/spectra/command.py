@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from probes.battery import folder_for, publish
 from probes.options import at_least, layer_numbers, some_of
-from probes.pages import check_output_file, folder_name, write_json, write_text
 from probes.spectra import PARTS
 from probes.terrain.command import PACKAGES, peak_memory
 
@@ -64,22 +64,11 @@ def main(args: argparse.Namespace) -> int:
         ValueError: no such model, layer, file or device, or the disk refuses a file.
         KeyboardInterrupt: Ctrl-C, after what was measured until then is written.
     """
-    folder = args.output or Path("runs/probes") / f"spectra_{folder_name(args.model)}"
-    check_output_file(folder / "report.json", ("probe", "figures"))
+    folder = folder_for("spectra", [args.model], args.output)
     found = measure(args)
-    from modulant.reports.figures import draw
-    from modulant.reports.plotting import save
     from probes.spectra import page
 
-    charts = page.charts(found)
-    text = page.markdown(found, charts)
-    write_json(folder / "report.json", found)
-    write_text(folder / "report.md", text)
-    for chart in charts:
-        save(draw([chart]), folder / "figures" / f"{chart.name}.png")
-    write_text(folder / "report.html", page.html(found, charts))
-    print(text)
-    print(f"written: {folder}/report.json, report.md, report.html, {len(charts)} figures")
+    publish(folder, found, page.charts(found), page.content(found))
     if found["interrupted"]:
         raise KeyboardInterrupt
     return 0

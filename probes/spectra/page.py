@@ -4,8 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports import render
-from modulant.reports.chart import Chart
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, with_interval
 from probes.spectra.charts import charts, clouds_of, places_of
@@ -13,7 +11,7 @@ from probes.spectra.heads import BANDS
 from probes.spectra.texts import LEAST, PROMPTS
 from probes.terrain.page import null_of, p_value, value_of
 
-__all__ = ["charts", "html", "markdown"]
+__all__ = ["charts", "content"]
 
 Found = Mapping[str, Any]  # what report.json holds
 
@@ -21,19 +19,8 @@ _ALPHA = 0.05
 NOTHING = "nothing beyond its null"
 
 
-def markdown(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.md."""
-    figures = [(chart.title, f"figures/{chart.name}.png") for chart in drawn]
-    return render.markdown("terrain", **_content(found), figures=figures)
-
-
-def html(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.html."""
-    return render.html("terrain", drawn, **_content(found))
-
-
-def _content(found: Found) -> dict[str, Any]:
-    """What both pages say."""
+def content(found: Found) -> dict[str, Any]:
+    """What report.md and report.html say."""
     shape = found["shape"]
     lead = f"{found['architecture']}, width {shape['d_model']:,}, {shape['layers']} layers, "
     lead += f"seed {found['settings']['seed']}."
