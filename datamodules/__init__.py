@@ -1,4 +1,4 @@
-"""LightningDataModules: WordNet's definition → lemma pairs, and the glosses that `mini` was trained on.
+"""LightningDataModules: WordNet's definition → lemma pairs, the glosses that `mini` was trained on, and any text.
 
 Names are imported when first used; `__init__.pyi` lists them.
 """

@@ -1,7 +1,9 @@
 from .glosses import GlossDataModule
+from .text.module import TextDataModule
 from .wordnet import WordNetDataModule
 
 __all__ = [
     "GlossDataModule",
+    "TextDataModule",
     "WordNetDataModule",
 ]

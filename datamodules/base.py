@@ -1,16 +1,12 @@
-"""Base class of the DataModules: entries matched to a tokenizer, a population to measure, batches of an epoch."""
+"""Base class of WordNet's DataModules: entries matched to a tokenizer, a population to measure."""
 
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from datamodules.position import BATCH_SIZE, EpochSampler, Position, accumulated
+from datamodules.epochs import EpochDataModule
 from modulant.corpus.entries import Corpus
 from modulant.corpus.forms import Tokenizer
 from modulant.corpus.population import EvaluationBatch, Population
@@ -18,8 +14,8 @@ from modulant.lexicon import Entries, Lexicon, LexiconError
 from modulant.lexicon.entries import SplitBy
 
 
-class CorpusDataModule(pl.LightningDataModule, ABC):
-    """Owns the corpus and the position in it: ``state_dict()`` holds the epoch and its number of finished batches."""
+class CorpusDataModule(EpochDataModule):
+    """Owns the corpus, and a split that a resumed run must keep."""
 
     def __init__(
         self,
@@ -30,12 +26,10 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         split: SplitBy,
         test_fraction: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, seed)
         self.split, self.test_fraction = split, test_fraction
-        self.batch_size, self.val_fraction, self.seed, self.nltk_data = batch_size, val_fraction, seed, nltk_data
-        self.order_seed = seed  # of the order of each epoch
+        self.val_fraction, self.nltk_data = val_fraction, nltk_data
         self._corpus: Corpus | None = None
-        self._position = Position()
         self._saved_split: dict[str, Any] = {}  # of the checkpoint that was loaded
         self._fingerprint: tuple[Corpus, str] | None = None
 
@@ -95,94 +89,12 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         lexicon = self.corpus.lexicon
         return lexicon.lexname[self.population.synsets].astype(np.int64), list(lexicon.lexnames)
 
-    @property
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        """Rank of this process and number of processes."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-    @property
-    def _to_cuda(self) -> bool:
-        """Whether batches go to a GPU: copies from pinned memory are asynchronous."""
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
-    @property
-    def _global_batch_size(self) -> int:
-        """Examples in a batch over all ranks, which share each batch.
-
-        One process with this batch size computes the same gradients.
-        """
-        return self.batch_size * self._rank_and_world_size[1]
-
-    @abstractmethod
-    def _epoch_batches(self, epoch: int) -> Sequence[Any]:
-        """Return the batches of an epoch over all ranks, in order: for each what the loader makes a batch from."""
-
-    @abstractmethod
-    def _batches_per_epoch(self) -> int:
-        """Length of `_epoch_batches`."""
-
-    @abstractmethod
-    def _target_tokens(self, batch: Any) -> int:
-        """Number of target tokens in one of `_epoch_batches`."""
-
     def _plan(self) -> dict[str, Any]:
-        """Settings that determine the batches of an epoch, besides its number."""
-        return {
-            BATCH_SIZE: self._global_batch_size,
-            "data.seed": self.seed,
-            "data.split": self.split,
-            "data.order_seed": self.order_seed,
-            "training entries": len(self.corpus.trained),
-        }
-
-    def _sampler(self) -> EpochSampler:
-        """Sampler of the training epochs, starting at the loaded position.
-
-        Raises:
-            ValueError: the run stopped in mid-epoch with another plan, or Lightning would shard the batches again.
-        """
-        trainer = self.trainer
-        if trainer is None:
-            return EpochSampler(self._epoch_batches, self._batches_per_epoch(), lambda: (0, 0))
-        total = self._batches_per_epoch()
-
-        def batches(epoch: int) -> Sequence[Any]:
-            # Those of overfit_batches are the same each epoch.
-            some = self._epoch_batches(0 if getattr(trainer, "overfit_batches", 0) else epoch)
-            if (n := _accumulated_in(trainer, epoch)) == 1:
-                return some
-            limit = getattr(trainer, "limit_train_batches", 1.0)
-            ends = int(total * limit) if isinstance(limit, float) else min(total, limit)
-            return accumulated(some, self._target_tokens, n, ends)
-
-        if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-            raise ValueError("trainer.use_distributed_sampler must be false: the DataModule shards the batches itself")
-        if trainer.ckpt_path is None:  # a new run; this DataModule may have been used before
-            self._position.reset()
-        self._position.check(self._plan())
-        return EpochSampler(batches, total, lambda: self._position.current(trainer, total))
-
-    def _evaluated(self, batches: list[Any], limit: str) -> list[list[Any]]:
-        """Batches of an evaluation in groups of one per rank, sorted by length; a part is shuffled first.
-
-        A part of the sorted order would hold the shortest texts alone.
-
-        Args:
-            limit: the trainer's argument that asks for a part, such as limit_val_batches.
-        """
-        world = self._rank_and_world_size[1]
-        groups = [batches[i : i + world] for i in range(0, len(batches), world)]
-        part = getattr(self.trainer, limit, 1.0)
-        if part == 0 or (isinstance(part, float) and part == 1.0):
-            return groups
-        return [groups[i] for i in np.random.default_rng(self.seed).permutation(len(groups))]
+        return {**super()._plan(), "data.split": self.split, "training entries": len(self.corpus.trained)}
 
     def state_dict(self) -> dict[str, Any]:
-        trainer = self.trainer
-        if trainer is None:  # not used in a training yet
-            return {}
-        position = self._position.state_dict(trainer, self._batches_per_epoch(), self._plan())
-        return {**position, "split": self._split()}
+        position = super().state_dict()
+        return {**position, "split": self._split()} if position else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the position of a checkpoint's run, whose split must be this one.
@@ -190,7 +102,7 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
         Raises:
             ValueError: that run held out other entries, so that some that it was trained on would be held out now.
         """
-        self._position.load_state_dict(state_dict)
+        super().load_state_dict(state_dict)
         plan = {"data.split": "entry", **state_dict["plan"]}  # which checkpoints of earlier versions do not say
         earlier = {key: plan[key] for key in ("data.split", "data.seed", "training entries") if key in plan}
         self._saved_split = {"data.test_fraction": 0.0, **state_dict.get("split", earlier)}
@@ -227,11 +139,3 @@ class CorpusDataModule(pl.LightningDataModule, ABC):
             "trained on must not become held out: resume it with its own data.split, data.seed, data.val_fraction, "
             "data.test_fraction, data.matching, data.nltk_data and tokenizer"
         )
-
-
-def _accumulated_in(trainer: pl.Trainer, epoch: int) -> int:
-    """Batches that make a step of an epoch."""
-    for callback in getattr(trainer, "callbacks", ()):
-        if isinstance(callback, GradientAccumulationScheduler):
-            return int(callback.get_accumulate_grad_batches(epoch))
-    return int(getattr(trainer, "accumulate_grad_batches", 1))

@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.arguments import check_vocabulary
 from datamodules.base import CorpusDataModule
-from datamodules.position import Accumulated, ResumableLoader
+from datamodules.epochs import Cooked, as_it_is
+from datamodules.position import ResumableLoader
 from datamodules.span_corruption import corrupt, noise_mask
 from datamodules.unigram import train_unigram
 from modulant.backbones.tokenizers import load_tokenizer
@@ -134,7 +135,7 @@ class GlossDataModule(CorpusDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         # The recipe takes the place of a batch's indices. As a sampler Lightning would replace it for overfit_batches.
         return ResumableLoader(
-            _Cooked(self), batch_sampler=self._sampler(), collate_fn=_as_it_is, pin_memory=self._to_cuda
+            Cooked(self.cook), batch_sampler=self._sampler(), collate_fn=as_it_is, pin_memory=self._to_cuda
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
@@ -189,25 +190,6 @@ class GlossDataModule(CorpusDataModule):
         else:
             sources, targets = (texts.rows(rows) for texts in self.pairs)
         return shared_batch(sources, targets, self._pad_id, *self._rank_and_world_size)
-
-
-class _Cooked(Dataset[dict[str, Any]]):
-    """Batches by their recipes."""
-
-    def __init__(self, data: GlossDataModule) -> None:
-        self._data = data
-
-    def __getitem__(self, recipe: Any) -> dict[str, Any]:
-        return self._data.cook(recipe)
-
-    def __getitems__(self, recipe: Any) -> dict[str, Any]:
-        if isinstance(recipe, Accumulated):
-            return {**self._data.cook(recipe.batch), "factor": recipe.factor}
-        return self._data.cook(recipe)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 class _Ready(Dataset[dict[str, Tensor]]):
