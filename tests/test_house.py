@@ -66,6 +66,8 @@ def test_import_contracts_hold() -> None:
         ("datamodules/top.py", "import train"),
         ("probes/across.py", "import callbacks"),
         ("cli/schema.py", "import torch"),
+        ("wavegpt/trained.py", "import lightning"),
+        ("wavegpt/config/arm.py", "import torch"),
     ],
 )
 def test_import_contracts_see_a_breach(tmp_path: Path, module: str, line: str) -> None:
@@ -124,7 +126,7 @@ def test_every_data_file_is_shipped() -> None:
 SECTIONS = ("Args:", "Attributes:", "Example:", "Examples:", "Note:", "Raises:", "Returns:", "Yields:", ">>>")
 
 
-@pytest.mark.parametrize("package", ["callbacks", "cli", "datamodules", "modulant", "modulators", "probes"])
+@pytest.mark.parametrize("package", ["callbacks", "cli", "datamodules", "modulant", "modulators", "probes", "wavegpt"])
 def test_docstrings_begin_with_a_summary(package: str) -> None:
     """Every module has a docstring; one of a public class, function or method opens with a summary, not a section."""
     wrong = []

@@ -1,0 +1,1 @@
+"""Causal attention: kinds, the formulas and kernels below them, and caches for decoding."""

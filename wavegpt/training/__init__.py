@@ -1,0 +1,1 @@
+"""What trains an arm: losses, optimizers and the projections of their gradients."""
