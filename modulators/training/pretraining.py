@@ -24,7 +24,7 @@ from modulant.backbones.t5 import encode
 from modulant.settings import PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
 from modulators.arguments import check_steps
-from modulators.training.schedule import cosine, group_settings, override_groups
+from modulant.schedule import cosine, group_settings, override_groups
 
 
 class PretrainT5(pl.LightningModule):

@@ -26,7 +26,7 @@ from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check
 from modulators.base import Modulator
 from modulators.training.objectives.base import Objective, TrainingBatch, to_device, total
 from modulators.training.processes import check_same_weights, frozen_tensors, gathered, shard_batches
-from modulators.training.schedule import factor_at, group_settings, override_groups
+from modulant.schedule import factor_at, group_settings, override_groups
 from modulators.training.state import check_state
 
 Batch = dict[str, Any]
