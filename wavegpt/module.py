@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
@@ -123,9 +124,11 @@ class WaveLM(pl.LightningModule):
         if not hasattr(tokenizer, "ranks") or not hasattr(data, "context"):
             raise ValueError(f"data: WaveLM reads the windows of a TextDataModule, and the run has {type(data).__name__}")
         self.config = self.config_for(tokenizer.vocab_size, data.context)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the same weights wherever it trains
             torch.manual_seed(self.seed)
             self.model = WaveGPT(self.config, torch.from_numpy(tokenizer.ranks))
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._facts["flops_per_token"] = flops_per_token(self.model, self.config.context)
 
     def config_for(self, vocab_size: int, context: int) -> WaveConfig:
         """The arm for a vocabulary and a context."""
@@ -215,6 +218,10 @@ class WaveLM(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         self._speed.pause()
+        self._look_at("val")
+
+    def on_test_start(self) -> None:
+        self._look_at("test")
 
     def on_validation_epoch_end(self) -> None:
         self._log_quality("val")
@@ -261,21 +268,17 @@ class WaveLM(pl.LightningModule):
     def on_fit_start(self) -> None:
         if self.trainer.is_global_zero and self.config.remarks:
             print("\n".join(f"model.{remark}" for remark in self.config.remarks), flush=True)
-        assert self.model is not None
         self._speed = _Speed()
-        self._facts = {"flops_per_token": flops_per_token(self.model, self.config.context)}
         self._look_at("val")
 
     def _look_at(self, part: str) -> None:
         """Note what the text of a part costs without a model."""
         data = self._data
-        if not self.trainer.is_global_zero or not hasattr(data, "shards"):
+        if not self.trainer.is_global_zero or "references" in self._facts:
             return
         tokens, tokenizer = data.shards.tokens(part)[1:], data.tokenizer
         text = tokenizer.decode_bytes(tokens)
-        self._facts["references"] = dict(
-            references(tokens, tokenizer.byte_lengths, tokenizer.frequencies, text)
-        )
+        self._facts["references"] = dict(references(tokens, tokenizer.byte_lengths, tokenizer.frequencies, text))
 
     def describe(self) -> dict[str, Any]:
         """Facts about the model, for the report."""

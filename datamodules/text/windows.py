@@ -87,7 +87,7 @@ def epoch_order(windows: int, batch_size: int, seed: int, epoch: int) -> Sequenc
     The last batch may be smaller.
 
     >>> [rows.tolist() for rows in epoch_order(5, 2, seed=0, epoch=0)]
-    [[4, 2], [3, 1], [0]]
+    [[2, 4], [3, 0], [1]]
     """
     order = np.random.default_rng((seed, epoch)).permutation(windows)
     return [order[i : i + batch_size] for i in range(0, windows, batch_size)]

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.text import shards
+from datamodules.text import preparing, shards
 from datamodules.text.documents import Source, open_source
-from datamodules.text.shards import PARTS, Recipe, Shards, part_of, prepare
+from datamodules.text.preparing import prepare
+from datamodules.text.shards import PARTS, Recipe, Shards, part_of
 from tests.runs import ROOT
 
 RECIPE = Recipe("bpe", 300, val_fraction=0.15, test_fraction=0.1, seed=42)
@@ -142,8 +143,8 @@ def test_after_a_crash_it_goes_on(
 ) -> None:
     whole = contents(prepare(Some(texts), RECIPE, "some").folder)
     monkeypatch.setenv("MODULANT_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(shards, "_TOGETHER", 200)
-    monkeypatch.setattr(shards, "_NOTED_EVERY", noted_every)
+    monkeypatch.setattr(preparing, "_TOGETHER", 200)
+    monkeypatch.setattr(preparing, "_NOTED_EVERY", noted_every)
     folder = tmp_path / "other" / "text" / shards.key_of(Some(texts), RECIPE)[:32]
     noted = []
     for fail_at in (120, 240):
@@ -153,7 +154,7 @@ def test_after_a_crash_it_goes_on(
         with (folder / "train.bin").open("ab") as file:
             file.write(b"what was not noted")
     assert 60 < noted[0] <= 120 < 180 < noted[1] <= 240
-    monkeypatch.setattr(shards, "make_tokenizer", None)  # it is there
+    monkeypatch.setattr(preparing, "make_tokenizer", None)  # it is there
     assert contents(prepare(Some(texts), RECIPE, "some").folder) == whole
     assert folder.name in whole["meta.json"]["key"]
 
@@ -161,7 +162,7 @@ def test_after_a_crash_it_goes_on(
 def test_two_processes_at_once_make_one(file: Path, cache: Path) -> None:
     script = (
         "import sys; from datamodules.text.documents import open_source; "
-        "from datamodules.text.shards import Recipe, prepare; "
+        "from datamodules.text.preparing import prepare; from datamodules.text.shards import Recipe; "
         "print(prepare(open_source(sys.argv[1]), Recipe('bpe', 300, 0.15, 0.1, 42), 'corpus').describe())"
     )
     both = [
