@@ -28,7 +28,10 @@ from modulant.settings import Pattern, schema_of  # noqa: E402
 
 SCHEMA = ROOT / "cli" / "schema.json"
 # Configurations whose comments are the docstrings'.
-COMMENTED = ("causal.yaml", "encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml", "wavegpt/baseline.yaml")
+COMMENTED = (
+    *("causal.yaml", "encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml"),
+    *sorted(f"wavegpt/{path.name}" for path in (ROOT / "configs" / "wavegpt").glob("*.yaml")),
+)
 
 MODELS = (
     "modulators.AdaptedT5",

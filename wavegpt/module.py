@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -120,9 +121,11 @@ class WaveLM(pl.LightningModule):
         if self.model is not None:
             return
         data = self._data
-        tokenizer = getattr(data, "tokenizer", None)
+        tokenizer: Any = getattr(data, "tokenizer", None)
         if not hasattr(tokenizer, "ranks") or not hasattr(data, "context"):
-            raise ValueError(f"data: WaveLM reads the windows of a TextDataModule, and the run has {type(data).__name__}")
+            raise ValueError(
+                f"data: WaveLM reads the windows of a TextDataModule, and the run has {type(data).__name__}"
+            )
         self.config = self.config_for(tokenizer.vocab_size, data.context)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the same weights wherever it trains
             torch.manual_seed(self.seed)
@@ -172,9 +175,9 @@ class WaveLM(pl.LightningModule):
         loss = terms["total"]
         self.log("train/loss", loss, sync_dist=several)
         if observed is not None:
-            for key, name in (("train/task", "ce"), *((f"train/{name}", name) for name in ("phase", "energy", "harmonic"))):
-                if name in terms:
-                    self.log(key, terms[name], sync_dist=several)
+            for name, value in terms.items():
+                if name != "total":
+                    self.log(f"train/{'task' if name == 'ce' else name}", value, sync_dist=several)
         if self._anneals:
             self.log("anneal/ratio", torch.tensor(ratio), sync_dist=False)
         # NaN if it is not finite: an infinite loss can have a finite gradient, and a NaN reaches every process.
@@ -282,7 +285,7 @@ class WaveLM(pl.LightningModule):
 
     def describe(self) -> dict[str, Any]:
         """Facts about the model, for the report."""
-        about: dict[str, Any] = {"class": type(self).__name__, **self.config.to_dict()}
+        about: dict[str, Any] = {"class": type(self).__name__, **_chosen(self.config)}
         if self.model is not None:
             about["parameters"] = dict(self.model.parameter_counts())
         about |= {"schedule": self.schedule, "warmup_steps": self.warmup_steps, "final_lr": self.final_lr}
@@ -290,6 +293,19 @@ class WaveLM(pl.LightningModule):
         if (speed := self._speed.per_second) is not None:
             about["tokens_per_second"] = round(speed)
         return about
+
+
+def _chosen(section: Any) -> dict[str, Any]:
+    """What a configuration says, of its sections the kind and what is not the default."""
+    found: dict[str, Any] = {}
+    for field in fields(section):
+        value = getattr(section, field.name)
+        if is_dataclass(value):
+            if chosen := _chosen(value):
+                found[field.name] = chosen
+        elif field.name in ("kind", "base") or isinstance(section, WaveConfig) or value != field.default:
+            found[field.name] = value
+    return found
 
 
 class _Speed:

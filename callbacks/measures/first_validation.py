@@ -12,7 +12,7 @@ from callbacks.stopping.interruption import stop_requested, stop_together
 class FirstValidation(L.Callback):
     """Evaluates the validation set when a fresh fit begins, by the module's ``validation_step`` and metric.
 
-    The figures equal those of `train.py validate` for the untrained module. Without effect for a module without a metric
+    The figures equal those of `train.py validate` for the untrained module. Without effect for one that has no metric
     ``quality``.
     """
 

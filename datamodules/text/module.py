@@ -7,6 +7,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from datamodules.arguments import (
+    BPE,
+    BYTES,
+    SMALLEST_BPE,
     check_corpus,
     check_fractions,
     check_text_vocabulary,
@@ -16,8 +19,8 @@ from datamodules.arguments import (
 from datamodules.asked import asked, prompts_loader
 from datamodules.epochs import Cooked, EpochDataModule, as_it_is
 from datamodules.position import ResumableLoader
-from datamodules.text.documents import Hub, open_source
-from datamodules.text.preparing import prepare
+from datamodules.text.documents import Hub, Source, open_source
+from datamodules.text.preparing import prepare, prepared
 from datamodules.text.shards import PARTS, Recipe, Shards
 from datamodules.text.tokenizer import TextTokenizer
 from datamodules.text.windows import NOTHING, Windows, epoch_order
@@ -93,8 +96,21 @@ class TextDataModule(EpochDataModule):
     def prepare_data(self) -> None:
         """Tokenise the corpus, unless that is done; Lightning calls it in one process of each machine."""
         if self._shards is None:
-            source = open_source(self.corpus_name, self.column, self.hub)
-            self._shards = prepare(source, self.recipe, self.corpus_name)
+            self._shards = prepare(self._source(), self.recipe, self.corpus_name)
+
+    def find(self) -> bool:
+        """Open what is prepared, if it is; nothing is written."""
+        if self._shards is None:
+            self._shards = prepared(self._source(), self.recipe)
+        return self._shards is not None
+
+    def _source(self) -> Source:
+        return open_source(self.corpus_name, self.column, self.hub)
+
+    @property
+    def expected_vocabulary(self) -> int | None:
+        """Number of ids before anything is prepared, of little text fewer; None of a pretrained tokenizer."""
+        return {BPE: self.recipe.vocab_size, BYTES: SMALLEST_BPE}.get(self.recipe.tokenizer)
 
     def setup(self, stage: str | None = None) -> None:
         """Open what is prepared.

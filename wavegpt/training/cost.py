@@ -18,7 +18,7 @@ class _Products(TorchDispatchMode):
     """Counts the multiplications and additions of matrix products."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
 
     def __torch_dispatch__(

@@ -44,7 +44,7 @@ class TextQuality(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The figures; NaN of no token."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for nats, end in zip(self.nats, ("", LAST), strict=False):
             loss = nats / self.tokens
             found |= {
