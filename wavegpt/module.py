@@ -240,8 +240,6 @@ class WaveLM(pl.LightningModule):
         for name, value in figures.items():
             # Every process has the sums of all already; without sync_dist Lightning warns.
             self.log(f"{stage}/{name}", value, prog_bar=name == "bits_per_byte", sync_dist=True, batch_size=1)
-        if (speed := self._speed.per_second) is not None:
-            self.log("speed/tokens_per_second", torch.tensor(speed), sync_dist=True, batch_size=1)
 
     # Text
 

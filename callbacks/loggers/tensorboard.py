@@ -82,7 +82,7 @@ def layout(experts: Sequence[str] | None) -> dict[str, dict[str, list[Any]]]:
     """Layout for SummaryWriter.add_custom_scalars: category → chart → kind and patterns of tags."""
     loss = {"training and validation": [r"^(train|val)/loss$"]}
     if experts is None:
-        text = {"bits per byte": [r"^val/bits_per_byte(_annealed)?$"], "tokens a second": [r"^speed/"]}
+        text = {"bits per byte of held-out text": [r"^val/bits_per_byte(_annealed)?$"]}
         return _multilines({"Text": text, "Loss": loss})
     several = experts if len(experts) > 1 else ()
     alpha = {"α of all layers": [r"^alpha/layer_\d+$"]}

@@ -17,8 +17,8 @@ class RunArtifact(pl.Callback):
     """Writes `modulator/` at the end of a fit, by `modulators.save_modulator`, with a card from the run's report.
 
     For an adapter, writes `adapter/`, which PEFT loads; for a module that names an ``artefact``, what its
-    ``save_artefact`` writes. The weights are those that `RunCheckpoint` names as the run's result: the last, the best of what it monitors, or the
-    last healthy ones.
+    ``save_artefact`` writes. The weights are those that `RunCheckpoint` names as the run's result: the last, the best
+    of what it monitors, or the last healthy ones.
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
