@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from safetensors import safe_open
@@ -24,6 +26,20 @@ WEIGHT_FILES = (
 )
 # Names of the input embeddings; madlad400's files have the last one alone.
 EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}  # of safetensors
 _TIED = (*EMBEDDINGS[1:], "lm_head.weight")  # to the first
 
 
@@ -56,7 +72,7 @@ def stored_tensors(name: str, missing: list[str] | None = None) -> Iterator[tupl
 def shape_of(rows: Rows) -> tuple[int, ...]:
     """Shape of a tensor of `stored_tensors`, of which nothing is read."""
     (whole,) = cast("partial[Tensor]", rows).args
-    return tuple(whole.get_shape() if hasattr(whole, "get_shape") else whole.shape)
+    return tuple(whole.shape)
 
 
 def digest_of_weights(name: str) -> str:
@@ -89,9 +105,31 @@ def _file(name: str, file: str) -> Path | None:
 
 
 def _safetensors(path: Path) -> Iterator[tuple[str, Rows]]:
-    file: Any = safe_open(path, framework="pt")
-    for name in file.keys():  # noqa: SIM118
-        yield name, partial(_rows_in, file.get_slice(name))
+    """Tensors of a file that is mapped read-only: nothing may be written into them.
+
+    `safe_open` maps the whole file as the process's own data, which a limit on that would have to allow for.
+    """
+    with safe_open(path, framework="np"):  # which checks the header
+        pass
+    with path.open("rb") as file:
+        content = mmap(file.fileno(), 0, access=ACCESS_READ)
+    begin = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begin])
+    header.pop("__metadata__", None)
+    for name in sorted(header):
+        about = header[name]
+        first, last = about["data_offsets"]
+        if about["dtype"] not in _DTYPES:
+            raise ValueError(f"{path.name} holds {name} as {about['dtype']}, which is not supported")
+        dtype = _DTYPES[about["dtype"]]
+        whole = torch.empty(0, dtype=dtype)
+        if first < last:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The given buffer is not writable")
+                whole = torch.frombuffer(
+                    content, dtype=dtype, count=(last - first) // dtype.itemsize, offset=begin + first
+                )
+        yield name, partial(_rows_in, whole.view(about["shape"]))
 
 
 def _pickled(path: Path) -> Iterator[tuple[str, Rows]]:
@@ -99,6 +137,5 @@ def _pickled(path: Path) -> Iterator[tuple[str, Rows]]:
         yield name, partial(_rows_in, tensor)
 
 
-def _rows_in(whole: Any, start: int | None, stop: int | None) -> Tensor:
-    rows: Tensor = whole[...] if start is None else whole[start:stop]
-    return rows
+def _rows_in(whole: Tensor, start: int | None, stop: int | None) -> Tensor:
+    return whole if start is None else whole[start:stop]

@@ -1,8 +1,24 @@
 """Pure functions of tensors: simplices, pentachora, spectra, moments, correlation, Procrustes. Torch only."""
 
+from modulant.geometry.attention_shape import (
+    circular_centroid,
+    dirichlet_attention,
+    entropy,
+    entropy_without,
+    head_divergence,
+    normalised_entropy,
+    normalised_entropy_without,
+    permuted_keys,
+    phase_synchrony,
+    relative_distance,
+    uniform_attention,
+    visible_keys,
+    with_sink,
+)
 from modulant.geometry.bilinear import (
     Form,
     bilinear_form,
+    positive_share,
     singular_figures,
     stream_gram,
     symmetric_figures,
@@ -25,6 +41,7 @@ from modulant.geometry.dimensions import (
     entropy_rank,
     gaussian_like,
     gaussian_spectrum,
+    gram_sum,
     participation_ratio,
     unbiased_participation_ratio,
 )
@@ -32,10 +49,11 @@ from modulant.geometry.effective_rank import (
     SMALLEST,
     effective_ranks,
     gaussian_ranks,
+    leading_ranks,
     singular_values,
     stable_rank,
 )
-from modulant.geometry.entries import entry_figures, gaussian_entries
+from modulant.geometry.entries import entry_figures, gaussian_entries, shares_below
 from modulant.geometry.likeness import (
     biased_cka,
     cosines,
@@ -50,9 +68,11 @@ from modulant.geometry.likeness import (
 from modulant.geometry.moments import (
     GroupedCosines,
     Moments,
+    PairedCosines,
     cosine_moments,
     density_ratios,
     grouped_cosines,
+    paired_cosines,
     squared_distance_moments,
 )
 from modulant.geometry.pentachora import (
@@ -66,8 +86,10 @@ from modulant.geometry.pentachora import (
     pentachoron_volumes,
     relative_volume_histogram,
 )
-from modulant.geometry.permutation import Mantel, mantel
+from modulant.geometry.permutation import Association, Mantel, association, mantel
+from modulant.geometry.position_bias import bias_figures, bucket_spans, permuted_figures
 from modulant.geometry.procrustes import nearest_orthogonal, orthogonal_procrustes, principal_axes
+from modulant.geometry.resampling import bootstrap_counts, middle, resampled_means, resampled_pearson
 from modulant.geometry.ridge import Ridge, explained
 from modulant.geometry.shapes import shape_features
 from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
@@ -77,23 +99,33 @@ __all__ = [
     "BINS",
     "BIN_WIDTH",
     "SMALLEST",
+    "Association",
     "Form",
     "GroupedCosines",
     "Mantel",
     "Moments",
+    "PairedCosines",
     "Ridge",
+    "association",
+    "bias_figures",
     "biased_cka",
     "bilinear_form",
+    "bootstrap_counts",
+    "bucket_spans",
     "centred_ranks",
+    "circular_centroid",
     "coefficient_of_variation",
     "cosine_moments",
     "cosines",
     "covariance",
     "density_ratios",
     "dimensions_for",
+    "dirichlet_attention",
     "effective_ranks",
     "eigenvalues_of",
+    "entropy",
     "entropy_rank",
+    "entropy_without",
     "entry_figures",
     "explained",
     "gaussian_entries",
@@ -102,17 +134,24 @@ __all__ = [
     "gaussian_ranks",
     "gaussian_spectrum",
     "gram",
+    "gram_sum",
     "grouped_cosines",
+    "head_divergence",
     "isotropic_volumes",
+    "leading_ranks",
     "mantel",
     "masked_mean",
     "mean_cosine",
     "mean_of_nearest",
+    "middle",
     "nearest_neighbours",
     "nearest_orthogonal",
+    "normalised_entropy",
+    "normalised_entropy_without",
     "orthogonal_procrustes",
     "pair_correlation",
     "pair_ranks",
+    "paired_cosines",
     "partial_correlation",
     "participation_ratio",
     "pearson_from_classes",
@@ -121,11 +160,19 @@ __all__ = [
     "pentachoron_draws",
     "pentachoron_volumes",
     "permuted_cka",
+    "permuted_figures",
+    "permuted_keys",
+    "phase_synchrony",
+    "positive_share",
     "principal_axes",
     "regular_simplex",
+    "relative_distance",
     "relative_volume_histogram",
     "reproduction",
+    "resampled_means",
+    "resampled_pearson",
     "shape_features",
+    "shares_below",
     "simplex_volume",
     "singular_figures",
     "singular_values",
@@ -141,5 +188,8 @@ __all__ = [
     "unbiased_cka",
     "unbiased_hsic",
     "unbiased_participation_ratio",
+    "uniform_attention",
+    "visible_keys",
     "weighted_pearson",
+    "with_sink",
 ]

@@ -16,6 +16,7 @@ from modulant.geometry.dimensions import participation_ratio
 from modulant.geometry.effective_rank import stable_rank
 
 _ROUND_OFF = 1e-6  # of the largest eigenvalue: smaller ones of the symmetric part have no sign
+_DEPENDENT = 1e-4  # of the largest pivot: below it, squares lose half of fp64's digits
 
 
 class Form(NamedTuple):
@@ -34,15 +35,22 @@ class Form(NamedTuple):
 
 
 def bilinear_form(left: Float[Tensor, "*heads d D"], right: Float[Tensor, "*heads d D"]) -> Form:
-    """M = leftᵀ right of each head, in fp64, by QR of its 2d columns: no D × D matrix is made.
+    """M = leftᵀ right of each head, in fp64, by the triangle of its 2d columns: no D × D matrix is made.
 
-    It holds for factors of any rank, zero heads and left = right included.
+    The triangle is the Cholesky factor of their Gram matrix; where a head's columns are (nearly) dependent, that of a
+    QR decomposition. So it holds for factors of any rank, zero heads and left = right included.
     """
     d = left.shape[-2]
-    left, right = left.double(), right.double()
-    triangle = torch.linalg.qr(torch.cat((left, right), dim=-2).mT, mode="r").R
+    rows = torch.cat((left, right), dim=-2).double()
+    gram = rows @ rows.mT
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    pivots = lower.diagonal(dim1=-2, dim2=-1)
+    if failed.any() or (pivots.amin(-1) < _DEPENDENT * pivots.amax(-1)).any():
+        triangle = torch.linalg.qr(rows.mT, mode="r").R
+    else:
+        triangle = lower.mT
     core = triangle[..., :d] @ triangle[..., d:].mT  # its rows from d on are zero
-    return Form(core, torch.linalg.svdvals(core[..., :d, :]), right @ left.mT)
+    return Form(core, torch.linalg.svdvals(core[..., :d, :]), gram[..., d:, :d])
 
 
 def singular_figures(form: Form) -> dict[str, Float[Tensor, "*heads"]]:
@@ -95,3 +103,16 @@ def stream_gram(matrix: Float[Tensor, "rows D"]) -> Float[Tensor, "D D"]:
     gram = matrix.mT @ matrix
     gram.diagonal().sub_(gram.diagonal().mean())
     return gram / gram.norm()
+
+
+def positive_share(queries: Float[Tensor, "n stream"], keys: Float[Tensor, "n stream"]) -> float:
+    """Share of positive eigenvalues of the symmetric part of W_q W_kᵀ, as it has been published.
+
+    That lets every head's queries meet every head's keys, which no model does. Unrelated matrices give ½, give or take
+    an eigenvalue.
+
+    >>> positive_share(torch.eye(2), torch.diag(torch.tensor([1.0, -1.0])))
+    0.5
+    """
+    product = queries @ keys.mT
+    return float((torch.linalg.eigvalsh(product + product.mT) > 0).double().mean())

@@ -5,7 +5,7 @@ finite cloud's spectrum is steeper than that of what it was drawn from: compare 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -13,16 +13,33 @@ from torch import Tensor
 
 _ROWS = 8192  # in fp64 at once
 _PAIRS = 4096  # of rows, in a pairing
+_PANEL = 128  # columns of a Gram matrix that are made at once
+
+
+def gram_sum(blocks: Iterable[Float[Tensor, "rows dim"]]) -> Float[Tensor, "dim dim"]:
+    """Σ XᵀX over blocks of rows, in fp64; products within a block have its own precision.
+
+    What is above the diagonal is computed and copied below it, which is half of the operations.
+
+    >>> gram_sum([torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]])])
+    tensor([[1., 2.],
+            [2., 5.]], dtype=torch.float64)
+    """
+    total: Tensor | None = None
+    for block in blocks:
+        if total is None:
+            total = torch.zeros(block.shape[1], block.shape[1], dtype=torch.float64, device=block.device)
+        for start in range(0, len(total), _PANEL):
+            total[start : start + _PANEL, start:] += block[:, start : start + _PANEL].mT @ block[:, start:]
+    if total is None:
+        raise ValueError("gram_sum: got no block of rows")
+    return total.triu_() + total.triu(1).mT
 
 
 def covariance(points: Float[Tensor, "points dim"], centred: bool = True) -> Float[Tensor, "dim dim"]:
     """Σ (x − μ)(x − μ)ᵀ / n in fp64, a block of rows at a time; without `centred`, Σ x xᵀ / n. Unit: length²."""
     mean = points.double().mean(0) if centred else 0.0
-    total = torch.zeros(points.shape[1], points.shape[1], dtype=torch.float64, device=points.device)
-    for block in points.split(_ROWS):
-        rows = block.double() - mean
-        total.addmm_(rows.mT, rows)
-    return total / len(points)
+    return gram_sum(block.double() - mean for block in points.split(_ROWS)) / len(points)
 
 
 def eigenvalues_of(covariance: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim"]:

@@ -13,11 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulant.geometry.dimensions import covariance, dimensions_for, eigenvalues_of, entropy_rank, participation_ratio
+from modulant.geometry.dimensions import dimensions_for, eigenvalues_of, entropy_rank, gram_sum, participation_ratio
 
 # Below this share of the largest one, singular values of an fp64 Gram matrix are round-off: √2⁻⁵², and some room.
 SMALLEST = 1e-7
 _POINTS = 8192  # at which the density is integrated; the error is below 1e-6
+_ROWS = 8192  # in fp64 at once
+_STEPS = 128  # of Lanczos at most, and where it stops: its residual over the eigenvalue
+_RESIDUAL = 1e-5
 
 
 def singular_values(matrix: Float[Tensor, "m n"], exact: bool = False) -> Float[Tensor, "k"]:
@@ -32,8 +35,7 @@ def singular_values(matrix: Float[Tensor, "m n"], exact: bool = False) -> Float[
     """
     if exact:
         return torch.linalg.svdvals(matrix.double())
-    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT
-    return (len(tall) * eigenvalues_of(covariance(tall, centred=False))).sqrt()
+    return eigenvalues_of(gram_sum(block.double() for block in _tall(matrix).split(_ROWS))).sqrt()
 
 
 def stable_rank(singular: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
@@ -44,6 +46,53 @@ def stable_rank(singular: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
     """
     energies = singular.square()
     return energies.sum(-1) / energies.amax(-1)
+
+
+def leading_ranks(matrix: Float[Tensor, "m n"]) -> dict[str, float]:
+    r"""``stable_rank`` and ``participation_ratio`` of `effective_ranks`, without the spectrum.
+
+    Of the smaller Gram matrix G, whose products are fp32: Σe = tr G, Σe² = ‖G‖_F², and e₁ by Lanczos. Relative errors
+    are below 1e-5; NaN for a matrix of zeros.
+
+    >>> {name: round(value, 4) for name, value in leading_ranks(torch.diag(torch.tensor([2.0, 1.0, 1.0]))).items()}
+    {'stable_rank': 1.5, 'participation_ratio': 2.0}
+    """
+    gram = gram_sum(block.float() for block in _tall(matrix).split(_ROWS))
+    energy, first = gram.trace(), _largest_eigenvalue(gram.float())
+    if not energy:
+        return dict.fromkeys(("stable_rank", "participation_ratio"), math.nan)
+    return {
+        "stable_rank": float(energy / first),
+        "participation_ratio": float(energy.square() / gram.square().sum()),
+    }
+
+
+def _largest_eigenvalue(gram: Float[Tensor, "k k"]) -> float:
+    """Of a positive matrix, by Lanczos with full orthogonalisation, to within its residual; 0 of a matrix of zeros."""
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(len(gram), generator=generator).to(gram.device)
+    basis = (vector / vector.norm()).unsqueeze(0)
+    diagonal: list[float] = []
+    beside: list[float] = []
+    largest = 0.0
+    for step in range(min(_STEPS, len(gram))):
+        vector = gram @ basis[-1]
+        diagonal.append(float(vector @ basis[-1]))
+        for _ in range(2):  # once more takes away what rounding has left
+            vector = vector - basis.mT @ (basis @ vector)
+        beside.append(float(vector.norm()))
+        tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+        off = torch.tensor(beside[:-1], dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(tridiagonal + torch.diag(off, 1) + torch.diag(off, -1))
+        largest = float(values[-1])
+        if beside[-1] * abs(float(vectors[-1, -1])) <= _RESIDUAL * largest or step == len(gram) - 1:
+            break
+        basis = torch.cat((basis, (vector / vector.norm()).unsqueeze(0)))
+    return largest
+
+
+def _tall(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "long k"]:
+    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT
 
 
 def effective_ranks(singular: Float[Tensor, "k"]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Sizes of the entries of a matrix, and what they are if the entries are Gaussian."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -36,14 +37,25 @@ def entry_figures(matrix: Float[Tensor, "m n"]) -> dict[str, float]:
     variance = second - mean * mean
     central = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
     rms = math.sqrt(second)
-    limits = torch.tensor([*ABSOLUTE, *(share * rms for share in RELATIVE)], device=matrix.device).unsqueeze(1)
-    below = torch.zeros(len(limits) + 1, dtype=torch.int64)
+    shares = shares_below(matrix, [*ABSOLUTE, *(share * rms for share in RELATIVE)])
+    zeros = (n - int(entries.count_nonzero())) / n
+    values = [rms, central / variance**2 - 3 if variance > 0 else math.nan, *shares, zeros]
+    return dict(zip(("rms", "kurtosis", *_SHARES, "zeros"), values, strict=True)) | {"finite": 1.0}
+
+
+def shares_below(matrix: Float[Tensor, "m n"], limits: Sequence[float]) -> list[float]:
+    """Share of the entries with |w| below each limit, by blocks that stay in a core's cache.
+
+    >>> shares_below(torch.tensor([[0.0, 1.0], [-1.0, 2.0]]), [0.5, 1.5])
+    [0.25, 0.75]
+    """
+    entries = matrix.reshape(-1)
+    below = torch.zeros(len(limits), dtype=torch.int64)
     for block in entries.split(_PER_BLOCK):
         sizes = block.abs().float()
-        counts = [*((sizes < limit).sum() for limit in limits), (sizes == 0).sum()]
-        below += torch.stack(counts).cpu()
-    values = [rms, central / variance**2 - 3 if variance > 0 else math.nan, *(below.double() / n).tolist()]
-    return dict(zip(("rms", "kurtosis", *_SHARES, "zeros"), values, strict=True)) | {"finite": 1.0}
+        below += torch.stack([(sizes < limit).sum() for limit in limits]).cpu()
+    found: list[float] = (below.double() / len(entries)).tolist()
+    return found
 
 
 _SHARES = (*(f"below_{limit:g}" for limit in ABSOLUTE), *(f"below_{share:g}_rms" for share in RELATIVE))

@@ -1,6 +1,6 @@
 """Exact moments of cosines and squared distances over all pairs of a cloud, from sums over points.
 
-No pair is ever formed: n points cost n D² operations. All sums are in fp64. Pairs are i ≠ j.
+No pair is ever formed: n points cost n D² operations. Sums over points are in fp64. Pairs are i ≠ j.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from modulant.geometry.dimensions import covariance
+from modulant.geometry.dimensions import covariance, gram_sum
 
 _ROWS = 1024  # of a matrix of cosines at once
 
@@ -26,17 +26,19 @@ class Moments(NamedTuple):
 def cosine_moments(points: Float[Tensor, "points dim"]) -> Moments:
     """Moments of the cosines of all pairs; a row of zeros has the cosine 0 with every other. Unitless.
 
-    With u the unit rows: mean (‖Σu‖² − n) / (n (n−1)), mean square (‖Σ u uᵀ‖² − n) / (n (n−1)).
+    With u the unit rows: mean (‖Σu‖² − n) / (n (n−1)), mean square (‖Σ u uᵀ‖² − n) / (n (n−1)). Σ u uᵀ is summed in
+    fp64 over blocks of 1,024 points, whose products have the points' precision, at least fp32.
 
     >>> cosine_moments(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]))
     Moments(mean=0.333..., sd=0.471...)
     """
-    unit = F.normalize(points.double(), dim=-1)
-    n, own = len(unit), unit.square().sum()
+    exact = torch.float64 if points.dtype == torch.float64 else torch.float32
+    unit = F.normalize(points.to(exact), dim=-1)
+    n, own = len(unit), unit.square().sum(dtype=torch.float64)
     # The fourth power of a unit row's length is its square.
     pairs = n * (n - 1)
-    mean = (unit.sum(0).square().sum() - own) / pairs
-    square = ((n * covariance(unit, centred=False)).square().sum() - own) / pairs
+    mean = (unit.sum(0, dtype=torch.float64).square().sum() - own) / pairs
+    square = (gram_sum(unit.split(_ROWS)).square().sum() - own) / pairs
     return _moments(mean, square)
 
 
@@ -62,6 +64,24 @@ def squared_distance_moments(
     first = 2 * n * lengths.sum() / pairs
     square = (2 * n * lengths.square().sum() + 2 * lengths.sum().square() + 4 * scatter.square().sum()) / pairs
     return _moments(first, square)
+
+
+class PairedCosines(NamedTuple):
+    """Mean cosine of rows of two clouds that belong together, and of rows that do not."""
+
+    own: float
+    others: float
+
+
+def paired_cosines(a: Float[Tensor, "points dim"], b: Float[Tensor, "points dim"]) -> PairedCosines:
+    """Mean of cos(a_i, b_i), and of cos(a_i, b_j) over all i ≠ j: what any order of the rows gives. Unitless.
+
+    >>> paired_cosines(torch.eye(2), torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    PairedCosines(own=1.0, others=0.0)
+    """
+    a, b = F.normalize(a.double(), dim=-1), F.normalize(b.double(), dim=-1)
+    n, own = len(a), (a * b).sum()
+    return PairedCosines(float(own / n), float((a.sum(0) @ b.sum(0) - own) / (n * (n - 1))))
 
 
 class GroupedCosines(NamedTuple):

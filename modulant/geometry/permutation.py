@@ -1,12 +1,13 @@
-"""Mantel's test: does one matrix of pairs follow another, by permutations of the items rather than of the pairs?
+"""Tests by permutation of items.
 
-Pairs that share an item are not independent, so a p value that counts them as such is too small.
+Mantel's: does one matrix of pairs follow another? Pairs that share an item are not independent, so that a p value that
+counts them as such is too small. And which of many figures goes with one, given another?
 """
 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _PAIRS = 2**19  # of permuted matrices at once
@@ -68,6 +69,69 @@ def mantel(
     extreme = int((null.abs() >= abs(r) - 1e-12).sum())
     p = (1 + extreme) / (permutations + 1) if r == r else float("nan")
     return Mantel(r, p, float(null.std(correction=0)))
+
+
+class Association(NamedTuple):
+    """Of each of many figures with one target.
+
+    Attributes:
+        r: Pearson's, (figures,).
+        partial_r: the same without what a nuisance explains of both, linearly.
+        p: two-sided, of the partial r by itself.
+        p_family: of the largest |partial r| of all figures in each permutation.
+        threshold: 95th percentile of those: a |partial r| below it is expected of one figure of so many.
+    """
+
+    r: Tensor
+    partial_r: Tensor
+    p: Tensor
+    p_family: Tensor
+    threshold: float
+
+
+def association(
+    figures: Float[Tensor, "figures items"],
+    target: Float[Tensor, "items"],
+    given: Float[Tensor, "items"],
+    groups: Int[Tensor, "items"],
+    permutations: int = 4999,
+    seed: int = 42,
+) -> Association:
+    """Which of many figures goes with a target, given a nuisance?
+
+    The target is permuted within groups of items that are alike in the nuisance: whatever that explains, linear or
+    not, is in the null as well. p = (1 + #{|r*| ≥ |r|}) / (N + 1).
+
+    Args:
+        figures: one row each; what does not vary, or is not finite somewhere, has NaN throughout.
+        target: what they are compared with.
+        given: the nuisance.
+        groups: number of each item's group.
+        permutations: N.
+        seed: of the permutations.
+    """
+    x, y, g = (_standard(t.double().cpu()) for t in (figures, target, given))
+    nuisance = g if bool(g.isfinite().all()) else None  # which does not vary
+    partial_x, partial_y = _partial(x, nuisance), _partial(y, nuisance)
+    n = len(target)
+    noise = torch.rand(permutations, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    groups = groups.cpu()
+    orders = torch.empty(permutations, n, dtype=torch.long)
+    orders[:, groups.argsort(stable=True)] = (noise + groups).argsort(1)
+    null = (_partial(y[orders], nuisance) @ partial_x.mT).abs()
+    partial_r = partial_x @ partial_y
+    known = partial_r.isfinite()
+    largest = null[:, known].amax(1) if known.any() else torch.full((permutations,), torch.nan)
+    limit = partial_r.abs() - 1e-12  # permutations that give the same r by another order of sums must count
+    p, p_family = ((1 + (values >= limit).sum(0)).double() / (permutations + 1) for values in (null, largest[:, None]))
+    missing = torch.tensor(torch.nan, dtype=torch.float64)
+    return Association(
+        x @ y,
+        partial_r,
+        torch.where(known, p, missing),
+        torch.where(known, p_family, missing),
+        float(largest.quantile(0.95)),
+    )
 
 
 def _standard(values: Tensor) -> Tensor:

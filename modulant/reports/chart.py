@@ -133,7 +133,24 @@ class Interval:
         return [self.value, *self.ends]
 
 
-Mark = Line | Level | Bars | Heat | Interval
+@dataclass(frozen=True)
+class Band:
+    """What lies between two values at each x, filled.
+
+    Attributes:
+        points: (x, low, high).
+        name: its entry in the legend; empty for none.
+    """
+
+    points: Sequence[tuple[float, float, float]]
+    name: str
+    colour: str
+
+    def values(self) -> list[float]:
+        return [y for _, *ends in self.points for y in ends if math.isfinite(y)]
+
+
+Mark = Line | Level | Bars | Heat | Interval | Band
 
 
 @dataclass(frozen=True)
@@ -217,7 +234,7 @@ class Chart:
         header = [self.x.title, *(mark.name for mark in marks if isinstance(mark, Line) and mark.name)]
         for mark in marks:
             if isinstance(mark, Heat):
-                header = [self.y.title, *self.x.names]
+                header = [self.y.title, *(self.x.names or [f"{column:g}" for column in mark.columns])]
                 rows = [[name, *map(number, row)] for name, row in zip(self.y.names, mark.cells, strict=True)]
             elif isinstance(mark, Bars):
                 header.append(self.y.title)

@@ -13,7 +13,20 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from modulant.reports.chart import DEPTH, STEPS, Bars, Chart, Heat, Interval, Level, Line, Mark, colour, spread_out
+from modulant.reports.chart import (
+    DEPTH,
+    STEPS,
+    Band,
+    Bars,
+    Chart,
+    Heat,
+    Interval,
+    Level,
+    Line,
+    Mark,
+    colour,
+    spread_out,
+)
 from modulant.reports.plotting import INK, depth_colours, dress
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
@@ -139,6 +152,10 @@ def _draw(axis: Axes, mark: Mark, chart: Chart) -> None:
                 axis.text(column, row, f"{value:.4f}", ha="center", va="center", fontsize=8, color=shade)
             axis.tick_params(length=0)
             axis.figure.colorbar(image, ax=axis, label=mark.title).outline.set_visible(False)
+        case Band():
+            shade, label = colour(mark.colour), mark.name or "_"
+            places, lower, upper = (list(values) for values in zip(*mark.points, strict=True))
+            axis.fill_between(places, lower, upper, color=shade, alpha=0.15, linewidth=0, label=label)
         case Interval():
             place = list(chart.y.names).index(mark.name)
             axis.axvline(0, color=INK, linewidth=1.0, zorder=0)

@@ -11,6 +11,7 @@ from modulant.reports.chart import (
     SKINS,
     STEPS,
     Axis,
+    Band,
     Bars,
     Chart,
     Heat,
@@ -83,6 +84,12 @@ def _trace(mark: Mark, chart: Chart, view: Sequence[Mark]) -> Trace:
                 "ygap": 2,
                 "colorbar": {"title": {"text": mark.title}, "outlinewidth": 0, "thickness": 14},
             }
+        case Band():
+            known = [point for point in mark.points if all(math.isfinite(y) for y in point[1:])]
+            outline = [(x, low) for x, low, _ in known] + [(x, high) for x, _, high in reversed(known)]
+            trace = _line(Line(outline, mark.name, mark.colour, 0, marker=0), chart.x)
+            filled = {"mode": "lines", "fill": "toself", "opacity": 0.2, "hoverinfo": "skip"}
+            return {key: value for key, value in (trace | filled).items() if key != "hovertemplate"}
         case Interval():
             low, high = mark.ends
             return {

@@ -23,7 +23,8 @@ _CLOUDS = {
     "original": ("original", "@ink", "dash"),
     "random": ("random weights", "@grey", "dot"),
 }
-_LAYER = re.compile(r"(?:(\w+)/)?(embedded|layer_\d+)/norm")
+_LAYER = re.compile(r"(?:([\w/]+)/)?(embedded|layer_\d+)/norm")
+_DECODER = "decoder"
 
 
 def charts(found: Found) -> list[Chart]:
@@ -35,12 +36,14 @@ def charts(found: Found) -> list[Chart]:
         _pentachora(found["figures"]),
         _order(curves.get("order")),
         *_layers(found["figures"]),
+        *_layers(found["figures"], _DECODER),
+        _both(found["figures"]),
     ]
     return [chart for chart in made if chart is not None]
 
 
 def clouds_of(figures: Figures) -> list[str]:
-    """What layers were measured of: "" of a model alone."""
+    """What layers were measured of: "" of a model alone, ``random`` …, and ``decoder``, ``random/decoder`` …."""
     return list(dict.fromkeys(match[1] or "" for name in figures if (match := _LAYER.fullmatch(name))))
 
 
@@ -117,9 +120,19 @@ def _order(curves: Mapping[str, Mapping[str, Any]] | None) -> Chart | None:
     return Chart("order", title, {"": lines}, Axis("mean cosine"), Axis("distance in the list"))
 
 
-def _layers(figures: Figures) -> list[Chart]:
+def _stack(cloud: str) -> tuple[str, str]:
+    """Whose layers they are, and of which stack.
+
+    >>> _stack("random/decoder"), _stack("decoder"), _stack("random")
+    (('random', 'decoder'), ('', 'decoder'), ('random', ''))
+    """
+    whose, slash, stack = cloud.rpartition("/")
+    return (whose, stack) if slash or stack == _DECODER else (stack, "")
+
+
+def _layers(figures: Figures, stack: str = "") -> list[Chart]:
     """A chart for each quantity, one line a cloud."""
-    clouds = clouds_of(figures)
+    clouds = [cloud for cloud in clouds_of(figures) if _stack(cloud)[1] == stack]
     if not clouds:
         return []
     names = layers_of(figures, clouds[0])
@@ -128,7 +141,7 @@ def _layers(figures: Figures) -> list[Chart]:
     def lines(key: str) -> list[Line]:
         made = []
         for cloud in clouds:
-            label, colour, dash = _CLOUDS[cloud]
+            label, colour, dash = _CLOUDS[_stack(cloud)[0]]
             values = [figures.get(f"{cloud}/{name}/{key}" if cloud else f"{name}/{key}") for name in names]
             points = [(float(i), math.nan if value is None else value) for i, value in enumerate(values)]
             made.append(Line(points, label, colour, dash=dash))
@@ -150,6 +163,29 @@ def _layers(figures: Figures) -> list[Chart]:
     }
     made = []
     for name, (title, views, y) in found.items():
+        if stack:
+            name, title = f"{stack}_{name}", f"Decoder: {title[0].lower()}{title[1:]}"
         chart = Chart(name, title, views, Axis(y), axis)
         made += [chart] * bool(chart.values)
     return made
+
+
+def _both(figures: Figures) -> Chart | None:
+    """Likeness of encoder and decoder layer by layer, one line a cloud."""
+    matches = [match for name in figures if (match := re.fullmatch(r"(?:(\w+)/)?encoder_decoder/(\w+)/cka", name))]
+    clouds, layers = (list(dict.fromkeys(match[i] or "" for match in matches)) for i in (1, 2))
+    if not matches:
+        return None
+    views: dict[str, list[Mark]] = {}
+    for key, label in (("cka", "CKA"), ("cosine_centred", "cosine, centred")):
+        views[label] = [Level(0.0, "tokens paired at random", "@grey", "dot")]
+        for cloud in clouds:
+            name, colour, dash = _CLOUDS[cloud]
+            prefix = f"{cloud}/" if cloud else ""
+            values = [figures.get(f"{prefix}encoder_decoder/{layer}/{key}") for layer in layers]
+            points = [(float(i), math.nan if value is None else value) for i, value in enumerate(values)]
+            views[label].append(Line(points, name, colour, dash=dash))
+    named = {"embedded": "in", "last": "last"}
+    axis = Axis("layer of both", [named.get(one) or str(int(one.removeprefix("layer_"))) for one in layers])
+    chart = Chart("encoder_decoder", "A token in the encoder and in the decoder", views, Axis("likeness"), axis)
+    return chart if chart.values else None

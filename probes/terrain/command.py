@@ -128,6 +128,7 @@ def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str,
     """Figures of the embedding matrix; returns what is not a figure."""
     from probes.terrain import vocabulary as cloud
     from probes.terrain import words
+    from probes.terrain.head import measure_head
     from probes.terrain.opening import rows_of, special_ids
 
     wanted, embedding = set(args.only) - {"layers"}, subject.embedding
@@ -144,6 +145,7 @@ def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str,
         steps["lengths"] = lambda: cloud.measure_norms(rows, found)
         steps["angles"] = lambda: cloud.measure_angles(rows, found)
         steps["spectrum"] = lambda: curves.update(spectrum=cloud.measure_spectrum(rows, found, args.seed))
+        steps["head"] = lambda: measure_head(subject, rows, found)
     if "pentachora" in wanted:
         steps["pentachora"] = lambda: cloud.measure_pentachora(rows, found, args.seed)
     if "constants" in wanted:
@@ -159,7 +161,7 @@ def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str,
     if "words" in wanted:
         named = words.Vocabulary(embedding, subject.tokenizer)
         curves["order"] = words.measure_order(named, found, args.seed)
-        more["categories"] = words.measure_categories(named, found, args.seed)
+        more["categories"] = words.measure_categories(named, found, args.seed, rows.mean)
     if "vocabulary" in wanted:
         norms, ids = rows.points.norm(dim=1), rows.ids
         token = subject.tokenizer.convert_ids_to_tokens
@@ -175,6 +177,7 @@ def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str,
 
 def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], found: Any) -> dict[str, Any]:
     """Figures of the stream, of the model, of a run without its modulator, and of random weights."""
+    from probes.terrain.decoder import has_decoder, measure_decoder
     from probes.terrain.layers import inputs_of, measure_layers, states_of
 
     if subject.tokenizer is None and subject.embedding is not None:
@@ -185,6 +188,8 @@ def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], f
 
     def measure_one(prefix: str, model: Any) -> None:
         measure_layers(states_of(model, inputs, layers), found, prefix, args.seed)
+        if has_decoder(model):
+            measure_decoder(model, inputs, layers, found, prefix, args.seed)
 
     def original() -> None:
         with subject.original():

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from modulant.metrics.functional.intervals import percentile_interval
+
 
 @dataclass(frozen=True)
 class Null:
@@ -18,10 +22,13 @@ class Null:
     what: str
     values: Sequence[float]
 
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.values) / len(self.values)
+
     def as_json(self) -> dict[str, Any]:
         """Mean, standard deviation and number of draws; of a closed form the value alone."""
-        n = len(self.values)
-        mean = math.fsum(self.values) / n
+        n, mean = len(self.values), self.mean
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in self.values) / n) if n > 1 else None
         return {"what": self.what, "mean": mean, "sd": sd, "n": n if n > 1 else None}
 
@@ -53,6 +60,12 @@ class Findings:
             self.nulls[name] = null.as_json()
         if self.figures[name] is None:
             self.reasons[name] = "undefined: nothing varies, or there is no such pair"
+
+    def add_interval(self, name: str, resamples: Sequence[float], population: str) -> None:
+        """Store ``<name>_low`` and ``<name>_high``, the ends of the middle 95% of its resamples."""
+        low, high = percentile_interval(np.asarray(resamples)) or (math.nan, math.nan)
+        self.add(f"{name}_low", low, population, self.units.get(name, ""))
+        self.add(f"{name}_high", high, population, self.units.get(name, ""))
 
     def leave_out(self, group: str, names: Sequence[str], why: str) -> None:
         """Store figures that do not apply, with the reason."""

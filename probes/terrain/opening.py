@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modulant.backbones.families import parts_of
+from modulant.backbones.families import family_of, parts_of
 from modulant.backbones.families.base import at_path
+from modulant.backbones.loading import read_config
 from modulant.backbones.opening import Backbone, of_random_weights, open_model
 from modulant.geometry import covariance
 from probes.alignment.encoders import Handle, load_trained
@@ -58,8 +59,13 @@ class Subject:
         return made
 
 
-def open_subject(name: str, device: str | None) -> Subject:
+def open_subject(name: str, device: str | None, with_head: bool = False) -> Subject:
     """Open a model or a run on a device.
+
+    Args:
+        name: of the model, or of a run.
+        device: None: an accelerator, if there is one.
+        with_head: with the head that makes next tokens, where the model has one.
 
     Raises:
         ValueError: there is no such model or device.
@@ -73,7 +79,7 @@ def open_subject(name: str, device: str | None) -> Subject:
         if (trained := load_trained(name, where)) is not None:
             model, tokenizer, handle = trained
             return Subject(Backbone(name, model, parts_of(model)), tokenizer, modulation=handle)
-        backbone = open_model(name)
+        backbone = _with_head(name) if with_head else open_model(name)
     except ValueError as error:
         raise ValueError(str(error).removeprefix("--model: ").removeprefix("open_model: ")) from error
     backbone.model.to(where)
@@ -81,6 +87,17 @@ def open_subject(name: str, device: str | None) -> Subject:
         return Subject(backbone, backbone.tokenizer, "" if backbone.tokenizer else "it reads images")
     except ValueError as error:
         return Subject(backbone, None, str(error).removeprefix("open_model: "))
+
+
+def _with_head(name: str) -> Backbone:
+    """A T5 or a causal model with its head; anything else, or one whose files lack the head, without."""
+    heads = family_of(read_config(name))[0].heads
+    if head := next((head for head in heads if head in ("lm", "seq2seq")), None):
+        try:
+            return open_model(name, head)
+        except ValueError:  # what is wrong beside the head is said below
+            pass
+    return open_model(name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 from modulant.reports import render
 from modulant.reports.chart import Chart
 from modulant.reports.table import Table
-from modulant.reports.wording import number
+from modulant.reports.wording import number, with_interval
 from probes.terrain.charts import charts, clouds_of, layers_of
 
 __all__ = ["charts", "html", "markdown"]
@@ -16,6 +16,7 @@ Found = Mapping[str, Any]  # what report.json holds
 CLEAR, COARSE = 3.0, 0.02  # sd of a null; and what 20,000 pentachora cannot tell apart
 _SECTIONS = {
     "Lengths, angles, spectrum": ("rows", "norm", "cosine", "cosine_centred", "squared_distance", "spectrum"),
+    "Head": ("head",),
     "Pentachora": ("pentachoron",),
     "Order": ("digits", "digits_plain", "letters", "letters_upper", "letters_k_t", "number_words", "months"),
     "Categories": ("categories", "source"),
@@ -57,12 +58,12 @@ def _content(found: Found) -> dict[str, Any]:
     sections |= {
         f"Layers{f', {cloud}' if cloud else ''}": _layer_table(found, cloud) for cloud in clouds_of(found["figures"])
     }
+    sections["Encoder and decoder"] = _table(found, (), "encoder_decoder/")
     if special := found.get("special_tokens"):
-        rows = [
-            [row["token"], value_of(row["norm"]), f"{row['percentile']:.1f}", value_of(row["distance_to_mean"])]
-            for row in special[:12]
-        ]
-        sections["Special tokens"] = Table(["", "norm", "percentile of norms", "distance to mean / √tr Σ"], rows)
+        columns = {"norm": "norm", "distance_to_mean": "distance to mean / √tr Σ"}
+        columns |= {"cosine_with_others": "cosine with the others", "percentile": "percentile of norms"}
+        rows = [[row["token"], *(value_of(row[key]) for key in columns)] for row in special[:12]]
+        sections["Special tokens"] = Table(["", *columns.values()], rows)
     return {
         "title": f"{found['model']}: terrain",
         "lead": lead,
@@ -72,11 +73,12 @@ def _content(found: Found) -> dict[str, Any]:
     }
 
 
-def _table(found: Found, groups: Sequence[str]) -> Table:
+def _table(found: Found, groups: Sequence[str], holding: str = "") -> Table:
+    """Figures of some groups, or whose names hold a text."""
     rows = []
     for name, value in found["figures"].items():
         group = name.partition("/")[0]
-        if group in groups and group not in found["reasons"]:
+        if (group in groups or (holding and holding in name)) and group not in found["reasons"]:
             null = found["nulls"].get(name)
             what = null["what"] if null else ""
             rows.append([name, found["units"].get(name, ""), what, value_of(value), null_of(null)])
@@ -120,7 +122,7 @@ def _verdicts(found: Found) -> list[str]:
     lists = [name for name in _SECTIONS["Order"] if figures.get(f"{name}/p") is not None]
     if lists:
         each = ", ".join(
-            f"{name} {number(figures[f'{name}/r'], 3)} (p {p_value(figures[f'{name}/p'])})" for name in lists
+            f"{name} {_with_ends(figures, f'{name}/r')} (p {p_value(figures[f'{name}/p'])})" for name in lists
         )
         lines.append(
             f"**Order**: correlation of cosine with distance in the list, against permuted items: {each}. "
@@ -131,10 +133,26 @@ def _verdicts(found: Found) -> list[str]:
         said = "nearer to each other than" if p <= 0.05 else "not told apart from"
         lines.append(
             f"**Categories**: words of one list are {said} those of permuted lists: gap "
-            f"{number(figures['categories/gap'], 3)}, null {number(null['mean'], 3)} ± {number(null['sd'], 3)}, "
+            f"{_with_ends(figures, 'categories/gap')}, null {number(null['mean'], 3)} ± {number(null['sd'], 3)}, "
             f"p {p_value(p)}."
         )
-    constants = [name for name in figures if name.startswith("constant/") and figures[name] is not None]
+    if figures.get("head/cosine") is not None:
+        null = found["nulls"]["head/cosine"]["mean"]
+        lines.append(
+            f"**Head**: a matrix of its own. A token's row there and its embedding have the cosine "
+            f"{number(figures['head/cosine'], 3)}, two tokens' {number(null, 3)}; a rotation between both would leave "
+            "nothing of it, and `probe.py scales` finds one."
+        )
+    if (cka := figures.get("encoder_decoder/last/cka")) is not None:
+        null = found["nulls"]["encoder_decoder/last/cka"]
+        random = figures.get("random/encoder_decoder/last/cka")
+        lines.append(
+            f"**Encoder and decoder**: after their last layers the states of a token have the CKA {number(cka, 3)}, of "
+            f"tokens at random {number(null['mean'], 3)} ± {number(null['sd'], 3)}"
+            f"{'' if random is None else f', of random weights {number(random, 3)}'}."
+        )
+    constants = [name for name in figures if name in found["nulls"] and name.startswith("constant/")]
+    constants = [name for name in constants if figures[name] is not None]
     if constants:
         each = ", ".join(
             f"{name.partition('/')[2]}: {number(figures[name], 3)} ({number(found['nulls'][name]['mean'], 3)})"
@@ -154,8 +172,9 @@ def _method(found: Found) -> list[str]:
             "Cosines and squared distances are exact over all pairs, spectra over all rows, in fp64. Pentachora, "
             "constants and their Gaussian clouds are samples. ± of a null is over its draws, their number in brackets.",
             "A list is measured if each of its words is one token. p of an order permutes the words (Mantel); "
-            "`partial_r` takes away what the difference of their lengths explains. Lists of categories are permuted "
-            "over the same words. `source/` holds a figure as published elsewhere, not controlled for frequency.",
+            "`partial_r` takes away what the difference of their lengths explains; in brackets is the middle 95% "
+            "of 1,000 resamples of the words. Lists of categories are permuted over the same words. `source/` holds a "
+            "figure as published elsewhere, not controlled for frequency.",
         ]
     if found.get("inputs"):
         lines.append(
@@ -163,11 +182,23 @@ def _method(found: Found) -> list[str]:
             "the first. All but `norm` leave out the first token of each text. Anisotropy is the mean cosine of tokens "
             "of two texts. `random` is the same architecture with random weights."
         )
+    if any("encoder_decoder/" in name for name in found["figures"]):
+        lines.append(
+            "A decoder reads the texts of its encoder, shifted right by its start token, and each token is compared "
+            "with itself; CKA is unbiased, of at most 1,500 tokens. `embedded` is before the first blocks, whose "
+            "embeddings are the same."
+        )
     lines += [f"`{name}` was not measured: {why}." for name, why in list(found["reasons"].items())[:12]]
     if found.get("left_out"):
         lines.append(f"No figures of a vocabulary: {found['left_out']}.")
     lines.append(f"SHA-256 of the weights {found['sha256'][:16]}…; {found['seconds']:.1f} s on {found['device']}.")
     return lines
+
+
+def _with_ends(figures: Mapping[str, float | None], name: str) -> str:
+    """A figure and its interval."""
+    low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
+    return with_interval(figures[name], None if low is None or high is None else (low, high), 3, signed=False)
 
 
 def p_value(p: float) -> str:

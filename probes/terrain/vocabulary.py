@@ -31,6 +31,7 @@ PENTACHORA = 20_000
 CLOUDS = 5  # of each Gaussian null
 SAMPLE = 8192  # rows whose pairs are looked at one by one, and of a Gaussian cloud
 CONSTANTS = (0.29154, 0.29514, 0.19471, 0.5)
+BESIDE = (0.2315, 0.2415, 0.2515, 0.3315, 0.3415, 0.3515)  # places near the first, where nothing has been claimed
 SHARES = (80, 90, 95, 99)
 ISOTROPIC = "isotropic Gaussian rows, as many"
 SAME_COVARIANCE = "Gaussian rows of the same covariance"
@@ -154,24 +155,34 @@ def measure_constants(rows: Rows, found: Findings, seed: int) -> dict[str, Any]:
     points = _sampled(rows.points, SAMPLE, seed)
     mean, n = points.double().mean(0).float(), len(points)
     like = next(gaussian_like(covariance(points), n, 1, seed + 1)) + mean
-    ratios, nulls = density_ratios(points, CONSTANTS), density_ratios(like, CONSTANTS)
-    for constant, ratio, null in zip(CONSTANTS, ratios, nulls, strict=True):
+    ratios, nulls = density_ratios(points, CONSTANTS + BESIDE), density_ratios(like, CONSTANTS)
+    for constant, ratio, null in zip(CONSTANTS, ratios, nulls, strict=False):
         found.add(
             f"constant/{constant:g}",
             ratio,
             f"{n * (n - 1) // 2:,} pairs of {n:,} rows",
             null=Null(SAME_COVARIANCE + " and mean, one cloud", [null]),
         )
+    near = torch.tensor(ratios[len(CONSTANTS) :], dtype=torch.float64)
+    places = f"{len(BESIDE)} places within 0.06 of {CONSTANTS[0]:g}"
+    found.add("constant/beside/mean", float(near.mean()), places)
+    found.add("constant/beside/sd", float(near.std()), places)
+    found.add("constant/beside/places", len(near), "places")
     clouds: Mapping[str, Tensor] = {"rows": points, "centred": points - mean, "gaussian": like}
     return {name: _histogram(_sampled(some, _DRAWN, seed)) for name, some in clouds.items()}
 
 
 def special_tokens(tokenizer: Any, ids: list[int], embedding: Tensor, rows: Rows) -> list[dict[str, Any]]:
-    """Of each special token: its norm, the share of measured rows that are shorter, its distance to their mean."""
+    """Of each special token: norm, share of measured rows that are shorter, distance to their mean, mean cosine.
+
+    That is with the other special ones, all without the mean of the measured rows.
+    """
     norms = rows.points.double().norm(dim=1)
     centre, spread = rows.mean, float(rows.covariance.trace().sqrt())
-    found = []
-    for i in (i for i in ids if i < len(embedding)):
+    found, ids = [], [i for i in ids if i < len(embedding)]
+    unit = F.normalize(embedding[ids].double() - centre, dim=-1)
+    cosines = (unit @ unit.sum(0) - unit.square().sum(1)).tolist()
+    for i, cosine in zip(ids, cosines, strict=True):
         row = embedding[i].double()
         found.append(
             {
@@ -180,6 +191,7 @@ def special_tokens(tokenizer: Any, ids: list[int], embedding: Tensor, rows: Rows
                 "norm": float(row.norm()),
                 "percentile": 100 * float((norms < row.norm()).double().mean()),
                 "distance_to_mean": float((row - centre).norm()) / spread if spread else None,
+                "cosine_with_others": cosine / (len(ids) - 1) if len(ids) > 1 else None,
             }
         )
     return found

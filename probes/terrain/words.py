@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modulant.geometry import mantel
+from modulant.geometry import cosine_moments, mantel, weighted_pearson
+from modulant.metrics.functional.bootstrap import synset_weights
 from probes.terrain.findings import Findings, Null
 
 ORDERED = {
@@ -35,9 +36,10 @@ CATEGORIES = {
     "time": "day night year month week hour morning evening today tomorrow",
 }
 _LEAST = 3  # words of a category
-_PERMUTATIONS, _ORDERS = 19_999, 999
+_PERMUTATIONS, _ORDERS, _RESAMPLES = 19_999, 999, 1000
 PERMUTED = "items permuted (Mantel)"
-_NAMES = ("r", "p", "null_sd", "adjacent_gap", "partial_r", "partial_p", "r_token_id")
+_CATEGORY_NAMES = ("gap", "gap_low", "gap_high", "z", "p", "words", "centroid_cosine", "centroid_p")
+_NAMES = ("r", "r_low", "r_high", "p", "null_sd", "adjacent_gap", "partial_r", "partial_p", "r_token_id")
 
 
 class Tokens(NamedTuple):
@@ -134,6 +136,7 @@ def _order(vocabulary: Vocabulary, found: Findings, name: str, tokens: Tokens, s
     found.add(f"{name}/p", plain.p, f"{_PERMUTATIONS:,} permutations")
     found.add(f"{name}/null_sd", plain.null_sd, f"{_PERMUTATIONS:,} permutations")
     found.nulls[f"{name}/r"] = null
+    found.add_interval(f"{name}/r", _resampled_r(apart, cosines, seed), f"{_RESAMPLES:,} resamples of {n} items")
     beside = (apart == 1).triu()
     others = (apart > 1).triu()
     gap = float(cosines[beside].mean() - cosines[others].mean())
@@ -154,20 +157,37 @@ def _order(vocabulary: Vocabulary, found: Findings, name: str, tokens: Tokens, s
     return {"form": tokens.form, "ids": tokens.ids, "cosine_by_distance": means, "r": plain.r, "p": plain.p}
 
 
-def measure_categories(vocabulary: Vocabulary, found: Findings, seed: int) -> dict[str, list[str]]:
+def _resampled_r(apart: Tensor, cosines: Tensor, seed: int) -> list[float]:
+    """Pearson's r with the items drawn with replacement; an item and its copy are no pair."""
+    n = len(apart)
+    i, j = torch.triu_indices(n, n, 1)
+    counts = synset_weights(torch.zeros(n), _RESAMPLES, seed).double()
+    return [float(weighted_pearson(cosines[i, j], apart[i, j], drawn[i] * drawn[j])) for drawn in counts]
+
+
+def measure_categories(
+    vocabulary: Vocabulary, found: Findings, seed: int, centre: Tensor | None = None
+) -> dict[str, list[str]]:
     """Are words of one list nearer to each other than to those of the others? ``categories/…``.
 
     Null: the lists permuted over the same words, which are all frequent; a gap to random tokens would be partly one of
     frequency, and is printed as ``source/categories/lift`` alone. Returns the words by list.
+
+    Args:
+        vocabulary: embedding and tokenizer.
+        found: where the figures go.
+        seed: of permutations and resamples.
+        centre: (D,) mean of the vocabulary, that is taken away from the lists' means; None: of the whole matrix.
     """
     form = vocabulary.single(" ".join(CATEGORIES.values()).split()).form
     lists = {name: vocabulary.single(text.split(), form) for name, text in CATEGORIES.items()}
     lists = {name: tokens for name, tokens in lists.items() if len(tokens.ids) >= _LEAST}
     if len(lists) < 2:
         why = f"fewer than two lists have {_LEAST} words of one token each"
-        found.leave_out("categories", ("gap", "z", "p", "words"), why)
+        found.leave_out("categories", _CATEGORY_NAMES, why)
         return {}
-    unit = vocabulary.unit([i for tokens in lists.values() for i in tokens.ids])
+    rows = vocabulary.rows([i for tokens in lists.values() for i in tokens.ids])
+    unit = F.normalize(rows, dim=-1)
     cosines, n = unit @ unit.mT, len(unit)
     label = torch.cat([torch.full((len(tokens.ids),), i) for i, tokens in enumerate(lists.values())])
     generator = torch.Generator().manual_seed(seed)
@@ -180,8 +200,20 @@ def measure_categories(vocabulary: Vocabulary, found: Findings, seed: int) -> di
     found.add("categories/gap", gap, population, null=drawn)
     spread = drawn.as_json()
     found.add("categories/z", (gap - spread["mean"]) / spread["sd"] if spread["sd"] else torch.nan, population)
-    extreme = sum(abs(value) >= abs(gap) - 1e-12 for value in null)
-    found.add("categories/p", (1 + extreme) / (_ORDERS + 1), f"{_ORDERS} permutations")
+    found.add("categories/p", _p(gap, null), f"{_ORDERS} permutations")
+    resampled = _resampled_gap(cosines, label, seed)
+    found.add_interval("categories/gap", resampled, f"{_RESAMPLES:,} resamples of the words of each list")
+    if centre is None:
+        centre = vocabulary.embedding.double().mean(0)
+    away = rows - centre.cpu()
+    means = _mean_cosine_of_means(away, label)
+    orders = (torch.randperm(n, generator=generator) for _ in range(_ORDERS))
+    null = [_mean_cosine_of_means(away, label[order]) for order in orders]
+    drawn = Null(f"lists permuted over the same {n} words", null)
+    pairs = f"{len(lists) * (len(lists) - 1) // 2} pairs of lists' means, without the vocabulary's"
+    found.add("categories/centroid_cosine", means, pairs, null=drawn)
+    p = _p(means - drawn.mean, [value - drawn.mean for value in null])
+    found.add("categories/centroid_p", p, f"{_ORDERS} permutations")
     found.add("categories/words", n, "words")
     for i, name in enumerate(lists):
         own = label == i
@@ -191,10 +223,9 @@ def measure_categories(vocabulary: Vocabulary, found: Findings, seed: int) -> di
         found.add(f"categories/{name}/gap", value, f"{count} words")
     sample = torch.randperm(len(vocabulary.embedding), generator=generator)[:1000]
     others = vocabulary.unit(sample.tolist())
-    rows = len(others)
-    background = float((others.sum(0).square().sum() - others.square().sum()) / (rows * (rows - 1)))
+    background = cosine_moments(others).mean
     same = (label[:, None] == label).triu(1)
-    found.add("source/categories/lift", float(cosines[same].mean()) - background, f"{rows:,} random rows")
+    found.add("source/categories/lift", float(cosines[same].mean()) - background, f"{len(others):,} random rows")
     return {name: tokens.words for name, tokens in lists.items()}
 
 
@@ -202,3 +233,28 @@ def _gap(cosines: Tensor, label: Tensor) -> float:
     """Mean cosine of pairs within a list minus that of pairs between lists."""
     same, upper = label[:, None] == label, torch.ones_like(cosines, dtype=torch.bool).triu(1)
     return float(cosines[same & upper].mean() - cosines[~same & upper].mean())
+
+
+def _resampled_gap(cosines: Tensor, label: Tensor, seed: int) -> list[float]:
+    """The same with the words of each list drawn with replacement; a word and its copy are no pair."""
+    counts = synset_weights(label, _RESAMPLES, seed).double()
+    upper = torch.ones_like(cosines).triu(1)
+
+    def mean(pairs: Tensor) -> Tensor:
+        kept = pairs * upper
+        return ((counts @ (kept * cosines)) * counts).sum(1) / ((counts @ kept) * counts).sum(1)
+
+    same = (label[:, None] == label).double()
+    found: list[float] = (mean(same) - mean(1 - same)).tolist()
+    return found
+
+
+def _mean_cosine_of_means(points: Tensor, label: Tensor) -> float:
+    """Mean cosine of the means of two lists, over all pairs of lists."""
+    means = torch.stack([points[label == i].mean(0) for i in range(int(label.max()) + 1)])
+    return cosine_moments(means).mean
+
+
+def _p(value: float, null: Sequence[float]) -> float:
+    """Two-sided, of permutations."""
+    return (1 + sum(abs(one) >= abs(value) - 1e-12 for one in null)) / (len(null) + 1)

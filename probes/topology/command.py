@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from probes.options import at_least, check_device, layer_numbers, some_of
 from probes.pages import folder_name, write_json, write_text
-from probes.topology import PARTS
+from probes.topology import PARTS, RANKS
 
 if TYPE_CHECKING:
     from probes.topology.reader import Weights
@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder in Hugging Face's layout, or a hub id")
     add("--only", type=some_of(PARTS), default=PARTS, metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
     add("--layers", type=layer_numbers, metavar="0,1", help="blocks of each stack (default: all)")
-    add("--exact", action="store_true", help="ranks by singular value decompositions: slower, for comparison")
+    ways = parser.add_mutually_exclusive_group()
+    what = "ranks by singular value decompositions: slower, for comparison"
+    ways.add_argument("--exact", dest="ranks", action="store_const", const="exact", default="gram", help=what)
+    what = "of the ranks only stable rank and participation ratio, which need no spectrum"
+    ways.add_argument("--fast", dest="ranks", action="store_const", const="fast", help=what)
     add("--seed", type=at_least(0), default=42, help="of the permutations (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
     add("--resume", action="store_true", help="go on where an interrupted command with this --output stopped")
@@ -69,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     found, rows = measure(args, folder)
     figures = {f"{chart.name}.png": chart for chart in page.charts(found, rows)}
     text = page.markdown(found, rows, list(figures))
-    for part in ("matrices", "heads"):
+    for part in ("matrices", "heads", *(("positions",) if rows["positions"] else ())):
         write_text(folder / f"{part}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[part]))
     write_json(folder / "report.json", found)
     write_text(folder / "report.md", text)
@@ -114,7 +118,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         raise ValueError(f"{args.model!r} lacks {absent[0]}, which its configuration describes")
     if args.layers is not None:
         check_layers(args.layers, max(block.layer for block in layout.blocks) + 1, "--layers", "model")
-    settings = Settings(args.layers, tuple(part for part in PARTS if part in args.only), args.exact, args.seed)
+    settings = Settings(args.layers, tuple(part for part in PARTS if part in args.only), args.ranks, args.seed)
     digest = _digest(args.model, weights)
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / JOURNAL, weights.fingerprint(digest, settings), args.resume)
@@ -127,10 +131,11 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         count["tensors"] += 1
         count["numbers"] += torch.Size(weights.shape(name)).numel()
     return {
+        "probe": "topology",
         "model": args.model,
         "architecture": config.model_type,
         "weights_sha256": digest,
-        "way": "singular value decompositions, fp64" if args.exact else "Gram matrices, fp64",
+        "way": RANKS[args.ranks],
         "device": args.device,
         "seed": args.seed,
         "layers": args.layers,

@@ -39,7 +39,7 @@ _BEFORE_MLP = (
     "layer_norm2",
 )
 _OF_QUERIES, _OF_KEYS = ("q_norm", "q_layernorm"), ("k_norm", "k_layernorm")
-_LM_HEADS = re.compile(r"(^|\.)(lm_head|embed_out|vocab_projector|decoder)\.weight$")
+LM_HEADS = re.compile(r"(^|\.)(lm_head|embed_out|vocab_projector|decoder)\.weight$")
 _FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 
 
@@ -284,7 +284,7 @@ def _kind_beside(module: str, tables: Mapping[str, str], norms: set[str]) -> str
         return "norm"
     if module.endswith("bias"):
         return "bias"
-    if _LM_HEADS.search(module):
+    if LM_HEADS.search(module):
         return "lm_head"
     if module.endswith(("shared.weight", "embed_tokens.weight")):  # the same table under another name
         return "embedding"

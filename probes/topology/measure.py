@@ -1,7 +1,7 @@
 """Figures of one block: its matrices, its heads, its neurons, its norms, and how alike it is to the block before."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from modulant.geometry import (
     entry_figures,
     gaussian_entries,
     gaussian_ranks,
+    leading_ranks,
+    positive_share,
     singular_figures,
     singular_values,
     stream_gram,
@@ -48,25 +50,45 @@ class Carry:
     grams: dict[str, Tensor] = field(default_factory=dict)
 
 
-def matrices_of(block: Block, weights: Weights) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Kind → matrix, and kind → name in the files, of what the files have."""
-    found: dict[str, Tensor] = {}
-    names: dict[str, str] = {}
-    for stored in block.tensors:
-        if stored.name is not None:
-            found |= stored.split(weights.read(stored.name), block.shape)
-            names |= dict.fromkeys(stored.kinds, stored.name)
-    return found, names
+class Matrices(Mapping[str, Tensor]):
+    """Kind → matrix of a block, of what the files have: read whenever it is asked for, and not kept.
+
+    Args:
+        block: whose.
+        weights: the files.
+    """
+
+    def __init__(self, block: Block, weights: Weights) -> None:
+        self._shape, self._weights = block.shape, weights
+        self._stored = {kind: one for one in block.tensors if one.name is not None for kind in one.kinds}
+
+    def __getitem__(self, kind: str) -> Tensor:
+        return self._stored[kind].split(self._weights.read(self.name(kind)), self._shape)[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def name(self, kind: str) -> str:
+        """Name in the files."""
+        name = self._stored[kind].name
+        assert name is not None
+        return name
+
+    def leave_out(self, kind: str) -> None:
+        del self._stored[kind]
 
 
-def matrix_row(matrix: Tensor, about: Mapping[str, Any], sd: float | None, exact: bool) -> Row:
+def matrix_row(matrix: Tensor, about: Mapping[str, Any], sd: float | None, ranks: str) -> Row:
     """Ranks and entries of a matrix (out, in), with their Gaussian nulls; of a damaged one only its share that is not.
 
     Args:
         matrix: in fp32.
         about: what identifies it.
         sd: at which it was initialised, if known.
-        exact: ranks by a decomposition.
+        ranks: way of `RANKS`.
     """
     m, n = matrix.shape
     row: Row = {**about, "shape": [m, n]}
@@ -74,20 +96,25 @@ def matrix_row(matrix: Tensor, about: Mapping[str, Any], sd: float | None, exact
     finite = entries.pop("finite")
     if finite < 1:
         return row | {"damaged": round((1 - finite) * m * n)}
-    row |= effective_ranks(singular_values(matrix, exact)) | entries
+    if ranks == "fast":
+        found = leading_ranks(matrix)
+    else:
+        found = effective_ranks(singular_values(matrix, exact=ranks == "exact"))
+    row |= found | entries
     row["rms_over_init"] = None if sd is None else entries["rms"] / sd
-    row["nulls"] = {**gaussian_ranks(m, n), **gaussian_entries(entries["rms"])}
+    nulls = {name: null for name, null in gaussian_ranks(m, n).items() if name in found}
+    row["nulls"] = {**nulls, **gaussian_entries(entries["rms"])}
     return row
 
 
-def attentions(block: Block, matrices: Mapping[str, Tensor], weights: Weights) -> dict[str, Heads]:
+def attentions(block: Block, matrices: Mapping[str, Tensor], weights: Weights) -> Iterator[tuple[str, Heads]]:
     """Both sides of each head's forms, with the gains of the norms before it folded in.
 
-    Returns:
+    Yields:
         ``self_qk``, ``self_ov``, and of a decoder with an encoder ``cross_qk``, ``cross_ov``: queries and keys, or
         transposed outputs and values. Heads that share keys and values each get theirs.
     """
-    shape, found = block.shape, {}
+    shape = block.shape
     d, shared = shape.head_width, shape.n_heads // shape.n_kv_heads
 
     def folded(kind: str, norm: str) -> Tensor:
@@ -103,11 +130,10 @@ def attentions(block: Block, matrices: Mapping[str, Tensor], weights: Weights) -
         keys = "cross_keys" if where == "cross" else "self"
         if {f"{where}_q", f"{where}_k"} <= matrices.keys():
             right = heads(folded(f"{where}_k", keys), "k")
-            found[f"{where}_qk"] = (heads(folded(f"{where}_q", where), "q"), right.repeat_interleave(shared, 0))
+            yield f"{where}_qk", (heads(folded(f"{where}_q", where), "q"), right.repeat_interleave(shared, 0))
         if {f"{where}_v", f"{where}_o"} <= matrices.keys():
             right = heads(folded(f"{where}_v", keys))
-            found[f"{where}_ov"] = (heads(matrices[f"{where}_o"].mT), right.repeat_interleave(shared, 0))
-    return found
+            yield f"{where}_ov", (heads(matrices[f"{where}_o"].mT), right.repeat_interleave(shared, 0))
 
 
 def _fold(norm: Norm | None, matrix: Tensor, weights: Weights) -> Tensor:
@@ -131,7 +157,7 @@ def measure_block(
     weights: Weights,
     config: Any,
     before: Carry | None,
-    exact: bool,
+    ranks: str,
     seed: int,
     only: Collection[str] = PARTS,
 ) -> tuple[dict[str, list[Row]], Carry]:
@@ -142,32 +168,35 @@ def measure_block(
         weights: whose.
         config: with the sizes of its stack.
         before: of the block before it, for nulls of heads and for similarities; None at the first.
-        exact: ranks by a decomposition.
+        ranks: way of `RANKS`.
         seed: of the permutations of the stream's coordinates.
         only: which of `PARTS` to measure.
     """
-    matrices, names = matrices_of(block, weights)
+    matrices = Matrices(block, weights)
     about = {"location": block.location, "layer": block.layer}
     rows: dict[str, list[Row]] = {part: [] for part in PARTS}
     carry = Carry(block)
+    generator = torch.Generator().manual_seed(seed + block.layer)
     for kind in list(matrices):
-        identity = {"name": names[kind], "kind": kind, **about}
+        matrix = matrices[kind]
         if "matrices" in only:
-            row = matrix_row(matrices[kind], identity, initial_sd(config, kind, block.shape), exact)
+            identity = {"name": matrices.name(kind), "kind": kind, **about}
+            row = matrix_row(matrix, identity, initial_sd(config, kind, block.shape), ranks)
+            if kind == "cross_q" and "cross_k" in matrices and "damaged" not in row:
+                _add_signs(row, matrix, matrices["cross_k"], seed + block.layer)
             rows["matrices"].append(row)
-        if not matrices[kind].isfinite().all():
-            del matrices[kind]
-    if "heads" in only and block.has_gains:
-        for kind, (left, right) in attentions(block, matrices, weights).items():
-            rows["heads"] += _head_rows(kind, left, right, before, about)
-            carry.heads[kind] = right
-    if "between" in only:
-        generator = torch.Generator().manual_seed(seed + block.layer)
-        for kind, matrix in matrices.items():
+        if not matrix.isfinite().all():
+            matrices.leave_out(kind)
+        elif "between" in only:
             carry.grams[kind] = stream_gram(_reads(kind, matrix))
             if before is not None and kind in before.grams:
                 found = _similarity(carry.grams[kind], before.grams.pop(kind), generator)
                 rows["between"].append({**about, "kind": kind, **found, **_cosine(kind, matrix, before.block, weights)})
+        del matrix
+    if "heads" in only and block.has_gains:
+        for kind, (left, right) in attentions(block, matrices, weights):
+            rows["heads"] += _head_rows(kind, left, right, before, about)
+            carry.heads[kind] = right
     if "neurons" in only and block.has_gains and {"mlp_up", "mlp_down"} <= matrices.keys():
         rows["neurons"] = [about | _neurons(block, matrices, weights)]
     for place, norm in block.norms.items() if "norms" in only else ():
@@ -178,12 +207,15 @@ def measure_block(
 
 def carried(block: Block, weights: Weights, only: Collection[str] = PARTS) -> Carry:
     """What the next block needs of this one, once more, where a measurement is resumed."""
-    matrices = {kind: matrix for kind, matrix in matrices_of(block, weights)[0].items() if matrix.isfinite().all()}
-    carry = Carry(block)
+    matrices, carry = Matrices(block, weights), Carry(block)
+    for kind in list(matrices):
+        matrix = matrices[kind]
+        if not matrix.isfinite().all():
+            matrices.leave_out(kind)
+        elif "between" in only:
+            carry.grams[kind] = stream_gram(_reads(kind, matrix))
     if "heads" in only and block.has_gains:
-        carry.heads = {kind: right for kind, (_, right) in attentions(block, matrices, weights).items()}
-    if "between" in only:
-        carry.grams = {kind: stream_gram(_reads(kind, matrix)) for kind, matrix in matrices.items()}
+        carry.heads = {kind: right for kind, (_, right) in attentions(block, matrices, weights)}
     return carry
 
 
@@ -194,7 +226,7 @@ def _head_rows(kind: str, left: Tensor, right: Tensor, before: Carry | None, abo
     figures = {name: values.tolist() for name, values in head_figures(kind, left, right).items()}
     nulls: dict[str, list[float]] = {}
     if before is not None and kind in before.heads:
-        apart = head_figures(kind, left, before.heads[kind])
+        apart = head_figures(kind, left, before.heads.pop(kind))
         nulls = {name: values.tolist() for name, values in apart.items() if not name.startswith("source/")}
     return [
         {
@@ -206,6 +238,14 @@ def _head_rows(kind: str, left: Tensor, right: Tensor, before: Carry | None, abo
         }
         for head in range(len(left))
     ]
+
+
+def _add_signs(row: Row, queries: Tensor, keys: Tensor, seed: int) -> None:
+    """The source's figure of cross-attention; its null has the rows of W_k permuted."""
+    if len(queries) == len(keys) and keys.isfinite().all():
+        order = torch.randperm(len(keys), generator=torch.Generator().manual_seed(seed)).to(keys.device)
+        row["source/positive_share"] = positive_share(queries, keys)
+        row["nulls"]["source/positive_share"] = positive_share(queries, keys[order])
 
 
 def _reads(kind: str, matrix: Tensor) -> Tensor:
@@ -240,9 +280,8 @@ def _neurons(block: Block, matrices: Mapping[str, Tensor], weights: Weights) -> 
     Of Gaussian rows of n entries the logarithm of a norm has the sd 1/√(2n).
     """
     norm = block.norms.get("mlp")
-    reads = [_fold(norm, matrices[kind], weights) for kind in ("mlp_gate", "mlp_up") if kind in matrices]
-    sides = [*(one.norm(dim=1) for one in reads), matrices["mlp_down"].norm(dim=0)]
-    widths = [*(one.shape[1] for one in reads), len(matrices["mlp_down"])]
+    read = (_fold(norm, matrices[kind], weights) for kind in ("mlp_gate", "mlp_up") if kind in matrices)
+    sides, widths = zip(*((one.norm(dim=1), one.shape[1]) for one in (*read, matrices["mlp_down"].mT)), strict=True)
     coupling = torch.stack(sides).double().log().mean(0).exp()
     coupling = coupling / coupling.median()
     null = math.sqrt(sum(1 / (2 * width) for width in widths)) / len(widths)

@@ -10,6 +10,7 @@ from modulant.reports.chart import LAYERS, Axis, Chart, Level, Line
 from modulant.reports.figures import draw
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, short
+from probes.topology import RANKS, positions_page
 from probes.topology.summary import beyond
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def charts(found: Found, rows: Rows) -> list[Chart]:
     for location in filter(None, locations):
         here = {part: [row for row in rows[part] if row["location"] == location] for part in rows}
         name = location.capitalize()
-        ranks = {words: _lines(here["matrices"], rank, "Gaussian matrix") for rank, words in _RANKS.items()}
+        measured = [rank for rank in _RANKS if any(row.get(rank) is not None for row in here["matrices"])]
+        ranks = {_RANKS[rank]: _lines(here["matrices"], rank, "Gaussian matrix") for rank in measured}
         title = f"{name}: effective ranks of its matrices, as a share of a Gaussian matrix's"
         made.append(Chart(f"ranks_{location}", title, ranks, Axis("share of the null"), LAYERS))
         forms = {words: _points(here["heads"], kind, "stable_rank") for kind, words in _KINDS.items()}
@@ -74,6 +76,7 @@ def charts(found: Found, rows: Rows) -> list[Chart]:
             likeness[""].insert(0, Level(sum(permuted) / len(permuted), "permuted coordinates", "@grey"))
         title = f"{name}: how alike a layer reads or writes the stream to the layer before"
         made.append(Chart(f"between_{location}", title, likeness, Axis("cosine of Gram matrices"), LAYERS))
+    made += positions_page.charts(rows["positions"])
     shown = (replace(chart, views={label: marks for label, marks in chart.views.items() if marks}) for chart in made)
     return [chart for chart in shown if chart.views and chart.values]
 
@@ -126,6 +129,7 @@ def _content(found: Found) -> dict[str, Any]:
         "heads": _forms(found),
         "between": _likeness(found),
         "neurons": _neurons(found["figures"]),
+        "positions": positions_page.table(found["figures"], found["tests"]),
         "verdicts": _verdicts(found),
         "notes": _notes(found),
         "method": _METHOD,
@@ -213,12 +217,14 @@ def _verdicts(found: Found) -> list[str]:
     """What differs from its null, and what the null is."""
     figures, tests = found["figures"], found["tests"]
     places = [key.removesuffix("_p") for key in figures if key.endswith("_p")]
-    heads = [place for place in places if not place.startswith("between/")]
     layers = [place for place in places if place.startswith("between/")]
+    biases = [place for place in places if place.startswith("positions/")]
+    heads = [place for place in places if place not in layers and place not in biases]
     lines = []
     for what, null, chosen in (
         ("Heads", "heads whose two sides are of adjacent layers", heads),
         ("Adjacent layers", "the same with the stream's coordinates permuted", layers),
+        ("Biases by position", "each head's values permuted over distances", biases),
     ):
         if not chosen:
             continue
@@ -243,6 +249,8 @@ def _notes(found: Found) -> list[str]:
     if found["unknown"]:
         named = ", ".join(f"`{name}`" for name in found["unknown"][:8]) + (" …" if len(found["unknown"]) > 8 else "")
         lines.append(f"{counted(len(found['unknown']), 'tensor')} of no known kind, not measured: {named}.")
+    if found["way"] == RANKS["fast"]:
+        lines.append("Without spectra (`--fast`) there is no entropy rank, rank of 90%, active share or condition.")
     if {"q", "k"} & set(found["folded"]):
         lines.append(
             "Queries and keys are normalised head by head: the norms' gains are folded in, the lengths are not."
@@ -267,4 +275,9 @@ _METHOD = [
     "null's variance). The cosine of the weights themselves compares unrelated bases of heads and neurons.",
     "The coupling of a neuron is the geometric mean of its norms in gate, up and down over its median; weak is not "
     "dead, which only activations tell.",
+    "A bias by relative position has a value a bucket of distances, key − query; a bucket that no distance falls into "
+    "is left out. It falls to a side where Spearman's coefficient of the bias with −|Δ| is 1. Entropy is that of "
+    "softmax(bias) over distances up to the largest with a bucket of its own, as a share of its maximum. The null: "
+    "values permuted over buckets, within each head. The source calls a head local or global by the number of its "
+    "largest bucket, by which one that looks one token to the right is neither.",
 ]

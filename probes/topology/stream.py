@@ -14,6 +14,7 @@ from probes.topology import PARTS
 from probes.topology.initial import initial_sd
 from probes.topology.layout import Block, Layout, Stored
 from probes.topology.measure import Carry, Row, carried, matrix_row, measure_block
+from probes.topology.positions import position_rows
 from probes.topology.reader import Weights, without_duplicates
 
 
@@ -24,13 +25,13 @@ class Settings:
     Attributes:
         layers: of each stack; None: all.
         only: of `PARTS`.
-        exact: ranks by a decomposition instead of a Gram matrix.
+        ranks: way of `RANKS`.
         seed: of the permutations.
     """
 
     layers: tuple[int, ...] | None = None
     only: tuple[str, ...] = PARTS
-    exact: bool = False
+    ranks: str = "gram"
     seed: int = 42
 
 
@@ -98,6 +99,9 @@ def measure_model(
     """
     blocks = [b for b in layout.blocks if settings.layers is None or b.layer in settings.layers]
     tables, duplicates = _tables(weights, layout) if "matrices" in settings.only else ([], [])
+    if "positions" in settings.only:
+        biases = [name for name, kind in layout.kinds.items() if kind == "position_bias"]
+        tables += [Stored(name, ("position_bias",), layout.modules[name]) for name in biases]
     units: list[Block | Stored] = [*blocks, *tables]
     found = Found({part: [] for part in PARTS}, duplicates, len(journal.done), anonymous_memory())
     before: Block | Carry | None = None
@@ -106,7 +110,7 @@ def measure_model(
             key = _key(unit)
             if isinstance(unit, Stored):
                 if key not in journal.done:
-                    journal.add(key, {"matrices": [_table_row(unit, weights, layout, settings.exact)]})
+                    journal.add(key, _table_rows(unit, weights, layout, settings))
             elif key in journal.done:
                 before = unit  # what is needed of it is computed when a block follows that is not done
             else:
@@ -114,7 +118,7 @@ def measure_model(
                     before = None
                 carry = carried(before, weights, settings.only) if isinstance(before, Block) else before
                 config = layout.configs[unit.location]
-                rows, before = measure_block(unit, weights, config, carry, settings.exact, settings.seed, settings.only)
+                rows, before = measure_block(unit, weights, config, carry, settings.ranks, settings.seed, settings.only)
                 journal.add(key, rows)
             if (memory := anonymous_memory()) is not None:
                 found.memory = max(memory, found.memory or 0)
@@ -158,9 +162,14 @@ def _tables(weights: Weights, layout: Layout) -> tuple[list[Stored], list[str]]:
     return [tables[name] for name in kept], again
 
 
-def _table_row(table: Stored, weights: Weights, layout: Layout, exact: bool) -> Row:
+def _table_rows(table: Stored, weights: Weights, layout: Layout, settings: Settings) -> dict[str, list[Row]]:
     assert table.name is not None
     (kind,) = table.kinds
+    if kind == "position_bias":
+        config = next(iter(layout.configs.values()))
+        bias = weights.read(table.name)
+        return {"positions": position_rows(table.name, table.module, bias, config, settings.seed)}
     about = {"name": table.name, "kind": kind, "location": None, "layer": None}
     config, shape = next(iter(layout.configs.values())), layout.blocks[0].shape
-    return matrix_row(weights.read(table.name).flatten(1), about, initial_sd(config, kind, shape), exact)
+    matrix = weights.read(table.name).flatten(1)
+    return {"matrices": [matrix_row(matrix, about, initial_sd(config, kind, shape), settings.ranks)]}

@@ -7,6 +7,8 @@ from typing import Any
 
 from scipy import stats
 
+from probes.topology.positions import figures_of_positions
+
 Row = Mapping[str, Any]
 Figures = dict[str, float | None]
 
@@ -26,7 +28,8 @@ def figures_of(rows: Mapping[str, Sequence[Row]]) -> tuple[Figures, int]:
     figures: Figures = {}
     for (kind, location), group in _groups(rows["matrices"]).items():
         place = "/".join(filter(None, (kind, location)))
-        for name in (*RANKS, *ENTRIES, *SOURCE):
+        cross = ("source/positive_share",) if kind == "cross_q" else ()
+        for name in (*RANKS, *ENTRIES, *SOURCE, *cross):
             middle = statistics.median if name == "condition" else statistics.fmean
             figures[_named(place, name)] = _over(middle, [row.get(name) for row in group])
             nulls = [row.get("nulls", {}).get(name) for row in group]
@@ -56,7 +59,8 @@ def figures_of(rows: Mapping[str, Sequence[Row]]) -> tuple[Figures, int]:
     for (_, location), group in _groups(rows["norms"]).items():
         for name in ("mean", "cv", "negative", "source/high", "source/low"):
             figures[_named(f"norms/{location}", name)] = _over(statistics.fmean, [row[name] for row in group])
-    return figures, n_tests
+    more, n_more = figures_of_positions(rows["positions"])
+    return figures | more, n_tests + n_more
 
 
 def beyond(figures: Mapping[str, float | None], place: str, n_tests: int) -> bool:

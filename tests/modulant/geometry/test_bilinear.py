@@ -8,6 +8,7 @@ import torch
 from modulant.geometry import (
     bilinear_form,
     effective_ranks,
+    positive_share,
     singular_figures,
     stream_gram,
     symmetric_figures,
@@ -82,3 +83,11 @@ def test_the_grams_of_a_matrix_with_rotated_or_permuted_rows_are_equal() -> None
     torch.testing.assert_close(stream_gram(rotation @ matrix), gram)
     assert float(gram.trace()) == pytest.approx(0, abs=1e-12)
     assert float(gram.norm()) == pytest.approx(1)
+
+
+def test_signs_of_unrelated_matrices_are_half_and_half() -> None:
+    generator = torch.Generator().manual_seed(5)
+    shares = [positive_share(*torch.randn(2, 128, 160, generator=generator).unbind()) for _ in range(10)]
+    assert all(abs(share - 0.5) <= 3 / 128 for share in shares)
+    one = torch.randn(32, 40, generator=generator)
+    assert (positive_share(one, one), positive_share(one, -one)) == (1.0, 0.0)

@@ -20,8 +20,9 @@ def cloud(n: int, dim: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def test_covariance_is_numpys() -> None:
-    points = cloud(9000, 7) + 3  # more than a block of rows
+@pytest.mark.parametrize(("n", "dim"), [(9000, 7), (400, 300)])  # several blocks of rows; of columns
+def test_covariance_is_numpys(n: int, dim: int) -> None:
+    points = cloud(n, dim) + 3
     expected = np.cov(points.double().numpy().T, bias=True)
     np.testing.assert_allclose(covariance(points).numpy(), expected, atol=1e-12)
     np.testing.assert_allclose(

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modulant.geometry import SMALLEST, effective_ranks, gaussian_ranks, singular_values
+from modulant.geometry import SMALLEST, effective_ranks, gaussian_ranks, leading_ranks, singular_values
 
 
 def gaussian(m: int, n: int, seed: int = 0) -> torch.Tensor:
@@ -72,3 +72,20 @@ def test_a_singular_matrix_and_one_of_zeros() -> None:
     assert found["entropy_rank"] == pytest.approx(1)
     assert found["condition"] == math.log(1 / SMALLEST)
     assert all(math.isnan(value) for value in effective_ranks(singular_values(torch.zeros(4, 3))).values())
+
+
+@pytest.mark.parametrize(("m", "n"), [(300, 500), (500, 300), (257, 257), (9000, 12)])
+@pytest.mark.parametrize("slope", [0.0, -0.5, -2.0])  # flat: no gap between the largest singular values
+def test_leading_ranks_are_those_of_the_spectrum(m: int, n: int, slope: float) -> None:
+    matrix = gaussian(m, n) * torch.arange(1, n + 1) ** slope
+    exact = effective_ranks(singular_values(matrix, exact=True))
+    for name, value in leading_ranks(matrix).items():
+        assert value == pytest.approx(exact[name], rel=1e-5), name
+
+
+def test_leading_ranks_of_a_line_and_of_nothing() -> None:
+    assert leading_ranks(torch.outer(torch.arange(5.0), torch.ones(7))) == {
+        "stable_rank": pytest.approx(1),
+        "participation_ratio": pytest.approx(1),
+    }
+    assert all(math.isnan(value) for value in leading_ranks(torch.zeros(3, 4)).values())

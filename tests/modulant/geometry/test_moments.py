@@ -11,6 +11,7 @@ from modulant.geometry import (
     density_ratios,
     eigenvalues_of,
     grouped_cosines,
+    paired_cosines,
     participation_ratio,
     squared_distance_moments,
 )
@@ -25,15 +26,16 @@ def cosines(points: torch.Tensor) -> torch.Tensor:
     return unit @ unit.mT
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-12), (torch.float32, 1e-7)])
 @pytest.mark.parametrize("zero", [False, True])
-def test_cosine_moments_are_those_of_every_pair(zero: bool) -> None:
-    points = cloud(70, 6) + 0.4
+def test_cosine_moments_are_those_of_every_pair(zero: bool, dtype: torch.dtype, error: float) -> None:
+    points = (cloud(70, 6) + 0.4).to(dtype)
     points[3] *= not zero
     i, j = torch.triu_indices(70, 70, 1)
     every = cosines(points)[i, j]
     found = cosine_moments(points)
-    assert found.mean == pytest.approx(every.mean().item(), abs=1e-12)
-    assert found.sd == pytest.approx(every.std(correction=0).item(), abs=1e-12)
+    assert found.mean == pytest.approx(every.mean().item(), abs=error)
+    assert found.sd == pytest.approx(every.std(correction=0).item(), abs=error)
 
 
 def test_squared_distance_moments_are_those_of_every_pair() -> None:
@@ -84,3 +86,13 @@ def test_density_ratios_see_a_spike() -> None:
     points = torch.cat([torch.nn.functional.pad(spike.repeat(60, 1), (0, 6)), cloud(200, 8)])
     assert density_ratios(points, [0.3])[0] > 5
     assert math.isnan(density_ratios(points[:1], [0.3])[0])
+
+
+def test_cosines_of_pairs_and_of_all_others() -> None:
+    a, b = (torch.randn(40, 6, generator=torch.Generator().manual_seed(seed)) + 0.3 for seed in (1, 2))
+    b = a + 0.5 * b
+    cosines = torch.nn.functional.cosine_similarity(a.double()[:, None], b.double()[None], dim=-1)
+    found = paired_cosines(a, b)
+    assert found.own == pytest.approx(cosines.diagonal().mean().item(), abs=1e-12)
+    assert found.others == pytest.approx((cosines.sum() - cosines.trace()).item() / (40 * 39), abs=1e-12)
+    assert found.own > found.others + 0.3

@@ -1,6 +1,7 @@
 """report.html of a real run: opened in a browser without a network, with hostile text in it, and read without one."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from modulant.reports import render
-from modulant.reports.chart import Axis, Chart, Level, Line
+from modulant.reports.chart import LAYERS, Axis, Band, Chart, Level, Line
 from modulant.reports.charts import charts
+from modulant.reports.figures import draw
 from modulant.reports.interactive import drawn
 from modulant.reports.page import _controls, html, of_folder
 from modulant.reports.rows import headline
@@ -217,6 +219,21 @@ def test_what_was_measured_once_is_a_point_in_the_middle_and_lines_through_it() 
     assert line["marker"]["size"] >= 8
     assert level["x"] == [39, 41]
     assert shown["layout"]["xaxis"] | {"range": (39, 41), "tickvals": [40]} == shown["layout"]["xaxis"]
+
+
+def test_a_band_is_an_outline_that_is_filled_and_gaps_are_left_out() -> None:
+    band = Band([(0, 0.1, 0.2), (1, math.nan, 0.3), (2, 0.3, 0.5)], "", "@blue")
+    chart = Chart(
+        "entropy", "", {"": [band, Line([(0, 0.1), (1, 0.2), (2, 0.4)], "model", "@blue")]}, Axis("h"), LAYERS
+    )
+    ((shown, line),) = drawn([chart])["charts"][0]["views"]
+    assert list(zip(shown["x"], shown["y"], strict=True)) == [(0, 0.1), (2, 0.3), (2, 0.5), (0, 0.2)]
+    assert shown["fill"] == "toself"
+    assert not shown["showlegend"]
+    assert line["name"] == "model"
+    assert (min(chart.values), max(chart.values)) == (0.1, 0.5)
+    (axis,) = draw([chart]).axes
+    assert len(axis.collections) == 1
 
 
 @pytest.mark.parametrize(

@@ -148,3 +148,34 @@ def test_categories_that_were_planted_are_found(planted: words.Vocabulary) -> No
     words.measure_categories(noise, nothing, 1)
     assert nothing.figures["categories/p"] is not None
     assert nothing.figures["categories/p"] > 0.05
+
+
+def test_intervals_hold_the_figure_and_narrow_with_the_words(planted: words.Vocabulary) -> None:
+    found = Findings()
+    words.measure_order(planted, found, 1)
+    words.measure_categories(planted, found, 1)
+    figures = found.figures
+    widths = {}
+    for name in ("digits/r", "letters/r", "categories/gap"):
+        low, value, high = (figures[key] for key in (f"{name}_low", name, f"{name}_high"))
+        assert low is not None
+        assert value is not None
+        assert high is not None
+        assert low < value < high
+        widths[name] = high - low
+    assert widths["digits/r"] < 0.2 < widths["letters/r"]  # an order that is there, and one that is not
+    assert widths["categories/gap"] < 0.1
+
+
+def test_means_of_lists_are_compared_without_the_mean_of_all(planted: words.Vocabulary) -> None:
+    """Lists around orthogonal centres: as far apart as lists can be, and permuted ones are not."""
+    found = Findings()
+    words.measure_categories(planted, found, 1)
+    # Eight centres of which almost all rows are: without their mean they are a simplex, with cosines of −1/7.
+    assert found.figures["categories/centroid_cosine"] == pytest.approx(-1 / 7, abs=0.08)
+    assert found.figures["categories/centroid_p"] is not None
+    shifted = Findings()
+    words.measure_categories(words.Vocabulary(planted.embedding + 3, planted.tokenizer), shifted, 1)
+    for what in ("centroid_cosine", "centroid_p"):
+        assert shifted.figures[f"categories/{what}"] == pytest.approx(found.figures[f"categories/{what}"], abs=1e-5)
+    assert shifted.figures["categories/gap"] < 0.5 * found.figures["categories/gap"]  # type: ignore[operator]

@@ -9,11 +9,13 @@ import torch
 from transformers import AutoModel
 
 import probe
-from modulant.backbones.families import stream_of
+from modulant.backbones.families import parts_of, stream_of
 from modulant.backbones.opening import open_model
 from modulant.backbones.t5 import load_config
 from modulators import LerpModulator, save_modulator
-from probes.terrain.layers import EMBEDDED, inputs_of, states_of
+from probes.terrain.decoder import Decoder, measure_decoder
+from probes.terrain.findings import Findings
+from probes.terrain.layers import EMBEDDED, Inputs, inputs_of, states_of
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
 from tests.runs import tiny_backbone
 from tests.tiny_families import build
@@ -81,7 +83,9 @@ def test_families(model_type: str, tmp_path: Path) -> None:
     }  # fmt: skip
     assert figures["norm/mean"] == pytest.approx(kept.norm(dim=1).mean().item(), rel=1e-5)
     assert figures["digits/p"] > 0.001
-    assert {name.partition("/")[0] for name in figures if "layer_" in name} == {f"layer_{i:02d}" for i in range(3)}
+    layers = {f"layer_{i:02d}" for i in range(3)}
+    both = {"decoder", "encoder_decoder"} if model_type == "t5" else set()
+    assert {name.partition("/")[0] for name in figures if "layer_" in name} == layers | both
 
 
 @pytest.mark.parametrize("model_type", [*TEXT, *IMAGES])
@@ -232,3 +236,74 @@ def test_another_report_is_not_written_over(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "report.json").write_text('{"run": {}}')
     assert probe.main(["terrain", "mini", "--output", str(tmp_path)]) == 2
     assert "is no output of this command" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model_type", ["t5", "gpt2", "gpt_neox"])
+def test_a_head_of_its_own_is_compared_with_the_embedding(model_type: str, tmp_path: Path) -> None:
+    """A head that holds the embedding in part: cosines by hand, over tokens that are measured."""
+    folder = tmp_path / "model"
+    model = build(model_type, vocab_size=len(WORDS) + 5, tie_word_embeddings=False)
+    rows = model.get_input_embeddings().weight.detach()
+    head = 2 * rows + 0.5 * rows.std() * torch.randn_like(rows)
+    model.get_output_embeddings().weight = torch.nn.Parameter(head)  # of a T5, whose configuration ties it
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    found = measure(tmp_path / "out", str(folder), "--only", "vocabulary")
+    figures, nulls = found["figures"], found["nulls"]
+    kept = slice(3, len(WORDS))
+    a, b = rows[kept].double(), head[kept].double()
+    cosines = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=-1)
+    n = len(a)
+    assert figures["head/tied"] == 0
+    assert figures["head/cosine"] == pytest.approx(cosines.diagonal().mean().item(), abs=1e-6)
+    others = (cosines.sum() - cosines.trace()).item() / (n * (n - 1))
+    assert nulls["head/cosine"]["mean"] == pytest.approx(others, abs=1e-6)
+    assert figures["head/distance"] == pytest.approx(((a - b).norm() / a.norm()).item(), rel=1e-5)
+    shuffled = [((a - b[torch.randperm(n)]).norm() / a.norm()).item() for _ in range(200)]
+    assert nulls["head/distance"]["mean"] == pytest.approx(sum(shuffled) / len(shuffled), rel=0.01)
+    assert "**Head**: a matrix of its own" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bert", "llama"])
+def test_a_head_that_is_the_embedding_is_tied(model_type: str, tmp_path: Path) -> None:
+    model = build(model_type, vocab_size=len(WORDS) + 5, tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "model")
+    word_tokenizer().save_pretrained(tmp_path / "model")
+    found = measure(tmp_path / "out", str(tmp_path / "model"), "--only", "vocabulary")
+    assert found["figures"]["head/tied"] == 1
+    assert found["figures"]["head/cosine"] is None
+    assert "it is the embedding" in found["reasons"]["head"]
+
+
+def test_a_decoder_reads_the_same_texts_one_token_later(tmp_path: Path) -> None:
+    backbone = open_model(tiny(tmp_path, "t5"))
+    inputs = Inputs(inputs_of(backbone, backbone.tokenizer, 1).batches[:1], "")
+    found = Findings()
+    measure_decoder(backbone, inputs, [0, 2], found, "", 1)
+    assert not any(block._forward_hooks for block in (*backbone.blocks, *backbone.model.decoder.block))
+    ids, mask = inputs.batches[0]
+    start = torch.full((len(ids), 1), backbone.model.config.decoder_start_token_id)
+    given, seen = torch.cat([start, ids], 1), torch.cat([torch.ones_like(start), mask], 1)
+    with torch.inference_mode():
+        output = backbone.model(
+            input_ids=ids, attention_mask=mask, decoder_input_ids=given, decoder_attention_mask=seen,
+            output_hidden_states=True,
+        )  # fmt: skip
+    decoder = Decoder("", backbone.model, parts_of(backbone.model, "decoder"))
+    states = states_of(decoder, Inputs([(given, seen)], ""), [0, 1])
+    torch.testing.assert_close(states.layers[0], output.decoder_hidden_states[1][seen.bool()])
+    figures = found.figures
+    assert {name.split("/")[1] for name in figures if name.startswith("decoder/")} == {
+        "embedded",
+        "layer_00",
+        "layer_02",
+    }
+    for key in ("cka", "cosine", "cosine_centred"):  # both begin with the same embeddings of the same tokens
+        assert figures[f"encoder_decoder/embedded/{key}"] == pytest.approx(1, abs=1e-6)
+        assert found.nulls[f"encoder_decoder/embedded/{key}"]["mean"] < 0.9
+    assert figures["encoder_decoder/last/cka"] == pytest.approx(figures["encoder_decoder/layer_02/cka"])
+    assert abs(found.nulls["encoder_decoder/last/cka"]["mean"]) < 0.1 < figures["encoder_decoder/last/cka"]
+    real = mask.bool()
+    a, b = output.encoder_hidden_states[1][real], output.decoder_hidden_states[1][:, 1:][real]
+    whole = torch.nn.functional.cosine_similarity(a, b, dim=-1).mean().item()
+    assert figures["encoder_decoder/layer_00/cosine"] == pytest.approx(whole, abs=1e-5)

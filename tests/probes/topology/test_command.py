@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import probe
 from modulant.assets import MINI
+from modulant.backbones.opening import open_model
 from modulant.reports.run_folder import finite
 from probes.topology import command, page, stream
 from tests.tiny_families import build
@@ -84,6 +85,30 @@ def test_figures_of_mini(tmp_path: Path) -> None:
     assert found["verdicts"][0].startswith("**Heads**: beyond its null (heads whose two sides are of adjacent layers)")
 
 
+def test_biases_by_position_of_mini(tmp_path: Path) -> None:
+    """Its curves are those that its own attention adds, and the source's kinds are about numbers of buckets."""
+    found = figures_alone("mini", tmp_path, "--only", "positions")
+    figures, rows = found["figures"], found["rows"]["positions"]
+    kinds = {side: [figures[f"source/positions/{side}/{kind}"] for kind in ("local", "global", "mixed")]
+             for side in ("encoder", "decoder")}  # fmt: skip
+    assert kinds == {"encoder": [0, 0, 4], "decoder": [4, 0, 0]}
+    assert [row["argmax"] for row in rows if row["location"] == "encoder" and row["head"] is not None] == [1, 2, 1, -16]
+    assert {row["argmax"] for row in rows if row["location"] == "decoder" and row["head"] is not None} == {0, -1}
+    unused = {row["location"]: row["unused_buckets"] for row in rows if row["head"] is None}
+    assert unused == {"encoder": [16], "decoder": []}
+    model = open_model("mini", head="seq2seq").model
+    for side, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
+        bias = stack.block[0].layer[0].SelfAttention.compute_bias(150, 150)[0]  # (heads, query, key)
+        for row in (one for one in rows if one["location"] == side and one["head"] is not None):
+            for nearest, count, value in row["curve"]:
+                for distance in {nearest, nearest + (count - 1) * (-1 if nearest < 0 else 1)}:
+                    query = 140 if distance < 0 else 5
+                    assert float(bias[row["head"], query, query + distance]) == pytest.approx(value), distance
+    assert figures["positions/encoder/spearman_right_p"] < 1e-3
+    assert figures["positions/decoder/spearman_right"] is None
+    assert "Biases by position" in found["verdicts"][0]
+
+
 def test_figures_of_minilm(tmp_path: Path) -> None:
     """Once computed by other code, in NumPy, from the same file: a BERT, whose norms come after its blocks."""
     figures = figures_alone("all-MiniLM-L6-v2", tmp_path)["figures"]
@@ -113,10 +138,9 @@ def test_random_weights_are_nothing_beyond_their_null(model_type: str, tmp_path:
     more = {"t5": {"num_layers": 6}, "gpt2": {"n_layer": 6}}.get(model_type, {"num_hidden_layers": 6})
     build(model_type, **more).save_pretrained(tmp_path / "model")
     found = figures_alone(tmp_path / "model", tmp_path / "out")
-    assert [line.partition(" (")[0] for line in found["verdicts"]] == [
-        "**Heads**: nothing beyond its null",
-        "**Adjacent layers**: nothing beyond its null",
-    ]
+    parts = ["Heads", "Adjacent layers", *(["Biases by position"] if model_type == "t5" else [])]
+    wanted = [f"**{part}**: nothing beyond its null" for part in parts]
+    assert [line.partition(" (")[0] for line in found["verdicts"]] == wanted
     initial = [v for n, v in found["figures"].items() if n.endswith("/rms_over_init") and n.count("/") == 2]
     assert len(initial) >= 6
     assert initial == pytest.approx([1] * len(initial), abs=0.06)
@@ -161,10 +185,11 @@ def test_pages_and_a_missing_shard(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lost.name in text
     assert len((out / "matrices.jsonl").read_text().splitlines()) == found["population"]["matrices"]
     assert len((out / "heads.jsonl").read_text().splitlines()) == found["population"]["heads"]
+    n_charts = 14  # four of them of biases by position
     shown = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert len(shown) == 10
+    assert len(shown) == n_charts
     assert all((out / name).stat().st_size > 5_000 for name in shown)
-    assert (out / "report.html").read_text().count("<figure>") == 10
+    assert (out / "report.html").read_text().count("<figure>") == n_charts
     assert not (out / "progress.jsonl").exists()
 
 
@@ -208,12 +233,25 @@ def test_an_interrupted_measurement_is_resumed(
 
 def test_parts_layers_and_the_exact_way(t5: Path, t5_found: dict[str, Any], tmp_path: Path) -> None:
     found = figures_alone(t5, tmp_path, "--only", "matrices", "--layers", "1,2", "--exact")
-    assert found["population"] == {"matrices": 33, "heads": 0, "between": 0, "neurons": 0, "norms": 0}
+    assert found["population"] == {"matrices": 33, "heads": 0, "between": 0, "neurons": 0, "norms": 0, "positions": 0}
     assert found["way"].startswith("singular")
     exact = figures_alone(t5, tmp_path, "--exact")["figures"]
     assert exact.keys() == t5_found["figures"].keys()
     for name, value in t5_found["figures"].items():
         assert exact[name] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), name
+
+
+def test_the_fast_way_has_two_ranks(t5: Path, t5_found: dict[str, Any], tmp_path: Path) -> None:
+    found = figures_alone(t5, tmp_path, "--fast")
+    for name, value in t5_found["figures"].items():
+        if any(word in name for word in ("entropy_rank", "rank90", "active", "condition")) or (
+            name.startswith("source/") and name.endswith(("participation_ratio", "participation_ratio_null"))
+        ):
+            assert found["figures"].get(name) is None, name
+        else:
+            assert found["figures"][name] == (None if value is None else pytest.approx(value, rel=1e-5)), name
+    assert "Without spectra (`--fast`)" in page.markdown(found, found["rows"], [])
+    assert list(page.charts(found, found["rows"])[0].views) == ["stable rank", "participation ratio"]
 
 
 def test_half_precision(t5: Path, t5_found: dict[str, Any], tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_heads_of_shared_keys_and_their_norms(tmp_path: Path) -> None:
     _, weights, layout = saved(tmp_path, "qwen3")
     block = layout.blocks[1]
     parts = matrices(block, weights)
-    queries, keys = attentions(block, parts, weights)["self_qk"]
+    queries, keys = dict(attentions(block, parts, weights))["self_qk"]
     assert queries.shape == keys.shape == (4, 8, 32)
     gain = weights.read("model.layers.1.input_layernorm.weight")
     for head in range(4):

@@ -1,0 +1,229 @@
+"""Attention by layer and head: entropies with and without the sink, how much heads differ, a logit lens, confidence.
+
+What has been read into attention's entropy and "phase" follows from the first token's share, from a text's length, or
+from what uniform attention gives as well. So all of that is measured beside it, in every run.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.options import at_least, layer_numbers, some_of
+from probes.pages import check_output_file, folder_name, write_json, write_text
+
+if TYPE_CHECKING:
+    from probes.attention.shown import Shown
+
+DESCRIPTION = """\
+Attention of any known family, layer by layer: entropy as a share of uniform attention's, with and without the first
+token (the sink), distances, divergence of heads, the logit lens, and whether any of it goes with how sure the model is
+of the next token; published figures (coherence, phase, synchrony, collapse) beside attention that says nothing. Of a
+run, before (original) and after (modulated)."""
+
+EXAMPLES = """\
+Texts: 120 examples of WordNet, or the lines of --texts, or --prompt alone; and fifteen prompts with which such figures
+were published. At least 100 texts are needed to say anything of confidence.
+
+examples:
+  python probe.py attention mini
+  python probe.py attention runs/lerp/version_0 --only layers,collapse
+  python probe.py attention all-MiniLM-L6-v2 --texts sentences.txt --output runs/probes/minilm
+  python probe.py attention /path/to/llama --prompt "The capital of France is" """
+
+PARTS = ("layers", "collapse", "lens", "confidence", "controls")
+INTERRUPTED = 130
+SMALL = 128  # tokens of a text whose whole attention is written
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "model",
+        metavar="RUN_OR_MODEL",
+        help="a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id",
+    )
+    texts = parser.add_mutually_exclusive_group()
+    texts.add_argument("--texts", type=Path, metavar="FILE", help="one text a line (default: 120 examples of WordNet)")
+    texts.add_argument("--prompt", metavar="TEXT", help="measure this text alone, and write its attention")
+    add("--only", type=some_of(PARTS), default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
+    add("--layers", type=layer_numbers, default=None, metavar="N,…", help="layers to measure, from 0 (default: all)")
+    add("--seed", type=at_least(0), default=42, help="of all draws (default: %(default)s)")
+    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
+    add("--output", type=Path, metavar="DIR", help="default: runs/probes/attention_<model>")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, write report.json, report.md, report.html, the figures and attention.npz, print the page.
+
+    Returns:
+        0; 130 where Ctrl-C ended it after some texts were measured, which are written.
+
+    Raises:
+        ValueError: no such model, layer, device or file, or the disk refuses a file.
+    """
+    folder = args.output or Path("runs/probes") / f"attention_{folder_name(args.model)}"
+    check_output_file(folder / "report.json", ("probe", "figures"))
+    found, shown = measure(args)
+    from modulant.reports.figures import draw
+    from modulant.reports.plotting import save
+    from probes.attention import page
+
+    charts = page.charts(found)
+    text = page.markdown(found, charts)
+    write_json(folder / "report.json", found)
+    write_text(folder / "report.md", text)
+    for chart in charts:
+        save(draw([chart]), folder / "figures" / f"{chart.name}.png")
+    write_text(folder / "report.html", page.html(found, charts))
+    if shown is not None:
+        shown.write(folder / "attention.npz")
+    print(text)
+    more = ", attention.npz" if shown is not None else ""
+    print(f"written: {folder}/report.json, report.md, report.html, {len(charts)} figures{more}")
+    return INTERRUPTED if found["interrupted"] else 0
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, Any], "Shown | None"]:
+    """What `report.json` holds, and one text's whole attention.
+
+    Raises:
+        ValueError: as of `main`.
+    """
+    started = time.monotonic()
+    from modulant.backbones.sizes import check_layers
+    from modulant.backbones.weights import digest_of_weights
+    from probes.attention.figures import Found
+    from probes.attention.shown import shown_text
+    from probes.attention.texts import sets_of
+    from probes.terrain.command import PACKAGES, peak_memory
+    from probes.terrain.opening import open_subject
+
+    subject = open_subject(args.model, args.device, with_head=True)
+    backbone = subject.backbone
+    layers = check_layers(args.layers, backbone.shape.n_layers, "--layers", "model")
+    if subject.tokenizer is None and backbone.family.reads == "input_ids":
+        raise ValueError(subject.no_tokenizer)
+    sets = sets_of(subject, args.texts, args.prompt, args.seed, controls="controls" in args.only)
+    passes, interrupted = _passes(args, subject, layers, sets)
+    found = Found()
+    more = _assemble(args, passes, sets, layers, found)
+    shown = None
+    if sets.shown and not interrupted and sets.shown[0].inputs.shape[1] <= SMALL:
+        shown = shown_text(subject, sets.shown[0], layers)
+        more["curves"]["text"] = shown.curve()
+    return {
+        "probe": "attention",
+        "model": args.model,
+        "architecture": backbone.model.config.model_type,
+        "shape": {
+            "d_model": backbone.shape.d_model,
+            "layers": backbone.shape.n_layers,
+            "heads": backbone.shape.n_heads,
+            "key_value_heads": backbone.shape.n_kv_heads,
+        },
+        "sha256": digest_of_weights(backbone.model.name_or_path),
+        "settings": {
+            "only": list(args.only),
+            "layers": layers,
+            "seed": args.seed,
+            "texts": sum(len(batch.index) for batch in sets.texts),
+            "prompt": args.prompt,
+        },
+        "inputs": sets.what,
+        "interrupted": interrupted,
+        **more,
+        "figures": found.figures,
+        "intervals": found.intervals,
+        "nulls": found.nulls,
+        "units": found.units,
+        "populations": found.populations,
+        "reasons": found.reasons,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "device": str(backbone.model.device),
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_bytes": peak_memory(),
+    }, shown
+
+
+def _passes(args: argparse.Namespace, subject: Any, layers: list[int], sets: Any) -> tuple[dict[str, Any], bool]:
+    """Cloud and set of texts → what was read; and whether Ctrl-C ended it."""
+    from probes.attention.measure import measure_noise, measure_pass
+
+    clouds = {"": nullcontext} if subject.modulation is None else {"original/": subject.original}
+    clouds |= {} if subject.modulation is None else {"modulated/": nullcontext}
+    found: dict[str, Any] = {}
+    try:
+        for cloud, context in clouds.items():
+            for name in ("texts", "prompts", "shuffled"):
+                if batches := getattr(sets, name):
+                    with context():
+                        label = f"{cloud}{name}"
+                        read = measure_pass(subject.backbone, batches, layers, args.seed, label, name == "texts")
+                    if name == "texts" and "controls" in args.only:
+                        measure_noise(read.stacks[""], batches, args.seed)
+                    found[cloud + name] = read
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        return found, True
+    return found, False
+
+
+def _assemble(
+    args: argparse.Namespace, passes: Mapping[str, Any], sets: Any, layers: list[int], found: Any
+) -> dict[str, Any]:
+    """Figures of what was read; returns what is not a figure."""
+    from probes.attention import figures
+    from probes.attention.confidence import add_confidence
+
+    only, seed = set(args.only), args.seed
+    curves: dict[str, Any] = {}
+    confidence: dict[str, Any] = {}
+    lens: dict[str, Any] = {}
+    for cloud in ("", "original/", "modulated/"):
+        if (read := passes.get(f"{cloud}texts")) is None:
+            continue
+        prompts, shuffled = passes.get(f"{cloud}prompts"), passes.get(f"{cloud}shuffled")
+        counts = figures.counts_of(len(read.lengths), seed)
+        few = None if prompts is None else figures.counts_of(len(prompts.lengths), seed)
+        for name, stack in read.stacks.items():
+            curves[cloud + name] = figures.curves_of(stack)
+            if "layers" in only:
+                other = None if shuffled is None else shuffled.stacks[name]
+                figures.add_layers(found, cloud, stack, other, counts)
+        main = read.stacks[""]
+        if "collapse" in only:
+            figures.add_sink(found, cloud, main, seed)
+            figures.add_collapse(found, cloud, "collapse", main, counts)
+            if prompts is not None:
+                figures.add_collapse(found, cloud, "collapse_15", prompts.stacks[""], few)
+        if "lens" in only:
+            figures.add_lens(found, cloud, read, shuffled, layers)
+            clouds = {cloud: read} | ({"shuffled": shuffled} if shuffled is not None else {})
+            for whose, one in clouds.items():
+                if one.seen is not None:
+                    means = {key: getattr(one.seen, key).mean(0).tolist() for key in ("entropy", "divergence")}
+                    lens[whose] = means
+        if "confidence" in only:
+            for name, one, drawn in (
+                ("confidence", read, counts),
+                ("confidence_15", prompts, few),
+                ("confidence_shuffled", shuffled, counts),
+            ):
+                if one is not None and (curve := add_confidence(found, cloud + name, one, drawn, seed)):
+                    confidence[cloud + name] = curve
+        if "controls" in only:
+            figures.add_controls(found, cloud, main, None if shuffled is None else shuffled.stacks[""])
+    if (before := passes.get("original/texts")) and (after := passes.get("modulated/texts")) and "layers" in only:
+        counts = figures.counts_of(len(after.lengths), seed)
+        for name, stack in after.stacks.items():
+            figures.add_difference(found, stack, before.stacks[name], counts)
+    if lens:
+        after = range(len(next(iter(lens.values()))["entropy"]))
+        curves["lens"] = {"after": list(after), "clouds": lens}
+    return {"curves": curves, "confidence": confidence}
