@@ -33,6 +33,7 @@ TITLES = {
     "relations": "WordNet relations, against NLTK",
     "evaluation": "Evaluation over all pairs, against its own cosine products",
     "pentachora": "Pentachora, against a determinant loop and batched determinants",
+    "waves": "Wave language models, against RoPE",
     "batteries": "Terrain and topology, against the plain way to each figure",
 }
 INTRO = """\

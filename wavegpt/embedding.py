@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wavegpt.attention.features import packed
 from wavegpt.attention.phases import ladder
 from wavegpt.config import EmbeddingConfig, WaveConfig
 from wavegpt.config.embedding import NEEDS_RANKS
@@ -176,13 +177,14 @@ class WaveEmbedding(TokenEmbedding):
         return _HEAD_SCALE * self.rows(ratio)
 
     def state(self, ids: Tensor | None, positions: Tensor | None) -> Float[Tensor, "*tokens two_WN"]:
-        """[Re ψ ‖ Im ψ] of tokens, or of all of the vocabulary."""
-        n = torch.arange(1, self.about.harmonics + 1, device=self.phase.device, dtype=self.rotation.dtype)
+        """[Re ψ ‖ Im ψ] of tokens, or of all of the vocabulary; within each, wave by wave of harmonic 1, then 2, …"""
+        n = self._numbers()
         if self.about.harmonic_phase == "multiplied":
-            angle = self._angle(ids, positions)[..., None] * n
+            angle = self._angle(ids, positions)[..., None, :] * n
         else:
-            angle = self._turn(ids)[..., None] * n + self._shift(ids, positions)[..., None]
-        return self._packed(angle, self._scale(ids)[..., None] * self._decay(n))
+            angle = self._turn(ids)[..., None, :] * n + self._shift(ids, positions)[..., None, :]
+        amplitude = self._scale(ids)[..., None, :] * self._decay(n)
+        return packed(amplitude.expand_as(angle).flatten(-2), angle.flatten(-2))
 
     def _mixed(self, ids: Tensor | None, positions: Tensor | None, ratio: float | int | Tensor) -> Tensor:
         """Waves and table before the norm."""
@@ -193,16 +195,15 @@ class WaveEmbedding(TokenEmbedding):
             return waves
         table = self.table.weight if ids is None else self.table(ids)
         if positions is not None and self.about.anneal.position:
-            n = torch.arange(1, self.about.harmonics + 1, device=self.phase.device, dtype=self.rotation.dtype)
-            angle = positions[..., None, None] * self.omega[:, None] * n
-            where = self._packed(angle, self._decay(n).expand_as(angle)).to(table.dtype)
-            table = table + F.linear(where, self.project.weight)
+            n = self._numbers()
+            angle = positions[..., None, None] * self.omega * n
+            where = packed(self._decay(n).expand_as(angle).flatten(-2), angle.flatten(-2))
+            table = table + F.linear(where.to(table.dtype), self.project.weight)
         return (1 - ratio) * waves + ratio * table
 
-    @staticmethod
-    def _packed(angle: Tensor, amplitude: Tensor) -> Tensor:
-        """[A cos ‖ A sin] of (…, W, N), flat."""
-        return torch.cat([(amplitude * angle.cos()).flatten(-2), (amplitude * angle.sin()).flatten(-2)], dim=-1)
+    def _numbers(self) -> Tensor:
+        """1 … N, (N, 1)."""
+        return torch.arange(1, self.about.harmonics + 1, device=self.phase.device, dtype=self.rotation.dtype)[:, None]
 
     def _turn(self, ids: Tensor | None) -> Tensor:
         """ω̂ τ modulo 2π."""
@@ -231,7 +232,7 @@ class WaveEmbedding(TokenEmbedding):
 
     def _decay(self, n: Tensor) -> Tensor:
         learned = self.harmonic_amplitudes
-        return 1 / n if learned is None else learned.to(n.dtype)
+        return 1 / n if learned is None else learned.to(n.dtype)[:, None]
 
 
 def _rotated(module: WaveEmbedding, _: object) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wavegpt import interference_attention
-from wavegpt.attention.kernels import pairwise, phasors, source_attention
+from wavegpt.attention.features import packed
+from wavegpt.attention.kernels import pairwise, source_attention
 from wavegpt.attention.linear import causal_linear
 from wavegpt.attention.phases import ladder, rotate, running_phase, turned
 
@@ -96,7 +97,7 @@ def test_weights_sum_to_1_where_they_are_normalised_and_grow_with_t_where_not() 
 def test_fixed_frequencies_are_rotary_positions() -> None:
     A_q, phi_q, A_k, phi_k, value = drawn(12)
     angle = turned(torch.arange(12), ladder(3, 10_000.0), torch.float64)
-    q, k = (rotate(phasors(A, phi), angle.cos(), angle.sin()) for A, phi in ((A_q, phi_q), (A_k, phi_k)))
+    q, k = (rotate(packed(A, phi), angle.cos(), angle.sin()) for A, phi in ((A_q, phi_q), (A_k, phi_k)))
     plain = F.scaled_dot_product_attention(q, k, value, is_causal=True, scale=2.0)
     ours = interference_attention(A_q, phi_q + angle, A_k, phi_k + angle, value, terms="cross")
     torch.testing.assert_close(ours, plain, atol=1e-12, rtol=0)
@@ -104,7 +105,7 @@ def test_fixed_frequencies_are_rotary_positions() -> None:
 
 def test_the_query_amplitude_cancels_and_the_rest_is_a_key_bias() -> None:
     A_q, theta_q, A_k, theta_k, value = drawn(9)
-    products = phasors(A_q, theta_q) @ phasors(A_k, theta_k).mT
+    products = packed(A_q, theta_q) @ packed(A_k, theta_k).mT
     causal = torch.ones(9, 9, dtype=torch.bool).tril()
     anything = torch.randn(2, 2, 9, 1, dtype=torch.float64)
     for terms, sign in (("full", 1), ("cross", 0), ("difference", -1)):
@@ -181,3 +182,17 @@ def test_running_phases_go_on_modulo_two_pi() -> None:
     joined = torch.cat([first, rest], dim=2)
     torch.testing.assert_close(torch.polar(torch.ones_like(whole), joined), torch.polar(torch.ones_like(whole), whole))
     torch.testing.assert_close(whole.cos(), omega.cumsum(2).cos())
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch on itself
+def test_the_gradient_of_features_is_that_of_the_formula() -> None:
+    inputs = [torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)]
+    inputs.append(torch.randn(3, 1, dtype=torch.float64))
+    for part in inputs:
+        part.requires_grad_()
+    assert torch.autograd.gradcheck(lambda A, theta, last: packed(A, theta, last, 3), inputs)
+    values, tangents = torch.func.jvp(
+        lambda theta: packed(inputs[0], theta, inputs[2], 3), (inputs[1],), (torch.ones_like(inputs[1]),)
+    )
+    torch.testing.assert_close(values, packed(*inputs, 3))
+    torch.testing.assert_close(tangents[..., :4], -values[..., 4:8])

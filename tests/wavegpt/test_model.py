@@ -239,3 +239,11 @@ def test_bf16_autocast_stays_near_fp32() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             near = model(some_ids())
         assert (near.float() - plain).abs().max() < 0.05 * plain.abs().max(), name
+
+
+def test_after_annealing_training_still_gives_every_parameter_a_gradient() -> None:
+    """Distributed data parallel waits for each; the table's is 0."""
+    model = WaveGPT(ARMS["source/interference"], torch.arange(V)).train()
+    model(some_ids(), ratio=0.0).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert float(model.embedding.table.weight.grad.abs().max()) == 0

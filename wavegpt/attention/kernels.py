@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from wavegpt.attention.features import packed
 from wavegpt.attention.linear import causal_linear
 from wavegpt.config.attention import check_impl
 
@@ -111,11 +112,6 @@ def form_of(terms: str, normalise: str, impl: str = "auto") -> Form:
     return Energy() if normalise == "energy" else Sum(chunked=impl != "matmul")
 
 
-def phasors(amplitude: Float[Tensor, "*batch W"], phase: Float[Tensor, "*batch W"]) -> Float[Tensor, "*batch two_W"]:
-    """[A cos θ ‖ A sin θ]."""
-    return torch.cat([amplitude * phase.cos(), amplitude * phase.sin()], dim=-1)
-
-
 def visible(
     queries: int, keys: int, query_segments: Tensor | None, key_segments: Tensor | None, device: torch.device
 ) -> Bool[Tensor, "B 1 Q K"] | None:
@@ -201,15 +197,9 @@ class Softmax(Form):
         return (self._features(amplitude, phase, self.bias * amplitude.square().sum(-1, keepdim=True)),)
 
     def _features(self, amplitude: Tensor, phase: Tensor, last: Tensor) -> Tensor:
-        """[A cos θ ‖ A sin θ ‖ last ‖ 0 …]: zeros change no product."""
-        parts = [amplitude * phase.cos(), amplitude * phase.sin()]
-        width = 2 * amplitude.shape[-1]
-        if self.bias:
-            parts.append(last)
-            width += 1
-        if self.fused and (missing := -width % _ALIGN):
-            parts.append(amplitude.new_zeros(()).expand(*amplitude.shape[:-1], missing))
-        return torch.cat(parts, dim=-1)
+        """Padded to a width that flash kernels take."""
+        width = 2 * amplitude.shape[-1] + bool(self.bias)
+        return packed(amplitude, phase, last if self.bias else None, -width % _ALIGN if self.fused else 0)
 
     def attend(self, query: Features, key: Features, value: Tensor, allowed: Tensor | None) -> Tensor:
         if not self.fused:
@@ -229,11 +219,11 @@ class Sum(Form):
 
     def query(self, amplitude: Tensor, phase: Tensor, scale: Scale) -> Features:
         S = amplitude.square().sum(-1, keepdim=True)
-        return (torch.cat([S, torch.ones_like(S), phasors(2**0.5 * amplitude, phase)], dim=-1),)
+        return (torch.cat([S, torch.ones_like(S), packed(2**0.5 * amplitude, phase)], dim=-1),)
 
     def key(self, amplitude: Tensor, phase: Tensor) -> Features:
         S = amplitude.square().sum(-1, keepdim=True)
-        return (torch.cat([torch.ones_like(S), S, phasors(2**0.5 * amplitude, phase)], dim=-1),)
+        return (torch.cat([torch.ones_like(S), S, packed(2**0.5 * amplitude, phase)], dim=-1),)
 
     def attend(self, query: Features, key: Features, value: Tensor, allowed: Tensor | None) -> Tensor:
         if self.chunked and allowed is None and query[0].shape[-2] == key[0].shape[-2]:
@@ -246,10 +236,10 @@ class Energy(Form):
     """I / E as two products; O(T²) without W."""
 
     def query(self, amplitude: Tensor, phase: Tensor, scale: Scale) -> Features:
-        return phasors(amplitude, phase), amplitude
+        return packed(amplitude, phase), amplitude
 
     def key(self, amplitude: Tensor, phase: Tensor) -> Features:
-        return phasors(amplitude, phase), amplitude
+        return packed(amplitude, phase), amplitude
 
     def attend(self, query: Features, key: Features, value: Tensor, allowed: Tensor | None) -> Tensor:
         squares = query[1].square().sum(-1).unsqueeze(-1) + key[1].square().sum(-1).unsqueeze(-2)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from wavegpt.attention.base import Attention
 from wavegpt.attention.cache import LayerCache
-from wavegpt.attention.kernels import EPSILON, Features, form_of, source_attention, weighted
+from wavegpt.attention.kernels import Features, form_of, source_attention, weighted
 from wavegpt.attention.phases import running_phase
 from wavegpt.attention.places import Places
 from wavegpt.config import WaveConfig
@@ -83,7 +83,7 @@ class Interference(Phased):
     def features(
         self, x: Tensor, places: Places, cache: LayerCache | None, observed: Observed | None
     ) -> tuple[Features, Features]:
-        A = [F.softplus(_wide(self._split(projection(x)))) + EPSILON for projection in self.amplitudes]
+        A = [F.softplus(_wide(self._split(projection(x)))) for projection in self.amplitudes]
         theta = self._theta(x, places, cache)
         if observed is not None:
             observed.phasors.append((A[-1] * theta[1].cos(), A[-1] * theta[1].sin()))
