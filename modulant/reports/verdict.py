@@ -115,10 +115,11 @@ def _text(report: Report) -> str:
     beside = {name: without[key] for key, name in _WITHOUT.items() if known(without.get(key))}
     if not beside:
         return f"{said}."
-    worse = [name for name, bits in beside.items() if bits <= last]
-    than = f"not fewer than {' and '.join(worse)}" if worse else "fewer than without a model"
-    figures_of = ", ".join(f"{name} {number(bits, 3)}" for name, bits in beside.items())
-    return f"{said}, {than} ({figures_of}; xz and bz2 know this text alone, the model knows the training part)."
+    parts = []
+    for better, words in ((True, "fewer than"), (False, "no fewer than")):
+        if named := [f"{name} ({number(bits, 3)})" for name, bits in beside.items() if (last < bits) is better]:
+            parts.append(f"{words} {', '.join(named)}")
+    return f"{said}: {'; '.join(parts)}. xz and bz2 know this text alone, the model knows the training part."
 
 
 def _alpha(alpha: Mapping[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """A small text in a file, and the command line over it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
