@@ -1,7 +1,9 @@
 """A wave language model through the command line: each configuration trains, resumes to the bit, and writes text."""
 
+import io
 import json
 import math
+import os
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
@@ -127,6 +129,48 @@ def test_it_writes(tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     greedy = [json.loads(line)["text"] for line in Path("run/predictions.jsonl").read_text().splitlines()]
     main()([*ask, "--model.writing.temperature=0"])
     assert [json.loads(line)["text"] for line in Path("run/predictions.jsonl").read_text().splitlines()] == greedy
+
+
+def test_what_is_piped_in_is_gone_on_with(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fit("--config", "wavegpt/pure_wave_linear.yaml", *tiny, "--trainer.max_steps=1")
+    monkeypatch.setattr("sys.stdin", io.StringIO("small dog\n\nthe\n"))
+    main()(["predict", "--resume=run", "--data.prompts=-", "--model.writing.max_new_tokens=4"])
+    rows = [json.loads(line) for line in Path("run/predictions.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["small dog", "the"]
+
+
+def test_a_dry_run_says_what_is_done(tiny: list[str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Before the text is prepared all but its steps, and it writes nothing."""
+    argv = ["fit", "--config", "wavegpt/wave.yaml", *tiny, "--trainer.max_epochs=1", "--trainer.max_steps=-1"]
+    argv += ["--data.seed=77"]  # a split that no other test has prepared
+    cache = Path(os.environ["MODULANT_CACHE"], "text")
+    kept = set(cache.glob("*")) if cache.is_dir() else set()
+    capfd.readouterr()
+    main()([*argv, "--dry-run=json"])
+    before = json.loads(capfd.readouterr().out)
+    assert (set(cache.glob("*")), list(tmp_path.iterdir())) == (kept, [])
+    assert (before["text"]["prepared"], "training" in before) == (False, False)
+    main()([*argv, "--output=run", "--report.figures=false", "--trainer.limit_val_batches=1"])
+    capfd.readouterr()
+    main()([*argv, "--dry-run=json"])
+    facts = json.loads(capfd.readouterr().out)
+    report = json.loads(Path("run/report.json").read_text())
+    assert facts["training"]["steps"] == report["run"]["steps"]
+    assert facts["arm"]["trained_parameters"] == report["model"]["parameters"]["trainable"]
+    assert before["arm"]["vocabulary"] == report["model"]["describe"]["vocab_size"]
+    assert facts["arm"]["parameters"] == report["model"]["describe"]["parameters"]
+    main()([*argv, "--dry-run"])
+    assert "embedding wave, attention interference" in capfd.readouterr().out
+
+
+def test_a_diverged_run_ends_in_one_line(tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    argv = ["fit", "--config", "wavegpt/baseline.yaml", *tiny, "--trainer.max_steps=9", "--report.figures=false"]
+    with pytest.raises(SystemExit) as ended:
+        main()([*argv, "--model.optimizer.lr=1e30", "--model.warmup_steps=0", "--output=run"])
+    assert ended.value.code == 1
+    line = capfd.readouterr().err
+    assert line.count("\n") == 1
+    assert "the gradient's norm is nan" in line
 
 
 @pytest.mark.slow  # starts two processes
