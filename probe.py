@@ -25,6 +25,7 @@ PROBES = {
     "runs": "several run folders side by side: what differs, what came of it, paired differences, overlays",
     "similarity": "agreement with people's ratings of word pairs, before and after a modulator",
     "topology": "weights of any transformer: ranks, heads, neurons, likeness of layers, each beside its null",
+    "spectra": "series along tokens: spectra, lag-1, phases of heads, each beside its nulls",
     "attention": "entropies, sinks and heads of attention by layer, a lens, confidence; each beside its null",
     "scales": "what two vocabularies share: rotations, linear maps, neighbours on held-out rows, each beside its null",
     "compare": "figures of batteries by model, each beside its null, and ten published claims judged by them",

@@ -16,7 +16,7 @@ _PAIRS = 4096  # of rows, in a pairing
 _PANEL = 128  # columns of a Gram matrix that are made at once
 
 
-def gram_sum(blocks: Iterable[Float[Tensor, "rows dim"]]) -> Float[Tensor, "dim dim"]:
+def gram_sum(blocks: Iterable[Float[Tensor, "_ dim"]]) -> Float[Tensor, "dim dim"]:
     """Σ XᵀX over blocks of rows, in fp64; products within a block have its own precision.
 
     What is above the diagonal is computed and copied below it, which is half of the operations.

@@ -163,6 +163,9 @@ def _layout(chart: Chart) -> dict[str, Any]:
     elif chart.x.whole:
         places = [x for mark in marks if isinstance(mark, Line) for x, _ in mark.points]
         x |= {"tick0": 0, "dtick": math.ceil((max(places) - min(places) + 1) / 16)}
+    columns = next((mark.columns for mark in marks if isinstance(mark, Heat) and mark.columns), ())
+    if isinstance(columns, range) and not chart.x.names:  # heads: whole numbers, and no half ones between them
+        x |= {"tick0": 0, "dtick": math.ceil(len(columns) / 16)}
     margin = {"margin": {"l": 60, "r": 24, "t": 12, "b": 130}} if "tickangle" in x else {}
     bands = [mark for mark in marks if isinstance(mark, Level) and mark.spread]
     low, high = min(chart.values), max(chart.values)

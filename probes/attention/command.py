@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probes.battery import folder_for, publish
 from probes.options import at_least, layer_numbers, some_of
-from probes.pages import check_output_file, folder_name, write_json, write_text
 
 if TYPE_CHECKING:
     from probes.attention.shown import Shown
@@ -66,25 +66,14 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: no such model, layer, device or file, or the disk refuses a file.
     """
-    folder = args.output or Path("runs/probes") / f"attention_{folder_name(args.model)}"
-    check_output_file(folder / "report.json", ("probe", "figures"))
+    folder = folder_for("attention", [args.model], args.output)
     found, shown = measure(args)
-    from modulant.reports.figures import draw
-    from modulant.reports.plotting import save
     from probes.attention import page
 
-    charts = page.charts(found)
-    text = page.markdown(found, charts)
-    write_json(folder / "report.json", found)
-    write_text(folder / "report.md", text)
-    for chart in charts:
-        save(draw([chart]), folder / "figures" / f"{chart.name}.png")
-    write_text(folder / "report.html", page.html(found, charts))
     if shown is not None:
         shown.write(folder / "attention.npz")
-    print(text)
     more = ", attention.npz" if shown is not None else ""
-    print(f"written: {folder}/report.json, report.md, report.html, {len(charts)} figures{more}")
+    publish(folder, found, page.charts(found), page.content(found), more)
     return INTERRUPTED if found["interrupted"] else 0
 
 

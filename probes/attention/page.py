@@ -1,16 +1,14 @@
 """The page of attention: each figure beside its null, what the nulls say, and how it was measured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports import render
-from modulant.reports.chart import Chart
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 from probes.attention.charts import CLOUDS, STACKS, charts
 from probes.attention.confidence import FIGURES, PERMUTED
 
-__all__ = ["charts", "html", "markdown"]
+__all__ = ["charts", "content"]
 
 Found = Mapping[str, Any]  # what report.json holds
 
@@ -46,19 +44,8 @@ _KEYS = (
 )
 
 
-def markdown(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.md."""
-    figures = [(chart.title, f"figures/{chart.name}.png") for chart in drawn]
-    return render.markdown("terrain", **_content(found), figures=figures)
-
-
-def html(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.html."""
-    return render.html("terrain", drawn, **_content(found))
-
-
-def _content(found: Found) -> dict[str, Any]:
-    """What both pages say."""
+def content(found: Found) -> dict[str, Any]:
+    """What report.md and report.html say."""
     shape = found["shape"]
     heads = f"{shape['heads']} heads"
     if shape["key_value_heads"] != shape["heads"]:

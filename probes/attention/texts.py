@@ -50,12 +50,12 @@ class Batch:
     kinds: Tensor | None
 
 
-def wordnet_examples() -> list[str]:
-    """Quoted examples of 45 to 90 characters and at least eight words, every k-th so that 120 are left."""
+def wordnet_examples(count: int = EXAMPLES) -> list[str]:
+    """Quoted examples of 45 to 90 characters and at least eight words, every k-th so that `count` are left."""
     from modulant.lexicon import Lexicon
 
     found = [text for text in Lexicon.load().examples if 45 <= len(text) <= 90 and _words(text) >= 8]
-    return found[:: len(found) // EXAMPLES][:EXAMPLES]
+    return found[:: len(found) // count][:count]
 
 
 def _words(text: str) -> int:

@@ -34,7 +34,7 @@ def _content(found: Found) -> dict[str, Any]:
     """What both pages say."""
     read = ", ".join(f"{one['probe']} of {one['model']}" for one in found["reports"])
     return {
-        "title": f"{counted(len(found['models']), 'model')} compared: {', '.join(found['models'])}",
+        "title": f"{counted(len(found['models']), 'model')} compared: {'; '.join(found['models'])}",
         "lead": f"Read: {read}.",
         "verdicts": _verdicts(found),
         "claims": _claims(found),

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from probes.battery import folder_for, publish
 from probes.options import at_least, some_of
-from probes.pages import check_output_file, folder_name, write_json, write_text
 from probes.scales import PARTS
 from probes.terrain.command import PACKAGES, peak_memory
 
@@ -54,23 +54,12 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: no such model or device, too few rows in common, or the disk refuses a file.
     """
-    folder = args.output or Path("runs/probes") / f"scales_{folder_name(args.small)}_{folder_name(args.large)}"
-    check_output_file(folder / "report.json", ("probe", "figures"))
+    folder = folder_for("scales", [args.small, args.large], args.output)
     found = measure(args)
-    from modulant.reports.figures import draw
-    from modulant.reports.plotting import save
     from probes.scales import page
     from probes.scales.charts import charts
 
-    drawn = charts(found)
-    text = page.markdown(found, drawn)
-    write_json(folder / "report.json", found)
-    write_text(folder / "report.md", text)
-    for chart in drawn:
-        save(draw([chart]), folder / "figures" / f"{chart.name}.png")
-    write_text(folder / "report.html", page.html(found, drawn))
-    print(text)
-    print(f"written: {folder}/report.json, report.md, report.html, {len(drawn)} figures")
+    publish(folder, found, charts(found), page.content(found))
     return 0
 
 

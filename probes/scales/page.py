@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports import render
-from modulant.reports.chart import Chart
 from modulant.reports.table import Table
 from modulant.reports.wording import interval, number
 from probes.terrain.page import null_of, p_value, value_of
@@ -37,17 +35,6 @@ SHARED = {
     "neighbours/overlap": "overlap of ten neighbours",
     "volumes/r_partial": "volumes given distances from the mean",
 }
-
-
-def markdown(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.md."""
-    figures = [(chart.title, f"figures/{chart.name}.png") for chart in drawn]
-    return render.markdown("terrain", **_content(found), figures=figures)
-
-
-def html(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.html."""
-    return render.html("terrain", drawn, **_content(found))
 
 
 def beyond(found: Found, name: str) -> bool:
@@ -113,8 +100,8 @@ def _said(found: Found, name: str) -> str:
     return f"{number(figures[name], 3)} {interval(ends, 3, signed=False)}, {stands} {of_null}"
 
 
-def _content(found: Found) -> dict[str, Any]:
-    """What both pages say."""
+def content(found: Found) -> dict[str, Any]:
+    """What report.md and report.html say."""
     small, large = found["models"]["small"], found["models"]["large"]
     matched, noun = found["matched"], found["matched"]["noun"]
     lead = (

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from probes.battery import folder_for, publish
 from probes.options import at_least, layer_numbers, some_of, with_bar
-from probes.pages import check_output_file, folder_name, write_json, write_text
 
 DESCRIPTION = """\
 Geometry of a model's vocabulary (lengths, cosines and distances over all pairs, spectrum, pentachora, order of digits
@@ -64,22 +64,11 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: no such model, layer or device, or the disk refuses a file.
     """
-    folder = args.output or Path("runs/probes") / f"terrain_{folder_name(args.model)}"
-    check_output_file(folder / "report.json", ("probe", "figures"))
+    folder = folder_for("terrain", [args.model], args.output)
     found = measure(args)
-    from modulant.reports.figures import draw
-    from modulant.reports.plotting import save
     from probes.terrain import page
 
-    charts = page.charts(found)
-    text = page.markdown(found, charts)
-    write_json(folder / "report.json", found)
-    write_text(folder / "report.md", text)
-    for chart in charts:
-        save(draw([chart]), folder / "figures" / f"{chart.name}.png")
-    write_text(folder / "report.html", page.html(found, charts))
-    print(text)
-    print(f"written: {folder}/report.json, report.md, report.html, {len(charts)} figures")
+    publish(folder, found, page.charts(found), page.content(found))
     return 0
 
 

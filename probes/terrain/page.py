@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports import render
-from modulant.reports.chart import Chart
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 from probes.terrain.charts import charts, clouds_of, layers_of
 
-__all__ = ["charts", "html", "markdown"]
+__all__ = ["charts", "content"]
 
 Found = Mapping[str, Any]  # what report.json holds
 
@@ -34,19 +32,8 @@ _COLUMNS = {
 }
 
 
-def markdown(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.md."""
-    figures = [(chart.title, f"figures/{chart.name}.png") for chart in drawn]
-    return render.markdown("terrain", **_content(found), figures=figures)
-
-
-def html(found: Found, drawn: Sequence[Chart]) -> str:
-    """report.html."""
-    return render.html("terrain", drawn, **_content(found))
-
-
-def _content(found: Found) -> dict[str, Any]:
-    """What both pages say."""
+def content(found: Found) -> dict[str, Any]:
+    """What report.md and report.html say."""
     shape = found["shape"]
     seed = found["settings"]["seed"]
     lead = f"{found['architecture']}, width {shape['d_model']:,}, {shape['layers']} layers, seed {seed}."

@@ -19,6 +19,7 @@ from probes.pages import folder_name, write_json, write_text
 from probes.topology import PARTS, RANKS
 
 if TYPE_CHECKING:
+    from probes.topology.layout import Layout
     from probes.topology.reader import Weights
 
 DESCRIPTION = """\
@@ -41,7 +42,7 @@ JOURNAL = "progress.jsonl"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder in Hugging Face's layout, or a hub id")
+    add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder in Hugging Face's layout, a hub id, or a run")
     add("--only", type=some_of(PARTS), default=PARTS, metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
     add("--layers", type=layer_numbers, metavar="0,1", help="blocks of each stack (default: all)")
     ways = parser.add_mutually_exclusive_group()
@@ -101,30 +102,34 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     from modulant.backbones.loading import read_config
     from modulant.backbones.opening import check_not_quantised
     from modulant.backbones.sizes import check_layers
-    from probes.topology.layout import layout_of
     from probes.topology.reader import Weights
+    from probes.topology.run import change_rows, figures_of_changes, subject_of
     from probes.topology.stream import Journal, Settings, measure_model
     from probes.topology.summary import figures_of
 
     began = time.monotonic()
     check_device(args.device)
+    subject = subject_of(args.model)
     with _as_argument():
-        config = read_config(args.model)
-        check_not_quantised(args.model, config)
-        weights = Weights(args.model, args.device)
-        layout = layout_of(args.model, config, weights.names)
+        config = read_config(subject.name)
+        check_not_quantised(subject.name, config)
+        weights = Weights(subject.name, args.device)
+        layout = _layout(subject.name, config, weights)
     absent = [stored.module for block in layout.blocks for stored in block.tensors if stored.name is None]
     if absent and not weights.missing:
         raise ValueError(f"{args.model!r} lacks {absent[0]}, which its configuration describes")
     if args.layers is not None:
-        check_layers(args.layers, max(block.layer for block in layout.blocks) + 1, "--layers", "model")
+        check_layers(args.layers, max((block.layer for block in layout.blocks), default=-1) + 1, "--layers", "model")
     settings = Settings(args.layers, tuple(part for part in PARTS if part in args.only), args.ranks, args.seed)
-    digest = _digest(args.model, weights)
+    digest = _digest(subject.name, weights)
     folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(folder / JOURNAL, weights.fingerprint(digest, settings), args.resume)
     with _as_argument():
         found = measure_model(weights, layout, settings, journal)
     figures, n_tests = figures_of(found.rows)
+    if subject.adapter is not None:
+        found.rows["changes"] = change_rows(subject.adapter, weights, layout, args.seed)
+        figures |= figures_of_changes(found.rows["changes"])
     kinds: dict[str, dict[str, int]] = {}
     for name, kind in layout.kinds.items():
         count = kinds.setdefault(kind, {"tensors": 0, "numbers": 0})
@@ -133,9 +138,12 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     return {
         "probe": "topology",
         "model": args.model,
+        "backbone": subject.name,
+        "run": subject.note,
         "architecture": config.model_type,
         "weights_sha256": digest,
         "way": RANKS[args.ranks],
+        "by_name": any(block.by_name for block in layout.blocks) or not layout.blocks,
         "device": args.device,
         "seed": args.seed,
         "layers": args.layers,
@@ -164,6 +172,19 @@ def _as_argument() -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(str(error).replace("model.backbone: ", "")) from error
+
+
+def _layout(name: str, config: Any, weights: "Weights") -> "Layout":
+    """Where the matrices are: by the modules of a known family, else by names alone."""
+    from modulant.backbones.families import family_of
+    from probes.topology.layout import layout_of
+    from probes.topology.names import layout_by_names
+
+    try:
+        family_of(config)
+    except ValueError:
+        return layout_by_names({one: weights.shape(one) for one in weights.names})
+    return layout_of(name, config, weights.names)
 
 
 def _digest(model: str, weights: "Weights") -> str | None:

@@ -106,11 +106,12 @@ class Block:
     shape: Shape
     tensors: tuple[Stored, ...]
     norms: Mapping[str, Norm] = field(default_factory=dict)
+    by_name: bool = False  # of no known family: which norm is where is not known either
 
     @property
     def has_gains(self) -> bool:
         """Whether the files have the gains of its norms; a missing shard may hold them."""
-        return all(norm.gain is not None for norm in self.norms.values())
+        return not self.by_name and all(norm.gain is not None for norm in self.norms.values())
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,7 @@ def layout_of(name: str, config: Any, stored: Iterable[str]) -> Layout:
         name: of the model, for messages.
         config: of transformers.
         stored: names of all tensors in the files.
-
-    Raises:
-        ValueError: an unknown family.
     """
-    try:
-        family_of(config)
-    except ValueError as error:
-        raise ValueError(f"{name!r}: {error}") from error
     with torch.device("meta"):
         model = of_random_weights(name, config).model
     modules, fused = _renamed(model, stored)
@@ -169,7 +163,7 @@ def layout_of(name: str, config: Any, stored: Iterable[str]) -> Layout:
     norms = {path for path, inner in model.named_modules() if "norm" in type(inner).__name__.lower()}
     for file, module in modules.items():
         if file not in kinds:
-            kinds[file] = _kind_beside(module, tables, norms)
+            kinds[file] = kind_beside(module, tables, norms)
     beside = tuple(
         Stored(file, (kind,), modules[file])
         for file, kind in kinds.items()
@@ -274,7 +268,7 @@ def _fused_name(kinds: tuple[str, ...]) -> str:
     return {3: "qkv", 2: "gate_up"}.get(len(kinds), kinds[0])
 
 
-def _kind_beside(module: str, tables: Mapping[str, str], norms: set[str]) -> str:
+def kind_beside(module: str, tables: Mapping[str, str], norms: set[str]) -> str:
     """Kind of a tensor that is none of a block's matrices, by its name in the model."""
     if module in tables:
         return tables[module]

@@ -130,6 +130,7 @@ def _content(found: Found) -> dict[str, Any]:
         "between": _likeness(found),
         "neurons": _neurons(found["figures"]),
         "positions": positions_page.table(found["figures"], found["tests"]),
+        "changes": _changes(found["figures"]),
         "verdicts": _verdicts(found),
         "notes": _notes(found),
         "method": _METHOD,
@@ -213,6 +214,20 @@ def _neurons(figures: Mapping[str, Any]) -> Table:
     return Table(["neurons", "n", "variation of coupling", "smallest / median", "weak, below 0.1"], rows)
 
 
+def _changes(figures: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            place.removeprefix("change/"),
+            str(figures[f"{place}/n"]),
+            number(figures[f"{place}/share"], 4),
+            _beside(figures, f"{place}/stable_rank", 2),
+            _beside(figures, f"{place}/participation_ratio", 2),
+        ]
+        for place in (key.removesuffix("/share") for key in figures if key.startswith("change/") and "/share" in key)
+    ]
+    return Table(["mean over layers", "matrices", "‖ΔW‖ / ‖W‖", "stable rank", "participation"], rows)
+
+
 def _verdicts(found: Found) -> list[str]:
     """What differs from its null, and what the null is."""
     figures, tests = found["figures"], found["tests"]
@@ -238,7 +253,13 @@ def _verdicts(found: Found) -> list[str]:
 
 def _notes(found: Found) -> list[str]:
     """What was not measured, or not all."""
-    lines = []
+    lines = [found["run"]] if found["run"] else []
+    if found["by_name"]:
+        known = "kinds of matrices are by their names, as (out, in)"
+        lines.append(
+            f"**No known family** ({found['architecture']}): {known}; matrices of no known name are `other`. Heads, "
+            "neurons and gains depend on the model's code, and are not measured."
+        )
     if found["missing_shards"]:
         lines.append(f"**Missing shards**: {', '.join(f'`{name}`' for name in found['missing_shards'])}.")
     if found["damaged"]:
@@ -275,6 +296,8 @@ _METHOD = [
     "null's variance). The cosine of the weights themselves compares unrelated bases of heads and neurons.",
     "The coupling of a neuron is the geometric mean of its norms in gate, up and down over its median; weak is not "
     "dead, which only activations tell.",
+    "What an adapter adds is s·BA; the null of its ranks is Gaussian B and A of the same shapes, and the share of a "
+    "change has none: before training it is 0.",
     "A bias by relative position has a value a bucket of distances, key − query; a bucket that no distance falls into "
     "is left out. It falls to a side where Spearman's coefficient of the bias with −|Δ| is 1. Entropy is that of "
     "softmax(bias) over distances up to the largest with a bucket of its own, as a share of its maximum. The null: "

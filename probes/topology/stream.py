@@ -109,6 +109,7 @@ def measure_model(
         for unit in with_bar(units, "blocks"):
             key = _key(unit)
             if isinstance(unit, Stored):
+                before = None  # tables come last, and are large
                 if key not in journal.done:
                     journal.add(key, _table_rows(unit, weights, layout, settings))
             elif key in journal.done:
@@ -170,6 +171,6 @@ def _table_rows(table: Stored, weights: Weights, layout: Layout, settings: Setti
         bias = weights.read(table.name)
         return {"positions": position_rows(table.name, table.module, bias, config, settings.seed)}
     about = {"name": table.name, "kind": kind, "location": None, "layer": None}
-    config, shape = next(iter(layout.configs.values())), layout.blocks[0].shape
-    matrix = weights.read(table.name).flatten(1)
-    return {"matrices": [matrix_row(matrix, about, initial_sd(config, kind, shape), settings.ranks)]}
+    config = next(iter(layout.configs.values()))
+    sd = initial_sd(config, kind, layout.blocks[0].shape) if layout.blocks else None
+    return {"matrices": [matrix_row(weights.read(table.name).flatten(1), about, sd, settings.ranks)]}

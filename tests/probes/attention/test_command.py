@@ -15,6 +15,7 @@ import probe
 from modulant.assets import MINI
 from modulant.backbones.families import stream_of
 from modulant.backbones.t5 import load_config
+from modulant.reports import render
 from modulant.reports.run_folder import finite
 from modulators import LerpModulator, save_modulator
 from probes.attention import command, measure, page
@@ -75,7 +76,7 @@ def test_a_random_model_says_nothing_of_confidence(model_type: str, tmp_path: Pa
     build(model_type, vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     found = measured(str(tmp_path), "--texts", texts(tmp_path, 120))
-    text = page.markdown(found, [])
+    text = render.markdown("battery", **page.content(found), figures=[])
     said = "nothing beyond its null (confidence permuted among texts of the same length)"
     assert f"**Confidence**: {said}; 120 texts" in text
     assert f"**Confidence** of the fifteen prompts: {said}; 15 texts" in text

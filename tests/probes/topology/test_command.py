@@ -16,7 +16,7 @@ from modulant.reports.run_folder import finite
 from probes.topology import command, page, stream
 from tests.tiny_families import build
 
-VARYING = ("seconds", "peak_anonymous_bytes", "resumed_units", "model", "rows")
+VARYING = ("seconds", "peak_anonymous_bytes", "resumed_units", "model", "backbone", "rows")
 
 
 def measure(model: str | Path, output: Path, *options: str, code: int = 0) -> dict[str, Any]:

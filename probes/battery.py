@@ -1,0 +1,48 @@
+"""What the batteries of measurements have in common: where they write, and what they leave there."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probes.pages import check_output_file, folder_name, write_json, write_text
+
+if TYPE_CHECKING:
+    from modulant.reports.chart import Chart
+
+
+def folder_for(battery: str, models: Sequence[str], output: Path | None) -> Path:
+    """The folder to write to: the one asked for, or runs/probes/<battery>_<models>.
+
+    Raises:
+        ValueError: something else lies there, or it cannot be written.
+    """
+    folder = output or Path("runs/probes") / "_".join([battery, *map(folder_name, models)])
+    check_output_file(folder / "report.json", ("probe", "figures"))
+    return folder
+
+
+def publish(
+    folder: Path, found: Mapping[str, Any], charts: Sequence["Chart"], content: Mapping[str, Any], more: str = ""
+) -> None:
+    """Write report.json, report.md, report.html and a figure for each chart; print the page.
+
+    Args:
+        folder: of the report.
+        found: what report.json holds.
+        charts: each a PNG, and interactive in report.html.
+        content: what both pages say: title, lead, verdicts, sections, method.
+        more: further files, for the last line.
+    """
+    from modulant.reports import render
+    from modulant.reports.figures import draw
+    from modulant.reports.plotting import save
+
+    figures = [(chart.title, f"figures/{chart.name}.png") for chart in charts]
+    text = render.markdown("battery", **content, figures=figures)
+    write_json(folder / "report.json", found)
+    write_text(folder / "report.md", text)
+    for chart in charts:
+        save(draw([chart]), folder / "figures" / f"{chart.name}.png")
+    write_text(folder / "report.html", render.html("battery", charts, **content))
+    print(text)
+    print(f"written: {folder}/report.json, report.md, report.html, {len(charts)} figures{more}")

@@ -1,0 +1,158 @@
+"""Series along a model's tokens: spectra, lag-1, phases between heads; and why there is no FFT over dimensions.
+
+Each figure stands beside what it is with rows shuffled, with the text's tokens shuffled before the pass, and with
+phases randomised.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from probes.battery import folder_for, publish
+from probes.options import at_least, layer_numbers, some_of
+from probes.spectra import PARTS
+from probes.terrain.command import PACKAGES, peak_memory
+
+DESCRIPTION = """\
+Series along the tokens of a text, layer by layer, of any known family that reads text: spectrum and lag-1 of the
+stream, and phases between the heads of a layer. Each stands beside what it is with its rows shuffled, with the text's
+tokens shuffled before the pass, and with phases randomised. The FFT over dimensions is tested once, by permuting them.
+The Zipf-wave lens is a prior of ours, and not the model's. Of a run, all is measured before (original) and after
+(modulated)."""
+
+EXAMPLES = """\
+parts:
+  lens        waves that we give to words, superposed by attention; five prompts
+  dimensions  the permutation test of the FFT over dimensions
+  tokens      spectrum and lag-1 along tokens
+  heads       agreement of phases between heads, in three bands
+
+examples:
+  python probe.py spectra mini
+  python probe.py spectra runs/lerp/version_0 --only tokens
+  python probe.py spectra /path/to/llama --texts passages.txt --layers 0,15,29"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "model",
+        metavar="RUN_OR_MODEL",
+        help="a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id",
+    )
+    add(
+        "--texts",
+        type=Path,
+        metavar="FILE",
+        help="passages of at least 128 tokens, one a paragraph (default: examples of WordNet, joined)",
+    )
+    add("--only", type=some_of(PARTS), default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
+    add("--layers", type=layer_numbers, default=None, metavar="N,…", help="blocks to measure, from 0 (default: all)")
+    add("--seed", type=at_least(0), default=42, help="of all shuffles and draws (default: %(default)s)")
+    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
+    add("--output", type=Path, metavar="DIR", help="default: runs/probes/spectra_<model>")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure, write report.json, report.md, report.html and the figures, print the page.
+
+    Raises:
+        ValueError: no such model, layer, file or device, or the disk refuses a file.
+        KeyboardInterrupt: Ctrl-C, after what was measured until then is written.
+    """
+    folder = folder_for("spectra", [args.model], args.output)
+    found = measure(args)
+    from probes.spectra import page
+
+    publish(folder, found, page.charts(found), page.content(found))
+    if found["interrupted"]:
+        raise KeyboardInterrupt
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that `report.json` holds.
+
+    Raises:
+        ValueError: no such model, layer, file or device, or a model that has no tokens.
+        KeyboardInterrupt: before anything was measured.
+    """
+    started = time.monotonic()
+    from modulant.backbones.sizes import check_layers
+    from modulant.backbones.weights import digest_of_weights
+    from probes.spectra.attention import some_layers
+    from probes.spectra.dimensions import measure_contexts
+    from probes.spectra.lens import measure_lens
+    from probes.spectra.reading import measure_texts
+    from probes.spectra.texts import passages_of
+    from probes.terrain.findings import Findings
+    from probes.terrain.opening import open_subject
+
+    subject = open_subject(args.model, args.device)
+    backbone = subject.backbone
+    layers = check_layers(args.layers, backbone.shape.n_layers, "--layers", "model")
+    if backbone.family.reads != "input_ids":
+        raise ValueError(f"{args.model!r} reads images: its patches lie in two directions, and are no series")
+    if subject.tokenizer is None:
+        raise ValueError(subject.no_tokenizer)
+    digest = digest_of_weights(backbone.model.name_or_path)  # which reads them whole: before a pass does
+    found = Findings()
+    passages = None
+    more: dict[str, Any] = {"intervals": {}, "spectra": {}}
+    along = [part for part in PARTS if part in args.only and part != "lens"]
+    if along:
+        passages = passages_of(backbone, subject.tokenizer, args.texts)
+
+    def measure_one(prefix: str) -> None:
+        chosen = some_layers(backbone.shape.n_layers) if args.layers is None else layers
+        if "lens" in args.only:
+            measure_lens(backbone, subject.tokenizer, chosen, found, prefix, args.seed)
+        if "dimensions" in args.only:
+            measure_contexts(backbone, subject.tokenizer, chosen, found, prefix, args.seed)
+        if passages is not None:
+            measure_texts(backbone, passages, layers, along, found, prefix, args.seed, more)
+
+    def original() -> None:
+        with subject.original():
+            measure_one("original/")
+
+    steps: list[Callable[[], None]] = [lambda: measure_one("")]
+    if subject.modulation is not None:
+        steps = [original, lambda: measure_one("modulated/")]
+    interrupted = False
+    try:
+        for step in steps:
+            step()
+    except KeyboardInterrupt:
+        if not found.figures:
+            raise
+        interrupted = True
+    return {
+        "probe": "spectra",
+        "model": args.model,
+        "architecture": backbone.model.config.model_type,
+        "shape": {"d_model": backbone.shape.d_model, "layers": backbone.shape.n_layers},
+        "sha256": digest,
+        "settings": {"only": list(args.only), "layers": layers, "seed": args.seed},
+        "texts": None if passages is None else _texts_as_json(passages),
+        **more,
+        "interrupted": interrupted,
+        "figures": found.figures,
+        "nulls": found.nulls,
+        "units": found.units,
+        "populations": found.populations,
+        "reasons": found.reasons,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "device": str(backbone.model.device),
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def _texts_as_json(passages: Any) -> dict[str, Any]:
+    lengths = [len(text.ids) for text in passages.texts]
+    return {"what": passages.what, "tokens": lengths, "notes": list(passages.notes)}
