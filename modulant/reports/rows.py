@@ -27,9 +27,9 @@ _OF_THREE_PARTS = {
     "held_out": "test × test",
 }
 _OF_TEXT = {
-    "val/bits_per_byte": "bits per byte",
-    "val/bits_per_byte_annealed": "bits per byte at the annealing's end",
-    "val/perplexity": "perplexity of a token",
+    "bits_per_byte": "bits per byte",
+    "bits_per_byte_annealed": "bits per byte at the annealing's end",
+    "perplexity": "perplexity of a token",
 }
 _FOLLOWED = {
     "pearson": "Pearson with path similarity",
@@ -85,7 +85,11 @@ def headline(report: Report) -> Table:
         steps.append(step)
 
     logged = report["run"]["metrics"]
-    validation = {f"{name}, validation": logged.get(key) for key, name in _OF_TEXT.items() if key in logged}
+    validation = {
+        f"{name}, {part}": logged.get(f"{stage}/{key}")
+        for stage, part in (("val", "validation"), ("test", "test"))
+        for key, name in _OF_TEXT.items()
+    }
     validation |= {"validation loss (nats per token)": report["loss"].get("validation")} | {
         f"{name}, validation": logged.get(key)
         for key, name in (("val/token_accuracy", "token accuracy"), ("val/exact_match", "exact match"))

@@ -112,6 +112,22 @@ def test_resumed_in_mid_epoch_to_the_bit(tiny: list[str]) -> None:
     assert list(differences(figures_of(Path("whole")), figures_of(Path("cut")))) == []
 
 
+def test_measured_again_it_is_the_same(tiny: list[str]) -> None:
+    """Also in the midst of an annealing, whose ratio is the checkpoint's; and the test part under keys of its own."""
+    argv = ["--config", "wavegpt/source_cosine.yaml", *tiny, "--model.embedding.anneal.steps=6"]
+    logged = fit(*argv, "--model.optimizer.lr=0.01", "--trainer.max_steps=3")["run"]["metrics"]
+    assert logged["anneal/ratio"]["last"] == pytest.approx(1 - 2 / 6)
+    main()(["validate", "--resume=run"])
+    again = json.loads(Path("run/report_validate.json").read_text())["run"]["metrics"]
+    for key in ("val/bits_per_byte", "val/bits_per_byte_annealed"):
+        assert again[key]["last"] == pytest.approx(logged[key]["last"], rel=1e-6)
+    assert logged["val/bits_per_byte"]["last"] != logged["val/bits_per_byte_annealed"]["last"]
+    main()(["test", "--resume=run"])
+    tested = json.loads(Path("run/report_test.json").read_text())
+    assert "test/bits_per_byte_annealed" in tested["run"]["metrics"]
+    assert "bits per byte" in Path("run/report_test.md").read_text()
+
+
 def test_it_writes(tiny: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     fit("--config", "wavegpt/wave.yaml", *tiny, "--trainer.max_steps=2")
     ask = ["predict", "--resume=run", "--prompt", "small dog", "--prompt", "the", "--model.writing.max_new_tokens=9"]
