@@ -205,7 +205,7 @@ def ends_of_walks(places: int, end: int) -> float:
 
 
 def beliefs(model: Model) -> Verdict:
-    """Both halves: where attention collapses, and whether its coherence says how sure the model is."""
+    """Where attention collapses, and whether its coherence says how sure the model is: holds where both do."""
     halves, reasons = [], []
     for judge in (_collapse, _coherence):
         try:
@@ -214,7 +214,8 @@ def beliefs(model: Model) -> Verdict:
             reasons.append(str(reason))
     if not halves:
         raise Absent(reasons[0])
-    kind = HOLDS if any(half.kind == HOLDS for half in halves) else NOTHING
+    failed = any(half.kind == NOTHING for half in halves)
+    kind = NOTHING if failed else NOT_MEASURED if reasons else HOLDS
     measured, null, said = ("; ".join(getattr(half, key) for half in halves) for key in ("measured", "null", "said"))
     return Verdict(kind, measured, null, "; ".join([said, *(f"the other half was not measured: {r}" for r in reasons)]))
 
