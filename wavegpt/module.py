@@ -245,15 +245,19 @@ class WaveLM(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, Iterator[str]]]:
         """Each prompt and the text that goes on with it, piece by piece as it is asked for."""
-        return [(prompt, self.write(prompt)) for prompt in batch["prompts"]]
+        return [(prompt, self.write(prompt, batch_idx)) for prompt in batch["prompts"]]
 
-    def write(self, prompt: str) -> Iterator[str]:
-        """Pieces of text that go on with a prompt as with the beginning of a document."""
+    def write(self, prompt: str, number: int = 0) -> Iterator[str]:
+        """Pieces of text that go on with a prompt as with the beginning of a document.
+
+        Args:
+            number: of the prompt, which is added to the seed, so that prompts are gone on with by different draws.
+        """
         assert self.model is not None
         tokenizer, how = self._data.tokenizer, self.writing
         sampling = Sampling(
-            how.temperature, how.top_k, how.top_p, how.min_p, how.repetition_penalty, how.seed
-        )  # fmt: skip
+            how.temperature, how.top_k, how.top_p, how.min_p, how.repetition_penalty, (how.seed + number) % 2**63
+        )
         ids = [tokenizer.end, *map(int, tokenizer.encode(prompt))]
         tokens = generate(self.model, [ids], how.max_new_tokens, sampling, stop=(tokenizer.end,))
         return stream_text((int(token) for token in tokens), tokenizer.decode, how.stop or (), (tokenizer.end,))
