@@ -14,6 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers.utils.hub import cached_file
 
+from modulant.backbones.gguf_files import Packed, gguf_file, gguf_tensors
+
 # (start, stop) → these rows of a stored tensor; (None, None): all of it
 Rows = Callable[[int | None, int | None], Tensor]
 
@@ -44,15 +46,19 @@ _TIED = (*EMBEDDINGS[1:], "lm_head.weight")  # to the first
 
 
 def stored_tensors(name: str, missing: list[str] | None = None) -> Iterator[tuple[str, Rows]]:
-    """Tensors of a folder or hub id, by name; rows are read on demand.
+    """Tensors of a folder or hub id, or of a GGUF file, by name; rows are read on demand.
 
     Args:
-        name: folder or hub id.
+        name: folder, hub id or GGUF file; of a folder that holds one, other weights come first.
         missing: gets the names of shards that an index names and that are not there; None: they are an error.
 
     Raises:
         OSError: there are no weights in a supported format, or a shard is missing.
+        ValueError: a GGUF file cannot be read.
     """
+    if (packed := packed_file(name)) is not None:
+        yield from gguf_tensors(packed, missing)
+        return
     found = next((path for file in WEIGHT_FILES if (path := _file(name, file)) is not None), None)
     if found is None:
         raise OSError(f"none of {', '.join(WEIGHT_FILES)} is there")
@@ -69,10 +75,28 @@ def stored_tensors(name: str, missing: list[str] | None = None) -> Iterator[tupl
         yield from (_safetensors(path) if path.suffix == ".safetensors" else _pickled(path))
 
 
+def packed_file(name: str) -> Path | None:
+    """The GGUF file whose weights a name means; None: other files.
+
+    Raises:
+        ValueError: there is no such file, or a folder holds several.
+    """
+    folder = Path(name)
+    if folder.is_dir() and any((folder / file).is_file() for file in WEIGHT_FILES):
+        return None
+    return gguf_file(name)
+
+
 def shape_of(rows: Rows) -> tuple[int, ...]:
     """Shape of a tensor of `stored_tensors`, of which nothing is read."""
     (whole,) = cast("partial[Tensor]", rows).args
     return tuple(whole.shape)
+
+
+def type_of(rows: Rows) -> str:
+    """How the numbers of a tensor of `stored_tensors` are stored: ``float16``, and in a GGUF file ``Q4_1``."""
+    (whole,) = cast("partial[Tensor]", rows).args
+    return whole.kind if isinstance(whole, Packed) else str(whole.dtype).removeprefix("torch.")
 
 
 def digest_of_weights(name: str) -> str:

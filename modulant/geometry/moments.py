@@ -117,14 +117,16 @@ def density_ratios(
     """
     unit = F.normalize(points.float(), dim=-1)
     counts = torch.zeros(len(centres), 2, dtype=torch.int64, device=unit.device)
+    lowest, highest = min(centres) - 2 * wide, max(centres) + 2 * wide  # with room for rounding
     for start in range(0, len(unit), _ROWS):
         stop = min(start + _ROWS, len(unit))
         cosines = unit[start:stop] @ unit[start:].mT
         rows = torch.arange(stop - start, device=unit.device)
         cosines[:, : stop - start].masked_fill_(rows[:, None] >= rows, torch.inf)  # each pair once, none with itself
+        near = cosines[(cosines > lowest) & (cosines < highest)]  # often few, and looked at again for each centre
         for i, centre in enumerate(centres):
-            away = (cosines - centre).abs_()
-            counts[i] += torch.stack([(away < narrow).sum(), (away < wide).sum()])
+            away = (near - centre).abs_()
+            counts[i] += torch.stack([torch.count_nonzero(away < narrow), torch.count_nonzero(away < wide)])
     inside, around = counts.double().unbind(1)
     ratios: list[float] = (inside / (around - inside) * (wide - narrow) / narrow).tolist()
     return ratios

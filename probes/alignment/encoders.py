@@ -29,7 +29,6 @@ from modulant.corpus.batching import sorted_batches
 from modulant.corpus.entries import EVALUATION_BATCH
 from modulant.corpus.forms import Hidden, SourceForm, source_form
 from modulant.corpus.ragged import Ragged, padded_inputs
-from modulant.metrics import EntryRepresentations
 from modulators import load_modulated
 from modulators.artifact.files import CONFIG
 from probes.options import with_bar
@@ -163,6 +162,8 @@ def find_adapter(name: str) -> Path | None:
 
 def represent(encoder: Encoder, tokens: Ragged, cloud: str) -> Tensor:
     """One vector a text, (N, D) fp32 on the CPU; shows a bar on a terminal and prints at the end how long it took."""
+    from modulant.metrics import EntryRepresentations  # torchmetrics, which other probes do without
+
     hidden, device, metric = encoder.hidden(cloud), encoder.device, None
     started = time.monotonic()
     batches = sorted_batches(tokens.lengths, EVALUATION_BATCH)

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from probes.options import at_least, check_device, layer_numbers, some_of
@@ -29,8 +31,9 @@ each beside what random weights have. Tensors are read from the files a block at
 
 EXAMPLES = """\
 Models: T5, mT5, UMT5, BERT and its kin, GPT-2, GPT-NeoX, Llama, Qwen, Mistral, Gemma, Phi, ViT, DINOv2, CLIP; as one
-safetensors file, as shards, or as pickles of tensors. --resume goes on where an interrupted command with the same
---output stopped.
+safetensors file, as shards, or as pickles of tensors. Llama, Qwen, Mistral, Gemma and Phi-3 as a GGUF file too, which
+needs gguf (pip install 'modulant[weights]'). --resume goes on where an interrupted command with the same --output
+stopped.
 
 examples:
   python probe.py topology mini
@@ -42,7 +45,7 @@ JOURNAL = "progress.jsonl"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder in Hugging Face's layout, a hub id, or a run")
+    add("model", metavar="MODEL", help="mini, all-MiniLM-L6-v2, a folder, a hub id, a GGUF file, or a run")
     add("--only", type=some_of(PARTS), default=PARTS, metavar="A,B", help=f"of {', '.join(PARTS)} (default: all)")
     add("--layers", type=layer_numbers, metavar="0,1", help="blocks of each stack (default: all)")
     ways = parser.add_mutually_exclusive_group()
@@ -99,8 +102,6 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     """
     import torch
 
-    from modulant.backbones.loading import read_config
-    from modulant.backbones.opening import check_not_quantised
     from modulant.backbones.sizes import check_layers
     from probes.topology.reader import Weights
     from probes.topology.run import change_rows, figures_of_changes, subject_of
@@ -111,8 +112,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
     check_device(args.device)
     subject = subject_of(args.model)
     with _as_argument():
-        config = read_config(subject.name)
-        check_not_quantised(subject.name, config)
+        config = _config(subject.name)
         weights = Weights(subject.name, args.device)
         layout = _layout(subject.name, config, weights)
     absent = [stored.module for block in layout.blocks for stored in block.tensors if stored.name is None]
@@ -131,10 +131,12 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         found.rows["changes"] = change_rows(subject.adapter, weights, layout, args.seed)
         figures |= figures_of_changes(found.rows["changes"])
     kinds: dict[str, dict[str, int]] = {}
+    types: dict[str, dict[str, int]] = {}
     for name, kind in layout.kinds.items():
-        count = kinds.setdefault(kind, {"tensors": 0, "numbers": 0})
-        count["tensors"] += 1
-        count["numbers"] += torch.Size(weights.shape(name)).numel()
+        for counts, key in ((kinds, kind), (types, weights.type(name))):
+            count = counts.setdefault(key, {"tensors": 0, "numbers": 0})
+            count["tensors"] += 1
+            count["numbers"] += torch.Size(weights.shape(name)).numel()
     return {
         "probe": "topology",
         "model": args.model,
@@ -150,6 +152,7 @@ def measure(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], dic
         "parts": settings.only,
         "folded": sorted({place for block in layout.blocks for place in block.norms}),
         "tensors": kinds,
+        "stored_as": types,
         "unknown": [name for name, kind in layout.kinds.items() if kind == "other"],
         "duplicates": found.duplicates,
         "damaged": {row["name"]: row["damaged"] for row in found.rows["matrices"] if "damaged" in row},
@@ -174,9 +177,26 @@ def _as_argument() -> Iterator[None]:
         raise ValueError(str(error).replace("model.backbone: ", "")) from error
 
 
+def _config(name: str) -> Any:
+    """The model's configuration; of a GGUF file, what its metadata say."""
+    from modulant.assets import resolve_backbone
+    from modulant.backbones.gguf_files import config_of
+    from modulant.backbones.loading import read_config
+    from modulant.backbones.opening import check_not_quantised
+    from modulant.backbones.weights import packed_file
+
+    if (packed := packed_file(resolve_backbone(name))) is not None:
+        return config_of(packed)
+    config = read_config(name)
+    check_not_quantised(name, config)
+    return config
+
+
 def _layout(name: str, config: Any, weights: "Weights") -> "Layout":
     """Where the matrices are: by the modules of a known family, else by names alone."""
+    from modulant.assets import resolve_backbone
     from modulant.backbones.families import family_of
+    from modulant.backbones.weights import packed_file
     from probes.topology.layout import layout_of
     from probes.topology.names import layout_by_names
 
@@ -184,7 +204,11 @@ def _layout(name: str, config: Any, weights: "Weights") -> "Layout":
         family_of(config)
     except ValueError:
         return layout_by_names({one: weights.shape(one) for one in weights.names})
-    return layout_of(name, config, weights.names)
+    layout = layout_of(name, config, weights.names)
+    if packed_file(resolve_backbone(name)) is not None:  # whose metadata do not say at which scale weights began
+        unknown = SimpleNamespace(model_type=config.model_type)
+        layout = replace(layout, configs=dict.fromkeys(layout.configs, unknown))
+    return layout
 
 
 def _digest(model: str, weights: "Weights") -> str | None:

@@ -260,6 +260,14 @@ def _notes(found: Found) -> list[str]:
             f"**No known family** ({found['architecture']}): {known}; matrices of no known name are `other`. Heads, "
             "neurons and gains depend on the model's code, and are not measured."
         )
+    if packed := {name: about for name, about in found["stored_as"].items() if name[0].isupper()}:  # GGUF's names
+        named = ", ".join(f"{name} ({counted(about['tensors'], 'tensor')})" for name, about in packed.items())
+        rows = " Rows of queries and keys are in the file's order, on which no figure depends." * found["by_name"]
+        lines.append(
+            f"**GGUF**: {named}. Figures are of the dequantised numbers: the smallest singular values, the condition "
+            "and shares of small entries carry what rounding added. The file does not say at which scale weights "
+            f"began.{rows}"
+        )
     if found["missing_shards"]:
         lines.append(f"**Missing shards**: {', '.join(f'`{name}`' for name in found['missing_shards'])}.")
     if found["damaged"]:

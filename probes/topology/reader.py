@@ -9,13 +9,13 @@ from torch import Tensor
 
 from modulant.assets import resolve_backbone
 from modulant.backbones.loading import translate_weight_errors
-from modulant.backbones.weights import Rows, shape_of, stored_tensors
+from modulant.backbones.weights import Rows, shape_of, stored_tensors, type_of
 
 _ROWS_PER_BLOCK = 4096
 
 
 class Weights:
-    """Tensors of a folder or hub id by name: one safetensors file or several with an index, or the same of pickles.
+    """Tensors of a folder, hub id or GGUF file by name: safetensors or pickles, in one file or several with an index.
 
     Files are mapped into memory, so that their pages count as the system's file cache.
 
@@ -56,6 +56,10 @@ class Weights:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, of which nothing is read."""
         return shape_of(self._rows[name])
+
+    def type(self, name: str) -> str:
+        """How its numbers are stored: ``float16``, ``Q4_1``, …."""
+        return type_of(self._rows[name])
 
     def equal(self, first: str, second: str) -> bool:
         """Whether two tensors hold the same, read in blocks of rows."""

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from modulant.backbones import open_model
 from modulant.backbones.loading import RandomEncoder
 from modulant.backbones.opening import Backbone
+from modulant.backbones.weights import digest_of_weights
 from modulant.geometry import masked_mean
 from modulant.lexicon import Lexicon
 from modulant.metrics import RelationalAlignment, bootstrap_pearson, lift_intervals
@@ -102,6 +103,11 @@ def test_the_folder_holds_what_the_gguf_file_does(opened: Backbone, folder: Path
     assert ids == tokenizer(texts).input_ids
     assert opened.tokenizer.batch_decode(ids) == texts
     assert opened.tokenizer.tokenize("at  10") == ["at", "ĠĠ", "1", "0"]
+
+
+def test_topology_reads_from_the_gguf_file_what_the_folder_holds(folder: Path) -> None:
+    """Every number, under the same name: rows of queries and keys are back in their order."""
+    assert digest_of_weights(str(folder.parent / GGUF)) == digest_of_weights(str(folder))
 
 
 @torch.no_grad()
