@@ -26,8 +26,8 @@ import train
 from benchmarks.harness import Row, milliseconds, ratio
 from callbacks import PentachoronHealth, RelationalAlignment, RunReport
 from modulant.backbones.t5 import load_backbone
+from modulant.schedule import factor_at
 from modulators import ModulatedT5
-from modulators.training.schedule import factor_at
 
 LIMIT = 1.05
 STEPS = 20  # in a turn: what is done every ten steps is done twice

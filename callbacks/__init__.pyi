@@ -18,6 +18,7 @@ from .stopping.divergence import Divergence
 from .stopping.interruption import Interruptible
 from .stopping.monitors import Monitors
 from .talk import Talk
+from .writing import Writing
 
 __all__ = [
     "AlphaConvergence",
@@ -42,5 +43,6 @@ __all__ = [
     "Talk",
     "WandbFiles",
     "WordSimilarity",
+    "Writing",
     "newest_checkpoint",
 ]

@@ -1,6 +1,6 @@
 """Protocols of the LightningModules and DataModules that these callbacks work with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
 
@@ -66,6 +66,15 @@ class PopulationSource(Protocol):
     def hypernym_chains(self, depth: int) -> np.ndarray[Any, np.dtype[np.int64]]: ...
     def parts_of_speech(self) -> np.ndarray[Any, np.dtype[np.str_]]: ...
     def categories(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Sequence[str]]: ...
+
+
+class OfModulated(L.Callback):
+    """Base of the callbacks that look into a `Modulated` module; in the runs of others there are none of them."""
+
+
+def applying(callbacks: Iterable[L.Callback], module: L.LightningModule) -> list[L.Callback]:
+    """The callbacks without those that this module has nothing for."""
+    return [some for some in callbacks if hasattr(module, "handle") or not isinstance(some, OfModulated)]
 
 
 def modulated(module: L.LightningModule) -> Modulated:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
+from callbacks.interfaces import OfModulated
 from callbacks.logs import announce
 from callbacks.stopping.signals import current
 from datamodules.arguments import STANDARD_INPUT, piped_prompts
@@ -25,7 +26,7 @@ SHOWN = 40  # prompts on the screen; the file holds all
 FILE = "predictions.jsonl"
 
 
-class Talk(pl.Callback):
+class Talk(OfModulated):
     """Prompts the original and the modulated model, shows their answers, and writes them to the run folder.
 
     Args:
@@ -62,12 +63,7 @@ class Talk(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.state.fn != TrainerFn.PREDICTING:
             return
-        data: Any = getattr(trainer, "datamodule", None)
-        self._conversation = getattr(data, "prompts", None) == STANDARD_INPUT and piped_prompts() is None
-        if self._conversation:
-            if trainer.world_size > 1:
-                raise ValueError("data.prompts: one process alone can talk at a terminal; give --trainer.devices 1")
-            data.prompts = Conversation(_immediate_signals)
+        self._conversation = at_a_terminal(trainer)
         pl_module.generation = self.settings  # type: ignore[assignment]
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -127,6 +123,24 @@ class Talk(pl.Callback):
             if answer.next:
                 row[f"{name}_next"] = [[token, round(chance, 6)] for token, chance in answer.next]
         return row
+
+
+def at_a_terminal(trainer: pl.Trainer, **hint: str) -> bool:
+    """Whether a person at a terminal is to be asked; then the DataModule's prompts are what is typed.
+
+    Args:
+        hint: for `Conversation`.
+
+    Raises:
+        ValueError: several processes would ask.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    if getattr(data, "prompts", None) != STANDARD_INPUT or piped_prompts() is not None:
+        return False
+    if trainer.world_size > 1:
+        raise ValueError("data.prompts: one process alone can talk at a terminal; give --trainer.devices 1")
+    data.prompts = Conversation(_immediate_signals, **hint)
+    return True
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ from cli.configs import Config
 from cli.folder import RunFolder
 from cli.saved import SavedConfig, Split
 from cli.schema import Merged, UnlistedClassError, short
-from datamodules.arguments import STANDARD_INPUT, check_fractions, check_vocabulary, piped_prompts, read_prompts
+from datamodules.arguments import (
+    STANDARD_INPUT,
+    check_corpus,
+    check_fractions,
+    check_text_vocabulary,
+    check_vocabulary,
+    check_windows,
+    piped_prompts,
+    read_prompts,
+)
 from modulant.backbones.sizes import check_backbone, check_layers, read_sizes
 from modulant.reports.choosing import check_choice
 from modulant.settings import describe
@@ -38,6 +48,7 @@ from modulators.arguments import (
     refuse_masked,
 )
 from probes.controls.settings import leaves, of_run
+from wavegpt.config import WaveConfig
 
 # Classes that may be named, and the packages that they need beyond those of every installation.
 _NEEDS = {
@@ -55,6 +66,8 @@ _WANDB = (
 )
 # By the end of a class's name: what trains on models of other families than T5.
 _ENCODER, _CAUSAL = "Encoder", "CausalLM"
+# What is trained on text, and what has it.
+_LANGUAGE, _TEXT = "wavegpt.WaveLM", "datamodules.TextDataModule"
 # Lightning's plugins that cast what learns.
 _CASTS = ("HalfPrecision", "DoublePrecision", "TransformerEnginePrecision", "BitsandbytesPrecision")
 
@@ -72,6 +85,7 @@ def check(command: Command) -> dict[str, Any]:
         check_trainer(merged.config.get("trainer", {}))
         if command.subcommand == "fit":
             _check_choice(merged)
+        _check_together(merged.at("model").name, merged.at("data").name)
         _check_model(merged, command.subcommand)
         _check_data(merged, command.subcommand)
         if command.subcommand == "fit":
@@ -226,6 +240,16 @@ def planned_steps(given: Mapping[str, Any]) -> float | None:
     return math.inf if steps == -1 and endless else None
 
 
+def _check_together(model: str, data: str) -> None:
+    """Refuse a language model without text, and text for any other model."""
+    if (model == _LANGUAGE) != (data == _TEXT):
+        one, other = (_LANGUAGE, _TEXT) if model == _LANGUAGE else (model, "a WordNetDataModule")
+        name = data.rpartition(".")[2]
+        raise ValueError(
+            f"data is a {name}, and model a {one.rpartition('.')[2]}; it must be {other.rpartition('.')[2]}"
+        )
+
+
 def _check_model(merged: Merged, subcommand: str) -> None:
     model, modulator = merged.at("model").values, merged.at("model.modulator").values
     name = merged.at("model.modulator").name.rpartition(".")[2]
@@ -238,6 +262,8 @@ def _check_model(merged: Merged, subcommand: str) -> None:
     sizes = read_sizes(model["backbone"]) if "backbone" in model and not any_family else None
     if sizes is not None and model["layers"] != "all":
         check_layers(model["layers"], sizes.n_layers, "model.layers")
+    if trains == _LANGUAGE:
+        _check_arm(model)
     if "cache" in model:
         check_cache(model["layers"], model["cache"], model["cache_folder"])
     try:
@@ -257,6 +283,15 @@ def _check_model(merged: Merged, subcommand: str) -> None:
         _check_cached_batches(merged)
     if (steps := planned_steps(merged.config.get("trainer", {}))) is not None:
         check_steps(str(model.get("schedule", "cosine")), steps)  # pre-training knows no other
+
+
+def _check_arm(model: Mapping[str, Any]) -> None:
+    """Refuse options of a wave model that exclude each other."""
+    arm = {field.name: model[field.name] for field in fields(WaveConfig) if field.name in model}
+    try:
+        WaveConfig(**arm)
+    except ValueError as error:
+        raise ValueError(f"model.{error}") from error
 
 
 def _check_objective(merged: Merged) -> None:
@@ -305,7 +340,11 @@ def _check_cached_batches(merged: Merged) -> None:
 
 def _check_data(merged: Merged, subcommand: str) -> None:
     data = merged.at("data").values
-    if "vocab_size" in data:
+    if merged.at("data").name == _TEXT:
+        check_windows(data["context"], data["batch_tokens"])
+        check_text_vocabulary(data["tokenizer"], data["vocab_size"])
+        check_corpus(data["corpus"])
+    elif "vocab_size" in data:
         check_vocabulary(data["tokenizer"], data["vocab_size"])
     if "test_fraction" in data:
         check_fractions(float(data["val_fraction"]), float(data["test_fraction"]))

@@ -15,7 +15,8 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
 from cli.folder import RunFolder
-from datamodules import WordNetDataModule
+from cli.plan_text import facts_of, rows_of
+from datamodules import TextDataModule, WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
 from modulant.backbones.families import parts_of as model_parts
 from modulant.backbones.opening import of_random_weights
@@ -30,6 +31,7 @@ from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSize
 from modulators.training.tuned import Tuned
 from probes.memory.model import Kept, arithmetic, build, frozen_bytes, kept_of, learning_bytes
+from wavegpt import WaveLM
 
 # Beyond it a forward pass with random weights takes minutes and the memory of the training itself.
 _LARGEST_TRIED = 1_000_000_000  # parameters
@@ -64,7 +66,8 @@ def plan(
         if not (asks and data.prompts is not None):  # which takes WordNet
             facts["data"] = _data(data)
         if subcommand == "fit":
-            facts["training"] = _training(data, given.trainer, trainer.world_size)
+            examples = len(data.corpus.trained) if data.near_pairs is None else len(data.training_synsets)
+            facts["training"] = _training(examples, data.batch_size, given.trainer, trainer.world_size)
             if isinstance(module, FrozenT5) and module.caching.where is not None:
                 facts["cache"] = _cache(module, data)
             if isinstance(module, FrozenModel):
@@ -74,6 +77,17 @@ def plan(
         if asks:
             prompts = data.corpus.test if data.prompts is None else data.prompts
             facts["prompts"] = STANDARD_INPUT if prompts == STANDARD_INPUT else len(list(prompts))
+    if isinstance(module, WaveLM) and isinstance(data, TextDataModule):
+
+        def steps(examples: int, batch_size: int) -> dict[str, Any]:
+            return _training(examples, batch_size, given.trainer, trainer.world_size)
+
+        facts |= facts_of(module, data, steps, trainer.world_size > 1)
+        if subcommand != "fit":
+            for key in ("training", "memory", "checkpoint"):
+                facts.pop(key, None)
+        elif "checkpoint" in facts:
+            facts["checkpoint"]["kept"] = given.checkpoint.save_top_k
     facts["seconds"] = round(time.monotonic() - began, 1)
     return facts
 
@@ -137,10 +151,9 @@ def _devices(trainer: pl.Trainer) -> dict[str, Any]:
     }
 
 
-def _training(data: WordNetDataModule, given: Any, world: int) -> dict[str, Any]:
+def _training(examples: int, batch_size: int, given: Any, world: int) -> dict[str, Any]:
     """Steps as Lightning will count them."""
-    examples = len(data.corpus.trained) if data.near_pairs is None else len(data.training_synsets)
-    batches = math.ceil(examples / (data.batch_size * world))
+    batches = math.ceil(examples / (batch_size * world))
     limit = given.get("limit_train_batches")
     if given.get("overfit_batches"):
         limit = given.overfit_batches
@@ -161,7 +174,7 @@ def _training(data: WordNetDataModule, given: Any, world: int) -> dict[str, Any]
         "steps_per_epoch": a_epoch,
         "epochs": epochs,
         "steps": total,
-        "examples_per_step": data.batch_size * world * together,
+        "examples_per_step": batch_size * world * together,
     }
 
 
@@ -266,6 +279,8 @@ def told(facts: dict[str, Any]) -> str:
             ),
             *(("", f"{g['name']}: {g['parameters']:,} at {g['lr']:g}") for g in model["groups"]),
         ]
+    elif "text" in facts:
+        rows += rows_of(facts)
     else:
         rows.append(("learns", f"{facts['class']}, whose sizes and steps are not known beforehand"))
     if (data := facts.get("data")) is not None:
@@ -281,6 +296,8 @@ def told(facts: dict[str, Any]) -> str:
         epochs = "epochs without end" if training["epochs"] in (None, -1) else number_of(training["epochs"], "epoch")
         steps = "without end" if training["steps"] is None else f"{training['steps']:,} in all"
         schedule = f"; {model['schedule']} rate, no warm-up" if model else ""
+        if arm := facts.get("arm"):
+            schedule = f"; {arm['schedule']} rate, warm-up over {number_of(arm['warmup_steps'], 'step')}"
         rows += [
             ("steps", f"{epochs} of {number_of(training['steps_per_epoch'], 'step')}, {steps}{schedule}"),
             ("a step", f"{training['examples_per_step']} examples over all processes"),

@@ -23,7 +23,9 @@ from callbacks import (
     RunProgress,
     RunWandb,
     WandbFiles,
+    Writing,
 )
+from callbacks.interfaces import applying
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
 from callbacks.saving.files import read_newest
 from callbacks.stopping.signals import current
@@ -192,9 +194,10 @@ class ModulantCLI(LightningCLI):
 
     def _instantiate_trainer(self, config: Any, callbacks: list[pl.Callback]) -> pl.Trainer:
         # The first ends a run before any other begins something; the last say what the others have written.
-        config["callbacks"] = [Interruptible(), Monitors(), *config["callbacks"]]
+        config["callbacks"] = applying([Interruptible(), Monitors(), *config["callbacks"]], self.model)
+        own = applying([*callbacks, Writing(), RunArtifact(), WandbFiles(), RunConsole()], self.model)
         try:
-            return super()._instantiate_trainer(config, [*callbacks, RunArtifact(), WandbFiles(), RunConsole()])
+            return super()._instantiate_trainer(config, own)
         except (MisconfigurationException, TypeError, ValueError) as error:  # TypeError for devices it cannot count
             raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 

@@ -22,7 +22,7 @@ from probes.controls.settings import leaves
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")
 
 # Prompts, and how they are asked, are new each time.
-_ASKED = ("data.prompts", "talk.")
+_ASKED = ("data.prompts", "talk.", "model.writing.")
 
 _HIDDEN_IN_FILE = " (hidden when it was saved)"
 

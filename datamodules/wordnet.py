@@ -1,14 +1,14 @@
 """The task: given a definition, name the lemma. And the prompts that a trained model is asked."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader
 
-from datamodules.arguments import STANDARD_INPUT, check_fractions, piped_prompts, read_prompts
+from datamodules.arguments import check_fractions, read_prompts
+from datamodules.asked import asked, prompts_loader
 from datamodules.base import CorpusDataModule
 from datamodules.pairs import NOTHING, Pairs, SharedPairs
 from datamodules.position import ResumableLoader
@@ -28,8 +28,6 @@ from modulant.corpus.ragged import IntArray, padded_inputs
 from modulant.corpus.training_synsets import TrainingSynsets
 from modulant.lexicon.entries import TEST, VALIDATION, Matching, SplitBy
 from modulant.settings import HalfOpenUnitInterval, NonNegativeInt, OpenUnitInterval, PositiveInt, Seed, Share, checked
-
-_MOST_TYPED = 100_000  # prompts, in one conversation
 
 
 class WordNetDataModule(CorpusDataModule):
@@ -289,16 +287,12 @@ class WordNetDataModule(CorpusDataModule):
         return self._loader(Pairs(self.corpus, rows), own)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The prompts, in their order; every process gets all of them. What comes one by one is asked one by one."""
-        texts = piped_prompts() if self.prompts == STANDARD_INPUT else self.prompts
-        if texts is None and self.prompts is not None:
-            raise ValueError("data.prompts: at a terminal it is the command line that asks; give a list, or a file")
+        """The prompts; without any the definitions of the test entries."""
+        texts = asked(self.prompts)
         if texts is None:
             definitions = self.entries.definitions
             texts = [definitions[int(i)] for i in self.corpus.test]
-        if not isinstance(texts, list):
-            return DataLoader(_Typed(texts), batch_size=1, collate_fn=self._encoded)
-        return DataLoader(_Prompts(texts), batch_size=self.batch_size, collate_fn=self._encoded)
+        return prompts_loader(texts, self.batch_size, self._encoded)
 
     def _encoded(self, texts: list[str]) -> dict[str, Any]:
         rows = [np.asarray(row) for row in self.form.prompts(self.tokenizer, texts)]
@@ -314,33 +308,3 @@ class WordNetDataModule(CorpusDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=self._to_cuda,
         )
-
-
-class _Prompts(Dataset[str]):
-    """Texts as they were asked."""
-
-    def __init__(self, texts: list[str]) -> None:
-        self._texts = texts
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, row: int) -> str:
-        return self._texts[row]
-
-
-class _Typed(IterableDataset[str]):
-    """Texts that come when they come.
-
-    It has a length, which is only the most that are ever asked: of a loader without one Lightning takes a batch before
-    it hands on the last, and an answer would wait for the next question.
-    """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = texts
-
-    def __len__(self) -> int:
-        return _MOST_TYPED
-
-    def __iter__(self) -> Iterator[str]:
-        return islice(iter(self._texts), _MOST_TYPED)

@@ -28,7 +28,10 @@ from modulant.settings import Pattern, schema_of  # noqa: E402
 
 SCHEMA = ROOT / "cli" / "schema.json"
 # Configurations whose comments are the docstrings'.
-COMMENTED = ("causal.yaml", "encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml")
+COMMENTED = (
+    *("causal.yaml", "encoder.yaml", "field.yaml", "lerp.yaml", "pretrain_mini.yaml"),
+    *sorted(f"wavegpt/{path.name}" for path in (ROOT / "configs" / "wavegpt").glob("*.yaml")),
+)
 
 MODELS = (
     "modulators.AdaptedT5",
@@ -36,11 +39,25 @@ MODELS = (
     "modulators.TunedT5",
     "modulators.PretrainT5",
     *(f"modulators.{name}{kind}" for kind in ("Encoder", "CausalLM") for name in ("Adapted", "Modulated", "Tuned")),
+    "wavegpt.WaveLM",
 )
 MODULATORS = ("modulators.FieldModulator", "modulators.LerpModulator")
 OBJECTIVES = ("modulators.LemmaObjective", "modulators.RelationalObjective", "modulators.WeightedObjectives")
-DATA = ("datamodules.GlossDataModule", "datamodules.WordNetDataModule")
+DATA = ("datamodules.GlossDataModule", "datamodules.TextDataModule", "datamodules.WordNetDataModule")
 GEOMETRY = "modulators.Geometry"
+# Sections of a model, each with the dataclass that it is made of.
+SECTIONS_OF = {
+    "wavegpt.WaveLM": {
+        "embedding": "wavegpt.EmbeddingConfig",
+        "attention": "wavegpt.AttentionConfig",
+        "mlp": "wavegpt.MlpConfig",
+        "loss": "wavegpt.LossConfig",
+        "optimizer": "wavegpt.OptimizerConfig",
+        "writing": "wavegpt.WritingConfig",
+    },
+    "wavegpt.EmbeddingConfig": {"anneal": "wavegpt.AnnealConfig"},
+    "wavegpt.OptimizerConfig": {"project": "wavegpt.ProjectConfig"},
+}
 TRAINER = "lightning.pytorch.Trainer"
 # Key in a configuration, and the callback that it configures.
 SECTIONS = {
@@ -255,7 +272,11 @@ def schema() -> dict[str, Any]:
     plain = (*MODELS, *OBJECTIVES, *DATA, *SECTIONS.values(), *(path for paths in BUILT_OF.values() for path in paths))
     defs = {path: arguments_of(path) for path in plain}
     defs |= {path: arguments_of(path, ("stream",)) for path in MODULATORS}
-    defs[GEOMETRY] = arguments_of(GEOMETRY)
+    sections = (path for own in SECTIONS_OF.values() for path in own.values())
+    defs |= {path: arguments_of(path) for path in (GEOMETRY, *sections)}
+    for owner, own in SECTIONS_OF.items():
+        for name, path in own.items():
+            _replace(defs[owner]["properties"], name, {"$ref": f"#/$defs/{path}"})
     for path, arguments in OF_PARTS.items():
         for name, own in arguments.items():
             _replace(defs[path]["properties"], name, own)
@@ -263,7 +284,7 @@ def schema() -> dict[str, Any]:
         model = defs[modulated]["properties"]
         _replace(model, "modulator", {"anyOf": class_of(MODULATORS)})
         _replace(model, "geometry", {"anyOf": [{"$ref": f"#/$defs/{GEOMETRY}"}, NULL]})
-    for trained in set(MODELS) - {"modulators.PretrainT5"}:
+    for trained in set(MODELS) - {"modulators.PretrainT5", "wavegpt.WaveLM"}:
         _replace(defs[trained]["properties"], "objective", {"anyOf": [*class_of(OBJECTIVES), NULL]})
     summed = {"type": "array", "items": {"anyOf": class_of(OBJECTIVES)}}
     _replace(defs["modulators.WeightedObjectives"]["properties"], "objectives", summed)
@@ -318,6 +339,10 @@ def commented(text: str, found: dict[str, Any]) -> str:
             if key == "class_path":
                 kinds[place] = str(bare[3])
             match = _LINE.match(line)
+            above_it, _, last = place.rpartition(".")
+            sections = SECTIONS_OF.get(kinds.get(above_it, ""), {})
+            if last in sections and place not in kinds:
+                kinds[place] = sections[last]
             owner = kinds.get(place) or {**SECTIONS, "model.geometry": GEOMETRY}.get(place)
             known = found["$defs"].get(owner, {"properties": {}})["properties"]
             said = first_sentence(known.get(key, {}).get("description", ""))

@@ -4,8 +4,10 @@ from .config.arm import MlpConfig, WaveConfig
 from .config.attention import AttentionConfig
 from .config.embedding import AnnealConfig, EmbeddingConfig
 from .config.training import LossConfig, OptimizerConfig, ProjectConfig
+from .config.writing import WritingConfig
 from .export import load, save
 from .model import WaveGPT
+from .module import WaveLM
 from .observed import Observed
 from .presets import PRESETS, preset
 from .sampling import Sampling, generate, stream_text
@@ -26,7 +28,9 @@ __all__ = [
     "Sampling",
     "WaveConfig",
     "WaveGPT",
+    "WaveLM",
     "WaveNativeOptimizer",
+    "WritingConfig",
     "build_optimizer",
     "generate",
     "interference_attention",

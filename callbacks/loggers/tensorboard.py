@@ -28,11 +28,11 @@ class RunTensorBoard(TensorBoardLogger):
     """
 
     @rank_zero_only
-    def add_layout(self, experts: Sequence[str]) -> None:
+    def add_layout(self, experts: Sequence[str] | None) -> None:
         """Write the layout of the Custom Scalars page; a resumed run writes it again.
 
         Args:
-            experts: names of the modulator's experts; empty without a modulator.
+            experts: names of the modulator's experts; empty without a modulator, None of a language model.
         """
         with storing(self._file):
             self.experiment.add_custom_scalars(layout(experts))
@@ -78,8 +78,12 @@ class RunTensorBoard(TensorBoardLogger):
         return Path(self.log_dir) / "events"
 
 
-def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+def layout(experts: Sequence[str] | None) -> dict[str, dict[str, list[Any]]]:
     """Layout for SummaryWriter.add_custom_scalars: category → chart → kind and patterns of tags."""
+    loss = {"training and validation": [r"^(train|val)/loss$"]}
+    if experts is None:
+        text = {"bits per byte of held-out text": [r"^val/bits_per_byte(_annealed)?$"]}
+        return _multilines({"Text": text, "Loss": loss})
     several = experts if len(experts) > 1 else ()
     alpha = {"α of all layers": [r"^alpha/layer_\d+$"]}
     alpha |= {f"α of expert {name}": [rf"^alpha/layer_\d+_{re.escape(name)}$"] for name in several}
@@ -98,8 +102,12 @@ def layout(experts: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
         },
         "Pentachora": {"CV, its band and its Gaussian null": [r"^pentachoron/(cv|reference|low|high|null)$"]},
         "Inside the modulator": inside if experts else {},
-        "Loss": {"training and validation": [r"^(train|val)/loss$"]},
+        "Loss": loss,
     }
+    return _multilines(lines)
+
+
+def _multilines(lines: Mapping[str, Mapping[str, list[str]]]) -> dict[str, dict[str, list[Any]]]:
     return {
         category: {chart: ["Multiline", tags] for chart, tags in charts.items()}
         for category, charts in lines.items()

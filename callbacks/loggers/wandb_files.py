@@ -15,14 +15,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.loggers.wandb import STEP, RunWandb, run_name
 
 _REPORT = ("report{}.md", "report{}.html", "report{}.json", "metrics{}.csv", "config{}.yaml")
+_ARTEFACTS = {"modulator": "modulator_config.json", "wavegpt": "wave_config.json"}  # folder → what says what it holds
 
 
 class WandbFiles(pl.Callback):
     """Uploads files of the run folder if a W&B logger is configured, on rank 0.
 
     At the start: the saved configuration, without secrets. At the end: the figures as images, an artifact ``report`` of
-    the report and its figures, and an artifact ``modulator`` of type model, the folder to load it from, with the run's
-    name and ``latest`` as aliases.
+    the report and its figures, and an artifact ``modulator`` (``wavegpt`` of a language model) of type model, the
+    folder to load it from, with the run's name and ``latest`` as aliases.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,16 +79,17 @@ def _upload_config(logger: WandbLogger, file: Path) -> None:
 
 def _upload_all(logger: WandbLogger, folder: Path, step: int) -> None:
     _upload_report(logger, folder, "", step)
-    artefact = folder / "modulator"
-    if not artefact.is_dir():
+    name = next((name for name in _ARTEFACTS if (folder / name).is_dir()), None)
+    if name is None:
         return
     import wandb
 
-    about = json.loads((artefact / "modulator_config.json").read_text(encoding="utf-8"))
+    artefact, file = folder / name, _ARTEFACTS[name]
+    about = json.loads((artefact / file).read_text(encoding="utf-8"))
     kept = ("modulator", "backbone", "layers", "stream", "sha256")
     metadata = {key: about[key] for key in kept if key in about} | {"figures": _figures(folder)}
     with _staged_in(folder):
-        artifact = wandb.Artifact("modulator", "model", description=f"{about['modulator']} of {folder.name}")
+        artifact = wandb.Artifact(name, "model", description=f"{about.get('modulator', name)} of {folder.name}")
         artifact.metadata = metadata
         for path in sorted(artefact.iterdir()):  # add_dir would print to the terminal
             artifact.add_file(str(path), name=path.name)

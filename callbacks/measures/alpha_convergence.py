@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks.interfaces import layer_alphas, modulated
+from callbacks.interfaces import OfModulated, layer_alphas, modulated
 from callbacks.logs import announce, log_at_validation_end, log_now
 from modulant.metrics import AlphaWindow
 from modulant.settings import Interval, PositiveFloat, PositiveInt, checked
@@ -18,7 +18,7 @@ from modulant.settings import Interval, PositiveFloat, PositiveInt, checked
 LANDMARKS = ("0.29154", "0.5", "0.70846")
 
 
-class AlphaConvergence(L.Callback):
+class AlphaConvergence(OfModulated):
     """Logs α of each modulated layer and expert, and finds the step from which no α moved any more.
 
     At a small learning rate α cannot move by the tolerance, whatever the data, and at a rate of zero not at all. So α

@@ -5,7 +5,6 @@ from typing import Any, cast
 import lightning as L
 import torch
 
-from callbacks.interfaces import modulated
 from callbacks.logs import log_now
 from callbacks.stopping.interruption import stop_requested, stop_together
 
@@ -13,8 +12,8 @@ from callbacks.stopping.interruption import stop_requested, stop_together
 class FirstValidation(L.Callback):
     """Evaluates the validation set when a fresh fit begins, by the module's ``validation_step`` and metric.
 
-    The figures equal those of `train.py validate` for the untrained modulator. Without effect for a module that has no
-    handle (no base to compare with) or no metric ``quality``.
+    The figures equal those of `train.py validate` for the untrained module. Without effect for one that has no metric
+    ``quality``.
     """
 
     def __init__(self) -> None:
@@ -38,7 +37,7 @@ class FirstValidation(L.Callback):
         if trainer.global_step or trainer.ckpt_path is not None or not trainer.enable_validation:
             return
         quality: Any = getattr(pl_module, "quality", None)
-        if modulated(pl_module).handle is None or quality is None:
+        if quality is None:
             return
         loop = trainer.fit_loop.epoch_loop.val_loop
         loop.setup_data()

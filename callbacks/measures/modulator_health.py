@@ -8,12 +8,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from callbacks.interfaces import modulated
+from callbacks.interfaces import OfModulated, modulated
 from callbacks.logs import announce, log_now
 from modulant.settings import NonNegativeInt, checked
 
 
-class ModulatorHealth(L.Callback):
+class ModulatorHealth(OfModulated):
     """Logs `Modulator.observe`'s figures of the first batch, and of every n-th step's.
 
     It adds no pass: the modulator's figures are computed from the streams of the training step itself, which stays the

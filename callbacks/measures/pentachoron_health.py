@@ -7,7 +7,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from callbacks.interfaces import modulated
+from callbacks.interfaces import OfModulated, modulated
 from callbacks.logs import announce, finite_floats, log_at_validation_end, log_now
 from callbacks.measures.representations import entry_representations
 from modulant.geometry import BIN_WIDTH
@@ -17,7 +17,7 @@ from modulant.settings import Interval, PositiveFloat, PositiveInt, Seed, checke
 BAND = 0.21  # the middle of an earlier notebook's "universal band", 0.20 to 0.23
 
 
-class PentachoronHealth(L.Callback):
+class PentachoronHealth(OfModulated):
     """Measures the CV over all active dimensions at each validation's end; ends a training whose cloud has drifted.
 
     Unhealthy is a CV further than `tolerance` from the reference; `patience` such checks in a row end the training, not

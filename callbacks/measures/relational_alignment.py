@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from callbacks.interfaces import modulated, population_source
+from callbacks.interfaces import OfModulated, modulated, population_source
 from callbacks.logs import finite_floats, log_at_validation_end, log_now
 from callbacks.measures.representations import encode_population, entry_representations, progress
 from callbacks.stopping.interruption import stop_requested, stop_together
@@ -25,7 +25,7 @@ BOOTSTRAP_FILE = "relational_bootstrap.npz"
 CHAIN_DEPTH = 8
 
 
-class RelationalAlignment(L.Callback):
+class RelationalAlignment(OfModulated):
     """Pearson, Spearman, gradient, bands and preservation over the whole population, and their lift over the base.
 
     Before the first step: static embeddings, the original encoder, a randomly initialised one, and the modulated

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import lightning as L
 
-from callbacks.interfaces import modulated
+from callbacks.interfaces import OfModulated, modulated
 from callbacks.logs import log_now
 from callbacks.measures.representations import evaluating
 from modulant.corpus.forms import OF_T5
@@ -15,7 +15,7 @@ from modulant.settings import Interval, NonNegativeInt, checked
 from modulators.similarity import mean_embedding, word_similarity
 
 
-class WordSimilarity(L.Callback):
+class WordSimilarity(OfModulated):
     """Spearman's ρ between people's ratings and the largest cosine over two words' senses, base and modulated.
 
     Measured once, when a fit ends, on rank 0; `modulators.word_similarity` says what is computed, and

@@ -13,6 +13,7 @@ from modulant.reports.wording import counted, layers_named, number, parts_of
 
 # Key of a figure, its name, and its decimals or whether it has a sign.
 _FIGURES = (
+    ("bits_per_byte", "bits per byte", 4),
     ("loss", "loss", 3),
     ("token_accuracy", "token accuracy", 4),
     ("exact_match", "exact match", 4),
@@ -113,6 +114,11 @@ def data_line(trainer: L.Trainer) -> str:
     """The training data in one line, if the DataModule describes it."""
     describe = getattr(getattr(trainer, "datamodule", None), "describe", None)
     about: dict[str, Any] = describe() if callable(describe) else {}
+    if "train_tokens" in about:
+        return (
+            f"{about['task']} over {about['corpus']}: {about['train_tokens']:,} tokens to train on, "
+            f"{about['val_tokens']:,} for validation, vocabulary {about['vocabulary']:,}, context {about['context']}"
+        )
     if not {"entries", "held_out_entries", "wordnet", "task"} <= about.keys():
         return ""
     return (

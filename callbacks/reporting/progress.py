@@ -41,6 +41,7 @@ def _loss(value: float) -> str:
 SHOWN = (
     _Shown("loss", ("train/loss_step", "train/loss"), _loss),
     _Shown("val loss", ("val/loss",), _loss, of_validation=True),
+    _Shown("bits per byte", ("val/bits_per_byte",), _four, of_validation=True),
     _Shown("alpha", ("alpha/mean",), _four),
     _Shown("pearson lift", ("relational/pearson_lift",), _signed, of_validation=True),
 )

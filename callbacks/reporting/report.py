@@ -105,7 +105,7 @@ class RunReport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer, pl_module)
         for logger in _boards(trainer):
-            logger.add_layout(_experts(pl_module))
+            logger.add_layout(_experts(pl_module) if hasattr(pl_module, "handle") else None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_began = time.monotonic()  # a run that is resumed in mid-epoch starts no epoch

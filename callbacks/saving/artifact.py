@@ -16,8 +16,9 @@ from callbacks.saving.files import load_verified
 class RunArtifact(pl.Callback):
     """Writes `modulator/` at the end of a fit, by `modulators.save_modulator`, with a card from the run's report.
 
-    For an adapter, writes `adapter/`, which PEFT loads. The weights are those that `RunCheckpoint` names as the run's
-    result: the last, the best of what it monitors, or the last healthy ones.
+    For an adapter, writes `adapter/`, which PEFT loads; for a module that names an ``artefact``, what its
+    ``save_artefact`` writes. The weights are those that `RunCheckpoint` names as the run's result: the last, the best
+    of what it monitors, or the last healthy ones.
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -26,15 +27,21 @@ class RunArtifact(pl.Callback):
         from modulators.training.modulated import Modulated
 
         folder = Path(trainer.default_root_dir)
-        if not trainer.is_global_zero or not isinstance(pl_module, Adapted | Modulated):
+        if not trainer.is_global_zero:
+            return
+        if isinstance(pl_module, Adapted | Modulated):
+            name = "adapter" if isinstance(pl_module, Adapted) else "modulator"
+        elif (name := getattr(pl_module, "artefact", "")) == "":
             return
         result = result_of(trainer)
-        name = "adapter" if isinstance(pl_module, Adapted) else "modulator"
         if result.reason != LAST:
             announce(trainer, f"{name}/ is of step {result.step}: {result.reason}")
         with weights_of(pl_module, result):
             if isinstance(pl_module, Adapted):
                 pl_module.save_adapter(folder / name)
+                return
+            if not isinstance(pl_module, Modulated):
+                pl_module.save_artefact(folder / name)  # type: ignore[operator]
                 return
             save_modulator(
                 pl_module.modulator,

@@ -104,7 +104,7 @@ class Divergence(L.Callback):
         said = [f"step {step}: the {what} is {norm}"]
         said += [f"the loss was {float(loss):.4g}"] if loss is not None and not fp16 else []
         said.append(self._where(module))
-        if modulated(module).modulator is not None:
+        if getattr(module, "modulator", None) is not None:
             said.append(largest_alpha(module))
         saved = [path for callback in _callbacks(trainer) if (path := getattr(callback, "newest", None))]
         name = saved[0].name if saved else ""

@@ -1,15 +1,26 @@
 """Any text as windows of tokens, for a language model."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from datamodules.arguments import check_corpus, check_fractions, check_text_vocabulary, check_windows
+from datamodules.arguments import (
+    BPE,
+    BYTES,
+    SMALLEST_BPE,
+    check_corpus,
+    check_fractions,
+    check_text_vocabulary,
+    check_windows,
+    read_prompts,
+)
+from datamodules.asked import asked, prompts_loader
 from datamodules.epochs import Cooked, EpochDataModule, as_it_is
 from datamodules.position import ResumableLoader
-from datamodules.text.documents import Hub, open_source
-from datamodules.text.preparing import prepare
+from datamodules.text.documents import Hub, Source, open_source
+from datamodules.text.preparing import prepare, prepared
 from datamodules.text.shards import PARTS, Recipe, Shards
 from datamodules.text.tokenizer import TextTokenizer
 from datamodules.text.windows import NOTHING, Windows, epoch_order
@@ -41,6 +52,8 @@ class TextDataModule(EpochDataModule):
         hub_subset: configuration of a dataset of the hub.
         hub_split: split of a dataset of the hub that documents are taken from.
         hub_revision: branch, tag or commit of a dataset of the hub.
+        prompts: for predict: a text file, a list, or ``-`` for standard input; null: a document's beginning. A file has
+            a prompt a line.
 
     Raises:
         ValueError: an argument out of its range, by its key, or a corpus that is not there.
@@ -63,6 +76,7 @@ class TextDataModule(EpochDataModule):
         hub_subset: str | None = None,
         hub_split: str = "train",
         hub_revision: str | None = None,
+        prompts: str | list[str] | None = None,
     ) -> None:
         check_fractions(val_fraction, test_fraction)
         check_windows(context, batch_tokens)
@@ -74,6 +88,7 @@ class TextDataModule(EpochDataModule):
         self.corpus_name, self.context, self.batch_tokens = corpus, context, batch_tokens
         self.column, self.hub = column, Hub(hub_subset, hub_split, hub_revision)
         self.recipe = Recipe(tokenizer, vocab_size, val_fraction, test_fraction, seed, max_documents)
+        self.prompts: Iterable[str] | None = read_prompts(prompts)
         self._shards: Shards | None = None
         self._windows: dict[str, Windows] = {}
         self._saved: dict[str, Any] = {}  # what the checkpoint that was loaded says of its text
@@ -81,8 +96,21 @@ class TextDataModule(EpochDataModule):
     def prepare_data(self) -> None:
         """Tokenise the corpus, unless that is done; Lightning calls it in one process of each machine."""
         if self._shards is None:
-            source = open_source(self.corpus_name, self.column, self.hub)
-            self._shards = prepare(source, self.recipe, self.corpus_name)
+            self._shards = prepare(self._source(), self.recipe, self.corpus_name)
+
+    def find(self) -> bool:
+        """Open what is prepared, if it is; nothing is written."""
+        if self._shards is None:
+            self._shards = prepared(self._source(), self.recipe)
+        return self._shards is not None
+
+    def _source(self) -> Source:
+        return open_source(self.corpus_name, self.column, self.hub)
+
+    @property
+    def expected_vocabulary(self) -> int | None:
+        """Number of ids before anything is prepared, of little text fewer; None of a pretrained tokenizer."""
+        return {BPE: self.recipe.vocab_size, BYTES: SMALLEST_BPE}.get(self.recipe.tokenizer)
 
     def setup(self, stage: str | None = None) -> None:
         """Open what is prepared.
@@ -167,6 +195,11 @@ class TextDataModule(EpochDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """All of the test part; without one the validation part again."""
         return self._evaluation_loader("test" if self.recipe.test_fraction else "val", "limit_test_batches")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The prompts; without any the empty one."""
+        texts = asked(self.prompts)
+        return prompts_loader([""] if texts is None else texts, 1, lambda some: {"prompts": some})
 
     def _evaluation_loader(self, part: str, limit: str) -> DataLoader[Any]:
         windows, rank = self.windows(part), self._rank_and_world_size[0]

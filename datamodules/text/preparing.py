@@ -43,8 +43,7 @@ def prepare(source: Source, recipe: Recipe, name: str) -> Shards:
         ValueError: a part has no document, or the tokenizer does not keep the text.
         StorageError: the disk cannot store them.
     """
-    key = key_of(source, recipe)
-    folder = cache_folder() / "text" / key[:32]
+    key, folder = _place_of(source, recipe)
     if (found := open_shards(folder, key)) is not None:
         return found
     with storing(folder):
@@ -58,6 +57,17 @@ def prepare(source: Source, recipe: Recipe, name: str) -> Shards:
         lock.release()
     assert found is not None, "written just now"
     return found
+
+
+def prepared(source: Source, recipe: Recipe) -> Shards | None:
+    """The corpus's files if they are there; nothing is written."""
+    key, folder = _place_of(source, recipe)
+    return open_shards(folder, key)
+
+
+def _place_of(source: Source, recipe: Recipe) -> tuple[str, Path]:
+    key = key_of(source, recipe)
+    return key, cache_folder() / "text" / key[:32]
 
 
 def _locked(folder: Path) -> FolderLock:

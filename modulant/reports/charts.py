@@ -19,6 +19,7 @@ Metrics = Mapping[str, Series]
 
 # Figure in figures/ → its title, and the charts in it.
 FIGURES = {
+    "bits_per_byte": ("Bits per byte of held-out text", ["bits_per_byte"]),
     "loss": ("Loss", ["loss", "objective"]),
     "inside": ("Inside the modulator, over steps", ["inside_layers", "inside_experts"]),
     "alpha": ("α per layer over steps", ["alpha"]),
@@ -33,6 +34,12 @@ _BASELINES = {
     "original": ("original encoder", "@ink", "dash"),
     "static": ("static embeddings", "@grey", "dot"),
     "random": ("randomly initialised encoder", "@grey", "dashdot"),
+}
+_WITHOUT = {
+    "uniform": ("each token alike", "@ink", "dash"),
+    "unigram": ("by token frequency alone", "@ink", "dot"),
+    "xz": ("xz", "@grey", "dashdot"),
+    "bz2": ("bz2", "@grey", "dot"),
 }
 _CLOUDS = {
     "original": Line((), "original encoder", "@ink", marker=0, steps=True),
@@ -66,6 +73,7 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
         # Lightning logs under the number of the last batch, from 0; so is what is measured before the first.
         (loss(over_time), validated[-1][0] + (validated[-1][0] > 0) if validated else None),
         (objective(over_time), None),
+        (bits_per_byte(report, over_time), None),
         (correlation(relational), checked[0]),
         (lift(relational), checked[0]),
         (bands(relational), checked[0]),
@@ -153,6 +161,20 @@ def loss(metrics: Metrics) -> Chart | None:
     shown, name = (validation, "validation") if validation else (train, "training")
     title = change(f"{name} loss", shown[0][1] if len(shown) > 1 else None, shown[-1][1], 3)
     return Chart("loss", title, {"": marks}, Axis("cross-entropy (nats per token)", least=0.05))
+
+
+def bits_per_byte(report: Report, metrics: Metrics) -> Chart | None:
+    """Bits per byte of the validation text over steps, beside what it costs without a model."""
+    points = finite_points(metrics.get("val/bits_per_byte") or [])
+    if not points:
+        return None
+    without = report["model"]["describe"].get("references") or {}
+    marks: list[Mark] = [Level(without[key], *style) for key, style in _WITHOUT.items() if known(without.get(key))]
+    marks.append(Line(points, "this model", "@vermilion", 2.5, marker=6))
+    if annealed := finite_points(metrics.get("val/bits_per_byte_annealed") or []):
+        marks.append(Line(annealed, "at the annealing's end", "@purple", marker=6))
+    title = change("bits per byte", points[0][1] if len(points) > 1 else None, points[-1][1], 3)
+    return Chart("bits_per_byte", title, {"": marks}, Axis("bits per byte of held-out text", least=0.05))
 
 
 def objective(metrics: Metrics) -> Chart | None:

@@ -26,6 +26,11 @@ _OF_THREE_PARTS = {
     "validation": "validation × validation",
     "held_out": "test × test",
 }
+_OF_TEXT = {
+    "bits_per_byte": "bits per byte",
+    "bits_per_byte_annealed": "bits per byte at the annealing's end",
+    "perplexity": "perplexity of a token",
+}
 _FOLLOWED = {
     "pearson": "Pearson with path similarity",
     "spearman": "Spearman",
@@ -79,8 +84,14 @@ def headline(report: Report) -> Table:
         rows.append(row if step is not None else [*row[:2], NOT_MEASURED, "–"])
         steps.append(step)
 
-    validation = {"validation loss (nats per token)": report["loss"].get("validation")} | {
-        f"{name}, validation": report["run"]["metrics"].get(key)
+    logged = report["run"]["metrics"]
+    validation = {
+        f"{name}, {part}": logged.get(f"{stage}/{key}")
+        for stage, part in (("val", "validation"), ("test", "test"))
+        for key, name in _OF_TEXT.items()
+    }
+    validation |= {"validation loss (nats per token)": report["loss"].get("validation")} | {
+        f"{name}, validation": logged.get(key)
         for key, name in (("val/token_accuracy", "token accuracy"), ("val/exact_match", "exact match"))
     }
     for name, measured in validation.items():
@@ -334,6 +345,7 @@ def what_ran(report: Report) -> Table:
     rows = [
         ["model", _plain(model["describe"]) or str(model["module"])],
         ["parameters", f"{parameters['trainable']:,} trained, {parameters['frozen']:,} frozen"],
+        ["speed", _speed(model["describe"])],
         ["data", _plain(report["data"])],
         ["seed", str(run["seed"]) if run["seed"] is not None else "not set"],
         [
@@ -353,6 +365,18 @@ def what_ran(report: Report) -> Table:
         ),
     ]
     return Table(["", ""], [row for row in rows if row[1]], words=2)
+
+
+def _speed(describe: Mapping[str, Any]) -> str:
+    """What a token costs, of a model that says so.
+
+    >>> _speed({"flops_per_token": 803328, "tokens_per_second": 9500})
+    '9,500 tokens a second in training, 0.803 MFLOP a token (forward and backward)'
+    """
+    rate, flops = describe.get("tokens_per_second"), describe.get("flops_per_token")
+    said = [f"{rate:,} tokens a second in training"] if rate else []
+    said += [f"{flops / 1e6:.3g} MFLOP a token (forward and backward)"] if flops else []
+    return ", ".join(said)
 
 
 def _plain(values: Mapping[str, Any]) -> str:

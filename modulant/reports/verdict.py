@@ -15,7 +15,11 @@ from modulant.reports.rows import (
     step_of,
     with_parts_of_speech,
 )
+from modulant.reports.series import known
 from modulant.reports.wording import interval, number
+
+_BITS = "val/bits_per_byte"
+_WITHOUT = {"uniform": "equal chances", "unigram": "token frequencies alone", "xz": "xz", "bz2": "bz2"}
 
 
 def verdict(report: Report, controls: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
@@ -30,6 +34,7 @@ def verdict(report: Report, controls: Mapping[str, Any] | None = None) -> list[t
     lifts |= {"held_out": in_short(names), "all": names["all"]}
     found = [
         *((f"Lift, {name}", _lift(report, key, controls)) for key, name in lifts.items()),
+        ("Text", _text(report)),
         ("Task", _task(report)),
         ("α", " ".join(part for part in (_alpha(alpha), convergence(alpha)) if part)),
         ("Pentachora", _pentachora(report)),
@@ -96,6 +101,25 @@ def _task(report: Report) -> str:
     ]
     text = ", ".join(part for part in parts if part)
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _text(report: Report) -> str:
+    """Bits per byte of held-out text, beside what it costs without a model."""
+    logged = report["run"]["metrics"]
+    key, part = ("test/bits_per_byte", "test") if report["run"]["stage"] == "test" else (_BITS, "validation")
+    figures = logged.get(key) or {}
+    if not known(last := figures.get("last")):
+        return ""
+    said = f"**{number(last, 4)} bits per byte** of the {part} text{at_step(report, step_of(report, figures))}"
+    without = report["model"]["describe"].get("references") or {}
+    beside = {name: without[key] for key, name in _WITHOUT.items() if known(without.get(key))}
+    if not beside:
+        return f"{said}."
+    parts = []
+    for better, words in ((True, "fewer than"), (False, "no fewer than")):
+        if named := [f"{name} ({number(bits, 3)})" for name, bits in beside.items() if (last < bits) is better]:
+            parts.append(f"{words} {', '.join(named)}")
+    return f"{said}: {'; '.join(parts)}. xz and bz2 know this text alone, the model knows the training part."
 
 
 def _alpha(alpha: Mapping[str, Any]) -> str:

@@ -12,16 +12,21 @@ class Conversation:
 
     Args:
         waiting: context entered around each wait for a line, so that signals can end the wait.
+        hint: what to type.
     """
 
-    def __init__(self, waiting: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
-        self._waiting = waiting
+    def __init__(
+        self,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        hint: str = "type a definition, such as: a small dog",
+    ) -> None:
+        self._waiting, self._hint = waiting, hint
 
     def __iter__(self) -> Iterator[str]:
         with suppress(ImportError):  # not available on every platform
             import readline  # noqa: F401  # the import alone gives `input` line editing
         if sys.stdout.isatty():
-            print("type a definition, such as: a small dog (Ctrl-D ends)", flush=True)
+            print(f"{self._hint} (Ctrl-D ends)", flush=True)
         while True:
             try:
                 with self._waiting():

@@ -21,10 +21,10 @@ from modulant.backbones.families import stream_of
 from modulant.backbones.loading import RandomEncoder
 from modulant.backbones.stream import ResidualStream
 from modulant.backbones.t5 import encode
+from modulant.schedule import cosine, group_settings, override_groups
 from modulant.settings import PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
 from modulators.arguments import check_steps
-from modulators.training.schedule import cosine, group_settings, override_groups
 
 
 class PretrainT5(pl.LightningModule):

@@ -16,6 +16,7 @@ LERP = ("fit", "--config", "lerp.yaml")
 ENCODER = ("fit", "--config", "encoder.yaml")
 WANDB = (*FIELD, "--config", "wandb.yaml")
 PRETRAIN = ("fit", "--config", "pretrain_mini.yaml")
+WAVE = ("fit", "--config", "wavegpt/wave.yaml")
 
 # What the schema cannot say of the trainer's parts, and their constructors or the parser find.
 LATE_PARTS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -98,6 +99,27 @@ CASES: dict[tuple[str, ...], tuple[str, ...]] = {
     # classes
     (*FIELD, "--model", "evil.Foo"): ("model: evil.Foo is none of modulators.AdaptedT5, modulators.ModulatedT5",),
     (*FIELD, "--model", "datamodules.WordNetDataModule"): ("is none of modulators.AdaptedT5, modulators.ModulatedT5",),
+    (*WAVE, "--model.attention.kind", "rop"): ("model.attention.kind is rop; it must be one of interference, rope",),
+    (*WAVE, "--model.attention.normalise", "sum", "--model.attention.impl", "sdpa"): (
+        "model.attention.impl is sdpa, but normalise is sum",
+    ),
+    (*WAVE, "--model.attention.phase", "source", "--model.attention.impl", "chunked"): ("model.attention.", "chunked"),
+    (*WAVE, "--model.attention.normalise", "energy", "--model.attention.terms", "cross"): ("needs terms: full",),
+    (*WAVE, "--model.heads", "3"): ("model.d_model is 64, which 3 heads do not divide",),
+    (*WAVE, "--model.loss.harmonic", "1", "--model.embedding.amplitude", "fixed"): ("model.loss.harmonic is 1",),
+    (*WAVE, "--model.embedding.kind", "table", "--model.embedding.anneal.steps", "5"): (
+        "model.embedding.anneal.steps",
+    ),
+    (*WAVE, "--model.optimizer.projct.side", "none"): ("did you mean model.optimizer.project",),
+    (*WAVE, "--model.optimizer.project.side", "gradient"): ("model.optimizer.project.rank is null",),
+    (*WAVE, "--model.writing.top_p", "2"): ("model.writing.top_p is 2",),
+    (*WAVE, "--data.context", "60"): ("data.batch_tokens is 1024; it must be a multiple of data.context, 60",),
+    (*WAVE, "--data.corpus", "kvj"): ("data.corpus: 'kvj' is neither", "did you mean kjv?"),
+    (*WAVE, "--data.vocab_size", "200"): ("data.vocab_size is 200; it must be at least 257",),
+    (*WAVE, "--data", "WordNetDataModule"): (
+        "data is a WordNetDataModule, and model a WaveLM; it must be TextDataModule",
+    ),
+    (*FIELD, "--data", "TextDataModule"): ("data is a TextDataModule, and model a ModulatedT5",),
     (*FIELD, "--data", "modulators.ModulatedT5"): ("is none of datamodules.GlossDataModule",),
     (*FIELD, "--model.modulator", "evil.Foo"): ("evil.Foo is none of modulators.FieldModulator",),
     (*FIELD, "--model.modulator", "modulators.FeildModulator"): ("did you mean modulators.FieldModulator?",),

@@ -52,7 +52,8 @@ def test_no_library_is_imported_for_what_is_wrong(tmp_path: Path) -> None:
 def test_every_configuration_passes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.StringIO("a small dog"))  # talk.yaml reads it
-    alone = path.name in ("field.yaml", "lerp.yaml", "encoder.yaml", "causal.yaml", "pretrain_mini.yaml")
+    complete = ("field.yaml", "lerp.yaml", "encoder.yaml", "causal.yaml", "pretrain_mini.yaml")
+    alone = path.name in complete or path.parent.name == "wavegpt"
     bases = [["field.yaml"], ["lerp.yaml"]]
     if path.parent.name == "controls":
         bases = [["field.yaml" if path.stem.startswith(("features_", "gate_", "ia3")) else "lerp.yaml"]]

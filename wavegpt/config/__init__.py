@@ -8,6 +8,7 @@ from wavegpt.config.arm import MlpConfig, WaveConfig
 from wavegpt.config.attention import AttentionConfig
 from wavegpt.config.embedding import AnnealConfig, EmbeddingConfig
 from wavegpt.config.training import LossConfig, OptimizerConfig, ProjectConfig
+from wavegpt.config.writing import WritingConfig
 
 __all__ = [
     "AnnealConfig",
@@ -18,4 +19,5 @@ __all__ = [
     "OptimizerConfig",
     "ProjectConfig",
     "WaveConfig",
+    "WritingConfig",
 ]

@@ -22,11 +22,11 @@ from modulant.backbones.sizes import check_layers
 from modulant.backbones.stream import ResidualStream
 from modulant.geometry import masked_mean
 from modulant.metrics import EntryRepresentations
+from modulant.schedule import factor_at, group_settings, override_groups
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_objective, check_precision, check_steps
 from modulators.base import Modulator
 from modulators.training.objectives.base import Objective, TrainingBatch, to_device, total
 from modulators.training.processes import check_same_weights, frozen_tensors, gathered, shard_batches
-from modulators.training.schedule import factor_at, group_settings, override_groups
 from modulators.training.state import check_state
 
 Batch = dict[str, Any]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modulant.reports.verdict import _lift
+from modulant.reports.verdict import _lift, _text
 
 REPORT: dict[str, Any] = {
     "relational": {
@@ -38,3 +38,21 @@ def test_the_first_sentence_names_the_controls(controls: dict[str, Any] | None, 
     assert sentence.startswith("**+0.1000** [+0.0800, +0.1200]: ")
     assert said in sentence
     assert sentence.endswith("over 12 pairs, nouns alone, held-out × held-out.")
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (2.0, "fewer than equal chances (3.500), token frequencies alone (2.600), xz (2.200). xz and"),
+        (2.3, "fewer than equal chances (3.500), token frequencies alone (2.600); no fewer than xz (2.200). xz and"),
+        (2.2, "no fewer than xz (2.200). xz and"),
+    ],
+)
+def test_bits_per_byte_beside_what_the_text_costs_without_a_model(last: float, said: str) -> None:
+    report = {
+        "model": {"describe": {"references": {"uniform": 3.5, "unigram": 2.6, "xz": 2.2, "bz2": None}}},
+        "run": {"steps": 5, "stage": "fit", "metrics": {"val/bits_per_byte": {"last": last, "last_step": 4}}},
+    }
+    sentence = _text(report)
+    assert sentence.startswith(f"**{last:.4f} bits per byte** of the validation text: ")
+    assert said in sentence

@@ -6,12 +6,10 @@ unchanged settings it continues bit for bit.
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-
-from modulators.arguments import Schedule
 
 _KEYS = ("lr", "weight_decay")
 
@@ -25,7 +23,7 @@ def cosine(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
 
-def factor_at(schedule: Schedule, step: int, steps: int) -> float:
+def factor_at(schedule: Literal["cosine", "constant"], step: int, steps: int) -> float:
     """Factor on the learning rate: `cosine`, or 1 at every step.
 
     >>> factor_at("cosine", 10, 10), factor_at("constant", 10, 10)
