@@ -89,8 +89,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], "Shown | None"]:
     from probes.attention.figures import Found
     from probes.attention.shown import shown_text
     from probes.attention.texts import sets_of
+    from probes.opening import open_subject
     from probes.terrain.command import PACKAGES, peak_memory
-    from probes.terrain.opening import open_subject
 
     subject = open_subject(args.model, args.device, with_head=True)
     backbone = subject.backbone

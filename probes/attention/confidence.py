@@ -8,7 +8,7 @@ from torch import Tensor
 from modulant.geometry import association, resampled_pearson
 from probes.attention.figures import Found, by_text
 from probes.attention.measure import MODEL, Layers, Pass
-from probes.terrain.findings import Null
+from probes.findings import Null
 
 LEAST = 8  # texts
 _ALIKE = 5  # texts in a group of alike lengths, at least, where few have the same

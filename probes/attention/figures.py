@@ -12,7 +12,7 @@ from torch import Tensor
 
 from modulant.geometry import association, bootstrap_counts, middle, resampled_means
 from probes.attention.measure import DIRICHLET, MODEL, PERMUTED, SINK_DIRICHLET, UNIFORM, Layers, Pass
-from probes.terrain.findings import Findings, Null
+from probes.findings import Findings, Null
 
 RATE = 0.3  # of a query's weight: a head whose mean sink is above it counts for the rate
 REPLICATES = 2000

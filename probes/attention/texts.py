@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.opening import Backbone
-from probes.terrain.opening import special_ids
+from probes.opening import special_ids
 
 PROMPTS = (  # of which a model is sure, half sure, and unsure: five each
     "The capital of France is",

@@ -9,7 +9,7 @@ from tokenizers.decoders import ByteLevel
 from torch import Tensor
 
 from modulant.backbones.weights import digest_of_weights
-from probes.terrain.opening import open_subject, special_ids
+from probes.opening import open_subject, special_ids
 
 _TINY = 1e-6  # of the median norm: a row below that is zero
 _MARKED = 0.01  # of the tokens: fewer with a mark are no sign of one

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modulant.metrics.functional.bootstrap import synset_weights
 from modulant.metrics.functional.intervals import percentile_interval
-from probes.terrain.findings import Findings, Null
+from probes.findings import Findings, Null
 
 PERMUTED_ANCHORS = "anchors' rows permuted, fitted again"
 PERMUTED_ROWS = "rows of one model permuted"

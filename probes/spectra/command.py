@@ -84,13 +84,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     started = time.monotonic()
     from modulant.backbones.sizes import check_layers
     from modulant.backbones.weights import digest_of_weights
+    from probes.findings import Findings
+    from probes.opening import open_subject
     from probes.spectra.attention import some_layers
     from probes.spectra.dimensions import measure_contexts
     from probes.spectra.lens import measure_lens
     from probes.spectra.reading import measure_texts
     from probes.spectra.texts import passages_of
-    from probes.terrain.findings import Findings
-    from probes.terrain.opening import open_subject
 
     subject = open_subject(args.model, args.device)
     backbone = subject.backbone

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from modulant.backbones.opening import Backbone
 from modulant.geometry import spectral_concentration
+from probes.findings import Findings, Null
 from probes.spectra.attention import last_attention
 from probes.spectra.passes import place_of
 from probes.spectra.texts import PROMPTS, as_text
-from probes.terrain.findings import Findings, Null
 
 ROWS = 24  # tokens a layer, over all texts
 LEAST = 6  # dimensions: of fewer a spectrum has one frequency

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from modulant.geometry import analytic_signal, detrended, pairwise_phase_consistency, phase_randomised, principal_axes
 from modulant.reports.wording import counted
+from probes.findings import Findings, Null
 from probes.spectra.passes import place_of
-from probes.terrain.findings import Findings, Null
 
 BANDS = {"low": (1 / 64, 1 / 16), "middle": (1 / 16, 1 / 6), "high": (1 / 6, 1 / 2.5)}  # cycles a token
 SURROGATES = 200

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.opening import Backbone
+from probes.findings import Findings, Null
 from probes.spectra.attention import last_attention
 from probes.spectra.passes import place_of
 from probes.spectra.texts import PROMPTS, as_text
-from probes.terrain.findings import Findings, Null
 
 DEALT = "our frequencies dealt to other tokens"
 _DRAWS = 999

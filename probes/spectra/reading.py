@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.opening import Backbone
+from probes.findings import Findings
 from probes.options import with_bar
 from probes.spectra.dimensions import ROWS, measure_dimensions, some_rows
 from probes.spectra.heads import Agreement, TextHeads, add_heads, measure_heads
 from probes.spectra.passes import output_weights, place_of, read
 from probes.spectra.texts import LEAST, Passages, Text
 from probes.spectra.tokens import VARIANTS, Along, TextTokens, TokenFigures, along, grid_for, measure_text
-from probes.terrain.findings import Findings
 
 SHUFFLES = 4  # of the input, over all texts at least
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from modulant.backbones.opening import Backbone
 from modulant.reports.wording import counted
 from probes.attention.texts import wordnet_examples
-from probes.terrain.opening import special_ids
+from probes.opening import special_ids
 
 PROMPTS = {
     "quantum": "The quantum mechanical wave function describes tunneling inside stars",

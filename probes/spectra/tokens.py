@@ -20,8 +20,8 @@ from modulant.geometry import (
 )
 from modulant.metrics.functional.intervals import percentile_interval
 from modulant.reports.wording import counted
+from probes.findings import Findings, Null
 from probes.spectra.passes import place_of
-from probes.terrain.findings import Findings, Null
 
 VARIANTS = ("", "unit/")  # states as they are, and each divided by its length
 SHAPES = SpectrumShape._fields

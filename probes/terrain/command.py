@@ -81,8 +81,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     started = time.monotonic()
     from modulant.backbones.sizes import check_layers
     from modulant.backbones.weights import digest_of_weights
-    from probes.terrain.findings import Findings
-    from probes.terrain.opening import open_subject
+    from probes.findings import Findings
+    from probes.opening import open_subject
 
     subject = open_subject(args.model, args.device)
     backbone = subject.backbone
@@ -115,10 +115,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _vocabulary(args: argparse.Namespace, subject: Any, found: Any) -> dict[str, Any]:
     """Figures of the embedding matrix; returns what is not a figure."""
+    from probes.opening import rows_of, special_ids
     from probes.terrain import vocabulary as cloud
     from probes.terrain import words
     from probes.terrain.head import measure_head
-    from probes.terrain.opening import rows_of, special_ids
 
     wanted, embedding = set(args.only) - {"layers"}, subject.embedding
     if not wanted:

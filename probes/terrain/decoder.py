@@ -14,7 +14,7 @@ from torch import Tensor
 from modulant.backbones.families import parts_of
 from modulant.backbones.opening import Backbone
 from modulant.geometry import gram, paired_cosines, permuted_cka, unbiased_cka
-from probes.terrain.findings import Findings, Null
+from probes.findings import Findings, Null
 from probes.terrain.layers import EMBEDDED, Inputs, States, measure_layers, states_of
 
 PERMUTATIONS = 20

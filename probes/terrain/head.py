@@ -7,8 +7,8 @@ from torch import Tensor
 
 from modulant.backbones.opening import open_model
 from modulant.geometry import paired_cosines
-from probes.terrain.findings import Findings, Null
-from probes.terrain.opening import Rows, Subject
+from probes.findings import Findings, Null
+from probes.opening import Rows, Subject
 from probes.topology.layout import LM_HEADS
 from probes.topology.reader import Weights
 

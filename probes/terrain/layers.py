@@ -18,7 +18,7 @@ from modulant.geometry import (
     participation_ratio,
     unbiased_participation_ratio,
 )
-from probes.terrain.findings import Findings, Null
+from probes.findings import Findings, Null
 from probes.terrain.vocabulary import ISOTROPIC
 
 SENTENCES = (

@@ -24,8 +24,8 @@ from modulant.geometry import (
     squared_distance_moments,
     unbiased_participation_ratio,
 )
-from probes.terrain.findings import Findings, Null
-from probes.terrain.opening import Rows
+from probes.findings import Findings, Null
+from probes.opening import Rows
 
 PENTACHORA = 20_000
 CLOUDS = 5  # of each Gaussian null

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modulant.geometry import cosine_moments, mantel, weighted_pearson
 from modulant.metrics.functional.bootstrap import synset_weights
-from probes.terrain.findings import Findings, Null
+from probes.findings import Findings, Null
 
 ORDERED = {
     "digits": "0 1 2 3 4 5 6 7 8 9",

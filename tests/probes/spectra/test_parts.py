@@ -11,6 +11,7 @@ from torch import Tensor
 from modulant.backbones.families import parts_of
 from modulant.backbones.opening import Backbone
 from modulant.geometry import analytic_signal, frequencies_of
+from probes.findings import Findings
 from probes.spectra.attention import last_attention
 from probes.spectra.dimensions import measure_dimensions
 from probes.spectra.heads import BANDS, head_series, measure_heads
@@ -18,7 +19,6 @@ from probes.spectra.lens import coherence, frequencies_by_rank
 from probes.spectra.passes import EMBEDDED, output_matrix, output_weights, read
 from probes.spectra.texts import Text
 from probes.spectra.tokens import TokenFigures, along, measure_text
-from probes.terrain.findings import Findings
 from tests.tiny_families import CAUSAL, MASKED, SEQ2SEQ, build
 
 FAMILIES = (*SEQ2SEQ, *MASKED, *CAUSAL, "clip_text_model")

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from probes.findings import Findings
+from probes.opening import Rows
 from probes.terrain import vocabulary, words
 from probes.terrain.charts import charts
-from probes.terrain.findings import Findings
-from probes.terrain.opening import Rows
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
 
 MEASURES = (

@@ -13,8 +13,8 @@ from modulant.backbones.families import parts_of, stream_of
 from modulant.backbones.opening import open_model
 from modulant.backbones.t5 import load_config
 from modulators import LerpModulator, save_modulator
+from probes.findings import Findings
 from probes.terrain.decoder import Decoder, measure_decoder
-from probes.terrain.findings import Findings
 from probes.terrain.layers import EMBEDDED, Inputs, inputs_of, states_of
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
 from tests.runs import tiny_backbone
