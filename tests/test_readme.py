@@ -36,8 +36,12 @@ def test_blocks_of_the_readme(somewhere: None, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
 def test_files_that_a_page_names_exist(page: str) -> None:
-    named = re.findall(r"`((?:[\w.]+/)+[\w.]*)`", (ROOT / page).read_text(encoding="utf-8"))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.]+/)+[\w.]*)`", text)
     missing = [path for path in named if (ROOT / path.split("/")[0]).exists() and not (ROOT / path).exists()]
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
+    missing += [path for path in linked if not ((ROOT / page).parent / path).exists()]
+    named += linked
     assert named
     assert not missing
 
