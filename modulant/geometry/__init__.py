@@ -48,9 +48,11 @@ from modulant.geometry.dimensions import (
 from modulant.geometry.effective_rank import (
     SMALLEST,
     effective_ranks,
+    gaussian_profile,
     gaussian_ranks,
     leading_ranks,
     singular_values,
+    spectrum_profile,
     stable_rank,
 )
 from modulant.geometry.entries import entry_figures, gaussian_entries, shares_below
@@ -150,6 +152,7 @@ __all__ = [
     "gaussian_entries",
     "gaussian_like",
     "gaussian_null_volumes",
+    "gaussian_profile",
     "gaussian_ranks",
     "gaussian_spectrum",
     "gram",
@@ -205,6 +208,7 @@ __all__ = [
     "spearman_from_histograms",
     "spectral_concentration",
     "spectral_embedding",
+    "spectrum_profile",
     "spectrum_shape",
     "squared_distance_moments",
     "squared_edge_lengths",

@@ -19,6 +19,7 @@ from modulant.geometry.dimensions import dimensions_for, eigenvalues_of, entropy
 SMALLEST = 1e-7
 _POINTS = 8192  # at which the density is integrated; the error is below 1e-6
 _ROWS = 8192  # in fp64 at once
+_PROFILE = 25  # places along a spectrum
 _STEPS = 128  # of Lanczos at most, and where it stops: its residual over the eigenvalue
 _RESIDUAL = 1e-5
 
@@ -161,6 +162,34 @@ def gaussian_ranks(m: int, n: int) -> Mapping[str, float]:
         "source/participation_ratio": k * float((roots * mass).sum()) ** 2,  # the mean of x is 1
         "source/rank90": k * _share_of_largest(roots, mass),
     }
+
+
+def spectrum_profile(singular: Float[Tensor, "k"]) -> list[float]:
+    """log₁₀(e / mean e) from the largest energy to the smallest, at 25 equal shares of the directions.
+
+    e / mean e counts as `SMALLEST`² at least, and is NaN for a matrix of zeros.
+
+    Profiles of matrices of any size can be laid upon each other, and upon `gaussian_profile`.
+
+    >>> set(spectrum_profile(torch.ones(50)))
+    {0.0}
+    """
+    energies = singular.double().square()
+    places = (torch.arange(_PROFILE, dtype=torch.float64) + 0.5) / _PROFILE * len(energies) - 0.5
+    low = places.floor().long().clamp(0, len(energies) - 1)
+    high = (low + 1).clamp(max=len(energies) - 1)
+    logs = (energies / energies.mean()).clamp_min(SMALLEST**2).log10().cpu()
+    profile: list[float] = torch.lerp(logs[low], logs[high], (places - low).clamp(0, 1)).tolist()
+    return profile
+
+
+@lru_cache(maxsize=256)
+def gaussian_profile(m: int, n: int) -> tuple[float, ...]:
+    """`spectrum_profile` of a large Gaussian matrix of this shape: quantiles of Marchenko and Pastur's density."""
+    x, mass = _marchenko_pastur(min(m, n) / max(m, n))
+    below = mass.cumsum(0)
+    shares = 1 - (torch.arange(_PROFILE, dtype=torch.float64) + 0.5) / _PROFILE
+    return tuple(x[torch.searchsorted(below, shares).clamp(max=len(x) - 1)].log10().tolist())
 
 
 def _marchenko_pastur(c: float) -> tuple[Tensor, Tensor]:

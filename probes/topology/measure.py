@@ -13,11 +13,13 @@ from modulant.geometry import (
     effective_ranks,
     entry_figures,
     gaussian_entries,
+    gaussian_profile,
     gaussian_ranks,
     leading_ranks,
     positive_share,
     singular_figures,
     singular_values,
+    spectrum_profile,
     stream_gram,
     symmetric_figures,
     trace_cosine,
@@ -96,14 +98,21 @@ def matrix_row(matrix: Tensor, about: Mapping[str, Any], sd: float | None, ranks
     finite = entries.pop("finite")
     if finite < 1:
         return row | {"damaged": round((1 - finite) * m * n)}
+    profile, null = None, None
     if ranks == "fast":
         found = leading_ranks(matrix)
     else:
-        found = effective_ranks(singular_values(matrix, exact=ranks == "exact"))
+        singular = singular_values(matrix, exact=ranks == "exact")
+        found = effective_ranks(singular)
+        if singular[0] > 0:
+            profile, null = spectrum_profile(singular), gaussian_profile(m, n)
     row |= found | entries
     row["rms_over_init"] = None if sd is None else entries["rms"] / sd
     nulls = {name: null for name, null in gaussian_ranks(m, n).items() if name in found}
     row["nulls"] = {**nulls, **gaussian_entries(entries["rms"])}
+    if profile is not None and null is not None:
+        row["spectrum"] = [round(value, 4) for value in profile]
+        row["nulls"]["spectrum"] = [round(value, 4) for value in null]
     return row
 
 

@@ -63,6 +63,9 @@ def charts(found: Found, rows: Rows) -> list[Chart]:
         ranks = {_RANKS[rank]: _lines(here["matrices"], rank, "Gaussian matrix") for rank in measured}
         title = f"{name}: effective ranks of its matrices, as a share of a Gaussian matrix's"
         made.append(Chart(f"ranks_{location}", title, ranks, Axis("share of the null"), LAYERS))
+        title = f"{name}: spectra, mean over layers, beside Gaussian matrices'"
+        share, energy = Axis("share of the directions, largest first"), Axis("log₁₀ of σ² over its mean")
+        made.append(Chart(f"spectra_{location}", title, _spectra(here["matrices"]), energy, share))
         forms = {words: _points(here["heads"], kind, "stable_rank") for kind, words in _KINDS.items()}
         title = f"{name}: stable rank of every head, and of mismatched ones"
         made.append(Chart(f"head_ranks_{location}", title, forms, Axis("stable rank"), LAYERS))
@@ -91,6 +94,27 @@ def _lines(rows: Sequence[Row], name: str, null: str = "") -> list[Any]:
         dash = "dash" if kind.startswith("cross") else "solid"
         marks.append(Line(points, kind.replace("_", " "), _COLOURS[kind.partition("_")[2]], dash=dash, marker=5))
     return marks
+
+
+def _spectra(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Shape of matrices → the null's spectrum, and one line a kind."""
+    views: dict[str, list[Any]] = {}
+    measured = [row for row in rows if row.get("spectrum")]
+    for m, n in dict.fromkeys(tuple(sorted(row["shape"])) for row in measured):
+        here = [row for row in measured if sorted(row["shape"]) == [m, n]]
+        null = Line(_along(here[0]["nulls"]["spectrum"]), "Gaussian matrix", "@grey", dash="dot")
+        views[f"{m} × {n}"] = [null]
+        for kind in dict.fromkeys(row["kind"] for row in here):
+            spectra = [row["spectrum"] for row in here if row["kind"] == kind]
+            mean = [sum(values) / len(values) for values in zip(*spectra, strict=True)]
+            dash = "dash" if kind.startswith("cross") else "solid"
+            colour = _COLOURS[kind.partition("_")[2]]
+            views[f"{m} × {n}"].append(Line(_along(mean), kind.replace("_", " "), colour, dash=dash))
+    return views
+
+
+def _along(spectrum: Sequence[float]) -> list[tuple[float, float]]:
+    return [((i + 0.5) / len(spectrum), value) for i, value in enumerate(spectrum)]
 
 
 def _share(row: Row, name: str, of_null: bool) -> float:

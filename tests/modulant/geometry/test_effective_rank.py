@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from modulant.geometry import SMALLEST, effective_ranks, gaussian_ranks, leading_ranks, singular_values
+from modulant.geometry import (
+    SMALLEST,
+    effective_ranks,
+    gaussian_profile,
+    gaussian_ranks,
+    leading_ranks,
+    singular_values,
+    spectrum_profile,
+)
 
 
 def gaussian(m: int, n: int, seed: int = 0) -> torch.Tensor:
@@ -20,6 +28,21 @@ def test_a_gaussian_matrix_has_the_ranks_of_its_null(m: int, n: int) -> None:
         assert found[name] == pytest.approx(null[name], rel=0.02), name
     if m != n:  # of a square one a single condition number may be anything
         assert found["condition"] == pytest.approx(null["condition"], rel=0.05)
+
+
+@pytest.mark.parametrize(("m", "n"), [(800, 800), (400, 1600), (1600, 600)])
+def test_a_gaussian_matrix_has_the_profile_of_its_null(m: int, n: int) -> None:
+    found, null = spectrum_profile(singular_values(gaussian(m, n))), gaussian_profile(m, n)
+    assert found[:23] == pytest.approx(null[:23], abs=0.02)
+    assert found[23:] == pytest.approx(null[23:], abs=0.1)  # the square one's smallest are steep
+    assert spectrum_profile(7 * singular_values(gaussian(m, n))) == pytest.approx(found, abs=1e-9)
+
+
+def test_a_profile_of_few_directions_and_of_none() -> None:
+    assert spectrum_profile(torch.tensor([3.0])) == [0.0] * 25
+    low_rank = spectrum_profile(torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    assert low_rank[0] == pytest.approx(math.log10(2))
+    assert low_rank[-1] == pytest.approx(2 * math.log10(SMALLEST))
 
 
 def test_condition_of_square_gaussians() -> None:

@@ -185,7 +185,7 @@ def test_pages_and_a_missing_shard(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lost.name in text
     assert len((out / "matrices.jsonl").read_text().splitlines()) == found["population"]["matrices"]
     assert len((out / "heads.jsonl").read_text().splitlines()) == found["population"]["heads"]
-    n_charts = 14  # four of them of biases by position
+    n_charts = 16  # four of them of biases by position
     shown = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(shown) == n_charts
     assert all((out / name).stat().st_size > 5_000 for name in shown)
