@@ -39,7 +39,7 @@ def test_a_bart(tmp_path: Path) -> None:
     assert row["stable_rank"] == pytest.approx(wanted)
     assert row["rms_over_init"] is None
     assert "**No known family** (bart)" in page.markdown(found, rows, [])
-    assert len(page.charts(found, rows)) == 4  # ranks and likeness, of two stacks
+    assert len(page.charts(found, rows)) == 6  # ranks, spectra and likeness, of two stacks
 
 
 def test_a_model_without_attention(tmp_path: Path) -> None:
