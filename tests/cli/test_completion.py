@@ -39,7 +39,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("modulant fit --config l", {"lemma.yaml", "lerp.yaml"}),
         ("modulant fit --config m", {"mine.yaml", "multi_node.yaml"}),
         ("modulant fit -c controls/ra", {"controls/random.yaml"}),
-        ("modulant fit --model.l", {"--model.layers", "--model.lr"}),
+        ("modulant fit --model.la", {"--model.layers"}),
         ("modulant fit --model.backbone_dtype ", {"float32", "bfloat16"}),
         ("modulant fit --model.backbone_dtype = b", {"bfloat16"}),  # as bash cuts --key=value
         ("modulant fit --model.backbone_dtype =", {"float32", "bfloat16"}),
