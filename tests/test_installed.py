@@ -56,7 +56,7 @@ def test_only_these_names_are_installed(python: Path, tmp_path: Path) -> None:
     names = {name for name in run(python, "-c", program, cwd=tmp_path).split() if not name.endswith(".dist-info")}
     names -= {"..", "__pycache__"}  # the commands, and the bytecode of train.py and probe.py
     assert names == {"callbacks", "cli", "configs", "datamodules", "modulant", "modulators", "probe.py", "probes",
-                     "train.py"}  # fmt: skip
+                     "train.py", "wavegpt"}  # fmt: skip
 
 
 def test_ten_lines_from_text_to_lift(python: Path, tmp_path: Path) -> None:
