@@ -1,6 +1,11 @@
 """What the batteries of measurements have in common: where they write, and what they leave there."""
 
+import platform
+import resource
+import sys
+import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +13,9 @@ from probes.pages import check_output_file, folder_name, write_json, write_text
 
 if TYPE_CHECKING:
     from modulant.reports.chart import Chart
+
+
+_PACKAGES = ("modulant", "torch", "transformers", "numpy")
 
 
 def folder_for(battery: str, models: Sequence[str], output: Path | None) -> Path:
@@ -19,6 +27,23 @@ def folder_for(battery: str, models: Sequence[str], output: Path | None) -> Path
     folder = output or Path("runs/probes") / "_".join([battery, *map(folder_name, models)])
     check_output_file(folder / "report.json", ("probe", "figures"))
     return folder
+
+
+def measured(found: Any, device: Any, started: float) -> dict[str, Any]:
+    """The end of report.json: figures with nulls, units, populations and reasons, versions, device, seconds, memory.
+
+    Args:
+        found: `probes.findings.Findings`, or what has its attributes.
+        device: that it was measured on.
+        started: by `time.monotonic`.
+    """
+    parts = ("figures", "nulls", "units", "populations", "reasons")
+    return {part: getattr(found, part) for part in parts} | {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "device": str(device),
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_bytes": _peak_memory(),
+    }
 
 
 def publish(
@@ -46,3 +71,8 @@ def publish(
     write_text(folder / "report.html", render.html("battery", charts, **content))
     print(text)
     print(f"written: {folder}/report.json, report.md, report.html, {len(charts)} figures{more}")
+
+
+def _peak_memory() -> int:
+    """Of this process; macOS counts bytes, Linux kilobytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -254,17 +254,10 @@ def _batches(documents: Iterator[str]) -> Iterator[list[str]]:
         yield some
 
 
-class _progress:  # noqa: N801
-    """A progress bar on a terminal's standard error; nothing elsewhere."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        console = Console(stderr=True)
-        self._bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(what, total=total)
-
-    def __enter__(self) -> Callable[[float], None]:
-        self._bar.start()
-        return lambda amount: self._bar.advance(self._task, amount)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[float], None]]:
+    """A progress bar on a terminal's standard error; nothing elsewhere. Yields what moves it on."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda amount: bar.advance(task, amount)

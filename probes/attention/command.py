@@ -5,15 +5,13 @@ from what uniform attention gives as well. So all of that is measured beside it,
 """
 
 import argparse
-import platform
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.battery import folder_for, publish
+from probes.battery import folder_for, measured, publish
 from probes.options import at_least, layer_numbers, some_of
 
 if TYPE_CHECKING:
@@ -90,7 +88,6 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], "Shown | None"]:
     from probes.attention.shown import shown_text
     from probes.attention.texts import sets_of
     from probes.opening import open_subject
-    from probes.terrain.command import PACKAGES, peak_memory
 
     subject = open_subject(args.model, args.device, with_head=True)
     backbone = subject.backbone
@@ -126,16 +123,8 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], "Shown | None"]:
         "inputs": sets.what,
         "interrupted": interrupted,
         **more,
-        "figures": found.figures,
         "intervals": found.intervals,
-        "nulls": found.nulls,
-        "units": found.units,
-        "populations": found.populations,
-        "reasons": found.reasons,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "device": str(backbone.model.device),
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_bytes": peak_memory(),
+        **measured(found, backbone.model.device, started),
     }, shown
 
 

@@ -4,16 +4,13 @@ Everything is fitted on some rows and read on others, beside the same fit to row
 """
 
 import argparse
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from probes.battery import folder_for, publish
+from probes.battery import folder_for, measured, publish
 from probes.options import at_least, some_of
 from probes.scales import PARTS
-from probes.terrain.command import PACKAGES, peak_memory
 
 DESCRIPTION = """\
 How much the embeddings of two models have in common. Rows are matched by token, or by words that are one token in
@@ -116,13 +113,5 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         },
         "curves": curves,
         "tokens": tokens,
-        "figures": found.figures,
-        "nulls": found.nulls,
-        "units": found.units,
-        "populations": found.populations,
-        "reasons": found.reasons,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "device": str(small.embedding.device),
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_bytes": peak_memory(),
+        **measured(found, small.embedding.device, started),
     }

@@ -5,17 +5,14 @@ phases randomised.
 """
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from probes.battery import folder_for, publish
+from probes.battery import folder_for, measured, publish
 from probes.options import at_least, layer_numbers, some_of
 from probes.spectra import PARTS
-from probes.terrain.command import PACKAGES, peak_memory
 
 DESCRIPTION = """\
 Series along the tokens of a text, layer by layer, of any known family that reads text: spectrum and lag-1 of the
@@ -141,15 +138,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "texts": None if passages is None else _texts_as_json(passages),
         **more,
         "interrupted": interrupted,
-        "figures": found.figures,
-        "nulls": found.nulls,
-        "units": found.units,
-        "populations": found.populations,
-        "reasons": found.reasons,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "device": str(backbone.model.device),
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_bytes": peak_memory(),
+        **measured(found, backbone.model.device, started),
     }
 
 

@@ -5,15 +5,11 @@ permuted, and against the same architecture untrained.
 """
 
 import argparse
-import platform
-import resource
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from probes.battery import folder_for, publish
+from probes.battery import folder_for, measured, publish
 from probes.options import at_least, layer_numbers, some_of, with_bar
 
 DESCRIPTION = """\
@@ -29,7 +25,6 @@ examples:
   python probe.py terrain all-MiniLM-L6-v2 --rows all --output runs/probes/minilm"""
 
 PARTS = ("vocabulary", "pentachora", "words", "constants", "layers")
-PACKAGES = ("modulant", "torch", "transformers", "numpy")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,15 +96,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "sha256": digest_of_weights(backbone.model.name_or_path),
         "settings": {"rows": args.rows, "only": list(args.only), "layers": layers, "seed": args.seed},
         **more,
-        "figures": found.figures,
-        "nulls": found.nulls,
-        "units": found.units,
-        "populations": found.populations,
-        "reasons": found.reasons,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "device": str(backbone.model.device),
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_bytes": peak_memory(),
+        **measured(found, backbone.model.device, started),
     }
 
 
@@ -194,8 +181,3 @@ def _measure_layers(args: argparse.Namespace, subject: Any, layers: list[int], f
     for step in with_bar(list(steps.values()), "measuring"):
         step()
     return {"inputs": inputs.what}
-
-
-def peak_memory() -> int:
-    """Of this process; macOS counts bytes, Linux kilobytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
