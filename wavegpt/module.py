@@ -1,8 +1,8 @@
 """A wave language model, or one of its controls, as Lightning trains it on the text of a `TextDataModule`."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
+from modulant.compiling import compiled
+from modulant.metrics.logged import log_quality
 from modulant.schedule import factor_at, group_settings, override_groups
-from modulant.settings import HalfOpenUnitInterval, NonNegativeInt, PositiveInt, Seed, Share, checked
+from modulant.settings import Compile, HalfOpenUnitInterval, NonNegativeInt, PositiveInt, Seed, Share, checked
 from wavegpt.config import (
     AttentionConfig,
     EmbeddingConfig,
@@ -27,7 +29,7 @@ from wavegpt.config import (
 from wavegpt.export import save
 from wavegpt.model import WaveGPT
 from wavegpt.observed import Observed
-from wavegpt.sampling import Sampling, generate, stream_text
+from wavegpt.sampling import generate, stream_text
 from wavegpt.training.cost import flops_per_token
 from wavegpt.training.losses import IGNORED, wave_loss
 from wavegpt.training.optimizer import build_optimizer
@@ -61,6 +63,7 @@ class WaveLM(pl.LightningModule):
         warmup_steps: over which the rates rise.
         final_lr: share of the rates that a cosine ends at.
         writing: how ``predict`` goes on with a prompt.
+        compile: compile training passes: true, or ``reduce-overhead``, which also records CUDA graphs.
         seed: of the initialisation.
 
     Raises:
@@ -91,6 +94,7 @@ class WaveLM(pl.LightningModule):
         warmup_steps: NonNegativeInt = 100,
         final_lr: Share = 0.1,
         writing: WritingConfig = WritingConfig(),  # noqa: B008
+        compile: Compile = False,
         seed: Seed = 42,
     ) -> None:
         super().__init__()
@@ -103,8 +107,9 @@ class WaveLM(pl.LightningModule):
         except ValueError as error:
             raise ValueError(f"model.{error}") from error
         self.schedule, self.warmup_steps, self.final_lr = schedule, warmup_steps, final_lr
-        self.writing, self.seed = writing, seed
+        self.writing, self.compiled, self.seed = writing, compile, seed
         self.model: WaveGPT | None = None
+        self._compiled_pass: Callable[..., Tensor] | None = None
         anneal = self.config.embedding.anneal
         self._anneals = bool(anneal.steps)
         self.quality = TextQuality(self._anneals)
@@ -131,6 +136,8 @@ class WaveLM(pl.LightningModule):
             torch.manual_seed(self.seed)
             self.model = WaveGPT(self.config, torch.from_numpy(tokenizer.ranks))
         if self.trainer.state.fn == TrainerFn.FITTING:
+            if self.compiled:
+                self._compiled_pass = compiled(self.model, self.compiled)
             self._facts["flops_per_token"] = flops_per_token(self.model, self.config.context)
 
     def config_for(self, vocab_size: int, context: int) -> WaveConfig:
@@ -162,7 +169,7 @@ class WaveLM(pl.LightningModule):
         assert self.model is not None
         ratio, weights = self.ratio, self.config.loss
         observed = Observed() if weights.phase or weights.energy or weights.harmonic else None
-        logits = self.model(batch["input_ids"], ratio=ratio, observed=observed)
+        logits = self._train_pass(batch["input_ids"], ratio, observed)
         labels = batch["labels"]
         several = "weight" in batch
         if several and not bool((labels != IGNORED).any()):  # of a batch that does not go round
@@ -182,6 +189,15 @@ class WaveLM(pl.LightningModule):
             self.log("anneal/ratio", torch.tensor(ratio), sync_dist=False)
         # NaN if it is not finite: an infinite loss can have a finite gradient, and a NaN reaches every process.
         return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())
+
+    def _train_pass(self, ids: Tensor, ratio: float, observed: Observed | None) -> Tensor:
+        """Logits, by the compiled model where there is one."""
+        assert self.model is not None
+        if self._compiled_pass is None:
+            return self.model(ids, ratio=ratio, observed=observed)
+        # As a number each step's ratio would be a graph of its own.
+        changing = torch.tensor(ratio, device=ids.device) if self._anneals else None
+        return self._compiled_pass(ids=ids, ratio=changing, observed=observed)
 
     def configure_optimizers(self) -> Any:
         assert self.model is not None
@@ -227,19 +243,10 @@ class WaveLM(pl.LightningModule):
         self._look_at("test")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_quality("val")
+        log_quality(self, "val", "bits_per_byte")
 
     def on_test_epoch_end(self) -> None:
-        self._log_quality("test")
-
-    def _log_quality(self, stage: str) -> None:
-        figures = self.quality.compute()
-        self.quality.reset()
-        if self.trainer.sanity_checking:
-            return
-        for name, value in figures.items():
-            # Every process has the sums of all already; without sync_dist Lightning warns.
-            self.log(f"{stage}/{name}", value, prog_bar=name == "bits_per_byte", sync_dist=True, batch_size=1)
+        log_quality(self, "test", "bits_per_byte")
 
     # Text
 
@@ -255,9 +262,7 @@ class WaveLM(pl.LightningModule):
         """
         assert self.model is not None
         tokenizer, how = self._data.tokenizer, self.writing
-        sampling = Sampling(
-            how.temperature, how.top_k, how.top_p, how.min_p, how.repetition_penalty, (how.seed + number) % 2**63
-        )
+        sampling = replace(how, seed=(how.seed + number) % 2**63)
         ids = [tokenizer.end, *map(int, tokenizer.encode(prompt))]
         tokens = generate(self.model, [ids], how.max_new_tokens, sampling, stop=(tokenizer.end,))
         return stream_text((int(token) for token in tokens), tokenizer.decode, how.stop or (), (tokenizer.end,))

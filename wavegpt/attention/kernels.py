@@ -281,6 +281,6 @@ def source_attention(
         return weighted(weights, value, None if allowed is None else allowed[..., start:stop, :], normalise, EPSILON)
 
     run: Callable[[int, int], Tensor] = some
-    if Q > _QUERIES and torch.is_grad_enabled():
+    if Q > _QUERIES and torch.is_grad_enabled() and not torch.compiler.is_compiling():  # which chooses by itself
         run = lambda start, stop: checkpoint(some, start, stop, use_reentrant=False)  # noqa: E731
     return torch.cat([run(start, min(start + _QUERIES, Q)) for start in range(0, Q, _QUERIES)], dim=-2)
