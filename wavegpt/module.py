@@ -33,8 +33,8 @@ from wavegpt.sampling import generate, stream_text
 from wavegpt.training.cost import flops_per_token
 from wavegpt.training.losses import IGNORED, wave_loss
 from wavegpt.training.optimizer import build_optimizer
-from wavegpt.training.quality import TextQuality
-from wavegpt.training.references import references
+from wavegpt.training.quality import TextQuality, decile_of
+from wavegpt.training.references import by_frequency, references
 
 Batch = dict[str, Any]
 
@@ -132,9 +132,11 @@ class WaveLM(pl.LightningModule):
                 f"data: WaveLM reads the windows of a TextDataModule, and the run has {type(data).__name__}"
             )
         self.config = self.config_for(tokenizer.vocab_size, data.context)
+        ranks = torch.from_numpy(tokenizer.ranks)
+        self.quality = TextQuality(self._anneals, ranks, data.context)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the same weights wherever it trains
             torch.manual_seed(self.seed)
-            self.model = WaveGPT(self.config, torch.from_numpy(tokenizer.ranks))
+            self.model = WaveGPT(self.config, ranks)
         if self.trainer.state.fn == TrainerFn.FITTING:
             if self.compiled:
                 self._compiled_pass = compiled(self.model, self.compiled)
@@ -230,7 +232,7 @@ class WaveLM(pl.LightningModule):
         labels = batch["labels"]
         ratios = [self.ratio, self.config.embedding.anneal.end] if self._anneals else [None]
         nats = [_nats(self.model(batch["input_ids"], ratio=ratio), labels) for ratio in ratios]
-        self.quality.update(torch.stack(nats), (labels != IGNORED).sum(), batch["bytes"])
+        self.quality.update(torch.stack(nats), labels, batch["bytes"])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
@@ -289,6 +291,8 @@ class WaveLM(pl.LightningModule):
         tokens, tokenizer = data.shards.tokens(part)[1:], data.tokenizer
         text = tokenizer.decode_bytes(tokens)
         self._facts["references"] = dict(references(tokens, tokenizer.byte_lengths, tokenizer.frequencies, text))
+        decile = decile_of(torch.from_numpy(tokenizer.ranks)).numpy()
+        self._facts["by_frequency"] = dict(by_frequency(tokens, decile, tokenizer.frequencies))
 
     def describe(self) -> dict[str, Any]:
         """Facts about the model, for the report."""
@@ -345,5 +349,7 @@ class _Speed:
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over predicted tokens of −ln p, ()."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    """−ln p of each predicted token, (B, T), and 0 where nothing is predicted."""
+    flat = labels.flatten()
+    nats = F.cross_entropy(logits.flatten(0, 1).float(), flat, ignore_index=IGNORED, reduction="none")
+    return nats.view_as(labels)

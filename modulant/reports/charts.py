@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modulant.reports import parts_of_text
 from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
 from modulant.reports.figures import draw as draw_figure
 from modulant.reports.inside import inside, moved_tokens
@@ -21,6 +22,7 @@ Metrics = Mapping[str, Series]
 FIGURES = {
     "bits_per_byte": ("Bits per byte of held-out text", ["bits_per_byte"]),
     "loss": ("Loss", ["loss", "objective"]),
+    "loss_by_part": ("Loss by token frequency and by position", ["by_frequency", "by_position"]),
     "inside": ("Inside the modulator, over steps", ["inside_layers", "inside_experts"]),
     "alpha": ("α per layer over steps", ["alpha"]),
     "alpha_final": ("Final α by layer and expert", ["alpha_final"]),
@@ -74,6 +76,7 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
         (loss(over_time), validated[-1][0] + (validated[-1][0] > 0) if validated else None),
         (objective(over_time), None),
         (bits_per_byte(report, over_time), None),
+        *parts_of_text.charts(report),
         (correlation(relational), checked[0]),
         (lift(relational), checked[0]),
         (bands(relational), checked[0]),

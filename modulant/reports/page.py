@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modulant.reports import render, rows
+from modulant.reports import parts_of_text, render, rows
 from modulant.reports.charts import FIGURES, Metrics, charts
 from modulant.reports.rows import Report, population_names, with_parts_of_speech
 from modulant.reports.table import Table
@@ -78,6 +78,8 @@ def _content(report: Report) -> dict[str, Any]:
         "convergence": rows.convergence(alpha),
         "populations": rows.populations(relational),
         "intervals": rows.intervals(relational),
+        "by_frequency": parts_of_text.by_frequency(report),
+        "by_position": parts_of_text.by_position(report),
         "parts_of_speech": rows.parts_of_speech(relational),
         "caveats": rows.caveats(report),
         "what_ran": rows.what_ran(report),
