@@ -274,7 +274,7 @@ class WaveLM(pl.LightningModule):
     def save_artefact(self, folder: Path) -> None:
         """Write the model as a folder that `wavegpt.load` reads, with its tokenizer's files and their ranks."""
         assert self.model is not None
-        save(self.model, folder)
+        save(self.model, folder, self._data.tokenizer.end)
         self._data.tokenizer.save(folder)
 
     def on_fit_start(self) -> None:

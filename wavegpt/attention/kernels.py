@@ -131,11 +131,13 @@ def visible(
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
     """softmax(query · key) value by fused attention; the scale is in the query."""
     causal = allowed is None and query.shape[-2] > 1
+    query, key = query.to(value.dtype), key.to(value.dtype)  # features are fp32 at least; angles are in them no more
     return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, is_causal=causal, scale=1.0)
 
 
 def weighted(weights: Tensor, value: Tensor, allowed: Tensor | None, normalise: str, epsilon: float = 0.0) -> Tensor:
     """Values by weights (…, Q, K) after the mask; `softmax` takes logits, `sum` makes the weights sum to 1."""
+    value = value.to(weights.dtype)
     if allowed is None and weights.shape[-2] > 1:
         allowed = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
     if normalise == "softmax":
