@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Attention of any known family, layer by layer: entropy as a share of uniform attention's, with and without the first
 token (the sink), distances, divergence of heads, the logit lens, and whether any of it goes with how sure the model is
-of the next token; published figures (coherence, phase, synchrony, collapse) beside attention that says nothing. Of a
-run, before (original) and after (modulated)."""
+of the next token, or of one that is masked; published figures (coherence, phase, synchrony, collapse) beside attention
+that says nothing. Of a run, before (original) and after (modulated)."""
 
 EXAMPLES = """\
 Texts: 120 examples of WordNet, or the lines of --texts, or --prompt alone; and fifteen prompts with which such figures

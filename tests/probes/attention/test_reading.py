@@ -11,7 +11,7 @@ from scipy.stats import entropy as relative_entropy
 from torch import Tensor
 
 from modulant.backbones.families import parts_of
-from modulant.backbones.opening import Backbone
+from modulant.backbones.opening import Backbone, open_model
 from probes.attention.lens import Lens, divergence, unigram_of
 from probes.attention.measure import MODEL, UNIFORM, measure_pass
 from probes.attention.reading import attentions_of, decoder_inputs, forward, reading
@@ -153,6 +153,21 @@ def test_the_lens_after_the_last_layer_is_the_models_own_head(model_type: str) -
     assert seen.divergence[:, -1].abs().max() < 1e-6
     assert ((seen.commit >= 1) | (seen.rank[:, 0] == 1)).all()
     assert (seen.commit <= 3).all()
+
+
+def test_the_lens_of_mini_is_its_own_head() -> None:
+    backbone = open_model("mini", "seq2seq")
+    lens, inputs = Lens.of(backbone), torch.tensor([backbone.tokenizer.encode("a flower that opens at night")])
+    assert lens is not None
+    assert not lens.masked
+    with torch.inference_mode():
+        with lens.stream() as states:
+            forward(backbone, inputs)
+        theirs = backbone.model(input_ids=inputs, decoder_input_ids=decoder_inputs(backbone, inputs)).logits[:, -1]
+        # A logit of 20 has a rounding of 2e-6 in fp32 in each of its sums.
+        torch.testing.assert_close(lens.logits(states[-1]), theirs, atol=1e-5, rtol=1e-6)
+    assert len(states) == 3
+    assert float(theirs.std()) > 1
 
 
 @pytest.mark.parametrize("model_type", [*MASKED, "llama", "t5", "vit"])
