@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from itertools import product
 
 from wavegpt.config import AttentionConfig, EmbeddingConfig, LossConfig, OptimizerConfig, ProjectConfig, WaveConfig
@@ -85,10 +86,24 @@ class Design:
         return [arm for arm in self.arms.values() if arm.line == line]
 
 
-def design(sizes: Sizes, factorial: bool, lines: tuple[str, ...]) -> Design:
-    """The arms of a factorial and of lines, and whatever those are compared with."""
+def design(sizes: Sizes, factorial: bool, lines: tuple[str, ...], only: tuple[str, ...] = ()) -> Design:
+    """The arms of a factorial and of lines, and whatever those are compared with.
+
+    Args:
+        only: arms of the lines to leave the others out; empty: all.
+
+    Raises:
+        ValueError: there is no such arm.
+    """
     cells = _factorial(sizes)
     chosen = [arm for line in lines for arm in _LINES[line](sizes, cells)]
+    names = [arm.name for arm in chosen]
+    if unknown := [name for name in only if name not in names]:
+        near = get_close_matches(unknown[0], names, 1, 0)
+        said = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"--arms: {unknown[0]!r} is on none of the lines {', '.join(lines) or '(none)'}{said}")
+    chosen = [arm for arm in chosen if not only or arm.name in only]
+    lines = tuple(line for line in lines if any(arm.line == line for arm in chosen))
     needed = {arm.reference for arm in chosen} | {arm.tuned_as for arm in chosen} | {BASELINE}
     arms = {name: arm for name, arm in cells.items() if factorial or name in needed}
     return Design(arms | {arm.name: arm for arm in chosen}, factorial, lines)

@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{name.replace('_', '-')}", type=at_least(1), default=None, metavar="N", help="instead of the scale's")
     add("--seeds", default=SEEDS, metavar="S,S,…", help="one run of every arm for each (%(default)s)")
     add("--lines", type=some_of(tuple(LINES)), default=None, metavar="LINE,…", help="lines to run (the scale's)")
+    add("--arms", type=_words, default=(), metavar="ARM,…", help="of the lines these alone, by the names of --plan")
     add("--no-factorial", action="store_true", help="lines and their references alone")
     add("--corpus", default="wordnet", help="as data.corpus: wordnet, kjv, a file or folder, a hub id (%(default)s)")
     add("--tokenizer", default="bpe", help="as data.tokenizer (%(default)s)")
@@ -95,6 +96,10 @@ def main(args: argparse.Namespace) -> int:
         return Experiment(plan, args.jobs, held.fileno()).work()
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
 def read(args: argparse.Namespace) -> Plan:
     """The plan of a command line.
 
@@ -104,12 +109,24 @@ def read(args: argparse.Namespace) -> Plan:
     from datamodules.arguments import check_corpus, check_fractions, check_text_vocabulary, check_windows
 
     sizes = {name: getattr(args, name) for name in _SIZES if getattr(args, name) is not None}
-    own = ("scale", "seeds", "lines", "no-factorial", "corpus", "tokenizer", "held-out", "jobs", "plan", "output")
+    own = (
+        "scale",
+        "seeds",
+        "lines",
+        "arms",
+        "no-factorial",
+        "corpus",
+        "tokenizer",
+        "held-out",
+        "jobs",
+        "plan",
+        "output",
+    )
     options = read_options(args.options, (*own, *(name.replace("_", "-") for name in _SIZES)))
     output = args.output or Path("runs", "waves", args.scale)
     plan = make(
         args.scale, read_seeds(args.seeds), not args.no_factorial, args.lines, sizes, args.corpus, args.tokenizer,
-        options, args.held_out, output,
+        options, args.held_out, output, args.arms,
     )  # fmt: skip
     if len(plan.design.arms) < 2:
         raise ValueError("--no-factorial: nothing is compared without a line; name some by --lines")
@@ -163,11 +180,14 @@ class Experiment:
         write_text(self.plan.output / "plan.md", "# The plan\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
         print("\n".join(lines), flush=True)
         code, lrs = self._rates()
-        if code == 0:
-            code, lambdas = self._weights(lrs)
-        if code == 0:
-            code = self._train(self._finals(lrs, lambdas))
-        report.write(self, self._finals(lrs, lambdas) if code < 128 and len(lrs) == len(self.plan.tuned) else [])
+        if code:
+            return code
+        code, lambdas = self._weights(lrs)
+        if code:
+            return code
+        trainings = finals(self.plan, lrs, lambdas, self._pace())
+        code = self._train(trainings)
+        report.write(self, trainings)
         return code
 
     def _prepared(self) -> Any:
@@ -224,9 +244,6 @@ class Experiment:
         kept = {name: _by_text(bits) for name, bits in found.items()}
         self._note(lambdas=self.record.get("lambdas", {}) | chosen, weights=self.record.get("weights", {}) | kept)
         return 0, chosen
-
-    def _finals(self, lrs: Mapping[str, float], lambdas: Mapping[str, float]) -> list[Training]:
-        return finals(self.plan, lrs, lambdas, self._pace()) if lrs else []
 
     def _pace(self) -> dict[str, float]:
         """Steps of the arms that have as many seconds as the baseline, measured once for OUTPUT."""

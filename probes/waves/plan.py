@@ -219,11 +219,13 @@ def planned(plan: Plan) -> Iterator[str]:
 def make(
     scale: str, seeds: tuple[int, ...], factorial: bool, lines: tuple[str, ...] | None, changes: Mapping[str, Any],
     corpus: str, tokenizer: str, options: Options, held_out: float, output: Path,
+    only: tuple[str, ...] = (),
 ) -> Plan:  # fmt: skip
     """A plan by the name of its scale.
 
     Args:
         changes: of its sizes.
+        only: arms of the lines to leave the others out; empty: all.
 
     Raises:
         ValueError: an arm cannot be built at this size.
@@ -231,4 +233,4 @@ def make(
     named_scale = SCALES[scale]
     sizes = replace(named_scale.sizes, **changes)
     chosen = named_scale.lines if lines is None else lines
-    return Plan(sizes, design(sizes, factorial, chosen), seeds, corpus, tokenizer, options, held_out, output)
+    return Plan(sizes, design(sizes, factorial, chosen, only), seeds, corpus, tokenizer, options, held_out, output)

@@ -218,8 +218,8 @@ def _method(experiment: "Experiment") -> Iterator[str]:
         f"Learning rates: five points, each twice the one before, on one seed and {LENGTH:.0%} of the steps, by bits "
         "per byte on the validation part; two more where the best is at an edge. λ of phase and energy together: of "
         f"{', '.join(f'{w:g}' for w in WEIGHTS)}, in the same way.",
-        "Equal in all arms: tokens, steps, batches and their order (by seed), schedule, warm-up, clipping at norm 1, no "
-        "dropout, no weight decay, and parameters to 1%, by the width of the MLP. The split of the documents is one.",
+        "Equal in all arms: tokens, steps, batches and their order (by seed), schedule, warm-up, clipping at norm 1, "
+        "no dropout, no weight decay, and parameters to 1%, by the width of the MLP. Documents are split once.",
         f"The test part, {plan.held_out:.0%} of the documents, is read once, in windows that do not overlap; nats of "
         "marks between documents count, their bytes do not. Intervals are over seeds, not over documents.",
         PHASORLESS + ".",
