@@ -34,12 +34,12 @@ def tested(folder: Path, data: TextDataModule, device: torch.device) -> dict[str
 
 
 @torch.inference_mode()
-def measure(model: WaveGPT, data: TextDataModule, device: torch.device) -> dict[str, Any]:
+def measure(model: WaveGPT, data: TextDataModule, device: torch.device, part: str = "test") -> dict[str, Any]:
     """Bits per byte, nats a token, and nats a token by tenths of the vocabulary and of the context.
 
     Tenths of the vocabulary are by rank of frequency in the training part, the commonest first.
     """
-    windows, ranks = data.windows("test"), torch.from_numpy(data.tokenizer.ranks)
+    windows, ranks = data.windows(part), torch.from_numpy(data.tokenizer.ranks)
     of_token = ranks.to(device) * GROUPS // len(ranks)
     of_place = torch.arange(data.context, device=device) * GROUPS // data.context
     sums = {name: torch.zeros(GROUPS, 2, dtype=torch.float64, device=device) for name in ("frequency", "position")}

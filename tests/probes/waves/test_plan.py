@@ -80,8 +80,9 @@ def test_the_plan_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["--heads", "3"], "d_model is 64, which 3 heads do not divide"),
         (["--lines", "masss"], "mass"),
+        (["--lines", "mass,none"], "none"),
         (["--arms", "mass-shufled"], "did you mean mass-shuffled?"),
-        (["--no-factorial", "--lines", ""], "lines"),
+        (["--no-factorial", "--lines", "none"], "--no-factorial: nothing is compared"),
         (["--corpus", "/nowhere.txt"], "/nowhere.txt"),
         (["--held-out", "0.6"], "0.6"),
         (["--batch-tokens", "100"], "context"),
