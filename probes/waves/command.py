@@ -274,9 +274,10 @@ class Experiment:
 
     def bits(self, training: Training) -> float:
         """Bits per byte on the validation part at a run's end; infinite where it diverged, NaN where it did not end."""
-        report = report_of(training.run)
-        if report is None:
+        if not self._settled(training):
             return math.nan
+        report = report_of(training.run)
+        assert report is not None
         if _diverged(report):
             return math.inf
         return float(report["run"]["metrics"]["val/bits_per_byte"]["last"])
