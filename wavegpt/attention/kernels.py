@@ -30,7 +30,7 @@ Features = tuple[Tensor, ...]
 Scale = float | int | Tensor  # a tensor broadcasts to (B, H, T, 1)
 _BIAS = {"full": 1.0, "cross": 0.0, "difference": -1.0}
 EPSILON = 1e-8  # of denominators
-_ALIGN = 8  # flash kernels take head sizes that are multiples of this
+_ALIGN = 8  # flash kernels of a GPU take head sizes that are multiples of this; those of a CPU take all
 _QUERIES = 64  # that the source's form takes at a time
 
 
@@ -201,7 +201,8 @@ class Softmax(Form):
     def _features(self, amplitude: Tensor, phase: Tensor, last: Tensor) -> Tensor:
         """Padded to a width that flash kernels take."""
         width = 2 * amplitude.shape[-1] + bool(self.bias)
-        return packed(amplitude, phase, last if self.bias else None, -width % _ALIGN if self.fused else 0)
+        padded = self.fused and amplitude.device.type != "cpu"
+        return packed(amplitude, phase, last if self.bias else None, -width % _ALIGN if padded else 0)
 
     def attend(self, query: Features, key: Features, value: Tensor, allowed: Tensor | None) -> Tensor:
         if not self.fused:
