@@ -81,7 +81,7 @@ class Limit(NamedTuple):
 
 def write_page(measured: Mapping[str, tuple[str, list[Row]]]) -> None:
     """Write page and figure: sections that were measured, and the others as they stand in the page."""
-    tables = read_tables(PAGE.read_text(encoding="utf-8") if PAGE.is_file() else "") | measured
+    tables = {**read_tables(PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""), **measured}
     draw(tables, FIGURE)
     write_whole(PAGE, render(tables))
 

@@ -56,6 +56,7 @@ def faults_of(file: Path) -> Iterator[str]:
     """`file:line: what` for each fault of a page, or of the messages in a module."""
     shown = file.resolve().relative_to(ROOT) if file.resolve().is_relative_to(ROOT) else file
     text = file.read_text(encoding="utf-8")
+    found: Iterator[Line]
     if file.suffix == ".py":
         found = (fault for line, message in messages(text) for fault in (*banned(line, message), *long(line, message)))
     else:
