@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in _SIZES:
         add(f"--{name.replace('_', '-')}", type=at_least(1), default=None, metavar="N", help="instead of the scale's")
     add("--seeds", default=SEEDS, metavar="S,S,…", help="one run of every arm for each (%(default)s)")
-    add("--lines", type=some_of(tuple(LINES)), default=None, metavar="LINE,…", help="lines to run (the scale's)")
+    add("--lines", type=some_of((*LINES, "none")), default=None, metavar="LINE,…", help="lines to run (the scale's)")
     add("--arms", type=_words, default=(), metavar="ARM,…", help="of the lines these alone, by the names of --plan")
     add("--no-factorial", action="store_true", help="lines and their references alone")
     add("--corpus", default="wordnet", help="as data.corpus: wordnet, kjv, a file or folder, a hub id (%(default)s)")
@@ -124,8 +124,11 @@ def read(args: argparse.Namespace) -> Plan:
     )
     options = read_options(args.options, (*own, *(name.replace("_", "-") for name in _SIZES)))
     output = args.output or Path("runs", "waves", args.scale)
+    lines = () if args.lines == ("none",) else args.lines
+    if "none" in (lines or ()):
+        raise ValueError("--lines: none stands alone")
     plan = make(
-        args.scale, read_seeds(args.seeds), not args.no_factorial, args.lines, sizes, args.corpus, args.tokenizer,
+        args.scale, read_seeds(args.seeds), not args.no_factorial, lines, sizes, args.corpus, args.tokenizer,
         options, args.held_out, output, args.arms,
     )  # fmt: skip
     if len(plan.design.arms) < 2:
@@ -271,9 +274,10 @@ class Experiment:
 
     def bits(self, training: Training) -> float:
         """Bits per byte on the validation part at a run's end; infinite where it diverged, NaN where it did not end."""
-        report = report_of(training.run)
-        if report is None:
+        if not self._settled(training):
             return math.nan
+        report = report_of(training.run)
+        assert report is not None
         if _diverged(report):
             return math.inf
         return float(report["run"]["metrics"]["val/bits_per_byte"]["last"])

@@ -233,7 +233,9 @@ def _method(experiment: "Experiment") -> Iterator[str]:
 def _charts(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effect]]) -> Iterator[Chart]:
     axis = Axis("difference in bits per byte; below 0 is better")
     for group, effects in groups.items():
-        title = "Effects of the factorial" if group == "factorial" else f"Line {group}, against its reference"
+        what = "Effects of the factorial" if group == "factorial" else f"Line {group}, against its reference"
+        counted_ = [f"{sum(e.verdict == verdict for e in effects)} {verdict}" for verdict in _VERDICT_COLOURS]
+        title = f"{what}: {', '.join(counted_)}, of {len(effects)}"
         marks = [
             Interval(e.mean, e.interval if math.isfinite(sum(e.interval)) else (e.mean, e.mean), e.name,
                      _VERDICT_COLOURS.get(e.verdict, "@ink"), list(e.seeds.values()))

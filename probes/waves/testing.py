@@ -34,29 +34,30 @@ def tested(folder: Path, data: TextDataModule, device: torch.device) -> dict[str
 
 
 @torch.inference_mode()
-def measure(model: WaveGPT, data: TextDataModule, device: torch.device) -> dict[str, Any]:
+def measure(model: WaveGPT, data: TextDataModule, device: torch.device, part: str = "test") -> dict[str, Any]:
     """Bits per byte, nats a token, and nats a token by tenths of the vocabulary and of the context.
 
     Tenths of the vocabulary are by rank of frequency in the training part, the commonest first.
     """
-    windows, ranks = data.windows("test"), torch.from_numpy(data.tokenizer.ranks)
-    of_token = ranks.to(device) * GROUPS // len(ranks)
-    of_place = torch.arange(data.context, device=device) * GROUPS // data.context
-    sums = {name: torch.zeros(GROUPS, 2, dtype=torch.float64, device=device) for name in ("frequency", "position")}
+    windows, ranks = data.windows(part), torch.from_numpy(data.tokenizer.ranks)
+    of_token = ranks * GROUPS // len(ranks)
+    of_place = torch.arange(data.context) * GROUPS // data.context
+    sums = {name: torch.zeros(GROUPS, 2, dtype=torch.float64) for name in ("frequency", "position")}
     nats, tokens, size = 0.0, 0, 0
     for rows in windows.batches(max(_BATCH_TOKENS // data.context, 1)):
         batch = windows.batch(rows)
-        labels = batch["labels"].to(device)
-        logits = model(batch["input_ids"].to(device)).float()
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
-        losses, there = losses.double().view_as(labels), labels != IGNORED
+        labels = batch["labels"]
+        logits, wanted = model(batch["input_ids"].to(device)).float().flatten(0, 1), labels.to(device).flatten()
+        losses = F.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="none")
+        # on the CPU, which adds in the same order every time
+        losses, there = losses.double().cpu().view_as(labels), labels != IGNORED
         places = of_place[: labels.shape[1]].expand_as(labels)
         for name, groups in (("frequency", of_token[labels.clamp(min=0)]), ("position", places)):
             _add(sums[name], groups[there], losses[there])
         nats, tokens, size = nats + float(losses.sum()), tokens + int(there.sum()), size + batch["bytes"]
     return {
         "bits_per_byte": nats / (math.log(2) * size), "nats_per_token": nats / tokens, "tokens": tokens, "bytes": size,
-        **{f"by_{name}": _means(both.cpu().numpy()) for name, both in sums.items()},
+        **{f"by_{name}": _means(both.numpy()) for name, both in sums.items()},
     }  # fmt: skip
 
 

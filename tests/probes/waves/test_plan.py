@@ -1,5 +1,7 @@
 """The plan: what differs between arms and what does not, and its errors."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,8 +82,9 @@ def test_the_plan_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["--heads", "3"], "d_model is 64, which 3 heads do not divide"),
         (["--lines", "masss"], "mass"),
+        (["--lines", "mass,none"], "none"),
         (["--arms", "mass-shufled"], "did you mean mass-shuffled?"),
-        (["--no-factorial", "--lines", ""], "lines"),
+        (["--no-factorial", "--lines", "none"], "--no-factorial: nothing is compared"),
         (["--corpus", "/nowhere.txt"], "/nowhere.txt"),
         (["--held-out", "0.6"], "0.6"),
         (["--batch-tokens", "100"], "context"),
@@ -115,3 +118,28 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     plan(400)
     with pytest.raises(ValueError, match="have steps 400, not 500; name another --output"):
         plan(500)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "metrics", "bits"),
+    [
+        ("finished", "max_steps (4) reached", {"first": 4.0, "last": 2.5}, 2.5),
+        ("interrupted", "interrupted by SIGTERM", {"first": 4.0}, math.nan),
+        ("failed", "DivergenceError: the gradient is not finite", {"first": 4.0}, math.inf),
+        ("failed", "RuntimeError: no memory", {"first": 4.0}, math.nan),
+    ],
+)
+def test_what_a_run_has_found(
+    outcome: str, reason: str, metrics: dict[str, float], bits: float, tmp_path: Path
+) -> None:
+    from probes.waves.command import Experiment
+    from probes.waves.plan import rates
+
+    plan = make("cpu", (0,), True, (), {}, "wordnet", "bpe", (), 0.02, tmp_path)
+    [training] = rates(plan, plan.design.arms[BASELINE], [4e-3])
+    found = Experiment(plan, 1, 0)
+    assert math.isnan(found.bits(training))
+    training.run.folder.mkdir(parents=True)
+    run = {"stage": "fit", "outcome": outcome, "metrics": {"val/bits_per_byte": metrics}}
+    (training.run.folder / "report.json").write_text(json.dumps({"run": run, "stop": {"reason": reason}}))
+    assert found.bits(training) == pytest.approx(bits, nan_ok=True)
