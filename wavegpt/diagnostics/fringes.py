@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 SHORTEST = 12  # lags
+_PERIODS = 3  # that a fringe has at least: fewer are a smooth shape that the trend misses
 _DEGREE = 3
 _DRAWS = 999
 
@@ -19,7 +20,7 @@ class FringeTest(NamedTuple):
     """The largest peak of a spectrum over lags, of each head.
 
     Attributes:
-        peak: its share of the power of all frequencies, (H,).
+        peak: its share of the power of all frequencies of at least three periods in the lags, (H,).
         period: in tokens, (H,).
         p: share of lag-permuted profiles with as large a peak, the profile itself counted, (H,).
         null: mean peak of lag-permuted profiles, (H,).
@@ -60,7 +61,7 @@ def fringe_test(profile: Float[Tensor, "H L"], generator: torch.Generator, draws
     Raises:
         ValueError: fewer than 12 lags.
     """
-    H, L = profile.shape
+    L = profile.shape[1]
     if L < SHORTEST:
         raise ValueError(f"fringe_test: {L} lags; a period needs at least {SHORTEST}")
     plain = _without_trend(L)
@@ -71,10 +72,10 @@ def fringe_test(profile: Float[Tensor, "H L"], generator: torch.Generator, draws
     orders = torch.rand(draws, L, generator=generator).argsort(1)
     drawn = _peaks(residual[:, orders] @ plain).amax(-1)  # (H, draws)
     p = (1 + (drawn >= peak[:, None] - 1e-12).sum(1)) / (draws + 1)
-    return FringeTest(peak, L / (place + 1.0), p, drawn.mean(1), residual)
+    return FringeTest(peak, L / (place + float(_PERIODS)), p, drawn.mean(1), residual)
 
 
 def _peaks(residual: Float[Tensor, "*batch L"]) -> Float[Tensor, "*batch frequencies"]:
-    """Share of each frequency in the power; the constant is left out."""
-    power = torch.fft.rfft(residual).abs().square()[..., 1:]
+    """Share of each frequency of at least three periods in their power."""
+    power = torch.fft.rfft(residual).abs().square()[..., _PERIODS:]
     return power / power.sum(-1, keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)

@@ -36,7 +36,7 @@ def growth(
     with sdpa_kernel(SDPBackend.MATH):  # fused kernels have no forward mode
         for _ in range(directions):
             v = torch.randn(at.shape, generator=generator, dtype=at.dtype, device="cpu").to(at.device)
-            _, moved = torch.func.jvp(layers, (at,), (v,))
+            moved = torch.func.jvp(layers, (at,), (v,))[1]
             before = v.flatten(1).norm(dim=1).log()
             found.append(torch.stack([one.flatten(1).norm(dim=1).log() - before for one in moved]))
     return torch.stack(found, dim=-1)

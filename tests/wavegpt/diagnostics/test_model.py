@@ -1,4 +1,4 @@
-"""What is read from a model: weights and parts of logits, growth, packets, and a trace that is what `generate` draws."""
+"""What is read from a model: weights, parts of logits, growth, packets, and a trace that is what `generate` draws."""
 
 import math
 from dataclasses import replace

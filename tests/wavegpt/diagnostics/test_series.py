@@ -113,4 +113,6 @@ def test_a_profile_is_a_mean_over_queries_and_texts() -> None:
     found = lag_profile(weights)
     assert found.shape == (3, 3)
     for lag in (1, 2, 3):
-        torch.testing.assert_close(found[:, lag - 1], weights[:, :, [3, 4, 5], [3 - lag, 4 - lag, 5 - lag]].mean((0, 2)))
+        torch.testing.assert_close(
+            found[:, lag - 1], weights[:, :, [3, 4, 5], [3 - lag, 4 - lag, 5 - lag]].mean((0, 2))
+        )
