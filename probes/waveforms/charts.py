@@ -88,7 +88,7 @@ def _phase(found: Found, arrays: Arrays) -> Chart | None:
     rows = found["shown"]["phase_tokens"]
     phase = np.mod(arrays["phase"][[row["id"] for row in rows]] + math.pi, 2 * math.pi) - math.pi
     cells = [[float(value) for value in row] for row in phase]
-    names = [f"{row['rank']}  {row['text']}" for row in rows]
+    names = [f"{row['rank']}  {plain(row['text'])}" for row in rows]
     heat = Heat(cells, "φ, rad", range(phase.shape[1]), numbers=False)
     moved = number(found["figures"]["usage/phase/shift"], 3)
     title = f"Phases φ of tokens by frequency rank: moved by {moved} rad on average"
@@ -143,7 +143,7 @@ def _packets(found: Found, arrays: Arrays) -> Chart | None:
     times, views = arrays["packet_times"], {}
     for row, (name, about) in zip(arrays["packets"], found["shown"]["packets"].items(), strict=True):
         points = list(zip(times.tolist(), row.tolist(), strict=True))
-        label = f"{name}: “{about['text']}”, ω {number(about['omega'], 2)}"
+        label = f"{name}: “{plain(about['text'])}”, ω {number(about['omega'], 2)}"
         views[label] = [Line(points, "", _PACKETS[name], 1.5, marker=0)]
     step, limit = float(times[1] - times[0]), found["shown"]["packet_limit"]
     title = f"Wave packets of tokens: Δτ {number(step, 3)}, Nyquist's limit {number(limit, 3)}"
@@ -161,7 +161,7 @@ def _interference(found: Found, arrays: Arrays) -> Chart | None:
         views[f"head {head}"] = [Heat([[float(v) for v in row] for row in shown], "I_tk", range(K), numbers=False)]
     what = found["shown"]["score"]
     title = f"{what[0].upper()}{what[1:]} of a sentence, layer {layer}"
-    names = [f"{text}  {i}" for i, text in enumerate(tokens)]
+    names = [f"{plain(text)}  {i}" for i, text in enumerate(tokens)]
     note = "Later keys, which a query does not see, have the darkest colour."
     return Chart("interference", title, views, Axis("query", names), Axis("key", whole=True), note)
 
@@ -279,6 +279,15 @@ def _anneal(found: Found) -> Chart | None:
         Axis("r", least=0.2),
         Axis("training step", whole=True),
     )
+
+
+def plain(text: str) -> str:
+    r"""A token's text for a figure: two dollars would be a formula.
+
+    >>> plain("$1"), plain("$$")
+    ('$1', '\\$\\$')
+    """
+    return text if text.count("$") < 2 else text.replace("$", r"\$")
 
 
 def heads_of(found: Found, prefix: str = "") -> list[tuple[int, int]]:

@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     if args.redraw is not None:
         if args.model is not None:
             raise ValueError("--redraw draws what DIR holds; name no model beside it")
-        folder = args.output or args.redraw
+        folder = folder_for("waveforms", [], args.output or args.redraw)
         found, arrays, trace = _saved(args.redraw)
     elif args.model is None:
         raise ValueError("RUN_OR_FOLDER is missing: name a run of WaveLM, or --redraw DIR")

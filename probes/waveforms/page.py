@@ -94,11 +94,12 @@ def _p(p: float | None) -> str:
 def _verdicts(found: Found) -> list[str]:
     """A line for each part, which names its null."""
     figures, lines = found["figures"], []
-    places = [name for name in figures if re.fullmatch(r"harmonics/position/\w+/p", name)]
+    places = [name for name in figures if re.fullmatch(r"harmonics/position/\w+/p", name) and figures[name] is not None]
     few = [name for name in places if figures[name] <= _ALPHA / len(places)]
     said = f"beyond surrogates in {len(few)} of {len(places)} places" if few else "nothing beyond surrogates"
-    least = min(figures[name] for name in places)
-    lines.append(f"**Harmonics along positions**: {said} (smallest p {p_value(least)}, {len(places)} tests).")
+    if places:
+        least = min(figures[name] for name in places)
+        lines.append(f"**Harmonics along positions**: {said} (smallest p {p_value(least)}, {len(places)} tests).")
     if tau := [name for name in figures if re.fullmatch(r"harmonics/tau/\w+/p", name) and figures[name] is not None]:
         each = ", ".join(f"{name.split('/')[2]} p {p_value(figures[name])}" for name in tau)
         lines.append(f"**Harmonics along observation time**: there by construction, a control of the test: {each}.")

@@ -5,6 +5,7 @@ each of its surrogates. A surrogate here has random phases and, in addition, the
 is kept is the smooth spectrum and every line in it, what is lost is where lines stand to each other.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,8 @@ from modulant.geometry import detrended
 HARMONICS = 3
 _PERIODS = 3  # of a fundamental, at least: below it the places of its harmonics overlap
 _DRAWS = 999
+_FLOOR = 1e-12  # of the largest power: a line alone has nothing but rounding around it
+_ROUNDING = 1e-20  # of a series' squares: less power is what rounding left of a constant
 
 
 class HarmonicTest(NamedTuple):
@@ -25,7 +28,7 @@ class HarmonicTest(NamedTuple):
     Attributes:
         statistic: the largest harmonic sum.
         frequency: of its fundamental, cycles a sample.
-        p: share of surrogates with one as large, the series itself counted.
+        p: share of surrogates with one as large, the series itself counted; NaN where nothing varies.
         surrogates: their largest sums, (draws,).
     """
 
@@ -41,11 +44,15 @@ def shortest_series(harmonics: int = HARMONICS) -> int:
 
 
 def periodogram(series: Float[Tensor, "*texts samples columns"]) -> Float[Tensor, " frequencies"]:
-    """Σ_columns |X_k|² of the detrended series, k = 1 … below ½; mean over texts, each of which has mean 1."""
+    """Σ_columns |X_k|² of the detrended series, k = 1 … below ½; mean over texts, each of which has mean 1.
+
+    Texts that do not vary are left out; NaN if none does.
+    """
     rows = detrended(series.double()).flatten(0, -3) if series.dim() > 2 else detrended(series.double())[None]
     n = rows.shape[-2]
     power = torch.fft.rfft(rows, dim=-2)[:, 1 : (n + 1) // 2].abs().square().sum(-1)
-    return (power / power.mean(-1, keepdim=True)).mean(0)
+    power = torch.where(power.sum(-1, keepdim=True) > _ROUNDING * series.double().square().sum(), power, torch.nan)
+    return (power / power.mean(-1, keepdim=True)).nanmean(0)
 
 
 def whitened(power: Float[Tensor, " frequencies"]) -> Float[Tensor, " frequencies"]:
@@ -53,7 +60,7 @@ def whitened(power: Float[Tensor, " frequencies"]) -> Float[Tensor, " frequencie
     K = len(power)
     reach = max(4, K // 8)
     background = torch.stack([power[max(k - reach, 0) : k + reach + 1].median() for k in range(K)])
-    return (power / background).log1p()
+    return (power / background.clamp_min(_FLOOR * power.max())).log1p()
 
 
 def harmonic_sums(power: Float[Tensor, "*batch K"], harmonics: int = HARMONICS) -> Float[Tensor, "*batch fundamentals"]:
@@ -93,7 +100,10 @@ def harmonic_test(
             f"least {shortest_series(harmonics)}"
         )
     n = series.shape[-2]
-    power = whitened(periodogram(series).cpu())
+    power = periodogram(series).cpu()
+    if not power.isfinite().all():
+        return HarmonicTest(math.nan, math.nan, math.nan, torch.full((draws,), math.nan))
+    power = whitened(power)
     sums = harmonic_sums(power, harmonics)
     orders = torch.rand(draws, len(power), generator=generator).argsort(1)
     surrogates = harmonic_sums(power[orders], harmonics).amax(1)

@@ -83,6 +83,14 @@ def test_a_short_series_is_refused() -> None:
         harmonic_test(torch.zeros(18, 1), generator())
 
 
+def test_what_does_not_vary_has_no_p() -> None:
+    line = torch.arange(40, dtype=torch.float64)[:, None] / 7 + torch.tensor([0.1, 3.0])  # rounding is left of it
+    assert math.isnan(harmonic_test(line, generator()).p)
+    noise = torch.randn(40, 2, generator=generator(), dtype=torch.float64)
+    both = harmonic_test(torch.stack([line, noise]), generator())
+    assert both.p == harmonic_test(noise, generator()).p
+
+
 def profile(period: float | None, seed: int, heads: int = 1, lags: int = 64) -> Tensor:
     lag = torch.arange(1, lags + 1, dtype=torch.float64)
     found = 0.2 * lag**-0.8 + 0.002 * torch.randn(heads, lags, generator=generator(seed), dtype=torch.float64)
