@@ -215,7 +215,7 @@ def _draw_frame(figure: Figure, trace: Trace, i: int, limits: Mapping[str, float
         _nothing(key, f"no key bias: attention is {trace['kind']}")
     else:
         _heat(key, step["key"], "viridis", (limits["low"], limits["high"]), limits, figure, 0.15)
-        key.set_title("key bias Σ A_k² of each", loc="left", fontsize=9)
+        key.set_title("key bias s Σ A_k² of each, s the scale of the softmax", loc="left", fontsize=9)
     key.set_xlim(-0.5, limits["columns"] - 0.5)
     key.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6.5, family="monospace", parse_math=False)
     _phases(figure, trace, i, limits)
@@ -223,7 +223,7 @@ def _draw_frame(figure: Figure, trace: Trace, i: int, limits: Mapping[str, float
 
 
 def _cross_name(trace: Trace) -> str:
-    return "cross term 2⟨z_q, z_k⟩" if trace["kind"] == "interference" else "logit"
+    return "cross term 2s⟨z_q, z_k⟩" if trace["kind"] == "interference" else "logit"
 
 
 def _nothing(axis: Axes, why: str) -> None:

@@ -57,13 +57,11 @@ def _fringes(found: Found) -> Table:
         at = f"fringes/layer_{layer:02d}/head_{head:02d}"
         row = [f"layer {layer}, head {head}"]
         for kind in ("", *_KINDS):
-            row += [
-                number(figures.get(f"{kind}{at}/{what}"), 1 if what == "period" else 3) for what in ("peak", "period")
-            ]
+            peak, period = (figures.get(f"{kind}{at}/{what}") for what in ("peak", "period"))
+            row.append("–" if peak is None else f"{number(peak, 3)} ({number(period, 1)})")
             row.append(_p(figures.get(f"{kind}{at}/p")))
         rows.append(row)
-    return Table(["", "peak", "period", "p", *(f"{what}, {kind}" for kind in ("untrained", "baseline")
-                                               for what in ("peak", "period", "p"))], rows)  # fmt: skip
+    return Table(["peak (period)", "trained", "p", "untrained", "p", "baseline", "p"], rows)
 
 
 def _plain(found: Found, group: str) -> Table:
