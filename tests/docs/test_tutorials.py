@@ -8,10 +8,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from modulant.lexicon import Lexicon
 from tests.runs import ROOT
 
 NOTEBOOKS = sorted((ROOT / "docs" / "tutorials").glob("*.ipynb"))
 NUMBER = re.compile(r"[+−-]?\d+\.\d+")
+
+pytestmark = pytest.mark.timeout(900)  # a minute of one free core, as the pages say
 
 _executed: dict[str, str] = {}
 
@@ -19,9 +22,10 @@ _executed: dict[str, str] = {}
 def executed(name: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What a notebook prints, executed once, in a folder that holds nothing else."""
     if name not in _executed:
+        Lexicon.load()  # compiled by whoever comes first, which says so
         notebook = nbformat.read(ROOT / "docs" / "tutorials" / f"{name}.ipynb", as_version=4)
         folder = {"metadata": {"path": str(tmp_path_factory.mktemp(name))}}
-        NotebookClient(notebook, timeout=240, kernel_name="python3", resources=folder).execute()
+        NotebookClient(notebook, timeout=800, kernel_name="python3", resources=folder).execute()
         _executed[name] = printed(notebook)
     return _executed[name]
 
