@@ -1,8 +1,8 @@
 """Path and Wu–Palmer similarity of all pairs of a population, against NLTK.
 
 NLTK is timed on a seeded sample of pairs, ours on every pair of the population. In the same run at least 100,000 pairs
-are asked of both, among them each synset of the population with each of its ancestors, and must be equal to the bit. Memory
-is the peak of a process of its own.
+are asked of both, among them each synset of the population with each of its ancestors, and must be equal to the bit.
+Memory is the peak of a process of its own.
 """
 
 import subprocess
