@@ -25,7 +25,7 @@ SYNSETS = 8402  # as many as T5's own vocabulary matches
 PAIRS = 6000  # that NLTK is timed on
 PARITY = 100_000
 SEED = 42
-# All synsets read, and one similarity asked for.
+# All synsets read, and one similarity computed.
 OURS = "from modulant.lexicon import Lexicon; print(Lexicon.load().taxonomy.wup_similarity(9, 7))"
 NLTKS = "from modulant.lexicon.archive import Archive; s = list(Archive.find().reader().all_synsets()); "
 NLTKS += "print(s[9].wup_similarity(s[7]))"
@@ -34,6 +34,7 @@ PEAK = "; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
 ASKED = {"path": "≥ 30,000 ×", "wup": "≥ 4,000 ×"}
 
 Ids = npt.NDArray[np.int64]
+ABOUT = "Path and Wu–Palmer similarity of all pairs beside NLTK, and loading the lexicon."
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -79,7 +80,7 @@ def run(quick: bool = False) -> list[Row]:
 def _memory() -> Row:
     (ours, same), (theirs, also) = (_peak(code) for code in (OURS, NLTKS))
     return {
-        "what": "peak memory of a process that has read all synsets and asked for one similarity",
+        "what": "peak memory of a process with all synsets read and one similarity computed",
         "ours": f"{ours / 1e6:.0f} MB",
         "plain": f"{theirs / 1e6:.0f} MB",
         "ratio": f"{theirs / ours:.1f} ×",
