@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a run, or the folder of a model (default: the model's configuration with attention.kind rope, untrained)",
     )
-    add("--prompt", default=PROMPT, metavar="TEXT", help="sentence that is drawn, and that --animate goes on with")
+    add("--prompt", default=PROMPT, metavar="TEXT", help="sentence that is drawn, and that --animate continues")
     add("--layer", type=at_least(0), default=None, metavar="N", help="whose interference is drawn (default: the last)")
     add(
         "--animate",
