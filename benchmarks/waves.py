@@ -29,15 +29,19 @@ from wavegpt.attention.phases import ladder, rotate, turned
 from wavegpt.attention.places import places_of
 
 ABOUT = """\
-Attention is of 4 heads, forward and backward pass. *Functions* start from amplitudes and phases, or from queries and \
-keys that RoPE turns; *layers* have their projections too, and are what a model runs. Against the naive form, linear \
-attention and forwarding anew the ratio is how often ours is faster; against RoPE it is ours over plain. *Slope* is \
-of bytes that the backward pass needs over tokens, both in logarithms: 1 is linear. Models have random weights; a \
-training step includes the optimizer. Decoding is of the default size, 384 wide and 8 layers, a row at a time. \
-Averaged over tokens 1 … 256 it is less than 10 times as fast as forwarding anew, and so is RoPE's: 10 times would be \
-5.8 ms a token, and the matrix-vector products alone, which read all 56 MiB of weights for each token, take 4.3 ms; \
-early tokens have little to forward anew. Against RoPE's function the key bias is one more feature for queries, keys \
-and values: at heads of 48 fused attention itself takes 1.14 times as long for 49."""
+Attention of the wave models beside RoPE and beside the plain forms.
+
+- **Setup.** 4 heads, forward and backward pass, random weights; a training step includes the optimizer.
+- ***Functions*** start from amplitudes and phases, or from queries and keys that RoPE turns. ***Layers*** have their \
+projections too, and are what a model runs.
+- **Ratio.** Against the naive form, linear attention and forwarding anew: how often ours is faster. Against RoPE: \
+ours over plain.
+- ***Slope*** is of the bytes that the backward pass needs over tokens, in double logarithms: 1 is linear.
+- **Decoding** is of the default size, 384 wide and 8 layers, a row at a time. Averaged over tokens 1 … \
+256 neither it nor RoPE's is 10 times as fast as forwarding anew: that would be 5.8 ms a token, and the matrix-vector \
+products alone, which read all 56 MiB of weights, take 4.3 ms.
+- **Heads of 48.** The key bias is one more feature of queries, keys and values; fused attention by itself takes 1.14 \
+times as long with 49."""
 
 HEADS, CONTEXT = 4, 256
 MODEL: dict[str, Any] = {"vocab_size": 1024, "d_model": 192, "layers": 4, "heads": HEADS, "context": CONTEXT}
