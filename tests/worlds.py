@@ -37,8 +37,8 @@ from modulant import metrics
 from modulant.backbones.families import stream_of
 from modulant.backbones.sharding import load_sharded, local_shard
 from modulant.backbones.t5 import load_backbone
+from modulant.compiling import compiled
 from modulators import FieldModulator, LerpModulator, ModulatedT5, PretrainT5, RelationalObjective, attach, load_t5
-from modulators.training.compiling import compiled
 from modulators.training.frozen import t5 as frozen_t5
 from modulators.training.processes import check_same_weights
 
