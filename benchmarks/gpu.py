@@ -45,9 +45,9 @@ from benchmarks.ways import (
     modulated,
     modulated_module,
 )
+from modulant.compiling import compiled
 from modulant.metrics import RelationalAlignment
 from modulant.storage import write_whole
-from modulators.training.compiling import compiled
 from probes.memory.model import kept_of
 
 BUDGET = 450  # seconds for all of it
