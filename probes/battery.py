@@ -55,14 +55,14 @@ def publish(
         folder: of the report.
         found: what report.json holds.
         charts: each a PNG, and interactive in report.html.
-        content: what both pages say: title, lead, verdicts, sections, method.
+        content: what both pages say: title, lead, finding, verdicts, sections, method.
         more: further files, for the last line.
     """
     from modulant.reports import render
     from modulant.reports.figures import draw
     from modulant.reports.plotting import save
 
-    figures = [(chart.title, f"figures/{chart.name}.png") for chart in charts]
+    figures = [(chart.title, f"figures/{chart.name}.png", chart.reading) for chart in charts]
     text = render.markdown("battery", **content, figures=figures)
     write_json(folder / "report.json", found)
     write_text(folder / "report.md", text)
