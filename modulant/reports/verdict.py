@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.controls import beside, judged, lift_of
+from modulant.reports.controls import beside, judged, lift_of, ran
 from modulant.reports.controls import in_words as controls_in_words
 from modulant.reports.rows import (
     Report,
@@ -33,36 +33,43 @@ _PAIRS = {
 
 
 def in_words(report: Report, controls: Mapping[str, Any] | None = None) -> list[str]:
-    """The verdict, a paragraph each: what changed, whether controls do it too, what it cost, how the run ended.
+    """The verdict, a paragraph each: what changed, whether controls do it too, what else changed, how the run ended.
 
     Args:
         controls: figures.json of ``probe.py controls``.
     """
-    end = ending(report)
-    broken = report["run"]["outcome"] != "finished"
-    population = judged(report["relational"])
+    end, population = ending(report), judged(report["relational"])
+    low, high = _ends(report, population) or (0.0, 0.0)
+    moved = low > 0 or high < 0
     kept, task = _preservation(report["relational"]), _task(report)
     first = _text_in_words(report) or (population and _lift_in_words(report, population))
     if not first and task:
-        first, task = f"**{task.removesuffix('.')}**, where lower is better for a loss, higher for a match.", ""
+        first, task = f"**{task.removesuffix('.')}**. Of a loss lower is better, of a match higher.", ""
+    end_first = report["run"]["outcome"] != "finished" or not first
     found = [
-        end if broken else "",
+        end if end_first else "",
         first or "**No verdict**: of the trained model nothing was measured.",
-        controls_in_words(population, controls) if population else "",
+        controls_in_words(population, controls) if population and (moved or ran(controls)) else "",
         f"**What else changed**: {kept[0].lower()}{kept[1:-1]} (1: unchanged). {task}" if kept else task,
-        "" if broken else end,
+        "" if end_first else end,
     ]
     return [text.strip() for text in found if text]
 
 
+def _ends(report: Report, population: str | None) -> tuple[float, float] | None:
+    """The interval of a population's lift."""
+    ends = (report["relational"].get("interval") or {}).get(population)
+    return (ends[0], ends[1]) if ends else None
+
+
 def _lift_in_words(report: Report, population: str) -> str:
-    relational, (before, after) = report["relational"], before_and_after(report["relational"])
+    before, after = before_and_after(report["relational"])
     key = lift_of(population).removesuffix("_lift")
     lift, first, last = after[f"{key}_lift"], before.get(key), after.get(key)
-    low, high = (relational.get("interval") or {}).get(population) or (None, None)
-    if low is None or high is None:
+    if (ends := _ends(report, population)) is None:
         said, bounds = "The encoder's agreement with WordNet has no interval, so nobody can tell this from chance", ""
     else:
+        low, high = ends
         said = "The encoder's agreement with WordNet did not change beyond chance"
         said = "The encoder follows WordNet more closely than before" if low > 0 else said
         said = "The encoder follows WordNet less closely than before" if high < 0 else said
