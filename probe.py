@@ -33,6 +33,7 @@ PROBES = {
     "report": "write a run's report.html again from its folder, with the table of its controls",
     "talk": "ask the original and the modulated model of a run, an artefact or a hub id, side by side",
     "contract": "does a modulator, yours or ours, keep what every modulator promises?",
+    "waves": "does a part of the wave language model do anything? arms at equal tuning, effects with intervals",
     "search": "search settings by a sweep file, with Optuna, without an account",
     "dashboard": "a Weights & Biases workspace with the charts that a run is read by",
     "memory": "what training takes on each device, by strategy, for any T5 by its name: no weights, no network",
