@@ -1,10 +1,8 @@
 """What a first reader of a page sees: the verdict, a few charts that explain themselves, and the rest folded."""
 
 import re
-from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib.colors import to_rgb
@@ -14,66 +12,9 @@ from modulant.reports.chart import COLOURS, LAYERS, SKINS, Axis, Chart, Line, co
 from modulant.reports.charts import MOST_OPEN, READING
 from modulant.reports.page import html, markdown, of_folder
 from modulant.reports.run_folder import metrics_of, report_of
+from probes.battery import publish
 from tests.modulant.reports.test_verdict import CONTROLS
-
-VOID = {"meta", "input", "link", "img", "br", "hr"}
-
-
-class Outline(HTMLParser):
-    """Headings, and figures with what is in them, each with whether it is inside a <details>."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.headings: list[tuple[str, str]] = []
-        self.figures: list[dict[str, Any]] = []
-        self.ids: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-        if name := attributes.get("id"):
-            self.ids.append(name)
-        if re.fullmatch(r"h[1-6]", tag):
-            self.headings.append((tag, ""))
-        if tag == "figure":
-            self.figures.append({"folded": "details" in self.open, "text": "", "alt": ""})
-        if attributes.get("role") == "img":
-            self.figures[-1]["alt"] = attributes.get("aria-label") or ""
-
-    def handle_endtag(self, tag: str) -> None:
-        while self.open and self.open.pop() != tag:
-            pass
-
-    def handle_data(self, data: str) -> None:
-        if self.open and re.fullmatch(r"h[1-6]", self.open[-1]):
-            tag, text = self.headings[-1]
-            self.headings[-1] = tag, text + data
-        if "figure" in self.open:
-            self.figures[-1]["text"] += data
-
-
-def outline(page: str) -> Outline:
-    return Outline(page[: page.find('<script type="application/json"')])
-
-
-def check_structure(page: str) -> Outline:
-    """What holds of every page with charts."""
-    found = outline(page)
-    assert [tag for tag, _ in found.headings].count("h1") == 1
-    assert found.headings[0][0] == "h1"
-    levels = [int(tag[1]) for tag, _ in found.headings]
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False)), found.headings
-    assert found.headings[1] == ("h2", "In short")
-    assert len(found.ids) == len(set(found.ids))
-    shown = [figure for figure in found.figures if not figure["folded"]]
-    assert 1 <= len(shown) <= MOST_OPEN
-    for figure in found.figures:
-        assert len(re.search(r"How to read this: (.*)", figure["text"])[1]) > 30, figure
-        assert figure["alt"], figure
-    return found
+from tests.pages import check_structure
 
 
 def test_a_run_begins_with_its_verdict_then_few_charts_then_folds_the_rest(field_run: Path) -> None:
@@ -86,7 +27,7 @@ def test_a_run_begins_with_its_verdict_then_few_charts_then_folds_the_rest(field
     assert folded == headings[3:], "all that follows is folded"
     verdict = page[page.index("<h2 id=short>") : page.index("<h2>Charts")]
     assert "correlation of its cosines with WordNet" in verdict
-    assert "no control was run" in verdict
+    assert "did not change beyond chance" in verdict, "after two steps"
     assert report["stop"]["reason"] in verdict
 
 
@@ -119,7 +60,7 @@ def test_controls_stand_beside_the_run_in_the_first_chart_and_in_words(field_run
     assert "without an interval, so not judged: taxonomy_shuffled" in page
 
 
-def test_a_page_of_a_battery_begins_with_its_finding(tmp_path: Path) -> None:
+def test_a_page_of_a_battery_begins_with_its_finding() -> None:
     charts = [
         Chart(f"c{i}", "t", {"": [Line([(0, 1)], "a", "@blue")]}, Axis("y"), LAYERS, reading="so long a line " * 3)
         for i in range(8)
@@ -128,6 +69,13 @@ def test_a_page_of_a_battery_begins_with_its_finding(tmp_path: Path) -> None:
     found = check_structure(page := render.html("battery", charts, **content, sections={}))
     assert [figure["folded"] for figure in found.figures] == [False] * MOST_OPEN + [True] * 3
     assert "<h2 id=short>In short</h2><p>It is so.</p>" in page
+
+
+def test_a_battery_without_a_finding_begins_with_its_first_verdict(tmp_path: Path) -> None:
+    content = {"title": "t", "lead": "l", "verdicts": ["**A**: b", "**C**: d"], "sections": {}, "method": ["m"]}
+    publish(tmp_path, {"figures": {}}, [], content)
+    assert "<h2 id=short>In short</h2><p><strong>A</strong>: b</p>" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "report.md").read_text().startswith("# t\n\nl\n\n**A**: b\n\n## What the nulls say")
 
 
 def test_every_chart_of_a_run_says_how_to_read_it() -> None:

@@ -93,10 +93,25 @@ def test_the_verdict_of_a_language_model_is_against_compressors(last: float, sai
     assert "(3.40 at the start), equal chances 3.50, token frequencies alone 2.60, xz 2.20, bz2 2.40." in sentence
 
 
+ENDED = REPORT | {
+    "loss": {},
+    "stop": {"reason": "boom"},
+    "time": {"total_s": 1.0},
+    "model": {"describe": {}},
+    "run": {"stage": "fit", "outcome": "finished", "steps": 1, "epochs": 0, "metrics": {}},
+}
+
+
+@pytest.mark.parametrize(("ends", "asked"), [([0.08, 0.12], True), ([-0.02, 0.12], False)])
+def test_who_moved_something_is_asked_for_controls(ends: list[float], asked: bool) -> None:
+    relational = REPORT["relational"] | {"interval": {"held_out/nouns": ends}}
+    said = in_words(ENDED | {"relational": relational})
+    assert any("no control was run" in sentence for sentence in said) == asked
+    assert said[-1].startswith("Ended after 1 step")
+
+
 def test_what_was_not_measured_has_no_verdict() -> None:
-    report = REPORT | {"relational": {}, "loss": {}, "stop": {"reason": "boom"}, "time": {"total_s": 1.0}}
-    report["model"] = {"describe": {}}
-    report["run"] = {"stage": "fit", "outcome": "failed", "steps": 1, "epochs": 0, "metrics": {}}
+    report = ENDED | {"relational": {}, "run": ENDED["run"] | {"outcome": "failed"}}
     ending, verdict = in_words(report)
     assert ending.startswith("**Failed** after 1 step")
     assert verdict.startswith("**No verdict**")
