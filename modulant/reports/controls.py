@@ -52,7 +52,7 @@ def in_words(population: str, controls: Controls | None) -> str:
     lifts = {name: control for name, control in ran(controls).items() if _spread(control, population)}
     if not lifts:
         return (
-            "**What brought it about is open**: no control was run, which is the same training with what is claimed to "
+            "**What brought it about is open**: no control was run, that is the same training with what is claimed to "
             "matter taken away. `python probe.py controls` runs them."
         )
     sides: dict[str, list[str]] = {}
