@@ -249,11 +249,12 @@ class Chart:
             elif isinstance(mark, Bars):
                 header.append(self.y.title)
                 rows = [[name, text] for name, text in zip(self.x.names, mark.texts, strict=True)]
-            elif isinstance(mark, Line) and mark.name:
-                digits = 0 if self.x.whole else 3
-                places = [self.x.names[int(x)] if self.x.names else number(x, digits) for x, _ in mark.points]
-                rows = rows or [[place] for place in places]
-                rows = [[*row, number(y)] for row, (_, y) in zip(rows, mark.points, strict=True)]
+        series = [dict(mark.points) for mark in marks if isinstance(mark, Line) and mark.name]
+        if series and not rows:  # which may have points at different places
+            digits = 0 if self.x.whole else 3
+            for x in sorted({x for one in series for x in one}):
+                place = self.x.names[int(x)] if self.x.names else number(x, digits)
+                rows.append([place, *(number(one.get(x)) for one in series)])
         return Table(header, rows)
 
 
