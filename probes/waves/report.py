@@ -297,15 +297,16 @@ def _curves(by: By) -> Chart | None:
 
 
 def _sweeps(experiment: "Experiment") -> Chart | None:
-    """Bits per byte over the learning rate, of the four models under AdamW."""
+    """Bits per byte over the learning rate, of the four models under AdamW: short runs and whole ones."""
     lines = []
     for name, (label, colour) in _CURVES.items():
-        found = experiment.record.get("tuning", {}).get(name, {})
-        points = [(math.log2(float(lr)), bits) for lr, bits in found.items() if bits is not None]
-        if points:
-            lines.append(Line(points, label, colour))
+        for key, what, dash in (("tuning", "", "dot"), ("whole", ", whole runs", "solid")):
+            found = experiment.record.get(key, {}).get(name, {})
+            points = [(math.log2(float(lr)), bits) for lr, bits in found.items() if bits is not None]
+            if points:
+                lines.append(Line(points, label + what, colour, dash=dash))
     if not lines:
         return None
-    return Chart("tuning", f"Sweeps of the learning rate, {LENGTH:.0%} of the steps, one seed", {"": lines},
+    return Chart("tuning", f"Sweeps of the learning rate: {LENGTH:.0%} of the steps, and whole runs", {"": lines},
                  Axis("bits per byte on the validation part"), Axis("log₂ of the learning rate"),
-                 reading="the lowest point of a line is the learning rate that its model was given.")  # fmt: skip
+                 reading="the lowest point of a solid line is the rate that its model was given.")  # fmt: skip
