@@ -67,6 +67,7 @@ def test_import_contracts_hold() -> None:
         ("probes/across.py", "import callbacks"),
         ("cli/schema.py", "import torch"),
         ("wavegpt/trained.py", "import lightning"),
+        ("wavegpt/export.py", "import transformers"),
         ("wavegpt/config/arm.py", "import torch"),
     ],
 )

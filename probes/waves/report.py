@@ -15,8 +15,9 @@ from probes.pages import as_csv_text, write_text
 from probes.waves.arms import BASELINE, FACTORS, LINES, PHASORLESS, WAVE, WAVE_ATTENTION, WAVE_EMBEDDING
 from probes.waves.effects import SMALLEST, Effect, factorial, paired
 from probes.waves.plan import Training, levels_of
-from probes.waves.testing import GROUPS, tested
+from probes.waves.testing import tested
 from probes.waves.tuning import LENGTH, WEIGHTS
+from wavegpt.training.quality import DECILES
 
 if TYPE_CHECKING:
     from probes.waves.command import Experiment
@@ -112,8 +113,9 @@ def _deciles(by: By) -> dict[str, tuple[list[float | None], list[float | None]]]
         return {}
     means: list[float | None] = []
     spreads: list[float | None] = []
-    for group in range(GROUPS):
-        pairs = [(which[seed]["by_frequency"]["nats_per_token"][group]) for seed in seeds for which in (rank, shuffled)]
+    for decile in range(1, DECILES + 1):
+        key = f"by_frequency/decile_{decile:02d}/nats_per_token"
+        pairs = [which[seed].get(key) for seed in seeds for which in (rank, shuffled)]
         known = [a - b for a, b in zip(pairs[::2], pairs[1::2], strict=True) if a is not None and b is not None]
         means.append(statistics.fmean(known) if known else None)
         spreads.append(statistics.stdev(known) if len(known) > 1 else None)
