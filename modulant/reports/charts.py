@@ -45,8 +45,8 @@ READING = {
     "right, the better the encoder tells them apart.",
     "loss": "lower is better. Validation is text that was not trained on; where it rises while training falls, the "
     "model only memorises.",
-    "by_frequency": "common tokens are left, rare ones right. Below the dotted line the model knows more than how often "
-    "tokens are.",
+    "by_frequency": "common tokens are left, rare ones right. Below the dotted line the model knows more than how "
+    "often tokens are.",
     "by_position": "the more tokens a prediction is made from, the lower it should be; where it stops falling, more "
     "context does not help.",
     "objective": "what training makes small, all its terms together. Its fall means something, its height does not.",
