@@ -24,6 +24,7 @@ SEED = 42
 ASKED = {"path": "≥ 30,000 ×", "wup": "≥ 4,000 ×"}
 
 Ids = npt.NDArray[np.int64]
+ABOUT = "Path and Wu–Palmer similarity of all pairs beside NLTK, and loading the lexicon."
 
 
 def run(quick: bool = False) -> list[Row]:

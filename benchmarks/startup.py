@@ -21,8 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ASKED, ASKED_HELP = 1.5, 2.0
 
 ABOUT = """\
-Fresh processes, files in the page cache. "The first batch" is the first one that the model reads, of the measurement \
-of the untrained model that precedes the first step; "the first step" comes after that measurement."""
+Time from process start, beside importing torch, lightning and transformers alone.
+
+- **Setup.** Fresh processes, files in the page cache.
+- **The first batch** is the first one that the model reads: of the measurement of the untrained model.
+- **The first step** comes after that measurement."""
 
 _IMPORTS = "import torch, lightning, transformers"
 _RUN = """

@@ -13,9 +13,10 @@ from probes.spectra.texts import PROMPTS
 Found = Mapping[str, Any]
 Figures = Mapping[str, float | None]
 
-_PLACE = re.compile(r"(original/|modulated/)?(embedded|layer_\d+)/lag1")
-_HEADS = re.compile(r"(original/|modulated/)?(layer_\d+)/heads/(\w+)/ppc")
-_LENS = re.compile(r"(original/|modulated/)?lens/(layer_\d+)/range")
+_CLOUD = r"((?:original/|modulated/)?(?:decoder/)?)"
+_PLACE = re.compile(rf"{_CLOUD}(embedded|layer_\d+)/lag1")
+_HEADS = re.compile(rf"{_CLOUD}(layer_\d+)/heads/(\w+)/ppc")
+_LENS = re.compile(rf"{_CLOUD}lens/(layer_\d+)/range")
 _WAYS = {
     "": ("the text", "@blue", "solid"),
     "_input_shuffled": ("tokens shuffled before the pass", "@vermilion", "dash"),
@@ -29,7 +30,7 @@ def charts(found: Found) -> list[Chart]:
     """Those whose figures were measured."""
     made: list[Chart | None] = []
     for cloud in clouds_of(found["figures"]):
-        said, name = (f", {cloud.removesuffix('/')}", cloud.replace("/", "_")) if cloud else ("", "")
+        said, name = words_of(cloud), cloud.replace("/", "_")
         made += [
             _lag(found, cloud, name, said),
             _spectra(found, cloud, name, said),
@@ -40,15 +41,21 @@ def charts(found: Found) -> list[Chart]:
 
 
 def clouds_of(figures: Figures) -> list[str]:
-    """``original/`` and ``modulated/`` of a run; "" of a model."""
+    """``original/`` and ``modulated/`` of a run, "" of a model; of a T5 with and without ``decoder/``."""
     starts = (name.partition("/")[0] for name in figures)
-    found = dict.fromkeys(start for start in starts if start in ("original", "modulated"))
-    return [f"{cloud}/" for cloud in found] or [""]
+    found = dict.fromkeys(f"{start}/" for start in starts if start in ("original", "modulated"))
+    both = [f"{cloud}{stack}" for cloud in found or [""] for stack in ("", "decoder/")]
+    return [cloud for cloud in both if any(name.startswith(cloud) for name in figures)]
+
+
+def words_of(cloud: str) -> str:
+    """``, modulated, decoder``."""
+    return "".join(f", {word}" for word in cloud.split("/") if word)
 
 
 def places_of(figures: Figures, cloud: str) -> list[str]:
     """``embedded``, ``layer_00`` … whose tokens were measured."""
-    return [m[2] for name in figures if (m := _PLACE.fullmatch(name)) and (m[1] or "") == cloud]
+    return [m[2] for name in figures if (m := _PLACE.fullmatch(name)) and m[1] == cloud]
 
 
 def _axis(places: Sequence[str]) -> Axis:
@@ -108,7 +115,7 @@ def _spectra(found: Found, cloud: str, name: str, said: str) -> Chart | None:
 
 
 def _heads(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
-    matches = [m for one in figures if (m := _HEADS.fullmatch(one)) and (m[1] or "") == cloud]
+    matches = [m for one in figures if (m := _HEADS.fullmatch(one)) and m[1] == cloud]
     places = list(dict.fromkeys(m[2] for m in matches))
     views: dict[str, Sequence[Mark]] = {}
     for band in dict.fromkeys(m[3] for m in matches):
@@ -132,7 +139,7 @@ def _heads(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
 
 
 def _lens(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
-    layers = [m[2] for one in figures if (m := _LENS.fullmatch(one)) and (m[1] or "") == cloud]
+    layers = [m[2] for one in figures if (m := _LENS.fullmatch(one)) and m[1] == cloud]
     views: dict[str, Sequence[Mark]] = {}
     for layer in layers[:4]:
         at = [f"{cloud}lens/{layer}/{prompt}/coherence" for prompt in PROMPTS]

@@ -22,6 +22,7 @@ LINES: Mapping[str, str] = {
     "mass": "what sets a token's frequency, beside its rank",
     "phase": "how attention gets positions and content into its phases",
     "terms": "which terms of the intensity count, and how weights are normalised",
+    "loss": "what a term of the coherent loss does by itself, and beside an embedding that is normed from the start",
     "optimizer": "optimizers of the baseline",
     "presets": "the source's own arms",
     "seconds": "arms that have as many seconds as the baseline, instead of as many steps",
@@ -57,7 +58,7 @@ class Arm:
         tuned_as: the arm whose tuning gives its learning rate; "" for its own.
         line: of `LINES`; "" in the factorial.
         reference: of a line: the arm that it is compared with.
-        coherent: its loss has terms whose weight λ is tuned.
+        terms: of its loss, whose weight λ is tuned.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Arm:
     tuned_as: str = ""
     line: str = ""
     reference: str = ""
-    coherent: bool = False
+    terms: tuple[str, ...] = ()
 
     @property
     def tuning(self) -> str:
@@ -102,7 +103,8 @@ def design(sizes: Sizes, factorial: bool, lines: tuple[str, ...], only: tuple[st
         near = get_close_matches(unknown[0], names, 1, 0)
         said = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"--arms: {unknown[0]!r} is on none of the lines {', '.join(lines) or '(none)'}{said}")
-    chosen = [arm for arm in chosen if not only or arm.name in only]
+    wanted = {*only, *(arm.tuned_as for arm in chosen if arm.name in only)}
+    chosen = [arm for arm in chosen if not only or arm.name in wanted]
     lines = tuple(line for line in lines if any(arm.line == line for arm in chosen))
     needed = {arm.reference for arm in chosen} | {arm.tuned_as for arm in chosen} | {BASELINE}
     arms = {name: arm for name, arm in cells.items() if factorial or name in needed}
@@ -137,15 +139,16 @@ def _factorial(sizes: Sizes) -> dict[str, Arm]:
             config = replace(config, optimizer=_projected(sizes))
         arm = Arm("-".join(levels), config)
         if loss == "coherent":
-            arm = replace(arm, tuned_as="-".join((*levels[:3], "ce")), coherent=True)
+            phasors = config.attention.has_phasors or config.embedding.kind == "wave"
+            terms = ("phase", "energy") if phasors else ("energy",)
+            arm = replace(arm, tuned_as="-".join((*levels[:3], "ce")), terms=terms)
         found[arm.name] = arm
     return found
 
 
-def coherence(config: WaveConfig, weight: float) -> LossConfig:
-    """Phase and energy terms by one weight; the energy term alone where there are no phasors."""
-    phasors = config.attention.has_phasors or config.embedding.kind == "wave"
-    return LossConfig(phase=weight if phasors else 0.0, energy=weight)
+def coherence(arm: Arm, weight: float) -> LossConfig:
+    """The terms of an arm's loss, by one weight."""
+    return LossConfig(phase=weight * ("phase" in arm.terms), energy=weight * ("energy" in arm.terms))
 
 
 def _mass(sizes: Sizes, cells: Mapping[str, Arm]) -> list[Arm]:
@@ -196,6 +199,21 @@ def _attentions(line: str, attentions: Mapping[str, AttentionConfig], cells: Map
     ]
 
 
+def _losses(sizes: Sizes, cells: Mapping[str, Arm]) -> list[Arm]:
+    """Its terms alone; and a table that is normed, whose states have the blocks' scale from the start."""
+    reference = cells[WAVE_ATTENTION]
+    config = reference.config
+    normed = replace(config, embedding=EmbeddingConfig(kind="table", normed=True))
+    about = {
+        "phase": (config, reference.name, ("phase",)), "energy": (config, reference.name, ("energy",)),
+        "normed_table": (normed, "", ()), "normed_table_energy": (normed, "loss-normed_table", ("energy",)),
+    }  # fmt: skip
+    return [
+        Arm(f"loss-{name}", config, tuned_as, "loss", reference.name, terms)
+        for name, (config, tuned_as, terms) in about.items()
+    ]
+
+
 def _optimizers(sizes: Sizes, cells: Mapping[str, Arm]) -> list[Arm]:
     reference = cells[BASELINE]
     every = max(sizes.steps // 20, 1)
@@ -232,7 +250,7 @@ def _seconds(sizes: Sizes, cells: Mapping[str, Arm]) -> list[Arm]:
 
 
 _LINES = {
-    "mass": _mass, "phase": _phase, "terms": _terms, "optimizer": _optimizers, "presets": _presets,
+    "mass": _mass, "phase": _phase, "terms": _terms, "loss": _losses, "optimizer": _optimizers, "presets": _presets,
     "seconds": _seconds,
 }  # fmt: skip
 

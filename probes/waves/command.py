@@ -8,7 +8,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from probes.waves.plan import (
     rates,
     weights,
 )
-from probes.waves.tuning import best, extension
+from probes.waves.tuning import FACTOR, WEIGHT_FACTOR, WEIGHTS, best, extension, neighbours
 
 PASSES_ON = True  # options that are not our own go to every run
 SEEDS = "0,1,2,3,4"
@@ -219,34 +219,70 @@ class Experiment:
     # The three stages
 
     def _rates(self) -> tuple[int, dict[str, float]]:
-        """Sweep the learning rates, extend sweeps whose best is at an edge, and choose."""
-        sweeps = {arm.name: rates(self.plan, arm, grid_of(arm)) for arm in self.plan.tuned}
-        if code := self._train([training for sweep in sweeps.values() for training in sweep]):
+        """Sweep the learning rates over short runs, and compare the best with its neighbours over whole ones."""
+        arms = self.plan.tuned
+        short = {arm.name: rates(self.plan, arm, grid_of(arm)) for arm in arms}
+        if code := self._extended(short, lambda name, lrs: rates(self.plan, self.plan.design.arms[name], lrs), FACTOR):
             return code, {}
-        for arm in self.plan.tuned:
-            sweeps[arm.name] += rates(self.plan, arm, extension({t.lr: self.bits(t) for t in sweeps[arm.name]}))
-        if code := self._train([training for sweep in sweeps.values() for training in sweep]):
-            return code, {}
-        found = {name: {t.lr: self.bits(t) for t in sweep} for name, sweep in sweeps.items()}
-        chosen = {name: best(bits) for name, bits in found.items() if any(map(math.isfinite, bits.values()))}
-        if lost := [name for name in found if name not in chosen]:
-            raise ValueError(f"{', '.join(lost)}: every learning rate has diverged; leave the line out")
-        kept = {name: _by_text(bits) for name, bits in found.items()}
-        self._note(tuning=self.record.get("tuning", {}) | kept, lrs=self.record.get("lrs", {}) | chosen)
+        started = {name: self._best(sweep) for name, sweep in short.items()}
+        whole: dict[str, list[Training]] = {arm.name: [] for arm in arms}
+        while True:
+            more = {
+                arm.name: neighbours({t.lr: self.bits(t) for t in whole[arm.name]}, started[arm.name]) for arm in arms
+            }
+            if not any(more.values()):
+                break
+            for arm in arms:
+                whole[arm.name] += rates(self.plan, arm, more[arm.name], whole=True)
+            if code := self._train([training for sweep in whole.values() for training in sweep]):
+                return code, {}
+        chosen = {name: self._best(sweep) for name, sweep in whole.items()}
+        self._note(
+            tuning=self.record.get("tuning", {}) | {name: self._swept(sweep) for name, sweep in short.items()},
+            whole=self.record.get("whole", {}) | {name: self._swept(sweep) for name, sweep in whole.items()},
+            lrs=self.record.get("lrs", {}) | chosen,
+        )
         return 0, chosen
 
     def _weights(self, lrs: Mapping[str, float]) -> tuple[int, dict[str, float]]:
-        """Sweep λ for every arm with a coherent loss, and choose."""
-        coherent = [arm for arm in self.plan.design.arms.values() if arm.coherent]
-        sweeps = {arm.name: weights(self.plan, arm, lrs[arm.tuning]) for arm in coherent}
-        code = self._train([training for sweep in sweeps.values() for training in sweep])
-        if code or not sweeps:
+        """Sweep λ for every arm whose loss has terms, and choose."""
+        arms = {arm.name: arm for arm in self.plan.design.arms.values() if arm.terms}
+
+        def sweep_of(name: str, lambdas: Sequence[float]) -> list[Training]:
+            return weights(self.plan, arms[name], lrs[arms[name].tuning], lambdas)
+
+        sweeps = {name: sweep_of(name, WEIGHTS) for name in arms}
+        if code := self._extended(sweeps, sweep_of, WEIGHT_FACTOR):
             return code, {}
-        found = {name: {t.weight: self.bits(t) for t in sweep} for name, sweep in sweeps.items()}
-        chosen = {name: best(bits) for name, bits in found.items()}
-        kept = {name: _by_text(bits) for name, bits in found.items()}
+        chosen = {name: self._best(sweep) for name, sweep in sweeps.items()}
+        kept = {name: self._swept(sweep) for name, sweep in sweeps.items()}
         self._note(lambdas=self.record.get("lambdas", {}) | chosen, weights=self.record.get("weights", {}) | kept)
         return 0, chosen
+
+    def _extended(
+        self, sweeps: dict[str, list[Training]], more: Callable[[str, Sequence[float]], list[Training]], factor: float
+    ) -> int:
+        """Train sweeps, and two more of each whose best is at an edge; the exit code."""
+        if code := self._train([training for sweep in sweeps.values() for training in sweep]):
+            return code
+        for name, sweep in sweeps.items():
+            sweep += more(name, extension(self._by_value(sweep), factor))
+        return self._train([training for sweep in sweeps.values() for training in sweep])
+
+    def _by_value(self, sweep: Sequence[Training]) -> dict[float, float]:
+        """λ, where the sweep is one of λ, else the learning rate → bits per byte."""
+        return {training.weight or training.lr: self.bits(training) for training in sweep}
+
+    def _best(self, sweep: Sequence[Training]) -> float:
+        try:
+            return best(self._by_value(sweep))
+        except ValueError as error:
+            raise ValueError(f"{sweep[0].arm.name}: {error}; leave the arm out") from error
+
+    def _swept(self, sweep: Sequence[Training]) -> dict[str, float | None]:
+        """What was swept → bits per byte, for JSON; None where it diverged."""
+        found = sorted(self._by_value(sweep).items())
+        return {f"{value:g}": bits if math.isfinite(bits) else None for value, bits in found}
 
     def _pace(self) -> dict[str, float]:
         """Steps of the arms that have as many seconds as the baseline, measured once for OUTPUT."""
@@ -315,11 +351,6 @@ class Experiment:
             return True
         report = report_of(training.run)
         return report is not None and _diverged(report)
-
-
-def _by_text(found: Mapping[float, float]) -> dict[str, float | None]:
-    """What was swept → bits per byte, for JSON; None where it diverged."""
-    return {f"{value:g}": bits if math.isfinite(bits) else None for value, bits in sorted(found.items())}
 
 
 def _diverged(report: Mapping[str, Any]) -> bool:

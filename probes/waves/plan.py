@@ -37,17 +37,17 @@ SCALES: Mapping[str, Scale] = {
     "cpu": Scale(
         "two cores, an hour: direction only",
         Sizes(d_model=64, layers=2, heads=4, context=64, vocab_size=1024, waves=16, batch_tokens=1024, steps=400),
-        ("mass", "phase"),
+        ("mass", "phase", "loss"),
     ),
     "gpu": Scale(
         "a GPU, an hour or two",
         Sizes(d_model=256, layers=4, heads=4, context=256, vocab_size=1024, waves=32, batch_tokens=8192, steps=1500),
-        ("mass", "phase", "terms", "optimizer", "presets", "seconds"),
+        ("mass", "phase", "terms", "loss", "optimizer", "presets", "seconds"),
     ),
     "large": Scale(
         "GPUs, days",
         Sizes(d_model=384, layers=8, heads=8, context=256, vocab_size=1024, waves=48, batch_tokens=8192, steps=5000),
-        ("mass", "phase", "terms", "optimizer", "presets", "seconds"),
+        ("mass", "phase", "terms", "loss", "optimizer", "presets", "seconds"),
     ),
 }
 
@@ -101,7 +101,7 @@ class Training:
         arm: which.
         run: its name, seed and folder, for the runner.
         lr: learning rate.
-        weight: λ of the coherent loss; 0 without.
+        weight: λ of the loss's terms; 0 without.
         steps: of its budget.
     """
 
@@ -117,22 +117,22 @@ def grid_of(arm: Arm) -> list[float]:
     return grid(CENTRES[arm.config.optimizer.base])
 
 
-def rates(plan: Plan, arm: Arm, lrs: Sequence[float]) -> list[Training]:
-    """A sweep of an arm's learning rate."""
-    steps = max(round(LENGTH * plan.sizes.steps), 1)
+def rates(plan: Plan, arm: Arm, lrs: Sequence[float], whole: bool = False) -> list[Training]:
+    """A sweep of an arm's learning rate, over a part of a run or over whole ones."""
+    steps = plan.sizes.steps if whole else max(round(LENGTH * plan.sizes.steps), 1)
     found = []
     for lr in lrs:
-        name = f"{arm.name} lr {lr:g}"
-        folder = plan.output / "tuning" / arm.name / f"lr_{named(lr)}"
+        name = f"{arm.name} lr {lr:g}{' whole' if whole else ''}"
+        folder = plan.output / "tuning" / arm.name / f"{'whole_' if whole else ''}lr_{named(lr)}"
         found.append(Training(arm, Run(Control(name), TUNING_SEED, folder), lr, 0.0, steps))
     return found
 
 
-def weights(plan: Plan, arm: Arm, lr: float) -> list[Training]:
-    """The sweep of an arm's λ, at its learning rate."""
+def weights(plan: Plan, arm: Arm, lr: float, lambdas: Sequence[float]) -> list[Training]:
+    """A sweep of an arm's λ, at its learning rate."""
     steps = max(round(LENGTH * plan.sizes.steps), 1)
     found = []
-    for weight in WEIGHTS:
+    for weight in lambdas:
         name = f"{arm.name} λ {weight:g}"
         folder = plan.output / "tuning" / arm.name / f"weight_{named(weight)}"
         found.append(Training(arm, Run(Control(name), TUNING_SEED, folder), lr, weight, steps))
@@ -166,8 +166,8 @@ def command(plan: Plan, training: Training, matched: WaveConfig, python: Sequenc
         python: the words before ``fit``.
     """
     config = replace(matched, optimizer=replace(matched.optimizer, lr=training.lr))
-    if training.arm.coherent:
-        config = replace(config, loss=coherence(config, training.weight))
+    if training.arm.terms:
+        config = replace(config, loss=coherence(training.arm, training.weight))
     seed, steps = training.run.seed, training.steps
     arguments = json.loads(json.dumps(config.to_dict()))
     for name in ("vocab_size", "context"):  # the data's
@@ -204,10 +204,11 @@ def levels_of(name: str) -> tuple[int, ...] | None:
 def planned(plan: Plan) -> Iterator[str]:
     """The plan in lines of text: what is compared, before anything is trained."""
     sizes, arms = plan.sizes, plan.design.arms
-    n_tuning = len(plan.tuned) * len(grid(1.0)) + sum(arm.coherent for arm in arms.values()) * len(WEIGHTS)
+    n_tuning = len(plan.tuned) * len(grid(1.0)) + sum(bool(arm.terms) for arm in arms.values()) * len(WEIGHTS)
     yield (
         f"{len(arms)} arms × {len(plan.seeds)} seeds = {len(arms) * len(plan.seeds)} runs of {sizes.steps:,} steps × "
-        f"{sizes.batch_tokens:,} tokens, after {n_tuning} runs of a quarter of that to choose learning rates and λ"
+        f"{sizes.batch_tokens:,} tokens, after {n_tuning} runs of a quarter of that, and three or more whole ones for "
+        f"each of {len(plan.tuned)} arms, to choose learning rates and λ"
     )
     if plan.design.factorial:
         yield f"factorial: {' × '.join(f'{name} {{{low}, {high}}}' for name, (low, high) in FACTORS.items())}"

@@ -25,6 +25,7 @@ By = Mapping[str, Mapping[int, dict[str, Any]]]  # arm → seed → what was mea
 _CURVES = {BASELINE: ("table, RoPE", "@ink"), WAVE_EMBEDDING: ("wave, RoPE", "@blue"),
            WAVE_ATTENTION: ("table, interference", "@vermilion"), WAVE: ("wave, interference", "@green")}  # fmt: skip
 _VERDICT_COLOURS = {"better": "@green", "worse": "@vermilion"}
+_CHOICES = ("settings", "lrs", "tuning", "whole", "lambdas", "weights", "pace")  # of the record
 _TITLE = "Waves beside their controls"
 
 
@@ -99,8 +100,7 @@ def _found(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effec
         figures |= {f"deciles/{i + 1:02d}/{group}_sd": value for i, value in enumerate(high)}
     measured = {name: {str(seed): found for seed, found in seeds.items()} for name, seeds in by.items()}
     return {"probe": "waves", "figures": figures, "arms": measured, "parameters": experiment.counts,
-            **{key: experiment.record.get(key) for key in ("settings", "lrs", "tuning", "lambdas", "weights", "pace")},
-            "plan": experiment.plan.settings}  # fmt: skip
+            **{key: experiment.record.get(key) for key in _CHOICES}}  # fmt: skip
 
 
 def _deciles(by: By) -> dict[str, tuple[list[float | None], list[float | None]]]:
@@ -216,8 +216,9 @@ def _method(experiment: "Experiment") -> Iterator[str]:
         f"The smallest effect of interest is {SMALLEST:g} bits per byte: an interval inside ± that is called no "
         "difference, one that holds 0 and reaches further undecided.",
         f"Learning rates: five points, each twice the one before, on one seed and {LENGTH:.0%} of the steps, by bits "
-        "per byte on the validation part; two more where the best is at an edge. λ of phase and energy together: of "
-        f"{', '.join(f'{w:g}' for w in WEIGHTS)}, in the same way.",
+        "per byte on the validation part; two more where the best is at an edge. The best is then compared with its "
+        "neighbours over whole runs, for as long as one is better. λ of phase and energy together: of "
+        f"{', '.join(f'{w:g}' for w in WEIGHTS)} on the short runs, two more where the best is at an edge.",
         "Equal in all arms: tokens, steps, batches and their order (by seed), schedule, warm-up, clipping at norm 1, "
         "no dropout, no weight decay, and parameters to 1%, by the width of the MLP. Documents are split once.",
         f"The test part, {plan.held_out:.0%} of the documents, is read once, in windows that do not overlap; nats of "

@@ -26,7 +26,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "text.txt").write_text("\n\n".join(texts))
     patch = pytest.MonkeyPatch()
     patch.setattr(experiment, "grid_of", lambda arm: [4e-3])
-    patch.setattr(experiment, "extension", lambda found: [])
+    patch.setattr(experiment, "extension", lambda found, factor: [])
+    patch.setattr(experiment, "neighbours", lambda found, start: [] if found else [start])
     assert main(_words(folder)) == 0
     patch.undo()
     return folder / "out"
@@ -89,7 +90,8 @@ def test_a_second_time_trains_nothing(
     output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(experiment, "grid_of", lambda arm: [4e-3])
-    monkeypatch.setattr(experiment, "extension", lambda found: [])
+    monkeypatch.setattr(experiment, "extension", lambda found, factor: [])
+    monkeypatch.setattr(experiment, "neighbours", lambda found, start: [] if found else [start])
     before = json.loads((output / "report.json").read_text())["figures"]
     assert main(_words(output.parent)) == 0
     assert json.loads((output / "report.json").read_text())["figures"] == before
