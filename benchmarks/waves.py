@@ -38,7 +38,7 @@ projections too, and are what a model runs.
 ours over plain.
 - ***Slope*** is of the bytes that the backward pass needs over tokens, in double logarithms: 1 is linear.
 - **Decoding** is of the default size, 384 wide and 8 layers, a row at a time. Averaged over tokens 1 … \
-256 neither it nor RoPE's is 10 times as fast as forwarding anew: that would be 5.8 ms a token, and the matrix-vector \
+256 neither it nor RoPE's is 10 times as fast as forwarding anew. That would be 5.8 ms a token; the matrix-vector \
 products alone, which read all 56 MiB of weights, take 4.3 ms.
 - **Heads of 48.** The key bias is one more feature of queries, keys and values; fused attention by itself takes 1.14 \
 times as long with 49."""

@@ -15,8 +15,9 @@ from probes.pages import as_csv_text, write_text
 from probes.waves.arms import BASELINE, FACTORS, LINES, PHASORLESS, WAVE, WAVE_ATTENTION, WAVE_EMBEDDING
 from probes.waves.effects import SMALLEST, Effect, factorial, paired
 from probes.waves.plan import Training, levels_of
-from probes.waves.testing import GROUPS, tested
+from probes.waves.testing import tested
 from probes.waves.tuning import LENGTH, WEIGHTS
+from wavegpt.training.quality import DECILES
 
 if TYPE_CHECKING:
     from probes.waves.command import Experiment
@@ -41,7 +42,8 @@ def write(experiment: "Experiment", trainings: Sequence[Training]) -> None:
     rows = [_row(experiment, name, seeds) for name, seeds in by.items()]
     write_text(experiment.plan.output / "arms.csv", as_csv_text(rows))
     content = {
-        "title": _TITLE, "lead": _lead(experiment, by), "verdicts": list(_verdicts(groups)),
+        "title": _TITLE, "lead": _lead(experiment, by),
+        "finding": _finding(groups), "verdicts": list(_verdicts(groups)),
         "sections": _sections(experiment, rows, groups), "method": list(_method(experiment)),
     }  # fmt: skip
     publish(experiment.plan.output, found, list(_charts(experiment, by, groups)), content, ", arms.csv")
@@ -111,8 +113,9 @@ def _deciles(by: By) -> dict[str, tuple[list[float | None], list[float | None]]]
         return {}
     means: list[float | None] = []
     spreads: list[float | None] = []
-    for group in range(GROUPS):
-        pairs = [(which[seed]["by_frequency"]["nats_per_token"][group]) for seed in seeds for which in (rank, shuffled)]
+    for decile in range(1, DECILES + 1):
+        key = f"by_frequency/decile_{decile:02d}/nats_per_token"
+        pairs = [which[seed].get(key) for seed in seeds for which in (rank, shuffled)]
         known = [a - b for a, b in zip(pairs[::2], pairs[1::2], strict=True) if a is not None and b is not None]
         means.append(statistics.fmean(known) if known else None)
         spreads.append(statistics.stdev(known) if len(known) > 1 else None)
@@ -132,6 +135,16 @@ def _lead(experiment: "Experiment", by: By) -> str:
         f"layers, context {sizes.context}, {sizes.steps:,} steps of {sizes.batch_tokens:,} tokens, "
         f"{short(experiment.total)} parameters in every arm. Differences are in bits per byte on the test part; below "
         f"0 is better.{said}"
+    )
+
+
+def _finding(groups: Mapping[str, Sequence[Effect]]) -> str:
+    """How many comparisons came out for a part of the wave model, in one sentence."""
+    verdicts = [effect.verdict for effects in groups.values() for effect in effects]
+    better, worse = (verdicts.count(word) for word in ("better", "worse"))
+    return (
+        f"Of {counted(len(verdicts), 'comparison')} with a control, {better} came out better and {worse} worse; of the "
+        f"other {len(verdicts) - better - worse} no difference that matters is shown."
     )
 
 
@@ -242,7 +255,9 @@ def _charts(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effe
                      _VERDICT_COLOURS.get(e.verdict, "@ink"), list(e.seeds.values()))
             for e in effects
         ]  # fmt: skip
-        yield Chart(f"effects_{group}", title, {"": marks}, Axis(names=[e.name for e in effects]), axis)
+        reading = "a row is a part or a control, its line the interval. Left of 0 it helps, right of 0 it hurts."
+        names = Axis(names=[e.name for e in effects])
+        yield Chart(f"effects_{group}", title, {"": marks}, names, axis, reading=reading)
     if (chart := _curves(by)) is not None:
         yield chart
     if (chart := _sweeps(experiment)) is not None:
@@ -258,6 +273,7 @@ def _charts(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effe
         yield Chart(
             "deciles", "True ranks minus shuffled ones, by frequency of the token", {"": marks_},
             Axis("nats a token; below 0 is better"), Axis("tenth of the vocabulary by frequency", whole=True),
+            reading="common tokens are left, rare ones right; below 0 the true ranks help there.",
         )  # fmt: skip
 
 
@@ -277,19 +293,22 @@ def _curves(by: By) -> Chart | None:
     if not lines:
         return None
     return Chart(
-        "curves", "Loss while training, mean over seeds (AdamW, cross-entropy)", {"": lines}, Axis("nats a token")
-    )
+        "curves", "Loss while training, mean over seeds (AdamW, cross-entropy)", {"": lines}, Axis("nats a token"),
+        reading="a line is a model; the lower, the better it predicts the text that it is trained on.",
+    )  # fmt: skip
 
 
 def _sweeps(experiment: "Experiment") -> Chart | None:
-    """Bits per byte over the learning rate, of the four models under AdamW."""
+    """Bits per byte over the learning rate, of the four models under AdamW: short runs and whole ones."""
     lines = []
     for name, (label, colour) in _CURVES.items():
-        found = experiment.record.get("tuning", {}).get(name, {})
-        points = [(math.log2(float(lr)), bits) for lr, bits in found.items() if bits is not None]
-        if points:
-            lines.append(Line(points, label, colour))
+        for key, what, dash in (("tuning", "", "dot"), ("whole", ", whole runs", "solid")):
+            found = experiment.record.get(key, {}).get(name, {})
+            points = [(math.log2(float(lr)), bits) for lr, bits in found.items() if bits is not None]
+            if points:
+                lines.append(Line(points, label + what, colour, dash=dash))
     if not lines:
         return None
-    return Chart("tuning", f"Sweeps of the learning rate, {LENGTH:.0%} of the steps, one seed", {"": lines},
-                 Axis("bits per byte on the validation part"), Axis("log₂ of the learning rate"))  # fmt: skip
+    return Chart("tuning", f"Sweeps of the learning rate: {LENGTH:.0%} of the steps, and whole runs", {"": lines},
+                 Axis("bits per byte on the validation part"), Axis("log₂ of the learning rate"),
+                 reading="the lowest point of a solid line is the rate that its model was given.")  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
 
 from wavegpt.training.losses import IGNORED
@@ -67,10 +68,12 @@ class TextQuality(Metric):
         self.bytes = self.bytes + size
         if self._parts:
             # What is not predicted adds 0 nats and 0 tokens to some part.
+            # As products, which add in the same order every time; `index_add` does not on a GPU.
             parts = (self.decile[labels.clamp_min(0)], self.place[: labels.shape[1]].expand_as(labels))
             for part in parts:
-                self.nats_of = self.nats_of.index_add(0, part.flatten(), nats[0].flatten())
-                self.tokens_of = self.tokens_of.index_add(0, part.flatten(), predicted.flatten().long())
+                member = F.one_hot(part.flatten(), len(self._parts)).to(nats.dtype).T
+                self.nats_of = self.nats_of + member @ nats[0].flatten()
+                self.tokens_of = self.tokens_of + (member @ predicted.flatten().to(nats.dtype)).long()
 
     def compute(self) -> dict[str, Tensor]:
         """The figures; NaN of no token."""
