@@ -28,6 +28,7 @@ PROBES = {
     "spectra": "series along tokens: spectra, lag-1, phases of heads, each beside its nulls",
     "attention": "entropies, sinks and heads of attention by layer, a lens, confidence; each beside its null",
     "scales": "what two vocabularies share: rotations, linear maps, neighbours on held-out rows, each beside its null",
+    "waveforms": "a wave language model: harmonics, fringes, stability, use of its parts, beside nulls; a film",
     "compare": "figures of batteries by model, each beside its null, and ten published claims judged by them",
     "terrain": "geometry of a vocabulary and of the stream layer by layer, each figure beside its null",
     "report": "write a run's report.html again from its folder, with the table of its controls",

@@ -68,6 +68,7 @@ def content(found: Found) -> dict[str, Any]:
     return {
         "title": f"{found['model']}: attention",
         "lead": lead,
+        "finding": _finding(found),
         "verdicts": _verdicts(found),
         "sections": {title: table for title, table in sections.items() if table},
         "method": _method(found),
@@ -130,6 +131,21 @@ def _confidence(found: Found) -> Table:
             rest = [number(figures[f"{name}/{key}"], 3, key == "partial_r") for key in ("partial_r", "p", "p_family")]
             rows.append([name, r, *rest])
     return Table(["last layer, against −H", "r, 95% interval", "r given ln T", "p", "p of all"], rows)
+
+
+def _finding(found: Found) -> str:
+    """How widely the model attends and whether the first token draws its attention, in one sentence."""
+    figures = found["figures"]
+    cloud = next((one for one in reversed(CLOUDS) if f"{one}control/model/entropy" in figures), "")
+    entropy, sink = (figures.get(f"{cloud}control/model/{key}") for key in ("entropy", "sink"))
+    even = figures.get(f"{cloud}control/uniform/sink")
+    if entropy is None:
+        return "Attention was measured layer by layer; no mean over layers could be set beside attention that is noise."
+    said = f"On average a token spreads its attention over {number(entropy, 2)} of what would be all tokens alike"
+    if sink is None or even is None:
+        return f"{said}."
+    more = "more" if sink > even else "no more"
+    return f"{said}, and the first token draws {more} than an even share ({number(sink, 2)} beside {number(even, 2)})."
 
 
 def _verdicts(found: Found) -> list[str]:

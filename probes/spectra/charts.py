@@ -88,7 +88,11 @@ def _lag(found: Found, cloud: str, name: str, said: str) -> Chart | None:
     last = places[-1]
     value, other = (figures.get(f"{cloud}{last}/lag1{way}") for way in ("", "_input_shuffled"))
     title = f"Lag-1 along tokens{said}: {number(value, 2)} in the last layer, {number(other, 2)} with shuffled tokens"
-    return Chart(f"{name}lag1", title, views, Axis("lag-1 autocorrelation", least=0.1), _axis(places))
+    y, reading = (
+        Axis("lag-1 autocorrelation", least=0.1),
+        "at 0 a token's state says nothing of the next one's; above 0 they are alike, below they alternate.",
+    )
+    return Chart(f"{name}lag1", title, views, y, _axis(places), reading=reading)
 
 
 def _spectra(found: Found, cloud: str, name: str, said: str) -> Chart | None:
@@ -111,7 +115,11 @@ def _spectra(found: Found, cloud: str, name: str, said: str) -> Chart | None:
     slope = found["figures"].get(f"{cloud}{places[-1]}/slope")
     title = f"Spectra along tokens{said}: slope {number(slope, 2)} in the last layer"
     axis = Axis("power against white, dB", least=1.0)
-    return Chart(f"{name}spectra", title, views, axis, Axis("frequency, cycles a token"))
+    x, reading = (
+        Axis("frequency, cycles a token"),
+        "a flat line at 0 is noise; higher on the left means slow change along a text.",
+    )
+    return Chart(f"{name}spectra", title, views, axis, x, reading=reading)
 
 
 def _heads(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
@@ -135,7 +143,9 @@ def _heads(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
     if not views:
         return None
     title = f"Agreement of phases between the heads of a layer{said}"
-    return Chart(f"{name}heads", title, views, Axis("PPC, mean over pairs", least=0.05), _axis(places))
+    y = Axis("PPC, mean over pairs", least=0.05)
+    reading = "1: heads move in step, 0: not at all. Only what lies above the dashed line is due to the order of words."
+    return Chart(f"{name}heads", title, views, y, _axis(places), reading=reading)
 
 
 def _lens(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
@@ -151,4 +161,5 @@ def _lens(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
     if not views:
         return None
     title = f"The lens, synthetic{said}: coherence of waves that we gave to words"
-    return Chart(f"{name}lens", title, views, Axis("coherence", least=0.2), Axis("", list(PROMPTS)))
+    y, reading = Axis("coherence", least=0.2), "points that lie together: the waves that we gave to words show nothing."
+    return Chart(f"{name}lens", title, views, y, Axis("", list(PROMPTS)), reading=reading)

@@ -48,10 +48,27 @@ def content(found: Found) -> dict[str, Any]:
     return {
         "title": f"{found['model']}: spectra",
         "lead": lead,
+        "finding": _finding(found),
         "verdicts": verdicts,
         "sections": {title: table for title, table in sections.items() if table},
         "method": _method(found),
     }
+
+
+def _finding(found: Found) -> str:
+    """Whether the order of words shows in the states of tokens, in one sentence."""
+    figures, cloud = found["figures"], clouds_of(found["figures"])[-1]
+    places = [f"{cloud}{p}/lag1" for p in places_of(figures, cloud) if figures.get(f"{cloud}{p}/lag1") is not None]
+    if not places:
+        return "No states along a text were measured, so nothing is said of the order of tokens."
+    ordered, own = (
+        sum((figures.get(f"{at}{p}") or 0.0) <= _ALPHA for at in places if figures.get(f"{at}{p}") is not None)
+        for p in ("_p_family", "_beyond_input_p_family")
+    )
+    return (
+        f"States of neighbouring tokens are related beyond chance in {ordered} of {counted(len(places), 'place')} (the "
+        f"input, and after each layer), and in {own} beyond what the same words have in a shuffled text."
+    )
 
 
 def _token_table(found: Found, cloud: str, variant: str) -> Table:

@@ -41,7 +41,8 @@ def write(experiment: "Experiment", trainings: Sequence[Training]) -> None:
     rows = [_row(experiment, name, seeds) for name, seeds in by.items()]
     write_text(experiment.plan.output / "arms.csv", as_csv_text(rows))
     content = {
-        "title": _TITLE, "lead": _lead(experiment, by), "verdicts": list(_verdicts(groups)),
+        "title": _TITLE, "lead": _lead(experiment, by),
+        "finding": _finding(groups), "verdicts": list(_verdicts(groups)),
         "sections": _sections(experiment, rows, groups), "method": list(_method(experiment)),
     }  # fmt: skip
     publish(experiment.plan.output, found, list(_charts(experiment, by, groups)), content, ", arms.csv")
@@ -132,6 +133,16 @@ def _lead(experiment: "Experiment", by: By) -> str:
         f"layers, context {sizes.context}, {sizes.steps:,} steps of {sizes.batch_tokens:,} tokens, "
         f"{short(experiment.total)} parameters in every arm. Differences are in bits per byte on the test part; below "
         f"0 is better.{said}"
+    )
+
+
+def _finding(groups: Mapping[str, Sequence[Effect]]) -> str:
+    """How many comparisons came out for a part of the wave model, in one sentence."""
+    verdicts = [effect.verdict for effects in groups.values() for effect in effects]
+    better, worse = (verdicts.count(word) for word in ("better", "worse"))
+    return (
+        f"Of {counted(len(verdicts), 'comparison')} with a control, {better} came out better and {worse} worse; of the "
+        f"other {len(verdicts) - better - worse} no difference that matters is shown."
     )
 
 
@@ -242,7 +253,9 @@ def _charts(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effe
                      _VERDICT_COLOURS.get(e.verdict, "@ink"), list(e.seeds.values()))
             for e in effects
         ]  # fmt: skip
-        yield Chart(f"effects_{group}", title, {"": marks}, Axis(names=[e.name for e in effects]), axis)
+        reading = "a row is a part or a control, its line the interval. Left of 0 it helps, right of 0 it hurts."
+        names = Axis(names=[e.name for e in effects])
+        yield Chart(f"effects_{group}", title, {"": marks}, names, axis, reading=reading)
     if (chart := _curves(by)) is not None:
         yield chart
     if (chart := _sweeps(experiment)) is not None:
@@ -258,6 +271,7 @@ def _charts(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effe
         yield Chart(
             "deciles", "True ranks minus shuffled ones, by frequency of the token", {"": marks_},
             Axis("nats a token; below 0 is better"), Axis("tenth of the vocabulary by frequency", whole=True),
+            reading="common tokens are left, rare ones right; below 0 the true ranks help there.",
         )  # fmt: skip
 
 
@@ -277,8 +291,9 @@ def _curves(by: By) -> Chart | None:
     if not lines:
         return None
     return Chart(
-        "curves", "Loss while training, mean over seeds (AdamW, cross-entropy)", {"": lines}, Axis("nats a token")
-    )
+        "curves", "Loss while training, mean over seeds (AdamW, cross-entropy)", {"": lines}, Axis("nats a token"),
+        reading="a line is a model; the lower, the better it predicts the text that it is trained on.",
+    )  # fmt: skip
 
 
 def _sweeps(experiment: "Experiment") -> Chart | None:
@@ -292,4 +307,5 @@ def _sweeps(experiment: "Experiment") -> Chart | None:
     if not lines:
         return None
     return Chart("tuning", f"Sweeps of the learning rate, {LENGTH:.0%} of the steps, one seed", {"": lines},
-                 Axis("bits per byte on the validation part"), Axis("log₂ of the learning rate"))  # fmt: skip
+                 Axis("bits per byte on the validation part"), Axis("log₂ of the learning rate"),
+                 reading="the lowest point of a line is the learning rate that its model was given.")  # fmt: skip

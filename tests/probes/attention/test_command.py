@@ -21,6 +21,7 @@ from modulators import LerpModulator, save_modulator
 from probes.attention import command, measure, page
 from probes.attention.confidence import FIGURES, groups_of
 from probes.attention.texts import EXAMPLES, PROMPTS, shuffled, wordnet_examples
+from tests.pages import check_structure
 from tests.probes.terrain.tokenizers import WORDS, masking_tokenizer, word_tokenizer
 from tests.runs import tiny_backbone
 from tests.tiny_families import build
@@ -116,6 +117,7 @@ def test_every_figure_has_a_unit_and_a_population_or_a_reason(random: Path) -> N
 
 def test_the_pages_show_every_chart(random: Path) -> None:
     page, html = ((random / "out" / name).read_text() for name in ("report.md", "report.html"))
+    check_structure(html)
     for name in (
         "entropy",
         "heads",

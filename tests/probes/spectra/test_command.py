@@ -14,6 +14,7 @@ from modulant.backbones.t5 import load_config
 from modulant.reports.run_folder import finite
 from modulators import LerpModulator, save_modulator
 from probes.spectra import command, reading
+from tests.pages import check_structure
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
 from tests.runs import tiny_backbone
 from tests.tiny_families import build
@@ -104,6 +105,7 @@ def test_the_report_names_its_texts_and_its_figures(random: Path) -> None:
 
 def test_the_pages_show_every_chart(random: Path) -> None:
     page, html = ((random / "out" / name).read_text() for name in ("report.md", "report.html"))
+    check_structure(html)
     for name in ("lag1", "spectra", "heads", "lens"):
         assert (random / "out" / "figures" / f"{name}.png").stat().st_size > 5_000
         assert f"(figures/{name}.png)" in page
