@@ -23,7 +23,7 @@ INSTALL := $(PIP) --constraint constraints.txt --no-build-isolation --editable
 TOOLS   := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-slow test-faults test-gpu test-weights bench lint format docs lock audit clean
+.PHONY: help setup fit test test-slow test-faults test-gpu test-weights bench lint format docs dist lock audit clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -94,6 +94,9 @@ format: setup  ## format the code and apply ruff's fixes
 docs: $(VENV)/.stamp-docs  ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
+dist: $(TOOLS)/.stamp  ## build the wheel and the source distribution into dist/, and check what they hold
+	@$(TOOLS)/bin/python scripts/dist.py
+
 lock: setup $(TOOLS)/.stamp  ## write requirements.lock again, from constraints.txt
 	@$(PY) scripts/lock.py $(TOOLS)/bin/uv
 
@@ -102,9 +105,9 @@ audit: $(TOOLS)/.stamp  ## check the pinned packages for known vulnerabilities
 
 $(TOOLS)/.stamp: Makefile
 	@$(PYTHON) -m venv --clear $(TOOLS)
-	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit==2.10.1
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 pip-audit==2.10.1 build==1.6.1 twine==7.0.0
 	@touch $@
 
 clean:  ## remove caches and built pages (not .venv/, not runs/)
-	rm -rf build site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -55,6 +55,7 @@ OpenUnitInterval = Annotated[float, Interval(exclusiveMinimum=0, exclusiveMaximu
 HalfOpenUnitInterval = Annotated[float, Interval(minimum=0, exclusiveMaximum=1)]
 Share = Annotated[float, Interval(minimum=0, maximum=1)]
 Seed = Annotated[int, Interval(minimum=0, maximum=2**63 - 1)]  # what torch's generators take
+Compile = bool | Literal["reduce-overhead"]  # how training passes are compiled (`modulant.compiling`)
 
 _PLAIN: dict[Any, tuple[str, Any]] = {
     bool: ("boolean", bool),

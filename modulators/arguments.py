@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from modulant.settings import Compile as Compile
 from modulant.settings import Interval, NonNegativeFloat, NonNegativeInt, PositiveInt, Seed, checked
 
 Layers = Literal["all"] | list[NonNegativeInt]
 BackboneDtype = Literal["float32", "bfloat16"]
-Compile = bool | Literal["reduce-overhead"]
 Schedule = Literal["cosine", "constant"]
 Adapter = Literal["lora", "ia3"]
 CachePlace = Literal["memory", "disk"]

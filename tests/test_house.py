@@ -67,6 +67,7 @@ def test_import_contracts_hold() -> None:
         ("probes/across.py", "import callbacks"),
         ("cli/schema.py", "import torch"),
         ("wavegpt/trained.py", "import lightning"),
+        ("wavegpt/export.py", "import transformers"),
         ("wavegpt/config/arm.py", "import torch"),
     ],
 )
@@ -187,20 +188,68 @@ def test_versions_with_known_holes_are_out_of_range(package: str, at_least: str)
     assert max(lower) >= Version(at_least)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.y*ml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").iterdir()), ids=lambda path: path.name)
 def test_actions_are_pinned_by_commit(path: Path) -> None:
-    """… with the version that it was beside it; and a workflow may read, and nothing else."""
+    """… with the version that it was beside it; and a workflow may read, and nothing else, but publish its pages."""
     used = [line.strip() for line in path.read_text().splitlines() if re.match(r"\s*-?\s*uses:", line)]
     assert used
     for line in used:
         assert re.fullmatch(r"-?\s*uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
-    assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    more = {(path.stem, name): job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
+    assert more.keys() <= {("docs", "publish")}
+    assert all(granted == {"pages": "write", "id-token": "write"} for granted in more.values())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").iterdir()), ids=lambda path: path.name)
+def test_workflows_run_what_is_there(path: Path) -> None:
+    """Targets of the Makefile, with tests that are there, and scripts."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    steps = [step for job in yaml.safe_load(path.read_text())["jobs"].values() for step in job["steps"]]
+    commands = [step["run"].split() for step in steps if "run" in step]
+    assert commands
+    for program, *words in commands:
+        if program == "make":
+            assert words[0] in targets, words
+            assert all((ROOT / word.removeprefix("ARGS=")).exists() for word in words[1:]), words
+        else:
+            assert (ROOT / program).is_file(), program
+
+
+def test_issue_forms_ask_for_something_once() -> None:
+    """A form that GitHub cannot read is not offered, silently: names, and questions with an id each."""
+    forms = [path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").iterdir() if path.name != "config.yml"]
+    assert forms
+    for path in forms:
+        form = yaml.safe_load(path.read_text())
+        assert form["name"], path
+        assert form["description"], path
+        identifiers = [part["id"] for part in form["body"]]
+        assert len(set(identifiers)) == len(identifiers), path
+        assert all(part["attributes"]["label"] for part in form["body"]), path
 
 
 def test_one_version() -> None:
-    version = PROJECT["version"]
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    """pyproject.toml has it; citation and changelog agree, on its date too, and what comes next stands above."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[:2] == ["[Unreleased]", f"[{PROJECT['version']}] - {citation['date-released']}"]
+
+
+def test_extras_that_are_named_exist() -> None:
+    """In what pages, messages and configurations tell to install."""
+    named = {
+        extra.strip(): path
+        for path in repository_files()
+        if path.suffix in {".md", ".py", ".yaml", ".ipynb"}
+        for extras in re.findall(r"modulant\[([a-z][a-z, -]*)\]", path.read_text(encoding="utf-8"))
+        for extra in extras.split(",")
+    }
+    assert named
+    assert named.keys() <= set(PROJECT["optional-dependencies"]), named
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

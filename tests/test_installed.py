@@ -1,18 +1,23 @@
-"""An empty environment, `pip install`, a project of a user's own: the package works without the checkout.
+"""What is in the wheel, and that it works without the checkout: in an empty environment, in a user's own project.
 
 Minutes, most of them spent on installing torch; the package index is the one that pip is set up for.
 """
 
 import os
+import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from scripts.dist import complaints, copy_sources
 from tests.test_any_project import EXAMPLE, users_project
 
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TYPED = """
 from modulators import FieldModulator, attach, load_t5, relational_lift, stream_of
@@ -25,30 +30,60 @@ reveal_type(relational_lift(model, tokenizer, handle))
 """
 
 
+BUILD = "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+
+
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with this package, its requirements, and nothing else."""
-    folder = tmp_path_factory.mktemp("installed")
-    source, place = folder / "source", folder / "env"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
-    if listed.returncode:
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the source distribution, built from git's files with the setuptools of here."""
+    if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    for name in os.fsdecode(listed.stdout).split("\0")[:-1]:  # building leaves things beside the sources
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
+    source = copy_sources(tmp_path_factory.mktemp("source"))
+    done = subprocess.run([sys.executable, "-c", BUILD], cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def python(distributions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel, its requirements, and nothing else."""
+    place = tmp_path_factory.mktemp("installed") / "env"
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
     interpreter = place / "bin" / "python"
-    words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "."]
-    done = subprocess.run([str(interpreter), *words], cwd=source, capture_output=True, text=True, check=False)
+    words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
+    words += map(str, distributions.glob("*.whl"))
+    done = subprocess.run([str(interpreter), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return interpreter
 
 
-def run(python: Path, *argv: str, cwd: Path) -> str:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run([str(python), *argv], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+def run(program: Path, *argv: str, cwd: Path) -> str:
+    """What a program of the environment prints, with nothing in HOME."""
+    home = cwd / "home"
+    home.mkdir(exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONPATH", "XDG_"))}
+    environment["HOME"] = str(home)
+    done = subprocess.run([str(program), *argv], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_distributions_hold_what_git_holds(distributions: Path) -> None:
+    assert not complaints(distributions)
+
+
+def test_what_a_distribution_lacks_or_has_too_much_is_named(distributions: Path, tmp_path: Path) -> None:
+    (built,) = distributions.glob("*.whl")
+    shutil.copy(next(distributions.glob("*.tar.gz")), tmp_path)
+    with zipfile.ZipFile(built) as whole, zipfile.ZipFile(tmp_path / built.name, "w") as other:
+        for name in whole.namelist():
+            if name != "modulant/py.typed":
+                other.writestr(name, whole.read(name))
+        other.writestr("tests/test_house.py", "")
+    assert complaints(tmp_path) == [
+        f"{built.name}: lacks modulant/py.typed",
+        f"{built.name}: holds tests/test_house.py",
+    ]
 
 
 def test_only_these_names_are_installed(python: Path, tmp_path: Path) -> None:
@@ -76,6 +111,12 @@ def test_training_needs_no_checkout(python: Path, tmp_path: Path) -> None:
     run(python, *words, "--relational.bootstrap", "0", "--relational.baselines", "false", cwd=tmp_path)
     assert (tmp_path / "run" / "modulator" / "modulator.safetensors").is_file()
     assert "usage" in run(python, "-m", "probe", "--help", cwd=tmp_path)
+
+
+def test_commands_are_installed(python: Path, tmp_path: Path) -> None:
+    """… under the names of `[project.scripts]`, and of the version that `pyproject.toml` has."""
+    assert run(python.parent / "modulant", "--version", cwd=tmp_path).split()[-1] == PROJECT["version"]
+    assert "similarity" in run(python.parent / "modulant-probe", "--help", cwd=tmp_path)
 
 
 def test_types_are_seen(python: Path, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from .config.arm import MlpConfig, WaveConfig
 from .config.attention import AttentionConfig
 from .config.embedding import AnnealConfig, EmbeddingConfig
 from .config.training import LossConfig, OptimizerConfig, ProjectConfig
-from .config.writing import WritingConfig
+from .config.writing import Sampling, WritingConfig
 from .export import load, save
 from .model import WaveGPT
 from .module import WaveLM
 from .observed import Observed
 from .presets import PRESETS, preset
-from .sampling import Sampling, generate, stream_text
+from .sampling import generate, stream_text
 from .training.losses import wave_loss
 from .training.optimizer import WaveNativeOptimizer, build_optimizer
 

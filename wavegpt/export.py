@@ -1,6 +1,7 @@
 """A trained model as a folder: safetensors weights and a JSON configuration; `load` reads it without running any code.
 
 The frequency ranks, or what a control made of them, are among the weights. Tokenizer files are the caller's to copy.
+``config.json`` says the same as the configuration to transformers (`wavegpt.auto`); `load` does not read it.
 """
 
 import json
@@ -17,11 +18,15 @@ from wavegpt.config import AnnealConfig, WaveConfig
 from wavegpt.model import WaveGPT
 
 WEIGHTS, CONFIG = "model.safetensors", "wave_config.json"
+MODEL_TYPE, ARCHITECTURE = "wavegpt", "WaveGPTForCausalLM"  # in transformers' config.json and generation_config.json
 FORMAT = 1
 
 
-def save(model: WaveGPT, folder: str | Path) -> Path:
+def save(model: WaveGPT, folder: str | Path, end: int | None = None) -> Path:
     """Write a model; the table of a finished annealing (end 0) is left out, since nothing reads it.
+
+    Args:
+        end: id between documents, which transformers' ``generate`` begins and stops with.
 
     Raises:
         StorageError: the disk cannot store it.
@@ -37,6 +42,11 @@ def save(model: WaveGPT, folder: str | Path) -> Path:
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_whole(folder / WEIGHTS, serialise(whole, metadata={"format": "pt"}))
     write_whole(folder / CONFIG, json.dumps({"format": FORMAT, **config}, indent=2) + "\n")
+    about = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, "wave": config}
+    write_whole(folder / "config.json", json.dumps(about, indent=2) + "\n")
+    if end is not None:
+        ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end)
+        write_whole(folder / "generation_config.json", json.dumps(ends, indent=2) + "\n")
     return folder
 
 

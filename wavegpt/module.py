@@ -1,8 +1,8 @@
 """A wave language model, or one of its controls, as Lightning trains it on the text of a `TextDataModule`."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
+from modulant.compiling import compiled
+from modulant.metrics.logged import log_quality
 from modulant.schedule import factor_at, group_settings, override_groups
-from modulant.settings import HalfOpenUnitInterval, NonNegativeInt, PositiveInt, Seed, Share, checked
+from modulant.settings import Compile, HalfOpenUnitInterval, NonNegativeInt, PositiveInt, Seed, Share, checked
 from wavegpt.config import (
     AttentionConfig,
     EmbeddingConfig,
@@ -27,12 +29,12 @@ from wavegpt.config import (
 from wavegpt.export import save
 from wavegpt.model import WaveGPT
 from wavegpt.observed import Observed
-from wavegpt.sampling import Sampling, generate, stream_text
+from wavegpt.sampling import generate, stream_text
 from wavegpt.training.cost import flops_per_token
 from wavegpt.training.losses import IGNORED, wave_loss
 from wavegpt.training.optimizer import build_optimizer
-from wavegpt.training.quality import TextQuality
-from wavegpt.training.references import references
+from wavegpt.training.quality import TextQuality, decile_of
+from wavegpt.training.references import by_frequency, references
 
 Batch = dict[str, Any]
 
@@ -61,6 +63,7 @@ class WaveLM(pl.LightningModule):
         warmup_steps: over which the rates rise.
         final_lr: share of the rates that a cosine ends at.
         writing: how ``predict`` goes on with a prompt.
+        compile: compile training passes: true, or ``reduce-overhead``, which also records CUDA graphs.
         seed: of the initialisation.
 
     Raises:
@@ -91,6 +94,7 @@ class WaveLM(pl.LightningModule):
         warmup_steps: NonNegativeInt = 100,
         final_lr: Share = 0.1,
         writing: WritingConfig = WritingConfig(),  # noqa: B008
+        compile: Compile = False,
         seed: Seed = 42,
     ) -> None:
         super().__init__()
@@ -103,8 +107,9 @@ class WaveLM(pl.LightningModule):
         except ValueError as error:
             raise ValueError(f"model.{error}") from error
         self.schedule, self.warmup_steps, self.final_lr = schedule, warmup_steps, final_lr
-        self.writing, self.seed = writing, seed
+        self.writing, self.compiled, self.seed = writing, compile, seed
         self.model: WaveGPT | None = None
+        self._compiled_pass: Callable[..., Tensor] | None = None
         anneal = self.config.embedding.anneal
         self._anneals = bool(anneal.steps)
         self.quality = TextQuality(self._anneals)
@@ -127,10 +132,14 @@ class WaveLM(pl.LightningModule):
                 f"data: WaveLM reads the windows of a TextDataModule, and the run has {type(data).__name__}"
             )
         self.config = self.config_for(tokenizer.vocab_size, data.context)
+        ranks = torch.from_numpy(tokenizer.ranks)
+        self.quality = TextQuality(self._anneals, ranks, data.context)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the same weights wherever it trains
             torch.manual_seed(self.seed)
-            self.model = WaveGPT(self.config, torch.from_numpy(tokenizer.ranks))
+            self.model = WaveGPT(self.config, ranks)
         if self.trainer.state.fn == TrainerFn.FITTING:
+            if self.compiled:
+                self._compiled_pass = compiled(self.model, self.compiled)
             self._facts["flops_per_token"] = flops_per_token(self.model, self.config.context)
 
     def config_for(self, vocab_size: int, context: int) -> WaveConfig:
@@ -162,7 +171,7 @@ class WaveLM(pl.LightningModule):
         assert self.model is not None
         ratio, weights = self.ratio, self.config.loss
         observed = Observed() if weights.phase or weights.energy or weights.harmonic else None
-        logits = self.model(batch["input_ids"], ratio=ratio, observed=observed)
+        logits = self._train_pass(batch["input_ids"], ratio, observed)
         labels = batch["labels"]
         several = "weight" in batch
         if several and not bool((labels != IGNORED).any()):  # of a batch that does not go round
@@ -182,6 +191,15 @@ class WaveLM(pl.LightningModule):
             self.log("anneal/ratio", torch.tensor(ratio), sync_dist=False)
         # NaN if it is not finite: an infinite loss can have a finite gradient, and a NaN reaches every process.
         return loss * batch.get("factor", 1.0) * (1 + 0 * loss.detach())
+
+    def _train_pass(self, ids: Tensor, ratio: float, observed: Observed | None) -> Tensor:
+        """Logits, by the compiled model where there is one."""
+        assert self.model is not None
+        if self._compiled_pass is None:
+            return self.model(ids, ratio=ratio, observed=observed)
+        # As a number each step's ratio would be a graph of its own.
+        changing = torch.tensor(ratio, device=ids.device) if self._anneals else None
+        return self._compiled_pass(ids=ids, ratio=changing, observed=observed)
 
     def configure_optimizers(self) -> Any:
         assert self.model is not None
@@ -214,7 +232,7 @@ class WaveLM(pl.LightningModule):
         labels = batch["labels"]
         ratios = [self.ratio, self.config.embedding.anneal.end] if self._anneals else [None]
         nats = [_nats(self.model(batch["input_ids"], ratio=ratio), labels) for ratio in ratios]
-        self.quality.update(torch.stack(nats), (labels != IGNORED).sum(), batch["bytes"])
+        self.quality.update(torch.stack(nats), labels, batch["bytes"])
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
@@ -227,19 +245,10 @@ class WaveLM(pl.LightningModule):
         self._look_at("test")
 
     def on_validation_epoch_end(self) -> None:
-        self._log_quality("val")
+        log_quality(self, "val", "bits_per_byte")
 
     def on_test_epoch_end(self) -> None:
-        self._log_quality("test")
-
-    def _log_quality(self, stage: str) -> None:
-        figures = self.quality.compute()
-        self.quality.reset()
-        if self.trainer.sanity_checking:
-            return
-        for name, value in figures.items():
-            # Every process has the sums of all already; without sync_dist Lightning warns.
-            self.log(f"{stage}/{name}", value, prog_bar=name == "bits_per_byte", sync_dist=True, batch_size=1)
+        log_quality(self, "test", "bits_per_byte")
 
     # Text
 
@@ -255,9 +264,7 @@ class WaveLM(pl.LightningModule):
         """
         assert self.model is not None
         tokenizer, how = self._data.tokenizer, self.writing
-        sampling = Sampling(
-            how.temperature, how.top_k, how.top_p, how.min_p, how.repetition_penalty, (how.seed + number) % 2**63
-        )
+        sampling = replace(how, seed=(how.seed + number) % 2**63)
         ids = [tokenizer.end, *map(int, tokenizer.encode(prompt))]
         tokens = generate(self.model, [ids], how.max_new_tokens, sampling, stop=(tokenizer.end,))
         return stream_text((int(token) for token in tokens), tokenizer.decode, how.stop or (), (tokenizer.end,))
@@ -267,7 +274,7 @@ class WaveLM(pl.LightningModule):
     def save_artefact(self, folder: Path) -> None:
         """Write the model as a folder that `wavegpt.load` reads, with its tokenizer's files and their ranks."""
         assert self.model is not None
-        save(self.model, folder)
+        save(self.model, folder, self._data.tokenizer.end)
         self._data.tokenizer.save(folder)
 
     def on_fit_start(self) -> None:
@@ -284,6 +291,8 @@ class WaveLM(pl.LightningModule):
         tokens, tokenizer = data.shards.tokens(part)[1:], data.tokenizer
         text = tokenizer.decode_bytes(tokens)
         self._facts["references"] = dict(references(tokens, tokenizer.byte_lengths, tokenizer.frequencies, text))
+        decile = decile_of(torch.from_numpy(tokenizer.ranks)).numpy()
+        self._facts["by_frequency"] = dict(by_frequency(tokens, decile, tokenizer.frequencies))
 
     def describe(self) -> dict[str, Any]:
         """Facts about the model, for the report."""
@@ -340,5 +349,7 @@ class _Speed:
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:
-    """Sum over predicted tokens of −ln p, ()."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    """−ln p of each predicted token, (B, T), and 0 where nothing is predicted."""
+    flat = labels.flatten()
+    nats = F.cross_entropy(logits.flatten(0, 1).float(), flat, ignore_index=IGNORED, reduction="none")
+    return nats.view_as(labels)

@@ -1,48 +1,23 @@
 """Text from a model, token by token: filters of logits, seeded draws, stops, by a cache or by forwarding anew."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from modulant.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed, Share, checked
+from wavegpt.config import Sampling
 from wavegpt.model import WaveGPT
 from wavegpt.observed import Observed
 
 _PADDING, _REAL = 0, 1  # segments of prompts that are padded on the left
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn.
-
-    Attributes:
-        temperature: 0 is greedy.
-        top_k: likeliest tokens that are kept; 0: all.
-        top_p: the fewest tokens whose probability sums to this are kept; 1: all.
-        min_p: tokens of at least this share of the likeliest one's probability are kept.
-        repetition_penalty: logits of tokens that were there are divided by it if positive, else multiplied.
-        seed: of the draws of the first row; the next one's is one more.
-    """
-
-    temperature: NonNegativeFloat = 1.0
-    top_k: NonNegativeInt = 0
-    top_p: Share = 1.0
-    min_p: Share = 0.0
-    repetition_penalty: PositiveFloat = 1.0
-    seed: Seed = 42
-
-    @checked
-    def __post_init__(self) -> None: ...
-
-
 def filtered(logits: Float[Tensor, "B V"], sampling: Sampling, seen: Int[Tensor, "B S"] | None = None
              ) -> Float[Tensor, "B V"]:  # fmt: skip
     """Logits over the temperature, with −∞ for what is not kept; the likeliest token always is.
 
-    >>> filtered(torch.tensor([[1.0, 3.0, 2.0]]), Sampling(top_k=2))
+    >>> filtered(torch.tensor([[1.0, 3.0, 2.0]]), Sampling(temperature=1.0, top_k=2))
     tensor([[-inf, 3., 2.]])
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,6 +1,41 @@
 """Pure functions of tensors: simplices, pentachora, spectra, moments, correlation, Procrustes. Torch only."""
 
-from modulant.geometry.attention_shape import (
+from modulant.geometry.clouds.dimensions import (
+    covariance,
+    dimensions_for,
+    eigenvalues_of,
+    entropy_rank,
+    gaussian_like,
+    gaussian_spectrum,
+    gram_sum,
+    participation_ratio,
+    unbiased_participation_ratio,
+)
+from modulant.geometry.clouds.likeness import (
+    biased_cka,
+    cosines,
+    gram,
+    nearest_neighbours,
+    pair_correlation,
+    pair_ranks,
+    permuted_cka,
+    unbiased_cka,
+    unbiased_hsic,
+)
+from modulant.geometry.clouds.moments import (
+    GroupedCosines,
+    Moments,
+    PairedCosines,
+    cosine_moments,
+    density_ratios,
+    grouped_cosines,
+    paired_cosines,
+    squared_distance_moments,
+)
+from modulant.geometry.clouds.procrustes import nearest_orthogonal, orthogonal_procrustes, principal_axes
+from modulant.geometry.clouds.ridge import Ridge, explained
+from modulant.geometry.clouds.spectral import mean_of_nearest, reproduction, spectral_embedding
+from modulant.geometry.sequences.attention_shape import (
     circular_centroid,
     dirichlet_attention,
     entropy,
@@ -16,88 +51,7 @@ from modulant.geometry.attention_shape import (
     visible_keys,
     with_sink,
 )
-from modulant.geometry.bilinear import (
-    Form,
-    bilinear_form,
-    positive_share,
-    singular_figures,
-    stream_gram,
-    symmetric_figures,
-    trace_cosine,
-)
-from modulant.geometry.correlation import (
-    centred_ranks,
-    masked_mean,
-    mean_cosine,
-    partial_correlation,
-    pearson_from_classes,
-    pearson_from_sums,
-    spearman_from_histograms,
-    weighted_pearson,
-)
-from modulant.geometry.dimensions import (
-    covariance,
-    dimensions_for,
-    eigenvalues_of,
-    entropy_rank,
-    gaussian_like,
-    gaussian_spectrum,
-    gram_sum,
-    participation_ratio,
-    unbiased_participation_ratio,
-)
-from modulant.geometry.effective_rank import (
-    SMALLEST,
-    effective_ranks,
-    gaussian_profile,
-    gaussian_ranks,
-    leading_ranks,
-    singular_values,
-    spectrum_profile,
-    stable_rank,
-)
-from modulant.geometry.entries import entry_figures, gaussian_entries, shares_below
-from modulant.geometry.likeness import (
-    biased_cka,
-    cosines,
-    gram,
-    nearest_neighbours,
-    pair_correlation,
-    pair_ranks,
-    permuted_cka,
-    unbiased_cka,
-    unbiased_hsic,
-)
-from modulant.geometry.moments import (
-    GroupedCosines,
-    Moments,
-    PairedCosines,
-    cosine_moments,
-    density_ratios,
-    grouped_cosines,
-    paired_cosines,
-    squared_distance_moments,
-)
-from modulant.geometry.pentachora import (
-    BIN_WIDTH,
-    BINS,
-    coefficient_of_variation,
-    gaussian_null_volumes,
-    isotropic_volumes,
-    pentachoron_cv,
-    pentachoron_draws,
-    pentachoron_volumes,
-    relative_volume_histogram,
-)
-from modulant.geometry.permutation import Association, Mantel, association, mantel
-from modulant.geometry.position_bias import bias_figures, bucket_spans, permuted_figures
-from modulant.geometry.procrustes import nearest_orthogonal, orthogonal_procrustes, principal_axes
-from modulant.geometry.resampling import bootstrap_counts, middle, resampled_means, resampled_pearson
-from modulant.geometry.ridge import Ridge, explained
-from modulant.geometry.shapes import shape_features
-from modulant.geometry.simplices import regular_simplex, simplex_volume, squared_edge_lengths, squared_simplex_volume
-from modulant.geometry.spectral import mean_of_nearest, reproduction, spectral_embedding
-from modulant.geometry.token_spectra import (
+from modulant.geometry.sequences.token_spectra import (
     SpectrumShape,
     analytic_signal,
     detrended,
@@ -112,6 +66,57 @@ from modulant.geometry.token_spectra import (
     spectral_concentration,
     spectrum_shape,
 )
+from modulant.geometry.simplices.pentachora import (
+    BIN_WIDTH,
+    BINS,
+    coefficient_of_variation,
+    gaussian_null_volumes,
+    isotropic_volumes,
+    pentachoron_cv,
+    pentachoron_draws,
+    pentachoron_volumes,
+    relative_volume_histogram,
+)
+from modulant.geometry.simplices.shapes import shape_features
+from modulant.geometry.simplices.volumes import (
+    regular_simplex,
+    simplex_volume,
+    squared_edge_lengths,
+    squared_simplex_volume,
+)
+from modulant.geometry.statistics.correlation import (
+    centred_ranks,
+    masked_mean,
+    mean_cosine,
+    partial_correlation,
+    pearson_from_classes,
+    pearson_from_sums,
+    spearman_from_histograms,
+    weighted_pearson,
+)
+from modulant.geometry.statistics.permutation import Association, Mantel, association, mantel
+from modulant.geometry.statistics.resampling import bootstrap_counts, middle, resampled_means, resampled_pearson
+from modulant.geometry.weights.bilinear import (
+    Form,
+    bilinear_form,
+    positive_share,
+    singular_figures,
+    stream_gram,
+    symmetric_figures,
+    trace_cosine,
+)
+from modulant.geometry.weights.effective_rank import (
+    SMALLEST,
+    effective_ranks,
+    gaussian_profile,
+    gaussian_ranks,
+    leading_ranks,
+    singular_values,
+    spectrum_profile,
+    stable_rank,
+)
+from modulant.geometry.weights.entries import entry_figures, gaussian_entries, shares_below
+from modulant.geometry.weights.position_bias import bias_figures, bucket_spans, permuted_figures
 
 __all__ = [
     "BINS",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modulant.reports import parts_of_text
 from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
 from modulant.reports.figures import draw as draw_figure
 from modulant.reports.inside import inside, moved_tokens
@@ -22,6 +23,7 @@ Metrics = Mapping[str, Series]
 FIGURES = {
     "bits_per_byte": ("Bits per byte of held-out text", ["bits_per_byte"]),
     "loss": ("Loss", ["loss", "objective"]),
+    "loss_by_part": ("Loss by token frequency and by position", ["by_frequency", "by_position"]),
     "inside": ("Inside the modulator, over steps", ["inside_layers", "inside_experts"]),
     "alpha": ("α per layer over steps", ["alpha"]),
     "alpha_final": ("Final α by layer and expert", ["alpha_final"]),
@@ -43,6 +45,10 @@ READING = {
     "right, the better the encoder tells them apart.",
     "loss": "lower is better. Validation is text that was not trained on; where it rises while training falls, the "
     "model only memorises.",
+    "by_frequency": "common tokens are left, rare ones right. Below the dotted line the model knows more than how "
+    "often tokens are.",
+    "by_position": "the more tokens a prediction is made from, the lower it should be; where it stops falling, more "
+    "context does not help.",
     "objective": "what training makes small, all its terms together. Its fall means something, its height does not.",
     "alpha": "a line is a layer of the backbone. The higher it is, the more the modulator adds to that layer; at 0 it "
     "adds nothing.",
@@ -104,6 +110,7 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
         (loss(over_time), validated[-1][0] + (validated[-1][0] > 0) if validated else None),
         (objective(over_time), None),
         (bits_per_byte(report, over_time), None),
+        *parts_of_text.charts(report),
         (correlation(relational), checked[0]),
         (lift(relational), checked[0]),
         (bands(relational), checked[0]),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from modulant.reports import controls as beside
-from modulant.reports import render, rows
+from modulant.reports import parts_of_text, render, rows
 from modulant.reports.charts import FIGURES, Metrics, charts, figures_first, reading_of, shown_first
 from modulant.reports.rows import Report
 from modulant.reports.table import Table
@@ -83,6 +83,8 @@ def _content(report: Report, controls: Mapping[str, Any] | None) -> dict[str, An
         "convergence": rows.convergence(alpha),
         "populations": rows.populations(relational),
         "intervals": rows.intervals(relational),
+        "by_frequency": parts_of_text.by_frequency(report),
+        "by_position": parts_of_text.by_position(report),
         "parts_of_speech": rows.parts_of_speech(relational),
         "caveats": rows.caveats(report),
         "what_ran": rows.what_ran(report),

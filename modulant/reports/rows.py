@@ -342,8 +342,9 @@ def what_ran(report: Report) -> Table:
     time = report["time"]
     per_epoch = time["per_epoch_s"]
     spent = report["relational"].get("seconds")
+    described = {key: value for key, value in model["describe"].items() if key != "by_frequency"}  # has a table
     rows = [
-        ["model", _plain(model["describe"]) or str(model["module"])],
+        ["model", _plain(described) or str(model["module"])],
         ["parameters", f"{parameters['trainable']:,} trained, {parameters['frozen']:,} frozen"],
         ["speed", _speed(model["describe"])],
         ["data", _plain(report["data"])],

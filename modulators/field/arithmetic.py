@@ -33,7 +33,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modulant.geometry import shape_features
-from modulant.geometry.shapes import LARGEST, features_of, gradient_of_features
+from modulant.geometry.simplices.shapes import LARGEST, features_of, gradient_of_features
 from modulators.base import plain_autograd
 
 _EPS = 1e-5  # of LayerNorm, torch's default

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from modulant.geometry import bias_figures, bucket_spans, permuted_figures
-from modulant.geometry.position_bias import NAMES
+from modulant.geometry.weights.position_bias import NAMES
 
 Row = dict[str, Any]
 

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,25 @@ def charts(found: Found, arrays: Arrays) -> list[Chart]:
         _spectrum(found, arrays),
         _anneal(found),
     ]
-    return [chart for chart in made if chart is not None]
+    return [replace(chart, reading=_READINGS[chart.name]) for chart in made if chart is not None]
+
+
+_READINGS = {
+    "learning": "the lower, the better the text is predicted; training and validation should fall together.",
+    "omega": "a point is a token; on the dashed line it has the frequency that it began with.",
+    "phase": "a row is a token, a cell the phase of one of its waves; one colour along a row: they still agree.",
+    "phase_histogram": "a flat outline: phases point everywhere. A peak: they agree.",
+    "harmonic_amplitudes": "on the dashed line the harmonics have their initial strength, 1/n.",
+    "packets": "the sum of one token's waves; tokens with like curves are alike to the model.",
+    "interference": "a row is a token that looks, a cell what it makes of an earlier one; dark: it counts more.",
+    "by_lag": "how much a token counts by its distance; a wave in the curve comes from the positions' frequencies.",
+    "attention": "the share of attention by distance; what the untrained model has too was not learned.",
+    "fringes": "what is left of attention by distance without its trend; regular waves are fringes.",
+    "temperature": "a cell is a head; above 1 its attention is sharper than at the start, below 1 flatter.",
+    "growth": "above 0 a layer makes small changes larger, below 0 smaller.",
+    "spectrum": "the slower a curve falls, the more directions are used.",
+    "anneal": "1: the table alone, 0: the waves alone.",
+}
 
 
 def _learning(found: Found) -> Chart | None:

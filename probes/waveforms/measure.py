@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from modulant.geometry import bootstrap_counts, covariance, eigenvalues_of, entropy_rank, participation_ratio
-from modulant.geometry.correlation import pearson_from_sums
+from modulant.geometry.statistics.correlation import pearson_from_sums
 from probes.findings import Findings, Null
 from probes.waveforms.reading import Reading
 from probes.waveforms.subject import Subject, shown

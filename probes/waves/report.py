@@ -15,8 +15,9 @@ from probes.pages import as_csv_text, write_text
 from probes.waves.arms import BASELINE, FACTORS, LINES, PHASORLESS, WAVE, WAVE_ATTENTION, WAVE_EMBEDDING
 from probes.waves.effects import SMALLEST, Effect, factorial, paired
 from probes.waves.plan import Training, levels_of
-from probes.waves.testing import GROUPS, tested
+from probes.waves.testing import tested
 from probes.waves.tuning import LENGTH, WEIGHTS
+from wavegpt.training.quality import DECILES
 
 if TYPE_CHECKING:
     from probes.waves.command import Experiment
@@ -112,8 +113,9 @@ def _deciles(by: By) -> dict[str, tuple[list[float | None], list[float | None]]]
         return {}
     means: list[float | None] = []
     spreads: list[float | None] = []
-    for group in range(GROUPS):
-        pairs = [(which[seed]["by_frequency"]["nats_per_token"][group]) for seed in seeds for which in (rank, shuffled)]
+    for decile in range(1, DECILES + 1):
+        key = f"by_frequency/decile_{decile:02d}/nats_per_token"
+        pairs = [which[seed].get(key) for seed in seeds for which in (rank, shuffled)]
         known = [a - b for a, b in zip(pairs[::2], pairs[1::2], strict=True) if a is not None and b is not None]
         means.append(statistics.fmean(known) if known else None)
         spreads.append(statistics.stdev(known) if len(known) > 1 else None)
@@ -297,15 +299,16 @@ def _curves(by: By) -> Chart | None:
 
 
 def _sweeps(experiment: "Experiment") -> Chart | None:
-    """Bits per byte over the learning rate, of the four models under AdamW."""
+    """Bits per byte over the learning rate, of the four models under AdamW: short runs and whole ones."""
     lines = []
     for name, (label, colour) in _CURVES.items():
-        found = experiment.record.get("tuning", {}).get(name, {})
-        points = [(math.log2(float(lr)), bits) for lr, bits in found.items() if bits is not None]
-        if points:
-            lines.append(Line(points, label, colour))
+        for key, what, dash in (("tuning", "", "dot"), ("whole", ", whole runs", "solid")):
+            found = experiment.record.get(key, {}).get(name, {})
+            points = [(math.log2(float(lr)), bits) for lr, bits in found.items() if bits is not None]
+            if points:
+                lines.append(Line(points, label + what, colour, dash=dash))
     if not lines:
         return None
-    return Chart("tuning", f"Sweeps of the learning rate, {LENGTH:.0%} of the steps, one seed", {"": lines},
+    return Chart("tuning", f"Sweeps of the learning rate: {LENGTH:.0%} of the steps, and whole runs", {"": lines},
                  Axis("bits per byte on the validation part"), Axis("log₂ of the learning rate"),
-                 reading="the lowest point of a line is the learning rate that its model was given.")  # fmt: skip
+                 reading="the lowest point of a solid line is the rate that its model was given.")  # fmt: skip

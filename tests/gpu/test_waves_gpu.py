@@ -53,20 +53,30 @@ def test_cached_decoding_is_a_forward_pass(name: str) -> None:
 
 @pytest.mark.parametrize("config", ["wave", "baseline", "rgd_only"])
 def test_a_run_learns_what_it_does_on_a_cpu(config: str, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
+    cpu, gpu = (_logged(tmp_path, config, device) for device in ("cpu", "cuda"))
+    assert len(cpu) > 4
+    assert gpu == pytest.approx(cpu, abs=5e-3)
+
+
+@pytest.mark.parametrize("how", ["true", "reduce-overhead"])
+@pytest.mark.parametrize("config", ["wave", "full_physics"])
+def test_a_compiled_run_learns_what_an_eager_one_does(config: str, how: str, tmp_path: Path) -> None:
+    eager = _logged(tmp_path, config, "cuda")
+    assert _logged(tmp_path, config, "cuda", f"--model.compile={how}") == pytest.approx(eager, abs=5e-3)
+
+
+def _logged(folder: Path, config: str, device: str, *options: str) -> list[float]:
+    """Training losses and bits per byte of a short run."""
+    text, output = folder / "text.txt", "_".join((device, *options)).replace("--", "")
     text.write_text(
         "\n\n".join(f"the number {n} is {n % 7} more than {n - n % 7}, a multiple of seven" for n in range(900))
     )
-    found = {}
-    for device in ("cpu", "cuda"):
-        run = process(
-            "fit", "--config", f"wavegpt/{config}.yaml", "--data.corpus", str(text), "--data.tokenizer", "bytes",
-            "--trainer.max_steps", "20", "--trainer.log_every_n_steps", "5", "--trainer.val_check_interval", "10",
-            "--trainer.accelerator", device, "--output", device, cwd=tmp_path,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stderr
-        assert json.loads((tmp_path / device / "report.json").read_text())["run"]["outcome"] == "finished"
-        figures = figures_of(tmp_path / device)
-        found[device] = [float(value) for key in ("train/loss", "val/bits_per_byte") for _, value in figures[key]]
-    assert len(found["cpu"]) > 4
-    assert found["cuda"] == pytest.approx(found["cpu"], abs=5e-3)
+    run = process(
+        "fit", "--config", f"wavegpt/{config}.yaml", "--data.corpus", str(text), "--data.tokenizer", "bytes",
+        "--trainer.max_steps", "20", "--trainer.log_every_n_steps", "5", "--trainer.val_check_interval", "10",
+        "--trainer.accelerator", device, *options, "--output", output, cwd=folder,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert json.loads((folder / output / "report.json").read_text())["run"]["outcome"] == "finished"
+    figures = figures_of(folder / output)
+    return [float(value) for key in ("train/loss", "val/bits_per_byte") for _, value in figures[key]]

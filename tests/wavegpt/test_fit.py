@@ -89,14 +89,29 @@ def test_bits_per_byte_are_those_of_the_whole_part(tiny: list[str], text_file: s
     assert tokenizer.sha256 == data.tokenizer.sha256
     assert (tokenizer.ranks == data.tokenizer.ranks).all()
     tokens = torch.from_numpy(data.shards.tokens("val").astype("int64"))
-    nats = 0.0
+    nats = []
     for start in range(0, len(tokens) - 1, 16):
         ids = tokens[start : start + 17]
         with torch.no_grad():
-            logits = model(ids[None, :-1])[0]
-        nats += float(torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum"))
-    logged = report["run"]["metrics"]["val/bits_per_byte"]["last"]
-    assert logged == pytest.approx(nats / math.log(2) / data.shards.describe()["val_bytes"], rel=1e-5)
+            nats.append(torch.nn.functional.cross_entropy(model(ids[None, :-1])[0], ids[1:], reduction="none"))
+    logged = {key: series["last"] for key, series in report["run"]["metrics"].items()}
+    bits = float(torch.cat(nats).sum()) / math.log(2) / data.shards.describe()["val_bytes"]
+    assert logged["val/bits_per_byte"] == pytest.approx(bits, rel=1e-5)
+    by_decile: dict[int, list[float]] = {}
+    by_position: dict[str, list[float]] = {}
+    for n, each in enumerate(torch.cat(nats).tolist()):
+        decile = int(data.tokenizer.ranks[tokens[1 + n]]) * 10 // data.tokenizer.vocab_size + 1
+        by_decile.setdefault(decile, []).append(each)
+        names = ("01", "02_03", "04_07", "08_15", "16")
+        by_position.setdefault(names[(n % 16 + 1).bit_length() - 1], []).append(each)
+    expected = {f"val/by_frequency/decile_{n:02d}/nats_per_token": sum(v) / len(v) for n, v in by_decile.items()}
+    expected |= {f"val/by_position/position_{n}/nats_per_token": sum(v) / len(v) for n, v in by_position.items()}
+    assert {key: value for key, value in logged.items() if "/by_" in key} == pytest.approx(expected, rel=1e-5)
+    page = Path("run/report.md").read_text()
+    assert "| 1 (commonest) |" in page
+    assert "| 2–3 |" in page
+    shares = report["model"]["describe"]["by_frequency"]["share"]
+    assert shares == pytest.approx([len(by_decile.get(n, ())) / (len(tokens) - 1) for n in range(1, 11)])
 
 
 def test_resumed_in_mid_epoch_to_the_bit(tiny: list[str]) -> None:

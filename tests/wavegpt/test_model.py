@@ -19,6 +19,7 @@ from wavegpt import (
     preset,
     wave_loss,
 )  # fmt: skip
+from wavegpt.attention.phases import ladder
 from wavegpt.config import AnnealConfig
 
 
@@ -239,6 +240,41 @@ def test_bf16_autocast_stays_near_fp32() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             near = model(some_ids())
         assert (near.float() - plain).abs().max() < 0.05 * plain.abs().max(), name
+
+
+def test_a_model_cast_to_16_bits_stays_near_fp32() -> None:
+    for name, config in ARMS.items():
+        model = model_of(config, torch.float32, spread=0.02)
+        plain = model(some_ids())
+        model = model.to(torch.bfloat16)
+        near = model(some_ids())
+        assert near.dtype == torch.bfloat16
+        bound = (0.5 if name == "learned" else 0.1) * plain.abs().max()  # learned frequencies are cast themselves
+        assert (near.float() - plain).abs().max() < bound, name
+        cache = model.new_cache()
+        model(some_ids()[:, :-1], cache=cache)
+        last = model(some_ids()[:, -1:], cache=cache)[:, 0].float()
+        assert (last - plain[:, -1]).abs().max() < bound, name
+
+
+@pytest.mark.parametrize("phase", ["fixed", "integrated"])
+def test_phases_in_attention_stay_exact_under_autocast(phase: str) -> None:
+    """φ = 0 and ω = Ω: θ is Ωt, of which 16 bits would leave three digits."""
+    model = model_of(small(WaveConfig(attention=AttentionConfig(phase=phase))), torch.float32, spread=0.0)
+    attention = model.blocks[0].attention
+    for name, parameter in attention.named_parameters():
+        if name.startswith(("phases", "frequency")):
+            torch.nn.init.zeros_(parameter)
+    observed, T = Observed(), 700
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        model(some_ids(1, T), observed=observed)
+    real, imaginary = observed.phasors[0]
+    turns = torch.arange(T) + (phase == "integrated")
+    angle = turns[:, None] * ladder(real.shape[-1], 1e4)
+    amplitude = real.hypot(imaginary).double()
+    assert real.dtype == torch.float32
+    assert (real - amplitude * angle.cos()).abs().max() < 1e-4
+    assert (imaginary - amplitude * angle.sin()).abs().max() < 1e-4
 
 
 def test_after_annealing_training_still_gives_every_parameter_a_gradient() -> None:

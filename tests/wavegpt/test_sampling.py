@@ -50,13 +50,13 @@ def test_filters_keep_the_likeliest_and_no_more_than_asked(
 def test_draws_have_the_softmax_as_their_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]]).expand(4_000, 3)
     one = [torch.Generator().manual_seed(0)] * 4_000
-    counts = drawn(logits, Sampling(), one).bincount(minlength=3) / 4_000
+    counts = drawn(logits, Sampling(temperature=1.0), one).bincount(minlength=3) / 4_000
     torch.testing.assert_close(counts, logits[0].softmax(-1), atol=0.02, rtol=0)
 
 
 def test_repetition_is_penalised_in_both_signs() -> None:
     logits = torch.tensor([[2.0, -1.0, 1.0]])
-    out = filtered(logits, Sampling(repetition_penalty=2.0), torch.tensor([[0, 1, 0]]))
+    out = filtered(logits, Sampling(temperature=1.0, repetition_penalty=2.0), torch.tensor([[0, 1, 0]]))
     assert out.tolist() == [[1.0, -2.0, 1.0]]
 
 

@@ -43,6 +43,11 @@ class KeyCache:
         self._stop += new
         return tuple(buffer[..., self._start : self._stop, :] for buffer in self._parts)
 
+    def reorder(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch, (B,)."""
+        self._parts = tuple(part[rows] for part in self._parts)
+        self.running = None if self.running is None else self.running[rows]
+
 
 class StateCache:
     """The state S = Σ φ_k v⁺_kᵀ of all tokens so far, (B, H, F, h + 1), in fp32 at least.
@@ -60,6 +65,11 @@ class StateCache:
         """Add tokens' keys (B, H, T, F) and values (B, H, T, h)."""
         wide = torch.promote_types(key.dtype, torch.float32)
         self.state = add_to_state(self.state, key.to(wide), value.to(wide))
+
+    def reorder(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch, (B,)."""
+        self.state = None if self.state is None else self.state[rows]
+        self.running = None if self.running is None else self.running[rows]
 
 
 LayerCache = KeyCache | StateCache
@@ -86,6 +96,14 @@ class Cache:
         if segments is not None:
             joined = segments if self.segments is None else torch.cat([self.segments, segments], dim=1)
             self.segments = joined if self.window is None else joined[:, -self.window :]
+
+    def reorder(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch, (B,), some of them perhaps several times, as a beam search does."""
+        for layer in self.layers:
+            layer.reorder(rows)
+        if self.next is not None and len(self.next) > 1:
+            self.next = self.next[rows]
+        self.segments = None if self.segments is None else self.segments[rows]
 
     @property
     def nbytes(self) -> int:

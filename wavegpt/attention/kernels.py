@@ -30,7 +30,7 @@ Features = tuple[Tensor, ...]
 Scale = float | int | Tensor  # a tensor broadcasts to (B, H, T, 1)
 _BIAS = {"full": 1.0, "cross": 0.0, "difference": -1.0}
 EPSILON = 1e-8  # of denominators
-_ALIGN = 8  # flash kernels take head sizes that are multiples of this
+_ALIGN = 8  # flash kernels of a GPU take head sizes that are multiples of this; those of a CPU take all
 _QUERIES = 64  # that the source's form takes at a time
 
 
@@ -131,11 +131,13 @@ def visible(
 def softmax_attention(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None) -> Tensor:
     """softmax(query · key) value by fused attention; the scale is in the query."""
     causal = allowed is None and query.shape[-2] > 1
+    query, key = query.to(value.dtype), key.to(value.dtype)  # features are fp32 at least; angles are in them no more
     return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, is_causal=causal, scale=1.0)
 
 
 def weighted(weights: Tensor, value: Tensor, allowed: Tensor | None, normalise: str, epsilon: float = 0.0) -> Tensor:
     """Values by weights (…, Q, K) after the mask; `softmax` takes logits, `sum` makes the weights sum to 1."""
+    value = value.to(weights.dtype)
     if allowed is None and weights.shape[-2] > 1:
         allowed = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).tril()
     if normalise == "softmax":
@@ -199,7 +201,8 @@ class Softmax(Form):
     def _features(self, amplitude: Tensor, phase: Tensor, last: Tensor) -> Tensor:
         """Padded to a width that flash kernels take."""
         width = 2 * amplitude.shape[-1] + bool(self.bias)
-        return packed(amplitude, phase, last if self.bias else None, -width % _ALIGN if self.fused else 0)
+        padded = self.fused and amplitude.device.type != "cpu"
+        return packed(amplitude, phase, last if self.bias else None, -width % _ALIGN if padded else 0)
 
     def attend(self, query: Features, key: Features, value: Tensor, allowed: Tensor | None) -> Tensor:
         if not self.fused:
@@ -281,6 +284,6 @@ def source_attention(
         return weighted(weights, value, None if allowed is None else allowed[..., start:stop, :], normalise, EPSILON)
 
     run: Callable[[int, int], Tensor] = some
-    if Q > _QUERIES and torch.is_grad_enabled():
+    if Q > _QUERIES and torch.is_grad_enabled() and not torch.compiler.is_compiling():  # which chooses by itself
         run = lambda start, stop: checkpoint(some, start, stop, use_reentrant=False)  # noqa: E731
     return torch.cat([run(start, min(start + _QUERIES, Q)) for start in range(0, Q, _QUERIES)], dim=-2)

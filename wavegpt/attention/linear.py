@@ -23,7 +23,7 @@ def causal_linear(
     """
     B, H, T, _ = query.shape
     C = min(chunk, T)
-    value = F.pad(value, (0, 1), value=1.0)
+    value = F.pad(value.to(query.dtype), (0, 1), value=1.0)
     if missing := -T % C:
         query, key, value = (F.pad(part, (0, 0, 0, missing)) for part in (query, key, value))
     query, key, value = (part.reshape(B, H, -1, C, part.shape[-1]) for part in (query, key, value))

@@ -8,7 +8,7 @@ from wavegpt.config.arm import MlpConfig, WaveConfig
 from wavegpt.config.attention import AttentionConfig
 from wavegpt.config.embedding import AnnealConfig, EmbeddingConfig
 from wavegpt.config.training import LossConfig, OptimizerConfig, ProjectConfig
-from wavegpt.config.writing import WritingConfig
+from wavegpt.config.writing import Sampling, WritingConfig
 
 __all__ = [
     "AnnealConfig",
@@ -18,6 +18,7 @@ __all__ = [
     "MlpConfig",
     "OptimizerConfig",
     "ProjectConfig",
+    "Sampling",
     "WaveConfig",
     "WritingConfig",
 ]

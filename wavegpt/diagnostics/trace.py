@@ -10,10 +10,11 @@ from torch import Tensor
 
 from wavegpt.attention.base import Attention
 from wavegpt.attention.kernels import Features
+from wavegpt.config import Sampling
 from wavegpt.diagnostics.scores import scores_of
 from wavegpt.model import WaveGPT
 from wavegpt.observed import Observed
-from wavegpt.sampling import Sampling, generate
+from wavegpt.sampling import generate
 
 
 @dataclass(frozen=True)

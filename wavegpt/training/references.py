@@ -41,3 +41,26 @@ def references(
         "unigram": float(-(counts * np.log2(frequencies)).sum()) / size,
         **{name: 8 * len(compressed) / len(some) for name, compressed in shorter.items()},
     }
+
+
+def by_frequency(
+    predicted: npt.NDArray[np.integer], decile: npt.NDArray[np.integer], frequencies: npt.NDArray[np.float64]
+) -> Mapping[str, list[float | None]]:
+    """Of each tenth of the vocabulary its ``share`` of a text's tokens, and its nats a token by frequency alone.
+
+    Args:
+        predicted: ids of the text, (N,).
+        decile: tenth of each id, (V,): 0 … 9.
+        frequencies: of each id in the training part, all above 0, (V,).
+
+    Returns:
+        ``share`` and ``unigram``, ten numbers each; null where the text has no such token.
+
+    >>> by_frequency(np.array([0, 0, 0, 1]), np.array([0, 5]), np.array([0.75, 0.25]))["share"][:6]
+    [0.75, 0.0, 0.0, 0.0, 0.0, 0.25]
+    """
+    counts = np.bincount(predicted, minlength=len(frequencies))
+    tokens = np.bincount(decile, counts, minlength=10)
+    nats = np.bincount(decile, -counts * np.log(frequencies), minlength=10)
+    unigram = [float(sum_ / n) if n else None for sum_, n in zip(nats, tokens, strict=True)]
+    return {"share": (tokens / max(len(predicted), 1)).tolist(), "unigram": unigram}

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from modulant.backbones.generation import generate_greedily
 from modulant.metrics import AnswerQuality
+from modulant.metrics.logged import log_quality
 from modulators.arguments import GenerationSettings
 from modulators.comparison.generation import Comparison, compare
 from modulators.training.frozen.base import Batch, FrozenModel
@@ -35,22 +36,13 @@ class NamesLemmas(FrozenModel):
         self.quality.update(logits, batch["labels"], self._answer(batch, batch["labels"].shape[1]))
 
     def on_validation_epoch_end(self) -> None:
-        self._log_quality("val")
+        log_quality(self, "val", "loss")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.validation_step(batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        self._log_quality("test")
-
-    def _log_quality(self, stage: str) -> None:
-        figures = self.quality.compute()
-        self.quality.reset()
-        if self.trainer.sanity_checking:
-            return
-        for name, value in figures.items():
-            # Every rank has the sums of all already; without sync_dist Lightning warns.
-            self.log(f"{stage}/{name}", value, prog_bar=name == "loss", sync_dist=True, batch_size=1)
+        log_quality(self, "test", "loss")
 
     def _answer(self, batch: Batch, max_tokens: int) -> Tensor:
         """Greedy answers, (B, at most max_tokens)."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from modulant.backbones.families import Family, family_of, parts_of
 from modulant.backbones.loading import RandomEncoder, enable_activation_checkpointing, read_config
 from modulant.backbones.opening import Backbone, check_not_quantised, open_model
+from modulant.compiling import compiled
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule
-from modulators.training.compiling import compiled
 from modulators.training.frozen.base import FrozenModel
 from modulators.training.objectives.base import Objective
 

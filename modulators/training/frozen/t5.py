@@ -15,8 +15,8 @@ from modulant.backbones.families import stream_of
 from modulant.backbones.loading import RandomEncoder, enable_activation_checkpointing
 from modulant.backbones.sharding import load_sharded
 from modulant.backbones.t5 import encode, load_backbone, load_config
+from modulant.compiling import compiled
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_cache
-from modulators.training.compiling import compiled
 from modulators.training.frozen.base import Batch
 from modulators.training.frozen.lemmas import NamesLemmas, target_loss
 from modulators.training.lower_cache import CacheSettings, LowerCache

@@ -13,8 +13,8 @@ from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader
 from transformers import T5Config, T5ForConditionalGeneration
 
+from modulant.compiling import compiled
 from modulators import FieldModulator, LerpModulator, ModulatedT5, Modulator, attach, stream_of
-from modulators.training.compiling import compiled
 
 # What a definition's batch can look like: (examples, source tokens, target tokens), the shortest and the last included.
 SHAPES = [(4, 16, 2), (4, 7, 2), (3, 9, 2), (4, 12, 2), (4, 17, 2), (4, 33, 2), (3, 64, 2), (4, 93, 2)]

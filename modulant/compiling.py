@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from modulators.arguments import Compile
+from modulant.settings import Compile
 
 
 def compiled(model: Any, mode: Compile, backend: str = "inductor") -> Callable[..., Any]:

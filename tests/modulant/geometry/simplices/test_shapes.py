@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modulant.geometry import regular_simplex, shape_features, simplex_volume
-from modulant.geometry.shapes import features_of, gradient_of_features
+from modulant.geometry.simplices.shapes import features_of, gradient_of_features
 
 KINDS = st.lists(st.integers(1, 4), min_size=1, max_size=4, unique=True)
 

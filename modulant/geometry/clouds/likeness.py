@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from modulant.geometry.correlation import centred_ranks, pearson_from_sums
+from modulant.geometry.statistics.correlation import centred_ranks, pearson_from_sums
 
 _ROWS = 1024  # of a matrix of cosines at once
 

@@ -9,7 +9,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor
 
-from modulant.geometry import attention_shape as shape
+from modulant.geometry.sequences import attention_shape as shape
 
 T = 12
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulant.geometry.dimensions import participation_ratio
-from modulant.geometry.effective_rank import stable_rank
+from modulant.geometry.clouds.dimensions import participation_ratio
+from modulant.geometry.weights.effective_rank import stable_rank
 
 _ROUND_OFF = 1e-6  # of the largest eigenvalue: smaller ones of the symmetric part have no sign
 _DEPENDENT = 1e-4  # of the largest pivot: below it, squares lose half of fp64's digits

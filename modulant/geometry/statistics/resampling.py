@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulant.geometry.correlation import pearson_from_sums
+from modulant.geometry.statistics.correlation import pearson_from_sums
 
 
 def bootstrap_counts(items: int, replicates: int = 2000, seed: int = 42) -> Float[Tensor, "replicates items"]:

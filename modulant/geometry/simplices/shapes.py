@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulant.geometry.simplices import squared_edge_lengths, squared_simplex_volume
+from modulant.geometry.simplices.volumes import squared_edge_lengths, squared_simplex_volume
 
 LARGEST = 4  # k of a simplex whose volume is written out; larger ones take `shape_features`
 _PAIRS = list(combinations(range(LARGEST), 2))

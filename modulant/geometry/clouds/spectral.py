@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from modulant.geometry.correlation import pearson_from_sums
+from modulant.geometry.statistics.correlation import pearson_from_sums
 
 _ROWS_PER_BLOCK = 1024
 

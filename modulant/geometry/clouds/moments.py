@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from modulant.geometry.dimensions import covariance, gram_sum
+from modulant.geometry.clouds.dimensions import covariance, gram_sum
 
 _ROWS = 1024  # of a matrix of cosines at once
 

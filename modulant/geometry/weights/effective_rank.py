@@ -13,7 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modulant.geometry.dimensions import dimensions_for, eigenvalues_of, entropy_rank, gram_sum, participation_ratio
+from modulant.geometry.clouds.dimensions import (
+    dimensions_for,
+    eigenvalues_of,
+    entropy_rank,
+    gram_sum,
+    participation_ratio,
+)
 
 # Below this share of the largest one, singular values of an fp64 Gram matrix are round-off: √2⁻⁵², and some room.
 SMALLEST = 1e-7

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modulant.geometry import Ridge, explained
-from modulant.geometry.ridge import _PENALTIES
+from modulant.geometry.clouds.ridge import _PENALTIES
 
 
 def cloud(n: int, dim: int, seed: int) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""What lies along tokens: shape of attention, spectra and phases."""

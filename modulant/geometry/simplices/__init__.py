@@ -1,0 +1,1 @@
+"""Simplices: volumes, many at once with their gradient, pentachora of a cloud."""

@@ -1,0 +1,1 @@
+"""Correlations from sums, permutation tests, the bootstrap."""

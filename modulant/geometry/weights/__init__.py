@@ -1,0 +1,1 @@
+"""Weight matrices: ranks, entries, forms of heads, biases by position; beside Gaussian ones."""
