@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from callbacks.interfaces import OfModulated, modulated
 from callbacks.logs import announce, finite_floats, log_at_validation_end, log_now
@@ -188,7 +187,9 @@ class PentachoronHealth(OfModulated):
         active, metric = modulated(module).active_dims, self.metric
         if base or trainer.global_step == 0:
             settings = "pentachoron", active.cpu(), metric.n, metric.seed, metric.null_repeats
-            found = kept_figures(trainer, module, lambda: self._measured(trainer, module, base), *settings, learned=not base)
+            found = kept_figures(
+                trainer, module, lambda: self._measured(trainer, module, base), *settings, learned=not base
+            )
         else:
             found = self._measured(trainer, module, base)
         for kind, whose in (("histogram", "original" if base else "modulated"), ("null_histogram", "null")):

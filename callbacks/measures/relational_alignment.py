@@ -19,9 +19,9 @@ from callbacks.measures.representations import encode_population, entry_represen
 from callbacks.measures.untrained import Figures, kept_figures
 from callbacks.stopping.interruption import stop_requested, stop_together
 from modulant import metrics
-from modulators.training.linears import faster_linears
 from modulant.settings import Interval, Seed, checked
 from modulant.storage import content_key, kept, write_whole
+from modulators.training.linears import faster_linears
 
 BOOTSTRAP_FILE = "relational_bootstrap.npz"
 CHAIN_DEPTH = 8
@@ -216,7 +216,15 @@ class RelationalAlignment(OfModulated):
                     shown()
 
                 distances = source.path_distances()
-                content = torch.__version__, clouds[0].device.type, clouds[0].cpu(), distances, part, pos, self.bootstrap
+                content = (
+                    torch.__version__,
+                    clouds[0].device.type,
+                    clouds[0].cpu(),
+                    distances,
+                    part,
+                    pos,
+                    self.bootstrap,
+                )
                 keep = partial(kept, "bootstrap", content_key(*content))
                 with suppress(_CutShortError):
                     replicates = metrics.bootstrap_pearson(

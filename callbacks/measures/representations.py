@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from callbacks.interfaces import Encode, PopulationSource, modulated, population_source
 from callbacks.measures.untrained import module_content
 from callbacks.stopping.interruption import stop_requested, stop_together
-from modulators.training.linears import faster_linears
 from modulant.metrics import EntryRepresentations
 from modulant.storage import content_key, kept
+from modulators.training.linears import faster_linears
 from modulators.training.processes import shard_batches
 
 _BAR_AFTER = 3.0  # seconds
@@ -62,7 +62,9 @@ def _base(trainer: L.Trainer, module: L.LightningModule) -> Tensor:
             return {"points": encode_population(trainer, module, modulated(module).encode, "base").cpu().numpy()}
 
     content = module_content(module, learned=False)
-    key = None if content is None else content_key("population", content, population_source(trainer).population_batches())
+    key = (
+        None if content is None else content_key("population", content, population_source(trainer).population_batches())
+    )
     return torch.from_numpy(kept("representations", key, encoded)["points"]).to(module.device)
 
 

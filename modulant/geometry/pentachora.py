@@ -6,6 +6,7 @@ of Gaussian clouds of the same size and per-dimension scale.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +39,11 @@ def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"
         )
     if n < 1:
         raise ValueError(f"pentachoron_draws: n is {n}; at least 1 draw is needed")
+    return _draws(n_points, n, seed).clone()
+
+
+@lru_cache(maxsize=4)  # a measurement draws the same for its cloud and for each of its nulls
+def _draws(n_points: int, n: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     taken: list[Tensor] = []  # so far, in ascending order
     columns: list[Tensor] = []
@@ -196,7 +202,7 @@ def _volumes(cloud: Tensor, draws: Tensor, n: int) -> tuple[Tensor, bool]:
         if len(doubtful) > 0:
             volumes = volumes.index_copy(0, doubtful, _orthogonalised_volumes(cloud, draws[doubtful]))
         shortest, longest = squared.aminmax()
-        usual = 4.0**-_USUAL <= float(shortest) and float(longest) <= 4.0**_USUAL
+        usual = float(shortest) >= 4.0**-_USUAL and float(longest) <= 4.0**_USUAL
     return volumes, usual
 
 

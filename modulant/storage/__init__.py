@@ -12,7 +12,7 @@ from modulant.storage.files import (
     write_beside,
     write_whole,
 )
-from modulant.storage.kept import content_key, kept
+from modulant.storage.results import content_key, kept
 
 __all__ = [
     "StorageError",

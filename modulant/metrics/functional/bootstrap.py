@@ -32,7 +32,7 @@ from modulant.metrics.functional.counts import number_of_bins, place_bins
 from modulant.metrics.functional.fine_counts import FLAT, FLAT_FINE, crowded, unit_vectors
 from modulant.metrics.functional.intervals import percentile_interval
 from modulant.metrics.functional.pairs import POPULATIONS, Flags, Layout, Letters, full_precision
-from modulant.storage.kept import Arrays
+from modulant.storage.results import Arrays
 
 _SHARED = 3  # terms of the similarities alone
 _FLAT = 1e-6  # a variance up to this share of the centred mean square is a rounding error of fp32

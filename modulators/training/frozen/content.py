@@ -1,4 +1,4 @@
-"""What the figures of a frozen model follow from, for the cache of such figures: see `modulant.storage.kept`."""
+"""What the figures of a frozen model follow from, for the cache of such figures: see `modulant.storage.results`."""
 
 import platform
 from collections.abc import Iterable
