@@ -140,16 +140,16 @@ class RelationalAlignment(OfModulated):
         self._metric = None
         if modulated(module).handle is None:
             return
-        clouds = {"original": lambda: entry_representations(trainer, module, base=True)}
-        if self.baselines:
-            clouds |= {
-                "static": lambda: _static(trainer, module),
-                "random": lambda: _random(trainer, module),
-            }
-        self._baseline = {
-            name: self._kept(trainer, module, lambda: self._figures(trainer, cloud()), name)  # noqa: B023  # called now
-            for name, cloud in clouds.items()
+        clouds: dict[str, Callable[[], Tensor]] = {
+            "original": partial(entry_representations, trainer, module, base=True)
         }
+        if self.baselines:
+            clouds |= {"static": partial(_static, trainer, module), "random": partial(_random, trainer, module)}
+        self._baseline = {}
+        for name, cloud in clouds.items():
+            self._baseline[name] = self._kept(
+                trainer, module, lambda cloud=cloud: self._figures(trainer, cloud()), name, learned=False
+            )
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
         if trainer.global_step == 0:
@@ -161,9 +161,9 @@ class RelationalAlignment(OfModulated):
         return figures
 
     def _kept(
-        self, trainer: L.Trainer, module: L.LightningModule, compute: Callable[[], Figures], name: str, **of: bool
+        self, trainer: L.Trainer, module: L.LightningModule, compute: Callable[[], Figures], name: str, learned: bool
     ) -> Figures:
-        return kept_figures(trainer, module, compute, name, self.pairs, self.seed, **{"learned": False, **of})
+        return kept_figures(trainer, module, compute, name, self.pairs, self.seed, learned=learned)
 
     def _measured(self, trainer: L.Trainer, module: L.LightningModule) -> Figures:
         """Figures of the modulated encoder as it stands."""

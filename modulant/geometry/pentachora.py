@@ -180,7 +180,7 @@ def _scaled_volumes(points: Tensor, n: int, seed: int) -> tuple[Tensor, int]:
     draws = draws.to(cloud.device)
     if cloud.dtype in (torch.float16, torch.bfloat16):
         cloud = cloud.float()
-    # Reading all coordinates costs as much as the draws' products; usual lengths need no scaling, and say so themselves.
+    # Reading all coordinates costs as much as the draws' products; lengths that need no scaling say so themselves.
     volumes, usual = _volumes(cloud, draws, n)
     if usual or (exponent := _exponent(cloud.detach(), cloud.dtype)) == 0:
         return volumes, 0

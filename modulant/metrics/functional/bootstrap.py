@@ -175,7 +175,7 @@ def _kept_sums(
     sums_of: Callable[[list[Tensor], bool], Tensor],
     keep: Callable[[Callable[[], Arrays]], Arrays] | None,
 ) -> Tensor:
-    """All sums in one pass; or those of the other clouds alone, where the shared ones and the first cloud's are kept."""
+    """All sums in one pass; where the shared ones and the first cloud's are kept, those of the other clouds alone."""
     if keep is None:
         return sums_of(units, True)
     together: list[Tensor] = []

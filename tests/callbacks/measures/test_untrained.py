@@ -1,4 +1,4 @@
-"""What is measured before the first step is kept by what it follows from: a second run reads it, and learns the same."""
+"""What is measured before the first step is kept by what it follows from; a second run reads it and learns the same."""
 
 import json
 from pathlib import Path
