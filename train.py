@@ -9,6 +9,7 @@
 Nothing heavy is imported before the command line has been checked, so that an error in it is reported at once.
 """
 
+import gc
 import os
 import sys
 import time
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     before = sys.argv
     # Lightning runs this command line again for further devices, and the report quotes it.
     sys.argv = [str(Path(__file__).resolve()), *typed]
+    gc.disable()  # until the run begins: a million objects of the libraries hold no garbage, and looking takes a second
     try:
         launched = "TORCHELASTIC_RUN_ID" in os.environ
         with Signals(_is_alone(), is_child(), launched, _nothing_started).watching():
@@ -64,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _end(f"error: {_message(error)}", 1)
     finally:
         sys.argv = before
+        gc.unfreeze()
+        gc.enable()
 
 
 def _print_completion(words: list[str]) -> None:

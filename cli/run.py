@@ -1,5 +1,6 @@
 """LightningCLI with this project's run folder, loggers, checkpoints and callbacks."""
 
+import gc
 import json
 import os
 from collections.abc import Mapping
@@ -173,6 +174,11 @@ class ModulantCLI(LightningCLI):
             super().instantiate_classes()
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise named(error, self.config[self.subcommand]) from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        gc.freeze()  # what the libraries and the parser have made stays: no collection looks at it again
+        gc.enable()
+        super()._run_subcommand(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config = self._get(self.config_init, "trainer")

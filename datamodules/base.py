@@ -89,6 +89,14 @@ class CorpusDataModule(EpochDataModule):
         lexicon = self.corpus.lexicon
         return lexicon.lexname[self.population.synsets].astype(np.int64), list(lexicon.lexnames)
 
+    def content(self) -> tuple[object, ...] | None:
+        """All that the population and its relations follow from, for `content_key`; None of a user-supplied class."""
+        if type(self).__module__.partition(".")[0] != __package__:
+            return None
+        population = self.population
+        sources = population.sources.tokens, population.sources.starts
+        return self.corpus.lexicon.digest, population.synsets, population.part, *sources, self.tokenizer.eos_token_id
+
     def _plan(self) -> dict[str, Any]:
         return {**super()._plan(), "data.split": self.split, "training entries": len(self.corpus.trained)}
 

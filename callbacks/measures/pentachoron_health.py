@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from callbacks.interfaces import OfModulated, modulated
 from callbacks.logs import announce, finite_floats, log_at_validation_end, log_now
 from callbacks.measures.representations import entry_representations
-from modulant.geometry import BIN_WIDTH
+from callbacks.measures.untrained import kept_figures
+from modulant.geometry import BIN_WIDTH, BINS
 from modulant.metrics import PentachoronCV
 from modulant.settings import Interval, PositiveFloat, PositiveInt, Seed, checked
 
@@ -124,7 +124,7 @@ class PentachoronHealth(OfModulated):
 
     def _measure_base(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if modulated(module).handle is not None:
-            self._base = self._figures(module, entry_representations(trainer, module, base=True), "original")
+            self._base = self._figures(trainer, module, base=True)
             self._judge_start(trainer, self._base, "the frozen backbone's own")
 
     def _judge_start(self, trainer: L.Trainer, figures: dict[str, float], whose: str) -> None:
@@ -140,7 +140,7 @@ class PentachoronHealth(OfModulated):
                 print(self.out_from_the_start, file=sys.stderr, flush=True)
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
-        figures = self._figures(module, entry_representations(trainer, module, base=False), "modulated")
+        figures = self._figures(trainer, module, base=False)
         if modulated(module).handle is None and not self._history:
             self._judge_start(trainer, figures, "the encoder's first")
         reference = self._reference(figures)
@@ -183,16 +183,34 @@ class PentachoronHealth(OfModulated):
                 return figures.get("null")
         return float(self.reference)
 
-    def _figures(self, module: L.LightningModule, points: Tensor, whose: str) -> dict[str, float]:
+    def _figures(self, trainer: L.Trainer, module: L.LightningModule, base: bool) -> dict[str, float]:
+        active, metric = modulated(module).active_dims, self.metric
+        if base or trainer.global_step == 0:
+            settings = "pentachoron", active.cpu(), metric.n, metric.seed, metric.null_repeats
+            found = kept_figures(
+                trainer, module, lambda: self._measured(trainer, module, base), *settings, learned=not base
+            )
+        else:
+            found = self._measured(trainer, module, base)
+        for kind, whose in (("histogram", "original" if base else "modulated"), ("null_histogram", "null")):
+            self._volumes[whose] = [found[key] for place in range(BINS) if (key := f"{kind}/{place}") in found]
+        names = {"cv": "cv", "z": "z", "null_mean": "null", "null_sd": "null_sd", "mean_volume": "mean_volume"}
+        return {name: found[key] for key, name in names.items() if key in found}
+
+    def _measured(self, trainer: L.Trainer, module: L.LightningModule, base: bool) -> dict[str, float]:
+        """The metric's figures; of histograms each bin is one."""
+        points = entry_representations(trainer, module, base)
         points = points[:, modulated(module).active_dims.to(points.device)]
         self.metric.to("cpu" if points.device.type == "mps" else points.device)  # Apple's GPU has no fp64
         self.metric.reset()
         self.metric.update(points)
         found = self.metric.compute()
-        self._volumes |= {whose: found.pop("histogram").tolist(), "null": found.pop("null_histogram").tolist()}
-        figures = finite_floats(found)
-        names = {"cv": "cv", "z": "z", "null_mean": "null", "null_sd": "null_sd", "mean_volume": "mean_volume"}
-        return {name: figures[key] for key, name in names.items() if key in figures}
+        bins = {
+            f"{kind}/{place}": share
+            for kind in ("histogram", "null_histogram")
+            for place, share in enumerate(found.pop(kind).tolist())
+        }
+        return finite_floats(found) | bins
 
     def _base_figures(self) -> dict[str, float]:
         return {f"pentachoron/original/{key}": value for key, value in self._base.items()}

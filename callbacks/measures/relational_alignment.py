@@ -1,7 +1,7 @@
 """Do the representations follow WordNet's taxonomy more closely than the frozen backbone's own did, and how surely?"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from callbacks.interfaces import OfModulated, modulated, population_source
 from callbacks.logs import finite_floats, log_at_validation_end, log_now
 from callbacks.measures.representations import encode_population, entry_representations, progress
+from callbacks.measures.untrained import Figures, kept_figures
 from callbacks.stopping.interruption import stop_requested, stop_together
 from modulant import metrics
 from modulant.settings import Interval, Seed, checked
-from modulant.storage import write_whole
+from modulant.storage import content_key, kept, write_whole
+from modulators.training.linears import faster_linears
 
 BOOTSTRAP_FILE = "relational_bootstrap.npz"
 CHAIN_DEPTH = 8
@@ -138,28 +140,42 @@ class RelationalAlignment(OfModulated):
         self._metric = None
         if modulated(module).handle is None:
             return
-        self._baseline = {"original": self._figures(trainer, entry_representations(trainer, module, base=True))}
-        if not self.baselines:
-            return
-        static = modulated(module).static_embed
-        points = encode_population(trainer, module, lambda ids, mask: static(ids), "static embeddings")
-        self._baseline["static"] = self._figures(trainer, points)
-        encoder = modulated(module).random_encoder()
-        if isinstance(encoder, nn.Module):
-            encoder.to(module.device).eval()
-        points = encode_population(trainer, module, encoder, "a random encoder")
-        self._baseline["random"] = self._figures(trainer, points)
+        clouds: dict[str, Callable[[], Tensor]] = {
+            "original": partial(entry_representations, trainer, module, base=True)
+        }
+        if self.baselines:
+            clouds |= {"static": partial(_static, trainer, module), "random": partial(_random, trainer, module)}
+        self._baseline = {}
+        for name, cloud in clouds.items():
+            measured = partial(self._of_cloud, trainer, cloud)
+            self._baseline[name] = self._kept(trainer, module, measured, name, learned=False)
 
     def _check(self, trainer: L.Trainer, module: L.LightningModule) -> dict[str, float]:
+        if trainer.global_step == 0:
+            figures = self._kept(trainer, module, lambda: self._measured(trainer, module), "first", learned=True)
+        else:
+            figures = self._measured(trainer, module)
+        self._history.append({"step": trainer.global_step, **figures})
+        self._interval = {}  # which was of the check before
+        return figures
+
+    def _kept(
+        self, trainer: L.Trainer, module: L.LightningModule, compute: Callable[[], Figures], name: str, learned: bool
+    ) -> Figures:
+        return kept_figures(trainer, module, compute, name, self.pairs, self.seed, learned=learned)
+
+    def _measured(self, trainer: L.Trainer, module: L.LightningModule) -> Figures:
+        """Figures of the modulated encoder as it stands."""
         points = entry_representations(trainer, module, base=False)
         figures = self._figures(trainer, points)
         if modulated(module).handle is not None:
             figures |= metrics.lifts(figures, self._baseline["original"])
             original = entry_representations(trainer, module, base=True)
             figures["preservation"] = metrics.preservation(original, points).item()
-        self._history.append({"step": trainer.global_step, **figures})
-        self._interval = {}  # which was of the check before
         return figures
+
+    def _of_cloud(self, trainer: L.Trainer, cloud: Callable[[], Tensor]) -> Figures:
+        return self._figures(trainer, cloud())
 
     def _figures(self, trainer: L.Trainer, points: Tensor) -> dict[str, float]:
         if not bool(points.isfinite().all()):
@@ -201,9 +217,20 @@ class RelationalAlignment(OfModulated):
                         raise _CutShortError
                     shown()
 
+                distances = source.path_distances()
+                content = (
+                    torch.__version__,
+                    clouds[0].device.type,
+                    clouds[0].cpu(),
+                    distances,
+                    part,
+                    pos,
+                    self.bootstrap,
+                )
+                keep = partial(kept, "bootstrap", content_key(*content))
                 with suppress(_CutShortError):
                     replicates = metrics.bootstrap_pearson(
-                        clouds, source.path_distances(), part, self.bootstrap, advance=advance, pos=pos
+                        clouds, distances, part, self.bootstrap, advance=advance, pos=pos, keep=keep
                     )
         stop_together(trainer)
         if trainer.is_global_zero:
@@ -228,6 +255,20 @@ class RelationalAlignment(OfModulated):
             for name, figures in self._baseline.items()
             for key, value in figures.items()
         }
+
+
+def _static(trainer: L.Trainer, module: L.LightningModule) -> Tensor:
+    static = modulated(module).static_embed
+    return encode_population(trainer, module, lambda ids, mask: static(ids), "static embeddings")
+
+
+def _random(trainer: L.Trainer, module: L.LightningModule) -> Tensor:
+    encoder = modulated(module).random_encoder()
+    if isinstance(encoder, nn.Module):
+        encoder.to(module.device).eval()
+        with faster_linears(encoder):
+            return encode_population(trainer, module, encoder, "a random encoder")
+    return encode_population(trainer, module, encoder, "a random encoder")
 
 
 class _CutShortError(Exception):

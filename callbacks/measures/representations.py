@@ -1,15 +1,16 @@
 """One vector per entry of the population, for the callbacks that look at geometry.
 
-Computed lazily and cached: the base's as long as the module lives, the modulated ones until a weight of the modulator
-changes.
+Computed lazily and cached: the base's as long as the module lives, and on the disk; the modulated ones until a weight
+of the modulator changes.
 """
 
 import hashlib
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import lightning as L
 import torch
@@ -19,8 +20,11 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from callbacks.interfaces import Encode, PopulationSource, modulated, population_source
+from callbacks.measures.untrained import module_content
 from callbacks.stopping.interruption import stop_requested, stop_together
 from modulant.metrics import EntryRepresentations
+from modulant.storage import content_key, kept
+from modulators.training.linears import faster_linears
 from modulators.training.processes import shard_batches
 
 _BAR_AFTER = 3.0  # seconds
@@ -37,10 +41,7 @@ def entry_representations(trainer: L.Trainer, module: L.LightningModule, base: b
         cache = _CACHES[module] = _Cache(weakref.ref(source))
     if base:
         if cache.base is None:
-            handle = modulated(module).handle
-            assert handle is not None, "only a module with a handle has a base"
-            with handle.disabled():
-                cache.base = encode_population(trainer, module, modulated(module).encode, "base")
+            cache.base = _base(trainer, module)
         return cache.base
     digest = _digest(module)
     # Rank 0 decides, as encoding is a collective: a last update may round to nothing on one rank alone.
@@ -51,13 +52,30 @@ def entry_representations(trainer: L.Trainer, module: L.LightningModule, base: b
     return cache.modulated
 
 
+def _base(trainer: L.Trainer, module: L.LightningModule) -> Tensor:
+    """The frozen model's, from the disk if an earlier run had the same weights and texts."""
+    handle = modulated(module).handle
+    assert handle is not None, "only a module with a handle has a base"
+
+    def encoded() -> dict[str, Any]:
+        with handle.disabled():
+            return {"points": encode_population(trainer, module, modulated(module).encode, "base").cpu().numpy()}
+
+    content = module_content(module, learned=False)
+    key = (
+        None if content is None else content_key("population", content, population_source(trainer).population_batches())
+    )
+    return torch.from_numpy(kept("representations", key, encoded)["points"]).to(module.device)
+
+
 def encode_population(trainer: L.Trainer, module: L.LightningModule, encode: Encode, label: str) -> Tensor:
     """Entry representations by any function (input ids, attention mask) → (B, S, D), never cached."""
     source = population_source(trainer)
     device = module.device
     metric = EntryRepresentations(len(source.population), modulated(module).stream.d_model).to(device)
     batches = shard_batches(source.population_batches(), trainer.global_rank, trainer.world_size)
-    with torch.no_grad(), evaluating(module), progress(trainer, len(batches), f"encoding {label}") as advance:
+    quick = nullcontext() if getattr(module, "compiled", False) else faster_linears(module)
+    with torch.no_grad(), evaluating(module), quick, progress(trainer, len(batches), f"encoding {label}") as advance:
         for (rows, input_ids, attention_mask), counts in batches:
             if stop_requested(trainer, together=True):
                 break

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from modulant.lexicon.archive import Archive, LexiconError
 from modulant.lexicon.strings import Strings
 from modulant.lexicon.taxonomy import Taxonomy
-from modulant.storage import cache_arrays, cache_folder
+from modulant.storage import cache_arrays, cache_folder, content_key
 
 _ARCHIVE = "archive.sha256"  # the key in a cache file that holds the archive's checksum
 _FORMAT = 4  # of the cache file; one more whenever the arrays change
@@ -60,6 +60,11 @@ class Lexicon:
         lexicon = _compile(archive)
         cache_arrays(file, _arrays(lexicon, archive.sha256), "WordNet's arrays")
         return lexicon
+
+    @cached_property
+    def digest(self) -> str:
+        """`content_key` of all arrays."""
+        return content_key(_arrays(self, ""))
 
     @cached_property
     def part_of_speech(self) -> npt.NDArray[np.str_]:

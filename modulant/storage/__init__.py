@@ -12,13 +12,16 @@ from modulant.storage.files import (
     write_beside,
     write_whole,
 )
+from modulant.storage.results import content_key, kept
 
 __all__ = [
     "StorageError",
     "append_line",
     "cache_arrays",
     "cache_folder",
+    "content_key",
     "disk_error",
+    "kept",
     "replace_durably",
     "sha256_of",
     "storing",

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSeq2SeqLM, T5Config
-from transformers.optimization import Adafactor
 
 from modulant.backbones.families import stream_of
 from modulant.backbones.loading import RandomEncoder
@@ -159,6 +158,8 @@ class PretrainT5(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
+        from transformers.optimization import Adafactor  # brings the Trainer, and with it peft: half a second
+
         optimizer = Adafactor(
             self.parameters(), lr=self.lr, scale_parameter=True, relative_step=False, warmup_init=False
         )

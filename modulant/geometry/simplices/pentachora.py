@@ -6,6 +6,7 @@ of Gaussian clouds of the same size and per-dimension scale.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +39,11 @@ def pentachoron_draws(n_points: int, n: int, seed: int) -> Int[Tensor, "draws 5"
         )
     if n < 1:
         raise ValueError(f"pentachoron_draws: n is {n}; at least 1 draw is needed")
+    return _draws(n_points, n, seed).clone()
+
+
+@lru_cache(maxsize=4)  # a measurement draws the same for its cloud and for each of its nulls
+def _draws(n_points: int, n: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     taken: list[Tensor] = []  # so far, in ascending order
     columns: list[Tensor] = []
@@ -174,9 +180,15 @@ def _scaled_volumes(points: Tensor, n: int, seed: int) -> tuple[Tensor, int]:
     draws = draws.to(cloud.device)
     if cloud.dtype in (torch.float16, torch.bfloat16):
         cloud = cloud.float()
-    exponent = _exponent(cloud.detach(), cloud.dtype)
-    if exponent:
-        cloud = cloud * 2.0**-exponent
+    # Reading all coordinates costs as much as the draws' products; lengths that need no scaling say so themselves.
+    volumes, usual = _volumes(cloud, draws, n)
+    if usual or (exponent := _exponent(cloud.detach(), cloud.dtype)) == 0:
+        return volumes, 0
+    return _volumes(cloud * 2.0**-exponent, draws, n)[0], exponent
+
+
+def _volumes(cloud: Tensor, draws: Tensor, n: int) -> tuple[Tensor, bool]:
+    """Volumes in fp64, and whether all lengths that entered are far from the ends of fp32."""
     with torch.autocast(cloud.device.type, enabled=False):
         short = cloud.shape[1] <= _FEW_DIMS or cloud.dtype == torch.float64
         dtype = torch.float64 if short else torch.float32
@@ -185,10 +197,13 @@ def _scaled_volumes(points: Tensor, n: int, seed: int) -> tuple[Tensor, int]:
         pivots = _pivots(gram)
         volumes = _volume(pivots)
         # Written so that a NaN is doubtful too, and stays one.
-        doubtful = (~(pivots.detach().amin(0) > _DOUBTFUL[dtype] * squared)).nonzero().squeeze(-1)
+        lowest = pivots.detach().amin(0)
+        doubtful = (~(lowest > _DOUBTFUL[dtype] * squared)).nonzero().squeeze(-1)
         if len(doubtful) > 0:
             volumes = volumes.index_copy(0, doubtful, _orthogonalised_volumes(cloud, draws[doubtful]))
-    return volumes, exponent
+        shortest, longest = squared.aminmax()
+        usual = float(shortest) >= 4.0**-_USUAL and float(longest) <= 4.0**_USUAL
+    return volumes, usual
 
 
 def _exponent(values: Tensor, dtype: torch.dtype) -> int:
@@ -229,10 +244,14 @@ def _edges(points: Tensor, draws: Tensor, dtype: torch.dtype) -> tuple[list[list
 
     The largest square that entered says how much of a pivot may be rounding error.
     """
+    # A few hundred draws at a time stay in the cache from the gather to the product. Without a gradient all of them use
+    # the same memory: new pages for each would cost as much as the gather.
+    some_draws = max(1, _CHUNK // points.shape[1])
+    buffer = None if points.requires_grad else points.new_empty(min(some_draws, len(draws)) * _CORNERS, points.shape[1])
     grams = []
-    # A few hundred draws at a time stay in the cache from the gather to the product.
-    for some in draws.split(max(1, _CHUNK // points.shape[1])):
-        corners = points.index_select(0, some.flatten()).to(dtype).unflatten(0, some.shape)
+    for some in draws.split(some_draws):
+        room = None if buffer is None else buffer[: some.numel()]
+        corners = torch.index_select(points, 0, some.flatten(), out=room).to(dtype).unflatten(0, some.shape)
         edges = corners[:, 1:].sub_(corners[:, :1].clone())
         grams.append(edges @ edges.mT)  # (n, 4, 4)
     rows = torch.cat(grams).flatten(1).mT.double().contiguous().unbind(0)

@@ -25,13 +25,16 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from modulant.geometry import pearson_from_sums
+from modulant.geometry.products import products
 from modulant.lexicon.taxonomy import UNREACHABLE
 from modulant.metrics.functional.alignment import prefix_of
 from modulant.metrics.functional.counts import number_of_bins, place_bins
 from modulant.metrics.functional.fine_counts import FLAT, FLAT_FINE, crowded, unit_vectors
 from modulant.metrics.functional.intervals import percentile_interval
 from modulant.metrics.functional.pairs import POPULATIONS, Flags, Layout, Letters, full_precision
+from modulant.storage.results import Arrays
 
+_SHARED = 3  # terms of the similarities alone
 _FLAT = 1e-6  # a variance up to this share of the centred mean square is a rounding error of fp32
 
 
@@ -44,6 +47,7 @@ def bootstrap_pearson(
     seed: int = 42,
     advance: Callable[[], None] | None = None,
     pos: Letters | None = None,
+    keep: Callable[[Callable[[], Arrays]], Arrays] | None = None,
 ) -> Float[Tensor, "clouds replicates columns"]:
     """Replicates of Pearson's r between cosine and path similarity 1 / (1 + d), in fp64, on the CPU.
 
@@ -55,6 +59,8 @@ def bootstrap_pearson(
         seed: seed of the resampling.
         advance: called after each of `bootstrap_steps` blocks.
         pos: part of speech of each synset, as WordNet's letters.
+        keep: of a function that makes arrays, those arrays, perhaps from a cache. They are of the first cloud, and
+            follow from it and the other arguments alone, whatever the other clouds are.
 
     Returns:
         r by cloud, replicate and `bootstrap_columns`: all pairs, then `POPULATIONS`, then whatever else the parts and
@@ -72,13 +78,19 @@ def bootstrap_pearson(
         raise ValueError(f"bootstrap_pearson: distances of shape {tuple(d.shape)} for {n} synsets")
     device = clouds[0].device if clouds[0].device.type != "mps" else torch.device("cpu")  # Apple's GPU has no fp64
     order = torch.from_numpy(layout.order)
-    weights = synset_weights(part, replicates, seed)[:, order].float().mT.contiguous().to(device)  # (P, R)
+    weights = synset_weights(part, replicates, seed)[:, order].float().contiguous().to(device)  # (R, P)
     d = d[order][:, order].to(device)
     order = order.to(device)
     with full_precision(device):
         units = [_units(cloud.to(device)[order], layout) for cloud in clouds]
-        sums = _weighted_sums(units, d, layout, weights, advance).cpu()  # (columns, 3 + 3 C, R)
-    shared, own = sums[:, :3].unbind(1), sums[:, 3:].unflatten(1, (-1, 3)).unbind(2)
+
+        def sums_of(some: list[Tensor], shared: bool) -> Tensor:
+            return _weighted_sums(some, d, layout, weights, advance, shared).cpu()
+
+        sums = _kept_sums(units, sums_of, keep)  # (cells, 3 + 3 C, R)
+        centres, numbers = [_centres(unit, layout) for unit in units], _pairs(layout)
+        sums = torch.stack([_together(sums, cells, centres, numbers) for cells in layout.columns.values()])
+    shared, own = sums[:, :_SHARED].unbind(1), sums[:, _SHARED:].unflatten(1, (-1, 3)).unbind(2)
     flat = sums.new_tensor([FLAT_FINE if unit.dtype == torch.float64 else FLAT for unit in units]).unsqueeze(1)
     pairs, s, ss = (term.unsqueeze(1) for term in shared)
     c, cc, sc = own
@@ -158,39 +170,64 @@ def _units(points: Tensor, layout: Layout) -> Tensor:
     return unit_vectors(points, fine=True) if fine else unit
 
 
-def _weighted_sums(
-    units: list[Tensor], d: Tensor, layout: Layout, weights: Tensor, advance: Callable[[], None] | None
+def _kept_sums(
+    units: list[Tensor],
+    sums_of: Callable[[list[Tensor], bool], Tensor],
+    keep: Callable[[Callable[[], Arrays]], Arrays] | None,
 ) -> Tensor:
-    """Σ w_i w_j M_ij by column of the layout, term and replicate; terms 1, s, s², then c, c², s·c of each cloud."""
+    """All sums in one pass; where the shared ones and the first cloud's are kept, those of the other clouds alone."""
+    if keep is None:
+        return sums_of(units, True)
+    together: list[Tensor] = []
+
+    def first() -> Arrays:
+        together.append(sums_of(units, True))
+        return {"sums": together[0][:, : _SHARED + 3].numpy()}
+
+    head = torch.from_numpy(keep(first)["sums"])
+    if together:
+        return together[0]
+    return torch.cat([head, sums_of(units[1:], False)], dim=1) if len(units) > 1 else head
+
+
+def _weighted_sums(
+    units: list[Tensor],
+    d: Tensor,
+    layout: Layout,
+    weights: Tensor,
+    advance: Callable[[], None] | None,
+    shared: bool,
+) -> Tensor:
+    """Σ w_i w_j M_ij by cell, term and replicate, in fp64: `shared` 1, s, s², then c, c², s·c of each cloud."""
     similarity = _centred_similarity(d)
     centres = [_centres(unit, layout) for unit in units]  # each: by cell
-    sums = weights.new_zeros(layout.n_cells, 3 + 3 * len(units), weights.shape[1], dtype=torch.float64)
+    n_terms = _SHARED * shared + 3 * len(units)
+    sums = weights.new_zeros(layout.n_cells, n_terms, len(weights), dtype=torch.float64)
     for first, last in layout.blocks():
-        segments = [(slice(a - first, b - first), weights[a:b], cell) for a, b, cell in layout.segments(first)]
+        segments = [(slice(a - first, b - first), weights[:, a:b], cell) for a, b, cell in layout.segments(first)]
         classes = d[first:last, first:]
         pair = (classes != UNREACHABLE).float().triu_(1)
         s = similarity[classes.int()].mul_(pair)
-        terms = [pair, s, s.square()]
+        terms = [pair, s, s.square()] if shared else []
         for unit, centre in zip(units, centres, strict=True):
-            c = unit[first:last] @ unit[first:].mT
+            c = products(unit[first:last], unit[first:])
             for columns, _, cell in segments:
                 c[:, columns].sub_(centre[cell])
             c = c.float().mul_(pair)
             terms += [c, c.square(), s * c]
-        own = weights[first:last].double()
+        own = weights[:, first:last].mT.double()
         for columns, others, cell in segments:
             for t, term in enumerate(terms):
-                product = term[:, columns] @ others
-                sums[cell, t] += product.double().mul_(own).sum(0)
+                sums[cell, t] += products(term[:, columns], others).double().mul_(own).sum(0)
         if advance is not None:
             advance()
-    return torch.stack([_together(sums, cells, centres, _pairs(layout)) for cells in layout.columns.values()])
+    return sums
 
 
 def _together(sums: Tensor, cells: list[int], centres: list[list[float]], pairs: list[int]) -> Tensor:
     """The sums of several cells as one: c about the mean of their centres."""
     found = sums[cells]
-    for t, centre in zip(range(3, sums.shape[1], 3), centres, strict=True):
+    for t, centre in zip(range(_SHARED, sums.shape[1], 3), centres, strict=True):
         of_cells = [centre[cell] for cell in cells]
         if len(set(of_cells)) == 1:
             continue

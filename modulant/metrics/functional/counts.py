@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from modulant.geometry.products import products
 from modulant.metrics.functional.pairs import Layout
 
 COSINE_STEPS = 2.0**24
@@ -88,7 +89,7 @@ def block_parts(
         dropped: the class of what is no pair i < j.
         layout: whose `blocks` first and last come from.
     """
-    cosines = unit[first:last] @ unit[first:].mT
+    cosines = products(unit[first:last], unit[first:])
     of_pair = classes[first:last, first:].to(torch.int32)
     of_pair[torch.ones_like(of_pair, dtype=torch.bool).tril_()] = dropped  # i >= j
     for start, stop, cell in layout.segments(first):

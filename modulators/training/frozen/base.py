@@ -23,8 +23,10 @@ from modulant.backbones.stream import ResidualStream
 from modulant.geometry import masked_mean
 from modulant.metrics import EntryRepresentations
 from modulant.schedule import factor_at, group_settings, override_groups
+from modulant.storage import content_key, kept
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_objective, check_precision, check_steps
 from modulators.base import Modulator
+from modulators.training.frozen.content import content_of
 from modulators.training.objectives.base import Objective, TrainingBatch, to_device, total
 from modulators.training.processes import check_same_weights, frozen_tensors, gathered, shard_batches
 from modulators.training.state import check_state
@@ -295,8 +297,23 @@ class FrozenModel(pl.LightningModule, ABC):
         if objective.needs_base:
             self._base = self._base_representations(own.batches(int(data.tokenizer.pad_token_id)), len(own))
 
-    @torch.no_grad()
+    def content(self, learned: bool = False) -> tuple[object, ...] | None:
+        """All that figures of this module follow from, for `content_key`; None where that is not known.
+
+        Args:
+            learned: with what learns attached, as it stands; else of the frozen model.
+        """
+        return content_of(self, learned)
+
     def _base_representations(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], n: int) -> Tensor:
+        """The frozen model's representations (n, D), from the cache or by `_encoded_base`. A collective."""
+        content = self.content()
+        key = None if content is None else content_key("training", content, batches)
+        found = kept("representations", key, lambda: {"points": self._encoded_base(batches, n).cpu().numpy()})
+        return torch.from_numpy(found["points"]).to(self.device)
+
+    @torch.no_grad()
+    def _encoded_base(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], n: int) -> Tensor:
         """The frozen model's representations (n, D), each rank encoding its share. A collective."""
         assert self.handle is not None
         representations = EntryRepresentations(n, self.stream.d_model).to(self.device)
