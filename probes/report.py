@@ -8,8 +8,8 @@ from modulant.reports.run_folder import metrics_of, report_of
 from modulant.storage import write_whole
 
 DESCRIPTION = """\
-Write report.html of run folders again from report.json, metrics.csv and config.yaml: for a run that is older than the
-page, for one whose predictions.jsonl came later, or with the table of a probe.py controls in it."""
+Write report.html and report.md of run folders again from report.json, metrics.csv and config.yaml: for a run that is
+older than the page, for one whose predictions.jsonl came later, or with the table of a probe.py controls in it."""
 EXAMPLES = """\
 A run inside a controls' folder gets that folder's table without the option. An evaluation in the same folder
 (report_validate.json, report_test.json) gets its page too.
@@ -46,6 +46,8 @@ def write_pages(run: Path, controls: Path | None) -> list[Path]:
     evaluations = [name for name in ("report_validate", "report_test") if (run / f"{name}.json").is_file()]
     for name in ("report", *evaluations):
         report = report_of(run, f"{name}.json")
-        pages.append(run / f"{name}.html")
-        write_whole(pages[-1], of_folder(run, report, metrics_of(run, report), controls))
+        texts = of_folder(run, report, metrics_of(run, report), controls)
+        for end, text in zip(("md", "html"), texts, strict=True):
+            pages.append(run / f"{name}.{end}")
+            write_whole(pages[-1], text)
     return pages

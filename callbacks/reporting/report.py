@@ -206,9 +206,10 @@ class RunReport(Callback):
             report["figures"] = draw(report, metrics, folder, self._suffix)
         report = finite(report)
         write_whole(folder / f"report{self._suffix}.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        write_whole(folder / f"report{self._suffix}.md", markdown(report))
+        text, page = of_folder(folder, report, metrics) if self.figures else (markdown(report), "")
+        write_whole(folder / f"report{self._suffix}.md", text)
         if self.figures:
-            write_whole(folder / f"report{self._suffix}.html", of_folder(folder, report, metrics))
+            write_whole(folder / f"report{self._suffix}.html", page)
         for logger in _boards(trainer) if outcome == "finished" else ():  # else it is closed already
             logger.add_run_files(folder, report["figures"], report["run"]["steps"])
 

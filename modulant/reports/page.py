@@ -18,13 +18,18 @@ _SHOWN = 40  # rows of predictions.jsonl
 Answers = Sequence[Mapping[str, Any]]
 
 
-def markdown(report: Report) -> str:
-    """report.md, from the dictionary of report.json; sections of what was not measured are left out."""
+def markdown(report: Report, controls: Mapping[str, Any] | None = None) -> str:
+    """report.md, from the dictionary of report.json; sections of what was not measured are left out.
+
+    Args:
+        controls: figures.json of ``probe.py controls``.
+    """
     first = figures_first(report["figures"])
     rest = [name for name in report["figures"] if name not in first]
     return render.markdown(
         "report",
-        **_content(report, None),
+        **_content(report, controls),
+        controls_table=beside.table((controls or {}).get("controls") or {}, report["relational"]),
         run=report["run"],
         figures=[(name, FIGURES[name][0], reading_of(name), report["figures"][name]) for name in (*first, *rest)],
         first=first,
@@ -91,8 +96,8 @@ def _content(report: Report, controls: Mapping[str, Any] | None) -> dict[str, An
     }
 
 
-def of_folder(folder: Path, report: Report, metrics: Metrics, controls: Path | None = None) -> str:
-    """report.html of a run folder, with what lies in it.
+def of_folder(folder: Path, report: Report, metrics: Metrics, controls: Path | None = None) -> tuple[str, str]:
+    """report.md and report.html of a run folder, with what lies in it.
 
     Args:
         controls: the folder of a ``probe.py controls``; without it the one that the run folder lies in or holds, if
@@ -104,19 +109,25 @@ def of_folder(folder: Path, report: Report, metrics: Metrics, controls: Path | N
     stage = report["run"]["stage"]
     files = (folder / name for name in (f"config_{stage}.yaml", "config.yaml"))
     config = next((file.read_text(encoding="utf-8") for file in files if file.is_file()), "")
+    found = _controls_of(folder, controls)
+    predictions = _predictions(folder / "predictions.jsonl")
+    return markdown(report, found), html(report, metrics, config, predictions, found)
+
+
+def _controls_of(folder: Path, controls: Path | None) -> Mapping[str, Any] | None:
     around = folder.resolve().parent.parent  # <controls>/<control>/seed_<n>
     inside = folder / "controls"
     table_of = controls or next((path for path in (inside, around) if (path / "controls.json").is_file()), None)
-    found = None
-    if table_of is not None:
-        try:
-            found = json.loads((table_of / "figures.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            if controls is not None:
-                raise ValueError(
-                    f"--controls: {controls} holds no readable figures.json; name a folder that probe.py controls wrote"
-                ) from error
-    return html(report, metrics, config, _predictions(folder / "predictions.jsonl"), found)
+    if table_of is None:
+        return None
+    try:
+        return dict(json.loads((table_of / "figures.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        if controls is None:
+            return None
+        raise ValueError(
+            f"--controls: {controls} holds no readable figures.json; name a folder that probe.py controls wrote"
+        ) from error
 
 
 def _predictions(file: Path) -> list[dict[str, Any]]:

@@ -70,7 +70,7 @@ def hostile(run: Path, tmp_path: Path) -> Path:
     (copy / "config.yaml").write_text(f"# {HOSTILE}\n")
     row = {"prompt": HOSTILE, "original": "a", "modulated": HOSTILE}
     (copy / "predictions.jsonl").write_text(json.dumps(row) + "\nno json\n[1]\n")
-    (copy / "report.html").write_text(of_folder(copy, report, metrics_of(copy, report)))
+    (copy / "report.html").write_text(of_folder(copy, report, metrics_of(copy, report))[1])
     return copy / "report.html"
 
 
@@ -194,7 +194,7 @@ def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(f
     swept = html(report, {}, predictions=[row | {"alpha_scale": 0.0}, row | {"alpha_scale": 2.5}])
     assert "<td>a large dog</td><td>2.5</td><td>cat</td>" in swept
     (tmp_path / "predictions.jsonl").write_text('{"prompt": "x"}\n[1]\nno json\n{"alpha_scale": "y"}\n')
-    assert "<h2>Asked" not in of_folder(tmp_path, report, {})
+    assert "<h2>Asked" not in of_folder(tmp_path, report, {})[1]
 
 
 def test_points_of_a_front_are_no_rows_among_the_controls() -> None:

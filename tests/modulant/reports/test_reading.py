@@ -19,7 +19,7 @@ from tests.pages import check_structure
 
 def test_a_run_begins_with_its_verdict_then_few_charts_then_folds_the_rest(field_run: Path) -> None:
     report = report_of(field_run)
-    page = of_folder(field_run, report, metrics_of(field_run, report))
+    _, page = of_folder(field_run, report, metrics_of(field_run, report))
     found = check_structure(page)
     headings = [text for _, text in found.headings[1:]]
     assert headings[:4] == ["In short", "Charts", "Read with care", "Before → after"]

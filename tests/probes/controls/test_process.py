@@ -117,7 +117,8 @@ def test_a_fit_ends_with_a_control_beside_it(tmp_path: Path, wordnet: str) -> No
     assert (finished.returncode, finished.stderr) == (0, "")
     assert "this run − taxonomy_shuffled on held-out:" in finished.stdout
     run = tmp_path / "run"
-    assert "its controls: taxonomy_shuffled" in (run / "report.html").read_text()
+    for page in ("report.html", "report.md"):
+        assert "its controls: taxonomy_shuffled" in (run / page).read_text()
     found = json.loads((run / "controls" / "figures.json").read_text())
     assert list(found["controls"]) == ["this run", "taxonomy_shuffled"]
     assert found["paired"]
