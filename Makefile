@@ -72,14 +72,16 @@ test-weights: $(VENV)/.stamp-weights  ## minutes on pretrained weights: SmolLM2-
 	@folder=$$($(PY) scripts/weights.py) && echo "$$folder" && echo "== pytest (weights)" && \
 	  TEST_WEIGHTS="$$folder" $(PY) -m pytest -m weights $(ARGS)
 
-bench: setup  ## every benchmark, into docs/benchmarks.md (ARGS=--quick: small shapes, no page)
+bench: setup  ## every benchmark, into docs/results/benchmarks.md (ARGS=--quick: small shapes, no page)
 	@$(PY) -m benchmarks $(ARGS)
 
-lint: setup  ## ruff, mypy and the import contracts
+lint: setup  ## ruff, the words of the pages, mypy and the import contracts
 	@echo "== ruff check"
 	@$(PY) -m ruff check .
 	@echo "== ruff format --check"
 	@$(PY) -m ruff format --check .
+	@echo "== style"
+	@$(PY) scripts/style.py
 	@echo "== mypy"
 	@$(PY) -m mypy
 	@echo "== lint-imports"

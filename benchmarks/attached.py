@@ -18,10 +18,13 @@ from benchmarks.ways import LR, Kind, sharing
 from modulators import FieldModulator, LerpModulator, ModulatorHandle, attach, stream_of
 
 ABOUT = """\
-The bare model's forward pass without gradients, as `open_model(…).encode` runs it, on texts of one length; and a step \
-(forward, backward, AdamW) on the mean square of its last hidden state. Random weights in the sizes of the published \
-models: what is timed does not depend on them. Seconds are the process's own CPU time. "equal": with the modulator \
-disabled the hidden state is the base's, to the bit."""
+A pass and a step of a BERT and a Llama with a modulator attached.
+
+- **A pass**: the forward pass without gradients, as `open_model(…).encode` runs it, on texts of one length.
+- **A step**: forward, backward and AdamW on the mean square of the last hidden state, beside full fine-tuning.
+- **Weights** are random, in the sizes of the published models; times do not depend on them.
+- **Clock.** The process's own CPU time.
+- **Parity.** With the modulator disabled the hidden state is the base's, to the bit."""
 
 SIZES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "all-MiniLM-L6-v2's sizes": (

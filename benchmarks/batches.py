@@ -5,7 +5,7 @@ targets (decoder and vocabulary) and both, the lowest of some epochs; beside it 
 how many different (examples, source, target) an epoch has, which is what a static compiler or CUDA graphs have to
 prepare for, and the real tokens of both.
 *Time*: forward and backward of the batches of an epoch. Packing several examples into a row was measured too, and
-does not pay on a CPU: docs/findings.md.
+does not pay on a CPU: docs/results/costs.md.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,10 @@ from modulators.training.masks import prepared_mask
 ASKED = 0.90
 
 ABOUT = """\
-Over all of WordNet the targets have 2 to 16 tokens, and sorting by the sources alone leaves more than half of the \
-decoder's tokens padding: there, batches are alike in both lengths. Of single tokens all targets are of one length."""
+Share of real tokens (not padding) in a batch, and how many shapes an epoch has.
+
+Over all of WordNet the targets have 2 to 16 tokens, and sorting by sources alone leaves more than half of the \
+decoder's tokens padding. So batches are alike in both lengths. Single tokens have targets of one length."""
 
 
 class Epoch(NamedTuple):

@@ -39,10 +39,13 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMITS = (1e-4, 1e-3, 1e-2, 1e-1)
 COMMANDS = {"terrain": 15, "topology": 20}  # seconds, whole
 ABOUT = """\
-One thread. "Plain" is the straightforward way to the same figures, in fp32 where nothing else is said. Heads: all \
-figures of a head, by its D × D matrix. Cosines: moments over all 1.2 × 10⁹ pairs, beside those of 5,000 sampled rows; \
-the parity is with all pairs of a smaller cloud, one by one. Commands are fresh processes on all-MiniLM-L6-v2, \
-start-up included."""
+Terrain and topology beside the straightforward way to the same figures.
+
+- **Plain** is in fp32 where nothing else is said; one thread.
+- **Heads**: all figures of a head, by its D × D matrix.
+- **Cosines**: moments over all 1.2 × 10⁹ pairs, beside those of 5,000 sampled rows. Parity is with all pairs of a \
+smaller cloud, one by one.
+- **Commands** are fresh processes on all-MiniLM-L6-v2, start-up included."""
 
 
 def run(quick: bool = False) -> list[Row]:

@@ -25,9 +25,11 @@ from modulators import FieldModulator, LerpModulator, attach, stream_of
 from modulators.training.lower_cache import CacheSettings, LowerCache
 
 ABOUT = """\
-Each time is of a step on a batch of 32; `plain` is full fine-tuning's, and a ratio is ours / full fine-tuning. \
-"Filling" is the first epoch of a run with a cache, against an epoch without one: what it is above 1 is all that a \
-cache costs in time."""
+A step on a batch of 32 with `model.cache`, beside full fine-tuning.
+
+- **Ratio** is ours / full fine-tuning.
+- ***Filling*** is a run's first epoch with a cache, against an epoch without one: what lies above 1 is the cache's \
+whole cost in time."""
 
 ASKED = {"upper half": (0.50, 0.47), "last layer": (None, 0.34)}
 KINDS = {"LERP": LerpModulator, "field": FieldModulator}

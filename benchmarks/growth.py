@@ -24,14 +24,18 @@ from modulators import FieldModulator, ResidualStream
 from probes.memory.model import kept_of
 
 ABOUT = """\
-One size grows, the others stay: 16 definitions of 32 tokens, width 256, 4 encoder blocks (the decoder keeps 2), the \
-field's three experts at all layers, weights frozen and random. *Ratio* is the slope of a straight line through the \
-logarithms: twice the size costs 2 to the slope times as much; 1 is linear, 2 quadratic. For seconds it is fitted \
-turn by turn (the median, and where nine of ten lie); operations and kept memory are counted, so theirs has no \
-interval: in brackets is how steep the line is at its flattest and at its steepest step, which differ where a curve \
-bends. *Ours* is the first point and the last. For processes the ratio is the time of one of two beside each other \
-over the time of one alone, each with a thread of its own and as much work as before: 1 would be two for the price of \
-one. WordNet is read from the caches that a first run leaves. ![How cost grows](figures/growth.png)"""
+How seconds, operations and kept memory grow when one size grows.
+
+![How cost grows](../figures/growth.png)
+
+- **Setup.** 16 definitions of 32 tokens, width 256, 4 encoder blocks and 2 decoder blocks. The field's three experts \
+at all layers; random frozen weights.
+- **Ratio** is the slope in double logarithms: 1 is linear, 2 quadratic. For seconds: the median over turns, and where \
+nine of ten lie. Operations and memory are counted: in brackets are the flattest and the steepest step.
+- ***Ours*** is the first point and the last.
+- **Processes**: the time of one of two that run at once over the time of one alone, equal work and one thread each. \
+1 would be two for the price of one.
+- **WordNet** is read from the caches that a first run leaves."""
 
 FIGURE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "growth.png"
 BATCH, LENGTH, WIDTH, LAYERS = 16, 32, 256, 4

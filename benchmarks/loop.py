@@ -30,6 +30,7 @@ from modulant.schedule import factor_at
 from modulators import ModulatedT5
 
 LIMIT = 1.05
+ABOUT = "A step under Lightning's Trainer with all default callbacks, beside a bare loop over the same batches."
 STEPS = 20  # in a turn: what is done every ten steps is done twice
 
 

@@ -16,6 +16,7 @@ from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_vol
 SHAPES = ((8402, 512, 1000), (500, 512, 10_000), (500, 64, 10_000))  # points, dimensions, draws
 ASKED = {"batched determinants": 20.0, "loop": 150.0}
 TOLERANCE = 1e-6
+ABOUT = "Volumes and CV of random pentachora, beside determinants."
 
 
 def cayley_menger(corners: Tensor) -> Tensor:

@@ -2,10 +2,14 @@
 
 NLTK is timed on a seeded sample of pairs, ours on every pair of the population. In the same run at least 100,000 pairs
 are asked of both, among them each synset of the population with each of its ancestors, and must be equal to the bit.
+Memory is the peak of a process of its own.
 """
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +25,16 @@ SYNSETS = 8402  # as many as T5's own vocabulary matches
 PAIRS = 6000  # that NLTK is timed on
 PARITY = 100_000
 SEED = 42
+# All synsets read, and one similarity computed.
+OURS = "from modulant.lexicon import Lexicon; print(Lexicon.load().taxonomy.wup_similarity(9, 7))"
+NLTKS = "from modulant.lexicon.archive import Archive; s = list(Archive.find().reader().all_synsets()); "
+NLTKS += "print(s[9].wup_similarity(s[7]))"
+# Linux alone; getrusage would count the parent, which a child is until it executes.
+PEAK = "; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
 ASKED = {"path": "≥ 30,000 ×", "wup": "≥ 4,000 ×"}
 
 Ids = npt.NDArray[np.int64]
+ABOUT = "Path and Wu–Palmer similarity of all pairs beside NLTK, and loading the lexicon."
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -63,7 +74,25 @@ def run(quick: bool = False) -> list[Row]:
                 else f"equal on {compared:,} pairs",
             }
         )
-    return rows
+    return [*rows, _memory()] if Path("/proc/self/status").is_file() else rows
+
+
+def _memory() -> Row:
+    (ours, same), (theirs, also) = (_peak(code) for code in (OURS, NLTKS))
+    return {
+        "what": "peak memory of a process with all synsets read and one similarity computed",
+        "ours": f"{ours / 1e6:.0f} MB",
+        "plain": f"{theirs / 1e6:.0f} MB",
+        "ratio": f"{theirs / ours:.1f} ×",
+        "parity": "equal similarity" if same == also else f"similarities differ: {same}, {also}",
+    }
+
+
+def _peak(code: str) -> tuple[int, str]:
+    """Bytes, and the similarity."""
+    found = subprocess.run([sys.executable, "-c", code + PEAK], check=True, capture_output=True, text=True)
+    similarity, peak = found.stdout.split()
+    return int(peak) * 1024, similarity
 
 
 def _population(lexicon: Lexicon, size: int) -> Ids:

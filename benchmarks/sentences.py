@@ -20,9 +20,11 @@ from modulant.lexicon import Lexicon
 from modulators import attach_pretrained, save_modulator, stream_of
 
 ABOUT = """\
-`SentenceTransformer.encode` of all-MiniLM-L6-v2 on 256 of WordNet's definitions, in batches of 64, with an artefact \
-attached by `attach_pretrained`, its modulator as it starts. Seconds are the process's own CPU time. "equal": with the \
-modulator disabled the embeddings are the base's, to the bit."""
+`SentenceTransformer.encode` of all-MiniLM-L6-v2 with an artefact attached by `attach_pretrained`.
+
+- **Setup.** 256 of WordNet's definitions, in batches of 64; the modulator as initialised.
+- **Clock.** The process's own CPU time.
+- **Parity.** With the modulator disabled the embeddings are the base's, to the bit."""
 
 ASKED = {"LERP": 1.03, "field, gate: centred": 1.05, "field, gate: source": 1.05, "disabled": 1.01}
 BATCH = 64

@@ -33,25 +33,25 @@ from modulators import FieldModulator, attach, stream_of
 from probes.memory.model import kept_of
 
 ABOUT = """\
-Every way trains the same frozen or free model on the same batches of 32 definitions, dropout off, AdamW included; \
-T5-small's and T5-base's sizes have random weights. A step's cost is its matrix products, and each product of the \
-forward pass is met in the backward pass by two of the same size: one for the gradient of its input, one for the \
-gradient of its weight. Full fine-tuning does all three. With a frozen backbone the weights need no gradient, but a \
-modulator at the lowest block can only learn if the gradient travels to it through every product above, frozen or \
-not: two of three, **0.667**. Attention's own products have no weight and cost the same in both, and a modulator has \
-some of its own, so a counted share may lie a little above that; AdamW over all weights, which is no matrix product, \
-pulls the measured ratio the other way. With the upper half or the \
-last block modulated the encoder's backward pass ends there. The decoder's is always whole, as the gradient comes \
-through it: the counted share of the upper half is 0.5 of the encoder's part and 0.667 of the decoder's. *Nothing at \
-all layers* is the floor: the same path for gradients and no arithmetic. A modulator's share of a step is taken twice: \
-by difference to that floor (AdamW over its parameters is in it), and by itself, forward and backward over all layers. \
-*Kept* is what a modulator adds to the bytes that autograd keeps for the backward pass, beside one copy of the stream, \
-4 · width bytes. The notebook's loop does the same sums by what first comes to mind (`benchmarks/notebook.py`): \
-tokenising in the loop, random batches padded to their longest, determinants, `.item()`. Its row compares seconds an \
-example over an epoch, batches and all; of our epoch the batches are trained on that lie evenly spread by length, of \
-the notebook's, which are all alike, the first ones. \
-Results agree: with what is attached switched off each way has the frozen model's loss, and the notebook's loss \
-on a batch is ours."""
+Time of one training step beside full fine-tuning of the same model on the same batches.
+
+- **Setup.** Batches of 32 definitions, no dropout, AdamW included. T5-small's and T5-base's sizes have random weights.
+- **What a step costs.** Each product of the forward pass has two of its size in the backward pass: one for the \
+gradient of its input, one for the gradient of its weight. Full fine-tuning does all three.
+- **What a frozen backbone saves.** Its weights need no gradient: two products of three, **0.667**. The gradient still \
+travels through every product above the lowest modulator.
+- **Why counted shares differ from 0.667.** Attention's own products have no weight, and a modulator has some products \
+of its own: the share rises. With the upper half or the last block modulated the encoder's backward pass ends there: \
+it falls. The decoder's is always whole, 0.667.
+- **Why measured ratios are lower.** Full fine-tuning also updates all weights by AdamW.
+- ***Nothing at all layers*** is the floor: the same path for gradients, no arithmetic.
+- **A modulator's share** is measured by difference to that floor (with AdamW), and by itself, forward and backward \
+over all layers.
+- ***Kept*** is what a modulator adds to the bytes that autograd keeps, beside one copy of the stream, 4 · width bytes.
+- **The notebook's loop** (`benchmarks/notebook.py`) tokenises in the loop, pads random batches, uses determinants and \
+`.item()`. Its row compares seconds an example. Of our epoch the batches lie evenly spread by length; the notebook's \
+are all alike, so its first ones are timed.
+- **Parity.** With the modulator disabled each way has the frozen model's loss; the notebook's loss is ours."""
 
 FULL, FLOOR = "full fine-tuning", "nothing at all layers"
 TURNS = {"mini": 24, "T5-small": 16, "T5-base": 4}

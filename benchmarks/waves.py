@@ -29,11 +29,15 @@ from wavegpt.attention.phases import ladder, rotate, turned
 from wavegpt.attention.places import places_of
 
 ABOUT = """\
-Attention is of 4 heads, forward and backward pass. *Functions* start from amplitudes and phases, or from queries and \
-keys that RoPE turns; *layers* have their projections too, and are what a model runs. Against the naive form, linear \
-attention and forwarding anew the ratio is how often ours is faster; against RoPE it is ours over plain. *Slope* is of \
-bytes that the backward pass needs over tokens, both in logarithms: 1 is linear. Models have random weights; a \
-training step includes the optimizer. Decoding is of the default size, 384 wide and 8 layers, a row at a time."""
+Attention of the wave models beside RoPE and beside the plain forms.
+
+- **Setup.** 4 heads, forward and backward pass, random weights; a training step includes the optimizer.
+- ***Functions*** start from amplitudes and phases, or from queries and keys that RoPE turns. ***Layers*** have their \
+projections too, and are what a model runs.
+- **Ratio.** Against the naive form, linear attention and forwarding anew: how often ours is faster. Against RoPE: \
+ours over plain.
+- ***Slope*** is of the bytes that the backward pass needs over tokens, in double logarithms: 1 is linear.
+- **Decoding** is of the default size, 384 wide and 8 layers, a row at a time."""
 
 HEADS, CONTEXT = 4, 256
 MODEL: dict[str, Any] = {"vocab_size": 1024, "d_model": 192, "layers": 4, "heads": HEADS, "context": CONTEXT}

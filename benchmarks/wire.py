@@ -22,11 +22,13 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.harness import Row, backbone
 
 ABOUT = """\
-What two gloo processes send where a backbone is frozen, counted by the kernel at the first one's sockets (TCP_INFO). \
-Plain DistributedDataParallel sends the whole backbone from the first process to all others before the first step. \
-Here each process reads it, and 32 bytes make sure that all have read the same. The limit of start and step is \
-the bytes of the trainable parameters, each of which a process of two sends once; what goes beyond it is headers. \
-"equal": after three steps both ways have learned the same to 1e-6."""
+Bytes that two gloo processes send where a backbone is frozen.
+
+- **Counted** by the kernel at the first process's sockets (TCP_INFO).
+- **Plain** DistributedDataParallel sends the whole backbone before the first step. Here each process reads it, and 32 \
+bytes check that all have read the same.
+- **Asked**: the bytes of the trainable parameters, which each of two processes sends once. What exceeds it is headers.
+- **Parity.** After three steps both ways have learned the same to 1e-6."""
 
 _STEPS = 3
 _SENT = 200  # offset of tcpi_bytes_sent in Linux's struct tcp_info, since 4.19

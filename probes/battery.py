@@ -55,14 +55,16 @@ def publish(
         folder: of the report.
         found: what report.json holds.
         charts: each a PNG, and interactive in report.html.
-        content: what both pages say: title, lead, verdicts, sections, method.
+        content: what both pages say: title, lead, verdicts, sections, method; and the finding in one sentence, for
+            which the first verdict stands in.
         more: further files, for the last line.
     """
     from modulant.reports import render
     from modulant.reports.figures import draw
     from modulant.reports.plotting import save
 
-    figures = [(chart.title, f"figures/{chart.name}.png") for chart in charts]
+    content = {"finding": next(iter(content["verdicts"]), content["lead"])} | dict(content)
+    figures = [(chart.title, f"figures/{chart.name}.png", chart.reading) for chart in charts]
     text = render.markdown("battery", **content, figures=figures)
     write_json(folder / "report.json", found)
     write_text(folder / "report.md", text)

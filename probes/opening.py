@@ -65,7 +65,7 @@ def open_subject(name: str, device: str | None, with_head: bool = False) -> Subj
     Args:
         name: of the model, or of a run.
         device: None: an accelerator, if there is one.
-        with_head: with the head that makes next tokens, where the model has one.
+        with_head: with the head that makes next or masked tokens, where the model has one.
 
     Raises:
         ValueError: there is no such model or device.
@@ -90,9 +90,8 @@ def open_subject(name: str, device: str | None, with_head: bool = False) -> Subj
 
 
 def _with_head(name: str) -> Backbone:
-    """A T5 or a causal model with its head; anything else, or one whose files lack the head, without."""
-    heads = family_of(read_config(name))[0].heads
-    if head := next((head for head in heads if head in ("lm", "seq2seq")), None):
+    """With the head of its family, where the files hold it; without, where they do not."""
+    for head in family_of(read_config(name))[0].heads:
         try:
             return open_model(name, head)
         except ValueError:  # what is wrong beside the head is said below

@@ -73,17 +73,19 @@ class TokenEmbedding(nn.Module):
 
 
 class TableEmbedding(TokenEmbedding):
-    """One row a token, V × d."""
+    """One row a token, V × d; normed on request."""
 
     def __init__(self, config: WaveConfig) -> None:
         super().__init__()
         self.table = nn.Embedding(_vocab(config), config.d_model)
+        self.norm = norm_of(config) if config.embedding.normed else None
 
     def forward(self, ids: Tensor, positions: Tensor, ratio: float | int | Tensor, observed: Observed | None) -> Tensor:
-        return self.table(ids)
+        rows = self.table(ids)
+        return rows if self.norm is None else self.norm(rows)
 
     def head_weight(self, ratio: float | int | Tensor) -> Tensor:
-        return self.table.weight
+        return self.table.weight if self.norm is None else _HEAD_SCALE * self.norm(self.table.weight)
 
 
 class FactorisedEmbedding(TokenEmbedding):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modulant.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, Seed, Share, checked
 from wavegpt.model import WaveGPT
+from wavegpt.observed import Observed
 
 _PADDING, _REAL = 0, 1  # segments of prompts that are padded on the left
 
@@ -84,6 +85,7 @@ def generate(
     sampling: Sampling | None = None,
     stop: Collection[int] = (),
     cached: bool = True,
+    watch: Callable[[Float[Tensor, "B V"], Observed], None] | None = None,
 ) -> Iterator[Int[Tensor, " B"]]:
     """Stream tokens that follow prompts, a batch at a time.
 
@@ -97,6 +99,7 @@ def generate(
         sampling: how they are drawn; null: the defaults of `Sampling`.
         stop: ids that end a row; such a row repeats its id until all rows have ended.
         cached: false forwards everything anew.
+        watch: called before each draw with the last token's logits and what was observed of the forward pass.
 
     Raises:
         ValueError: no prompt, an empty one, or an id outside of the vocabulary.
@@ -119,7 +122,10 @@ def generate(
     stops = torch.tensor(sorted(stop), device=device)
     for _ in range(max_new_tokens):
         own = segments[:, -new.shape[1] :] if padded else None
-        logits = model(new, segments=own, cache=cache, last=True)[:, -1]
+        observed = Observed() if watch else None
+        logits = model(new, segments=own, cache=cache, observed=observed, last=True)[:, -1]
+        if watch and observed:
+            watch(logits, observed)
         # Padding counts as seen; so that it penalises nothing, it repeats the row's last token.
         seen = torch.where(segments == _REAL, ids, ids[:, -1:])
         token = drawn(filtered(logits, sampling, seen), sampling, generators)

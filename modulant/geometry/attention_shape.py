@@ -91,6 +91,21 @@ def relative_distance(weights: Weights, visible: Visible, apart: Float[Tensor, "
     return (weights * apart).sum(-1) / torch.where(largest > 0, largest, torch.nan)
 
 
+def relative_spread(weights: Weights, visible: Visible) -> PerQuery:
+    """√(Σ_j a_j j² − (Σ_j a_j j)²) / (n − 1), n keys in a row that a query may see; NaN where n < 2.
+
+    The sd of the position: 0 on one key, ½ with half on either end, √((n + 1) / (12 (n − 1))) of uniform attention.
+
+    >>> relative_spread(torch.tensor([[0.5, 0.0, 0.5]]), torch.ones(1, 3, dtype=torch.bool))
+    tensor([0.5000])
+    """
+    keys = visible.shape[-1]
+    place = torch.arange(keys, device=weights.device, dtype=weights.dtype) / max(keys - 1, 1)
+    variance = (weights @ place.square() - (weights @ place).square()).clamp_min(0)
+    count = visible.sum(-1).to(weights.device, weights.dtype)
+    return variance.sqrt() * torch.where(count > 1, (keys - 1) / (count - 1), torch.nan)
+
+
 def head_divergence(
     weights: Float[Tensor, "*batch heads queries keys"], visible: Visible
 ) -> Float[Tensor, "*batch heads queries"]:

@@ -18,8 +18,8 @@ def resampled_means(
 ) -> Float[Tensor, "replicates *rest"]:
     """Mean over the items in each replicate; what is NaN is left out of it."""
     known = values.isfinite()
-    flat = torch.where(known, values, 0.0).double().flatten(1)
-    means = (counts @ flat) / (counts @ known.double().flatten(1))
+    flat, known = (x.double().reshape(len(values), -1) for x in (torch.where(known, values, 0.0), known))
+    means = (counts @ flat) / (counts @ known)
     return means.reshape(len(counts), *values.shape[1:])
 
 

@@ -13,15 +13,20 @@ from matplotlib.colors import to_hex
 
 from modulant.reports.plotting import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION, depth_colours
 from modulant.reports.table import Table
-from modulant.reports.wording import number
+from modulant.reports.wording import number, with_interval
 
 FEW = 25  # points of a line that are marked as well: a line through a single point is invisible
 COLOURS = ("@blue", "@vermilion", "@green", "@orange", "@purple", "@sky", "@grey", "@ink")  # of kinds and of runs
 SKY = "#56B4E9"
-_BOTH = {"@orange": ORANGE, "@vermilion": VERMILION, "@purple": PURPLE, "@green": GREEN, "@sky": SKY}
+_BOTH = {"@vermilion": VERMILION, "@purple": PURPLE, "@green": GREEN}
+# On white, Okabe and Ito's orange and sky blue have a contrast below 3; these are darker.
+_LIGHT = {"@orange": "#A67C00", "@sky": "#3A93C8"}
+_DARK = {"@orange": ORANGE, "@sky": "#8CCBF0"}  # the dark page's blue is their sky blue
 SKINS: Mapping[str, Mapping[str, str]] = {
-    "light": _BOTH | {"@blue": BLUE, "@ink": INK, "@grey": "#767676", "@rule": "#e4e4e4", "@paper": "#ffffff"},
-    "dark": _BOTH | {"@blue": SKY, "@ink": "#dddddd", "@grey": "#9a9a9a", "@rule": "#33363c", "@paper": "#15171a"},
+    "light": _BOTH | _LIGHT | {"@blue": BLUE, "@ink": INK, "@grey": "#767676", "@rule": "#e4e4e4", "@paper": "#ffffff"},
+    "dark": _BOTH
+    | _DARK
+    | {"@blue": SKY, "@ink": "#dddddd", "@grey": "#9a9a9a", "@rule": "#33363c", "@paper": "#15171a"},
 }
 DEPTH = re.compile(r"@depth(\d+)_(\d+)")
 
@@ -184,6 +189,7 @@ class Chart:
         views: label → marks.
         y, x: the axes of all views.
         note: a sentence below it on a page.
+        reading: how to read it, in one line for who has never seen such a chart.
     """
 
     name: str
@@ -192,6 +198,7 @@ class Chart:
     y: Axis
     x: Axis = STEPS
     note: str = ""
+    reading: str = ""
 
     @property
     def values(self) -> list[float]:
@@ -233,17 +240,21 @@ class Chart:
         rows = []
         header = [self.x.title, *(mark.name for mark in marks if isinstance(mark, Line) and mark.name)]
         for mark in marks:
-            if isinstance(mark, Heat):
+            if isinstance(mark, Interval):
+                header = [self.y.title, self.x.title]
+                rows.append([mark.name, with_interval(mark.value, mark.ends if len(set(mark.ends)) > 1 else None)])
+            elif isinstance(mark, Heat):
                 header = [self.y.title, *(self.x.names or [f"{column:g}" for column in mark.columns])]
                 rows = [[name, *map(number, row)] for name, row in zip(self.y.names, mark.cells, strict=True)]
             elif isinstance(mark, Bars):
                 header.append(self.y.title)
                 rows = [[name, text] for name, text in zip(self.x.names, mark.texts, strict=True)]
-            elif isinstance(mark, Line) and mark.name:
-                digits = 0 if self.x.whole else 3
-                places = [self.x.names[int(x)] if self.x.names else number(x, digits) for x, _ in mark.points]
-                rows = rows or [[place] for place in places]
-                rows = [[*row, number(y)] for row, (_, y) in zip(rows, mark.points, strict=True)]
+        series = [dict(mark.points) for mark in marks if isinstance(mark, Line) and mark.name]
+        if series and not rows:  # which may have points at different places
+            digits = 0 if self.x.whole else 3
+            for x in sorted({x for one in series for x in one}):
+                place = self.x.names[int(x)] if self.x.names else number(x, digits)
+                rows.append([place, *(number(one.get(x)) for one in series)])
         return Table(header, rows)
 
 
@@ -260,6 +271,6 @@ def spread_out(values: Sequence[float], least: float) -> tuple[float, float]:
 def colour(token: str, skin: str = "light") -> str:
     """The colour that a token stands for."""
     if match := DEPTH.fullmatch(token):
-        dark = (0.3, 1.0) if skin == "dark" else ()
+        dark = (0.4, 1.0) if skin == "dark" else ()
         return to_hex(depth_colours(int(match[1]), *dark)[int(match[2])])
     return SKINS[skin][token]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from modulant.reports.chart import Axis, Bars, Chart, Heat, Level, Line, Mark
 from modulant.reports.figures import draw as draw_figure
 from modulant.reports.inside import inside, moved_tokens
+from modulant.reports.interactive import MOST_OPEN
 from modulant.reports.plotting import save
 from modulant.reports.rows import Report, at_step, before_and_after, population_names
 from modulant.reports.series import Series, finite_points, history_of, known, smoothed
@@ -28,8 +29,36 @@ FIGURES = {
     "bands": ("Mean cosine by similarity band", ["bands"]),
     "pentachoron": ("CV of pentachoron volumes", ["cv", "volumes"]),
 }
+# What a page shows first, as far as it is there; the rest it folds.
+_FIRST = ("controls", "bits_per_byte", "lift", "bands", "loss", "alpha", "cv")
+# Chart → how to read it, in one line for who has never seen such a chart.
+READING = {
+    "bits_per_byte": "lower is better. It is what a byte of text costs that the model was not trained on; below a "
+    "compressor's line it predicts the text better than that compressor packs it.",
+    "lift": "above 0 the encoder follows WordNet more than before training. Look first at pairs that training has not "
+    "seen (held-out, or test).",
+    "correlation": "how near the encoder puts what WordNet puts near: 1 always, 0 no more than chance. Broken lines "
+    "are encoders that this training did not touch.",
+    "bands": "pairs of near meanings are on the left, of far ones on the right. The steeper the fall from left to "
+    "right, the better the encoder tells them apart.",
+    "loss": "lower is better. Validation is text that was not trained on; where it rises while training falls, the "
+    "model only memorises.",
+    "objective": "what training makes small, all its terms together. Its fall means something, its height does not.",
+    "alpha": "a line is a layer of the backbone. The higher it is, the more the modulator adds to that layer; at 0 it "
+    "adds nothing.",
+    "alpha_final": "what the modulator adds to each layer at the end: the larger the number, the more.",
+    "inside_layers": "a row is a layer, and time goes to the right. The lighter a cell, the larger the figure.",
+    "inside_experts": "a row is a layer and one of its experts, and time goes to the right. The lighter a cell, the "
+    "larger the figure.",
+    "cv": "how unequal the volumes of random five-point shapes are. A line that leaves the green band says that "
+    "training deforms the space.",
+    "volumes": "the wider a curve, the more unequal the shapes. Where modulated and original agree, nothing was "
+    "deformed.",
+    "moved": "a column is a token of the text, a row a layer. The lighter a cell, the further the modulator moves that "
+    "token there.",
+}
 _KINDS = {"pearson": "Pearson", "spearman": "Spearman"}
-_COLOURS = {"train": "@blue", "mixed": "@orange", "held_out": "@vermilion", "validation": "@purple"}
+_COLOURS = {"train": "@blue", "mixed": "@green", "held_out": "@vermilion", "validation": "@purple"}
 _BASELINES = {
     "original": ("original encoder", "@ink", "dash"),
     "static": ("static embeddings", "@grey", "dot"),
@@ -48,6 +77,7 @@ _CLOUDS = {
 }
 _ALPHA = re.compile(r"alpha/layer_(\d+)(?:_(\w+))?")
 _BAND = re.compile(r"band/([\d.]+)_([\d.]+)")
+_MOVED = re.compile(r"(?<=^moved)_\d+$")
 
 
 def draw(report: Report, metrics: Metrics, folder: Path, suffix: str = "") -> dict[str, str]:
@@ -82,10 +112,37 @@ def charts(report: Report, metrics: Metrics) -> dict[str, Chart]:
         *((chart, None) for chart in moved_tokens(report.get("texts") or [])),
     ]
     return {
-        chart.name: replace(chart, title=chart.title + at_step(report, step))
+        chart.name: replace(
+            chart, title=chart.title + at_step(report, step), reading=READING[_MOVED.sub("", chart.name)]
+        )
         for chart, step in found
         if chart is not None
     }
+
+
+def shown_first(names: Collection[str]) -> list[str]:
+    """Those of some charts that a page shows first, in this order; a few, so that it is read.
+
+    >>> shown_first(["alpha", "volumes", "lift"])
+    ['lift', 'alpha']
+    """
+    return [name for name in _FIRST if name in names][:MOST_OPEN]
+
+
+def figures_first(figures: Collection[str]) -> list[str]:
+    """The same of the files in figures/, each of which may hold several charts.
+
+    >>> figures_first(["alpha", "relational", "inside"])
+    ['relational', 'alpha']
+    """
+    holding = {chart: figure for figure, (_, parts) in FIGURES.items() for chart in parts}
+    return [holding[chart] for chart in shown_first([c for c in holding if holding[c] in figures])]
+
+
+def reading_of(figure: str) -> str:
+    """How to read a file in figures/: its chart that a page shows first, or else its first."""
+    parts = FIGURES[figure][1]
+    return READING[next(iter(shown_first(parts)), parts[0])]
 
 
 def _last_check(section: Mapping[str, Any]) -> int | None:

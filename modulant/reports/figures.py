@@ -65,10 +65,11 @@ def _first_view(chart: Chart) -> Chart:
 
 def _size(chart: Chart, views: int) -> tuple[float, float]:
     """Inches."""
+    across = _across(views)
     if chart.kind is Heat:
         width = max(5.0, 2.6 + 0.95 * len(chart.x.names)) if chart.x.names else 7.0
-        return width, min(12.0, 1.8 + 0.34 * len(chart.y.names))
-    across = _across(views)
+        height = min(12.0, 1.8 + 0.34 * len(chart.y.names))
+        return width * (0.3 + 0.7 * across), height * math.ceil(views / across)
     if chart.kind is Interval:
         return 2.0 + 3.5 * across, 1.75 + 0.42 * len(chart.y.names)
     return (7.0, 4.2) if across == 1 else (1.5 + 4.1 * across, 1.1 + 3.1 * math.ceil(views / across))

@@ -25,6 +25,7 @@ from modulant.reports.chart import (
 
 Trace = dict[str, Any]
 
+MOST_OPEN = 5  # charts that a page shows before it folds the others
 MOST_POINTS = 1500  # of a line; a page of a long run must stay small
 
 

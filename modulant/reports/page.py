@@ -5,27 +5,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from modulant.reports import controls as beside
 from modulant.reports import render, rows
-from modulant.reports.charts import FIGURES, Metrics, charts
-from modulant.reports.rows import Report, population_names, with_parts_of_speech
+from modulant.reports.charts import FIGURES, Metrics, charts, figures_first, reading_of, shown_first
+from modulant.reports.rows import Report
 from modulant.reports.table import Table
-from modulant.reports.verdict import verdict
-from modulant.reports.wording import counted, with_interval
+from modulant.reports.verdict import in_words, verdict
+from modulant.reports.wording import counted
 
 _SHOWN = 40  # rows of predictions.jsonl
-_SPREAD = {"validation_loss": "validation loss", "preservation": "preservation", "alpha": "final α"}
 
 Answers = Sequence[Mapping[str, Any]]
 
 
 def markdown(report: Report) -> str:
     """report.md, from the dictionary of report.json; sections of what was not measured are left out."""
+    first = figures_first(report["figures"])
+    rest = [name for name in report["figures"] if name not in first]
     return render.markdown(
         "report",
-        **_content(report),
-        ending=rows.ending(report),
+        **_content(report, None),
         run=report["run"],
-        figures=[(FIGURES[name][0], path) for name, path in report["figures"].items()],
+        figures=[(name, FIGURES[name][0], reading_of(name), report["figures"][name]) for name in (*first, *rest)],
+        first=first,
     )
 
 
@@ -47,30 +49,33 @@ def html(
     """
     texts = [row for row in report.get("texts") or [] if "original" in row]  # an encoder answers nothing
     rest = f" {len(predictions)} rows, the first {_SHOWN} of them shown." if len(predictions) > _SHOWN else ""
-    content = _content(report)
+    content = _content(report, controls)
     content["what_ran"] = Table(["", ""], [[name, text.strip("`")] for name, text in content["what_ran"].rows], words=2)
-    drawn = list(charts(report, metrics).values())
+    compared = beside.chart(report, controls)
+    drawn = [*([compared] if compared else []), *charts(report, metrics).values()]
     return render.html(
         "report",
         drawn,
         **content,
         moved=[chart.name for chart in drawn if chart.name.startswith("moved_")],
+        first=shown_first([chart.name for chart in drawn]),
         lead=_lead(report),
-        verdict=verdict(report, controls),
         texts=_texts(texts),
         texts_note=_texts_note(texts),
         asked=_asked(predictions),
         asked_note=f"From `predictions.jsonl`.{rest}",
         controls=controls if controls and controls.get("controls") else None,
-        controls_table=_controls((controls or {}).get("controls") or {}, report["relational"]),
+        controls_table=beside.table((controls or {}).get("controls") or {}, report["relational"]),
         config=config,
     )
 
 
-def _content(report: Report) -> dict[str, Any]:
+def _content(report: Report, controls: Mapping[str, Any] | None) -> dict[str, Any]:
     """What both pages say."""
     alpha, relational = report["alpha"], report["relational"]
     return {
+        "in_words": in_words(report, controls),
+        "verdict": verdict(report, controls),
         "title": rows.title(report),
         "headline": rows.headline(report),
         "baselines": rows.baselines(relational),
@@ -163,25 +168,3 @@ def _asked(predictions: Answers) -> Table:
     untrained = all("checkpoint" in row and row["checkpoint"] is None for row in predictions)
     name = "untrained modulator" if untrained else "modulated"
     return Table(["prompt", *(["α times"] * scaled), "original", name], cells, words=4)
-
-
-def _controls(controls: Mapping[str, Any], relational: Mapping[str, Any]) -> Table:
-    columns = with_parts_of_speech(population_names(relational))
-    shown = [key for key in columns if any(control["pearson_lift"].get(key) for control in controls.values())]
-
-    def spread(found: Mapping[str, Any] | None, signed: bool = False) -> str:
-        return with_interval(found["mean"], found.get("interval"), signed=signed) if found else "–"
-
-    cells = [
-        [
-            name,
-            f"{control['parameters']:,}",
-            ", ".join(map(str, control["seeds"])),
-            *(spread(control["pearson_lift"].get(population), signed=True) for population in shown),
-            *(spread(control.get(key)) for key in _SPREAD),
-        ]
-        for name, control in controls.items()
-        if not control.get("front")  # a point at another λ_keep or length of training
-    ]
-    header = ["lift of Pearson", "parameters", "seeds", *(columns[key] for key in shown), *_SPREAD.values()]
-    return Table(header, cells)

@@ -37,9 +37,10 @@ def html(template: str, charts: Sequence["Chart"] = (), **content: Any) -> str:
 
     Args:
         charts: those that the template shows.
-        content: its `title`, its `lead` (a line under the title) and whatever the template names.
+        content: its `title`, its `lead` (a line under the title) and whatever the template names; `most_open` is how
+            many charts it shows before it folds the others.
     """
-    from modulant.reports.interactive import drawn
+    from modulant.reports.interactive import MOST_OPEN, drawn
 
     style, script = _resource("page.css"), _resource("page.js")
     library, library_hash = _plotly() if charts else ("", "")
@@ -50,6 +51,7 @@ def html(template: str, charts: Sequence["Chart"] = (), **content: Any) -> str:
     page = _environment().get_template(f"{template}.html.j2")
     return page.render(
         content,
+        most_open=MOST_OPEN,
         charts={chart.name: chart for chart in charts},
         drawn=_inert(drawn(charts)) if charts else "",
         library=library,

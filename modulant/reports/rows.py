@@ -303,8 +303,8 @@ def caveats(report: Report) -> list[str]:
     if relational.get("last") and relational.get("baseline"):
         lines.append(
             "A lift alone shows no knowledge. Compare it with controls that have as many parameters (shuffled or "
-            "random geometry, LoRA, IA³; `python probe.py controls` runs them), and look at the held-out population "
-            "above, whose words were not trained on."
+            "random geometry, LoRA, IA³; `python probe.py controls` runs them), and look at the held-out population, "
+            "whose words were not trained on."
         )
         if relational.get("pairs") not in (None, "all"):
             lines.append(

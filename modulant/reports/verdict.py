@@ -1,8 +1,10 @@
-"""The summary of a run: what it found, in a few sentences with their figures. It stands first on the page."""
+"""What a run found, in sentences: in short, for who has never seen such a page, and figure by figure."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from modulant.reports.controls import beside, judged, lift_of, ran
+from modulant.reports.controls import in_words as controls_in_words
 from modulant.reports.rows import (
     Report,
     at_step,
@@ -16,10 +18,93 @@ from modulant.reports.rows import (
     with_parts_of_speech,
 )
 from modulant.reports.series import known
-from modulant.reports.wording import interval, number
+from modulant.reports.wording import interval, listed, number
 
 _BITS = "val/bits_per_byte"
 _WITHOUT = {"uniform": "equal chances", "unigram": "token frequencies alone", "xz": "xz", "bz2": "bz2"}
+
+
+_COMPRESSORS = ("xz", "bz2")
+_PAIRS = {
+    "held_out/nouns": "pairs of nouns that training has not used",
+    "held_out": "pairs that training has not used",
+    "all": "all pairs, those of training among them",
+}
+
+
+def in_words(report: Report, controls: Mapping[str, Any] | None = None) -> list[str]:
+    """The verdict, a paragraph each: what changed, whether controls do it too, what else changed, how the run ended.
+
+    Args:
+        controls: figures.json of ``probe.py controls``.
+    """
+    end, population = ending(report), judged(report["relational"])
+    low, high = _ends(report, population) or (0.0, 0.0)
+    moved = low > 0 or high < 0
+    kept, task = _preservation(report["relational"]), _task(report)
+    first = _text_in_words(report) or (population and _lift_in_words(report, population))
+    if not first and task:
+        first, task = f"**{task.removesuffix('.')}**. Of a loss lower is better, of a match higher.", ""
+    end_first = report["run"]["outcome"] != "finished" or not first
+    found = [
+        end if end_first else "",
+        first or "**No verdict**: of the trained model nothing was measured.",
+        controls_in_words(population, controls) if population and (moved or ran(controls)) else "",
+        f"**What else changed**: {kept[0].lower()}{kept[1:-1]} (1: unchanged). {task}" if kept else task,
+        "" if end_first else end,
+    ]
+    return [text.strip() for text in found if text]
+
+
+def _ends(report: Report, population: str | None) -> tuple[float, float] | None:
+    """The interval of a population's lift."""
+    ends = (report["relational"].get("interval") or {}).get(population)
+    return (ends[0], ends[1]) if ends else None
+
+
+def _lift_in_words(report: Report, population: str) -> str:
+    before, after = before_and_after(report["relational"])
+    key = lift_of(population).removesuffix("_lift")
+    lift, first, last = after[f"{key}_lift"], before.get(key), after.get(key)
+    if (ends := _ends(report, population)) is None:
+        said, bounds = "The encoder's agreement with WordNet has no interval, so nobody can tell this from chance", ""
+    else:
+        low, high = ends
+        said = "The encoder's agreement with WordNet did not change beyond chance"
+        said = "The encoder follows WordNet more closely than before" if low > 0 else said
+        said = "The encoder follows WordNet less closely than before" if high < 0 else said
+        bounds = f", 95% interval {number(low, 3, signed=True)} to {number(high, 3, signed=True)}"
+    went = f"went from {number(first, 3)} to {number(last, 3)}" if known(first) else f"is {number(last, 3)}"
+    return (
+        f"**{said}**: on {_PAIRS[population]}, the correlation of its cosines with WordNet's path similarity {went}"
+        f"{at_step(report, after.get('step'))} (a lift of {number(lift, 3, signed=True)}{bounds}). 1 would be a "
+        "perfect match, 0 none."
+    )
+
+
+def _text_in_words(report: Report) -> str:
+    """How well held-out text is predicted, against compressors where these were measured."""
+    part, figures, last = _bits(report)
+    if last is None:
+        return ""
+    without = report["model"]["describe"].get("references") or {}
+    packed = {name: without[name] for name in _COMPRESSORS if known(without.get(name))}
+    worse = [name for name, bits in packed.items() if last >= bits]
+    said = f"The model needs {number(last, 2)} bits for a byte of the {part} text"
+    if packed:
+        better = [name for name in packed if name not in worse]
+        beats = f"better than {listed(better)} would pack it" if better else ""
+        loses = f"no better than {listed(worse)} would pack it" if worse else ""
+        said = f"The model predicts the {part} text {' but '.join(part for part in (beats, loses) if part)}"
+    beside = {name: without[key] for key, name in _WITHOUT.items() if known(without.get(key))}
+    against = f", {', '.join(f'{name} {number(bits, 2)}' for name, bits in beside.items())}" if beside else ""
+    began = known(figures.get("first")) and figures.get("first_step") != figures.get("last_step")
+    before = f" ({number(figures['first'], 2)} at the start)" if began else ""
+    known_text = " The compressors know this text alone, the model knows the training part." if packed else ""
+    return (
+        f"**{said}**: {number(last, 2)} bits per byte{before}{at_step(report, step_of(report, figures))}{against}. "
+        f"Fewer is better; a byte as it is stored has 8.{known_text}"
+    )
 
 
 def verdict(report: Report, controls: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
@@ -63,27 +148,11 @@ def _lift(report: Report, population: str, controls: Mapping[str, Any] | None) -
     of, _, stratum = population.partition("/")
     where = "" if population == "all" else f", {f'{stratum} alone, ' * bool(stratum)}{population_names(relational)[of]}"
     bracket = f" {interval(ends)}" if ends else ""
-    beside = _beside(population, controls)
     return (
-        f"**{number(lift, 4, signed=True)}**{bracket}{sample}{said}{beside}. Pearson of encoder cosine with WordNet "
+        f"**{number(lift, 4, signed=True)}**{bracket}{sample}{said}"
+        f"{beside(population, controls)}. Pearson of encoder cosine with WordNet "
         f"path similarity went from {number(first)} to {number(last)}{at_step(report, after.get('step'))}{over}{where}."
     )
-
-
-def _beside(population: str, controls: Mapping[str, Any] | None) -> str:
-    """Which controls were run, and their lifts over the same pairs; or that none were.
-
-    Points of a front at another λ_keep, or of a sweep over epochs, are none of them.
-    """
-    if not controls or not controls.get("controls"):
-        return "; no control of it was run"
-    lifts = {
-        name: (control["pearson_lift"].get(population) or {}).get("mean")
-        for name, control in controls["controls"].items()
-        if name != controls.get("treatment") and not control.get("front")
-    }
-    known = [f"{name} {number(lift, 4, signed=True)}" for name, lift in lifts.items() if lift is not None]
-    return f"; its controls: {', '.join(known)}" if known else "; no control of it was run"
 
 
 def _task(report: Report) -> str:
@@ -105,10 +174,8 @@ def _task(report: Report) -> str:
 
 def _text(report: Report) -> str:
     """Bits per byte of held-out text, beside what it costs without a model."""
-    logged = report["run"]["metrics"]
-    key, part = ("test/bits_per_byte", "test") if report["run"]["stage"] == "test" else (_BITS, "validation")
-    figures = logged.get(key) or {}
-    if not known(last := figures.get("last")):
+    part, figures, last = _bits(report)
+    if last is None:
         return ""
     said = f"**{number(last, 4)} bits per byte** of the {part} text{at_step(report, step_of(report, figures))}"
     without = report["model"]["describe"].get("references") or {}
@@ -120,6 +187,13 @@ def _text(report: Report) -> str:
         if named := [f"{name} ({number(bits, 3)})" for name, bits in beside.items() if (last < bits) is better]:
             parts.append(f"{words} {', '.join(named)}")
     return f"{said}: {'; '.join(parts)}. xz and bz2 know this text alone, the model knows the training part."
+
+
+def _bits(report: Report) -> tuple[str, Mapping[str, Any], float | None]:
+    """The part of the text, what was logged of its bits per byte, and the last of these if there is one."""
+    key, part = ("test/bits_per_byte", "test") if report["run"]["stage"] == "test" else (_BITS, "validation")
+    figures = (report["run"].get("metrics") or {}).get(key) or {}
+    return part, figures, figures["last"] if known(figures.get("last")) else None
 
 
 def _alpha(alpha: Mapping[str, Any]) -> str:

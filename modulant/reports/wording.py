@@ -56,6 +56,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them.
+
+    >>> listed(["xz"]), listed(["xz", "bz2"]), listed(["a", "b", "c"])
+    ('xz', 'xz and bz2', 'a, b and c')
+    """
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
 def short(count: int) -> str:
     """A count in three digits.
 

@@ -16,6 +16,7 @@ CLOUDS = {
 }
 STACKS = {"": "", "decoder": "decoder", "cross": "cross-attention"}
 _ENTROPIES = {"entropy": "with the sink", "entropy_without_sink": "without the sink"}
+_POSITIONS = {"distance": "distance, of the farthest key", "spread": "sd of positions, of the range of keys"}
 _SOURCE = {"head_sync": "synchrony of heads", "coherence": "coherence"}
 _NAMES = {
     "entropy": "entropy, all queries",
@@ -37,7 +38,8 @@ def charts(found: Found) -> list[Chart]:
     for stack in STACKS:
         here = {cloud: curves[cloud + stack] for cloud in CLOUDS if cloud + stack in curves}
         if here and "layers" in found["settings"]["only"]:
-            made += [_entropies(found, stack, here), _heads(stack, here), _source(found, stack, here)]
+            made += [_entropies(found, stack, here), _positions(found, stack, here), _heads(stack, here)]
+            made.append(_source(found, stack, here))
     made += [_text(found), *_lens(found), _scatter(found), _confidence(found)]
     return [chart for chart in made if chart is not None and chart.values]
 
@@ -78,7 +80,37 @@ def _entropies(found: Found, stack: str, curves: Mapping[str, Any]) -> Chart:
     r = found["figures"].get("sink/entropy_r")
     if r is not None and not stack:
         title += f"; r with the sink {number(r, 2, True)}"
-    return Chart(_name("entropy", stack), title, views, Axis("share of the maximum"), LAYERS)
+    y, reading = Axis("share of the maximum"), "at 1 a token attends to all others alike, near 0 to a single one."
+    return Chart(_name("entropy", stack), title, views, y, LAYERS, reading=reading)
+
+
+def _positions(found: Found, stack: str, curves: Mapping[str, Any]) -> Chart:
+    """Where attention looks, and over how wide a range."""
+    at = f"{stack}/layer_%02d" if stack else "layer_%02d"
+    views = {}
+    for key, label in _POSITIONS.items():
+        marks: list[Mark] = []
+        for cloud, curve in curves.items():
+            names = [f"{cloud}{at}/{key}" % layer for layer in curve["layers"]]
+            nulls = [found["nulls"].get(name, {}).get("mean", math.nan) for name in names]
+            marks.append(_band(found, curve["layers"], names, CLOUDS[cloud][1]))
+            marks.append(_line(found, f"{cloud}{at}/{key}", curve["layers"], *CLOUDS[cloud]))
+        even = [(float(x), y) for x, y in zip(curve["layers"], nulls, strict=True)]
+        marks.append(Line(even, "uniform attention", "@grey", dash="dot", marker=0))
+        views[label] = marks
+    title = _titled(f"Positions that are looked at{_bands(found)}", stack)
+    reading = "where the model's line leaves the dotted one, it looks elsewhere than even attention would."
+    return Chart(_name("positions", stack), title, views, Axis("share", least=0.05), LAYERS, reading=reading)
+
+
+def _band(found: Found, x: Sequence[int], names: Sequence[str], colour: str) -> Band:
+    """Intervals over texts of figures by layer."""
+    ends = [found["intervals"].get(name, (math.nan, math.nan)) for name in names]
+    return Band([(float(x), low, high) for x, (low, high) in zip(x, ends, strict=True)], "", colour)
+
+
+def _bands(found: Found) -> str:
+    return "; bands: 95% over texts" if found["intervals"] else ""
 
 
 def _heads(stack: str, curves: Mapping[str, Any]) -> Chart:
@@ -92,7 +124,8 @@ def _heads(stack: str, curves: Mapping[str, Any]) -> Chart:
     layers = [str(layer) for layer in next(iter(curves.values()))["layers"]]
     sink = "weight on the end of the text" if stack == "cross" else "weight on the first token"
     title = _titled(f"Every head: {sink}, and divergence from the others", stack)
-    return Chart(_name("heads", stack), title, views, Axis("layer", layers), Axis("head", whole=True))
+    y, reading = Axis("layer", layers), "a cell is one head; the lighter, the larger the chosen figure."
+    return Chart(_name("heads", stack), title, views, y, Axis("head", whole=True), reading=reading)
 
 
 def _source(found: Found, stack: str, curves: Mapping[str, Any]) -> Chart | None:
@@ -113,7 +146,9 @@ def _source(found: Found, stack: str, curves: Mapping[str, Any]) -> Chart | None
             marks.append(Line(dealt, "its keys permuted", "@orange", dash="dash", marker=0))
         views[label] = marks
     title = _titled("As published: positions on a circle, beside attention that says nothing", stack)
-    return Chart(_name("source", stack), title, views, Axis("length of the mean direction"), LAYERS)
+    y = Axis("length of the mean direction")
+    reading = "where the model's line runs like those of uniform or permuted attention, this figure says nothing of it."
+    return Chart(_name("source", stack), title, views, y, LAYERS, reading=reading)
 
 
 def _text(found: Found) -> Chart | None:
@@ -128,7 +163,8 @@ def _text(found: Found) -> Chart | None:
         for layer, cells in zip(shown["layers"], shown["weights"], strict=True)
     }
     title = f"Attention, mean of heads; ▼ the sink: {tokens[sink]!r}, {number(shown['share'], 2)} of all weight"
-    return Chart("text", title, views, Axis("query", y), Axis("key", x))
+    reading = "each row is a word of the text; its light cells are the words that it attends to."
+    return Chart("text", title, views, Axis("query", y), Axis("key", x), reading=reading)
 
 
 def _lens(found: Found) -> list[Chart]:
@@ -136,12 +172,16 @@ def _lens(found: Found) -> list[Chart]:
     lens = found["curves"].get("lens")
     if lens is None:
         return []
+    stack = stack_of_lens(found)
 
     def lines(key: str, start: int) -> list[Mark]:
         made: list[Mark] = []
         for cloud, curve in lens["clouds"].items():
             label, colour, dash = CLOUDS.get(cloud, ("words shuffled", "@grey", "dot"))
             points = [(float(x), y) for x, y in zip(lens["after"], curve[key], strict=True)]
+            if cloud in CLOUDS:
+                names = [f"{cloud}{stack}{place_of(x)}/lens_{key}" for x in lens["after"]]
+                made.append(_band(found, lens["after"][start:], names[start:], colour))
             made.append(Line(points[start:], label, colour, dash=dash))
         return made
 
@@ -150,10 +190,26 @@ def _lens(found: Found) -> list[Chart]:
     x = Axis("layers done", whole=True)
     title = f"What the head makes of each layer: entropy; settled after {commit}"
     apart = "What the head makes of each layer: how far the last one is from it"
+    unigram = "What the head makes of each layer: how far it is from token frequencies"
+    sure = "the lower, the surer the model would be of the token if it stopped at this layer."
+    near = "at 0 this layer would already give the model's final answer."
+    plain = "at 0 this layer would guess by how common tokens are, whatever the text."
+    y = Axis("entropy of the predicted token, nat")
     return [
-        Chart("lens", title, {"": lines("entropy", 0)}, Axis("entropy of the next token, nat"), x),
-        Chart("lens_divergence", apart, {"": lines("divergence", 1)}, Axis("KL(last ‖ layer), nat"), x),
+        Chart("lens", title, {"": lines("entropy", 0)}, y, x, reading=sure),
+        Chart("lens_divergence", apart, {"": lines("divergence", 1)}, Axis("KL(last ‖ layer), nat"), x, reading=near),
+        Chart("lens_unigram", unigram, {"": lines("unigram", 1)}, Axis("KL(layer ‖ unigram), nat"), x, reading=plain),
     ]
+
+
+def place_of(after: int) -> str:
+    """``embedded``, or the layer after which the stream is looked at."""
+    return f"layer_{after - 1:02d}" if after else "embedded"
+
+
+def stack_of_lens(found: Found) -> str:
+    """Whose stream it is: ``decoder/`` of a T5."""
+    return "decoder/" if any(name.endswith("decoder") for name in found["curves"]) else ""
 
 
 def _scatter(found: Found) -> Chart | None:
@@ -171,7 +227,9 @@ def _scatter(found: Found) -> Chart | None:
     if not views:
         return None
     title = f"Coherence as published against confidence: r {', '.join(said)}"
-    return Chart("scatter", title, views, Axis("−H of the next token, nat"), Axis("coherence in the last layer"))
+    y, x = Axis("−H of the predicted token, nat"), Axis("coherence in the last layer")
+    reading = "a point is a text, higher where the model is surer; a shapeless cloud means no relation."
+    return Chart("scatter", title, views, y, x, reading=reading)
 
 
 def _confidence(found: Found) -> Chart | None:
@@ -189,7 +247,8 @@ def _confidence(found: Found) -> Chart | None:
             marks.append(Line(points, _NAMES[figure], COLOURS[i % len(COLOURS)], 1.5, dash, marker=0))
         views[label] = marks
     title = "Attention against confidence, given length: every layer and figure"
-    return Chart("confidence", title, views, Axis("partial r"), LAYERS) if views else None
+    reading = "a line that stays in the grey band goes with confidence no more than chance does."
+    return Chart("confidence", title, views, Axis("partial r"), LAYERS, reading=reading) if views else None
 
 
 def _or_nan(value: float | None) -> float:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Attention of any known family, layer by layer: entropy as a share of uniform attention's, with and without the first
 token (the sink), distances, divergence of heads, the logit lens, and whether any of it goes with how sure the model is
-of the next token; published figures (coherence, phase, synchrony, collapse) beside attention that says nothing. Of a
-run, before (original) and after (modulated)."""
+of the next token, or of one that is masked; published figures (coherence, phase, synchrony, collapse) beside attention
+that says nothing. Of a run, before (original) and after (modulated)."""
 
 EXAMPLES = """\
 Texts: 120 examples of WordNet, or the lines of --texts, or --prompt alone; and fifteen prompts with which such figures
@@ -141,7 +141,9 @@ def _passes(args: argparse.Namespace, subject: Any, layers: list[int], sets: Any
                 if batches := getattr(sets, name):
                     with context():
                         label = f"{cloud}{name}"
-                        read = measure_pass(subject.backbone, batches, layers, args.seed, label, name == "texts")
+                        read = measure_pass(
+                            subject.backbone, batches, layers, args.seed, label, sets.unigram, name == "texts"
+                        )
                     if name == "texts" and "controls" in args.only:
                         measure_noise(read.stacks[""], batches, args.seed)
                     found[cloud + name] = read
@@ -181,12 +183,12 @@ def _assemble(
             if prompts is not None:
                 figures.add_collapse(found, cloud, "collapse_15", prompts.stacks[""], few)
         if "lens" in only:
-            figures.add_lens(found, cloud, read, shuffled, layers)
+            figures.add_lens(found, cloud, read, shuffled, layers, counts)
             clouds = {cloud: read} | ({"shuffled": shuffled} if shuffled is not None else {})
             for whose, one in clouds.items():
                 if one.seen is not None:
-                    means = {key: getattr(one.seen, key).mean(0).tolist() for key in ("entropy", "divergence")}
-                    lens[whose] = means
+                    names = ("entropy", "divergence", "unigram")
+                    lens[whose] = {key: getattr(one.seen, key).mean(0).tolist() for key in names}
         if "confidence" in only:
             for name, one, drawn in (
                 ("confidence", read, counts),

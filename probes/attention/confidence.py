@@ -1,4 +1,4 @@
-"""Does attention go with how sure a model is of the next token? Over texts; the null permutes texts of alike length."""
+"""Does attention go with how sure a model is of a token? Over texts; the null permutes texts of alike length."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from modulant.geometry import association, resampled_pearson
 from probes.attention.figures import Found, by_text
+from probes.attention.lens import WITHOUT
 from probes.attention.measure import MODEL, Layers, Pass
 from probes.findings import Null
 
@@ -14,7 +15,7 @@ LEAST = 8  # texts
 _ALIKE = 5  # texts in a group of alike lengths, at least, where few have the same
 _PERMUTATIONS = 4999
 PERMUTED = "confidence permuted among texts of the same length"
-# What is compared, as it is over all queries and heads, and at the last query, which alone makes the next token.
+# What is compared, as it is over all queries and heads, and at the query that alone makes the token.
 FIGURES = {
     "entropy": "source_entropy",
     "coherence": "source_coherence",
@@ -31,15 +32,15 @@ FIGURES = {
 def add_confidence(found: Found, at: str, read: Pass, counts: Tensor | None, seed: int) -> dict[str, Any] | None:
     """``<at>/coherence/r`` … of the last layer, and the largest of all layers; returns curves by layer.
 
-    Confidence is −H of the next token. r is Pearson's with a bootstrap over texts; partial r is given ln T; p is that
-    partial r's by itself, p_family that of the largest of all layers and figures. Both permute confidence among texts
-    of the same length, so whatever length explains is in the null.
+    Confidence is −H of the token that `Lens` asks for. r is Pearson's with a bootstrap over texts; partial r is given
+    ln T; p is that partial r's by itself, p_family that of the largest of all layers and figures. Both permute
+    confidence among texts of the same length, so whatever length explains is in the null.
     """
     names = ("r", "partial_r", "p", "p_family")
-    seen, layers = read.seen, read.stacks[read.next_stack]
+    seen, layers = read.seen, read.predicts
     texts = len(read.lengths)
     if seen is None or counts is None or texts < LEAST:
-        why = "it makes no next token, or has no head for one" if seen is None else f"fewer than {LEAST} texts"
+        why = WITHOUT if seen is None else f"fewer than {LEAST} texts"
         found.leave_out(at, [f"{figure}/{name}" for figure in FIGURES for name in names], why)
         return None
     sure = -seen.entropy[:, -1]

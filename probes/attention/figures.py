@@ -3,14 +3,16 @@ gives.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from modulant.geometry import association, bootstrap_counts, middle, resampled_means
+from probes.attention.lens import WITHOUT, Seen
 from probes.attention.measure import DIRICHLET, MODEL, PERMUTED, SINK_DIRICHLET, UNIFORM, Layers, Pass
 from probes.findings import Findings, Null
 
@@ -26,13 +28,15 @@ BY_LAYER = {
     "sink": ("of the weight", UNIFORM),
     "sink_rate": ("of heads", UNIFORM),
     "distance": ("of the farthest", UNIFORM),
+    "spread": ("of the range", UNIFORM),
     "head_divergence": ("of the largest", PERMUTED),
     **{f"top_{name}": ("of queries", "chance") for name in ("first", "special", "punctuation", "own")},
     **{f"mass_{name}": ("of the weight", UNIFORM) for name in ("special", "punctuation", "own")},
 }
 SOURCE = {"entropy": ("nat", UNIFORM), "coherence": ("", UNIFORM), "head_sync": ("", UNIFORM)}
 CONTROLS = (
-    *("entropy", "entropy_without_sink", "sink", "sink_rate", "distance", "head_divergence", "mass_special"),
+    *("entropy", "entropy_without_sink", "sink", "sink_rate", "distance", "spread", "head_divergence"),
+    "mass_special",
     *("source_coherence", "source_head_sync"),
 )
 
@@ -205,27 +209,41 @@ def add_controls(found: Found, prefix: str, layers: Layers, shuffled: Layers | N
             found.add(f"{prefix}control/{whose}/{key}", value, f"{len(layers['sink'])} texts, all heads and layers")
 
 
-def add_lens(found: Found, prefix: str, read: Pass, shuffled: Pass | None, layers: Sequence[int]) -> None:
-    """``<prefix>layer_03/lens_entropy`` …, ``<prefix>lens/commit_layer``, ``<prefix>next/confidence``."""
+def add_lens(
+    found: Found, prefix: str, read: Pass, shuffled: Pass | None, layers: Sequence[int], counts: Tensor | None
+) -> None:
+    """``<prefix>layer_03/lens_entropy`` …, ``<prefix>lens/commit_layer``, ``<prefix>next/confidence`` ….
+
+    Means over texts with intervals; the null is the same of texts with their words shuffled.
+    """
     seen = read.seen
     if seen is None:
-        found.leave_out(f"{prefix}lens", ("commit_layer",), "it makes no next token, or has no head for one")
-        found.leave_out(f"{prefix}next", ("confidence", "top"), "it makes no next token, or has no head for one")
+        found.leave_out(f"{prefix}lens", ("commit_layer",), WITHOUT)
+        found.leave_out(f"{prefix}next", ("confidence", "top", "unigram"), WITHOUT)
         return
-    n, population = seen.entropy.shape[1], f"{len(seen.entropy)} texts, last token"
+    n, population = seen.entropy.shape[1], f"{len(seen.entropy)} texts, {read.predicted}"
     stack = f"{read.next_stack}/" if read.next_stack else ""
-    other = shuffled.seen if shuffled is not None else None
+
+    def add(name: str, unit: str, of: Callable[[Seen], Tensor]) -> None:
+        values = of(seen)
+        drawn = None if counts is None else resampled_means(values, counts)
+        null = Null(WORDS, [float(of(shuffled.seen).mean())]) if shuffled and shuffled.seen else None
+        found.add_resampled(f"{prefix}{name}", float(values.mean()), drawn, population, unit, null)
+
     for i in [0, *(layer + 1 for layer in layers if layer + 1 < n)]:
-        at = f"{prefix}{stack}embedded" if i == 0 else f"{prefix}{stack}layer_{i - 1:02d}"
-        null = None if other is None else Null(WORDS, [float(other.entropy[:, i].mean())])
-        found.add(f"{at}/lens_entropy", float(seen.entropy[:, i].mean()), population, "nat", null)
-        found.add(f"{at}/lens_divergence", float(seen.divergence[:, i].mean()), population, "nat")
-        found.add(f"{at}/lens_rank", float(seen.rank[:, i].median()), population, "median rank")
-    null = None if other is None else Null(WORDS, [float(other.commit.double().mean())])
-    found.add(f"{prefix}lens/commit_layer", float(seen.commit.double().mean()), population, "layers", null)
-    null = None if other is None else Null(WORDS, [float(-other.entropy[:, -1].mean())])
-    found.add(f"{prefix}next/confidence", float(-seen.entropy[:, -1].mean()), population, "nat", null)
-    found.add(f"{prefix}next/top", float(seen.top.mean()), population)
+        at = f"{stack}embedded" if i == 0 else f"{stack}layer_{i - 1:02d}"
+        for name in ("entropy", "divergence", "unigram"):
+            add(f"{at}/lens_{name}", "nat", partial(_after, i, name))
+        found.add(f"{prefix}{at}/lens_rank", float(seen.rank[:, i].median()), population, "median rank")
+    add("lens/commit_layer", "layers", lambda some: some.commit.double())
+    add("next/confidence", "nat", lambda some: -some.entropy[:, -1])
+    add("next/top", "", lambda some: some.top)
+    add("next/unigram", "nat", lambda some: some.unigram[:, -1])
+
+
+def _after(layers: int, name: str, seen: Seen) -> Tensor:
+    """(N,) a curve of the lens after as many layers."""
+    return cast(Tensor, getattr(seen, name)[:, layers])
 
 
 def add_difference(found: Found, layers: Layers, original: Layers, counts: Tensor | None) -> None:

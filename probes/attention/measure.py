@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import cast
 
 import torch
@@ -18,6 +18,7 @@ from probes.options import with_bar
 
 OWN = MODEL, PERMUTED, UNIFORM = "model", "permuted", "uniform"  # by layer
 DIRICHLET, SINK_DIRICHLET = "dirichlet", "sink_dirichlet"
+_MASKED = "masked"
 
 
 @dataclass(eq=False)
@@ -46,16 +47,28 @@ class Pass:
         lengths: (N,) tokens of each.
         stacks: by `Attention.name`.
         seen: of the lens; None where there is none.
+        masked: of what fills masks, attention to the texts with their last word masked; `LAST` is of its query.
     """
 
     lengths: Tensor
     stacks: dict[str, Layers]
     seen: Seen | None = None
+    masked: Layers | None = None
 
     @property
     def next_stack(self) -> str:
-        """The stack that makes next tokens."""
+        """The stack that makes tokens."""
         return "decoder" if "decoder" in self.stacks else ""
+
+    @property
+    def predicts(self) -> Layers:
+        """The attention that a prediction is made by."""
+        return self.masked or self.stacks[self.next_stack]
+
+    @property
+    def predicted(self) -> str:
+        """Which token is."""
+        return "last word masked" if self.masked else "last token"
 
 
 @dataclass(eq=False)
@@ -75,9 +88,15 @@ class _Store:
 
 
 def measure_pass(
-    backbone: Backbone, batches: Sequence[Batch], layers: Sequence[int], seed: int, label: str, controls: bool = True
+    backbone: Backbone,
+    batches: Sequence[Batch],
+    layers: Sequence[int],
+    seed: int,
+    label: str,
+    unigram: Tensor | None = None,
+    controls: bool = True,
 ) -> Pass:
-    """Read all texts once.
+    """Read all texts once; of what fills masks, once more with the last word masked.
 
     Args:
         backbone: the model.
@@ -85,6 +104,7 @@ def measure_pass(
         layers: that are read, of each stack.
         seed: of permuted keys and drawn weights, equal on every device.
         label: of the progress bar.
+        unigram: (V,) log probabilities of tokens; None: there is no lens.
         controls: measure attention that says nothing beside the model's.
 
     Raises:
@@ -99,13 +119,18 @@ def measure_pass(
         for i, name in enumerate(attentions)
         for layer in layers
     }
-    lengths, batch = torch.zeros(n, dtype=torch.long), batches[0]
+    stores |= {(name, _MASKED): _Store(n) for name in attentions}
+    lengths, batch, masks = torch.zeros(n, dtype=torch.long), batches[0], False
     uniform: dict[tuple[str, int | None], dict[str, Tensor]] = {}
 
     def receive(name: str, layer: int, weights: Tensor, visible: Tensor) -> None:
         attention, index = attentions[name], batch.index
         place = place_of(attention, visible, batch)
         at, count = chosen[name].index(layer), len(chosen[name])
+        if masks:
+            found = reduce_attention(weights, replace(place, asked=batch.asked))
+            stores[name, _MASKED].put(index, at, count, found)
+            return
         stores[name, MODEL].put(index, at, count, reduce_attention(weights, place))
         if name == "":
             lengths[index] = weights.shape[-1]
@@ -118,21 +143,31 @@ def measure_pass(
             uniform[window] = reduce_attention(uniform_attention(visible).expand(weights.shape), place)
         stores[name, UNIFORM].put(index, at, count, uniform[window])
 
-    lens, looks = Lens.of(backbone), []
+    lens, looks = Lens.of(backbone) if unigram is not None else None, []
+    if lens and lens.masked and batch.masked is None:
+        lens = None
     with torch.inference_mode(), reading(backbone, list(attentions.values()), layers, receive) as seen:
         for batch in with_bar(batches, label):
             uniform.clear()
             seen.clear()
-            with lens.stream() if lens else nullcontext() as states:
+            masks = False
+            with lens.stream() if lens and not lens.masked else nullcontext() as states:
                 forward(backbone, batch.inputs)
             assert seen == {(name, layer): 1 for name, some in chosen.items() for layer in some}, "one a layer"
+            if lens and lens.masked:
+                masks = True
+                with lens.stream(batch.asked) as states:
+                    forward(backbone, cast(Tensor, batch.masked))
             if states:
-                looks.append((batch.index, cast(Lens, lens).look(states)))
+                looks.append((batch.index, cast(Lens, lens).look(states, cast(Tensor, unigram))))
     found = {
         name: Layers(chosen[name], {whose: stores[name, whose].values for whose in OWN}, attention)
         for name, attention in attentions.items()
     }
-    return Pass(lengths, found, _gathered(looks) if looks else None)
+    masked = None
+    if lens and lens.masked:
+        masked = Layers(chosen[""], {MODEL: stores["", _MASKED].values}, attentions[""])
+    return Pass(lengths, found, _gathered(looks) if looks else None, masked)
 
 
 def place_of(attention: Attention, visible: Tensor, batch: Batch) -> Place:

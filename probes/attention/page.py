@@ -5,7 +5,7 @@ from typing import Any
 
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
-from probes.attention.charts import CLOUDS, STACKS, charts
+from probes.attention.charts import CLOUDS, STACKS, charts, place_of, stack_of_lens
 from probes.attention.confidence import FIGURES, PERMUTED
 
 __all__ = ["charts", "content"]
@@ -20,6 +20,7 @@ _COLUMNS = {
     "sink": "sink",
     "sink_rate": "sink rate",
     "distance": "distance",
+    "spread": "spread",
     "head_divergence": "divergence",
     "mass_special": "special",
     "top_own": "top is own",
@@ -38,6 +39,7 @@ _KEYS = (
     "sink",
     "sink_rate",
     "distance",
+    "spread",
     "head_divergence",
     "coherence",
     "head_sync",
@@ -59,10 +61,14 @@ def content(found: Found) -> dict[str, Any]:
         for stack, words in STACKS.items():
             title = ", ".join(part for part in (words or "by layer", label if cloud else "") if part)
             sections[title[0].upper() + title[1:]] = _layers(found, cloud, stack)
+    for cloud, (label, *_) in CLOUDS.items():
+        title = "What the head makes of each layer"
+        sections[f"{title}, {label}" if cloud else title] = _lens(found, cloud)
     sections |= {"Modulated minus original": _differences(found), "Confidence": _confidence(found)}
     return {
         "title": f"{found['model']}: attention",
         "lead": lead,
+        "finding": _finding(found),
         "verdicts": _verdicts(found),
         "sections": {title: table for title, table in sections.items() if table},
         "method": _method(found),
@@ -85,6 +91,16 @@ def _layers(found: Found, cloud: str, stack: str) -> Table:
         if names[0] in found["figures"]:
             rows.append([str(layer), *(_beside(found, name) for name in names)])
     return Table(["layer", *_COLUMNS.values()], rows)
+
+
+def _lens(found: Found, cloud: str) -> Table:
+    lens, stack, rows = found["curves"].get("lens", {"after": []}), stack_of_lens(found), []
+    for after in lens["after"]:
+        at = f"{cloud}{stack}{place_of(after)}/lens_"
+        if f"{at}entropy" in found["figures"]:
+            cells = [_beside(found, f"{at}{name}") for name in ("entropy", "divergence", "unigram")]
+            rows.append([str(after), *cells, number(found["figures"][f"{at}rank"], 0)])
+    return Table(["layers done", "entropy", "KL(last ‖ layer)", "KL(layer ‖ unigram)", "rank of the last"], rows)
 
 
 def _controls(found: Found) -> Table:
@@ -115,6 +131,21 @@ def _confidence(found: Found) -> Table:
             rest = [number(figures[f"{name}/{key}"], 3, key == "partial_r") for key in ("partial_r", "p", "p_family")]
             rows.append([name, r, *rest])
     return Table(["last layer, against −H", "r, 95% interval", "r given ln T", "p", "p of all"], rows)
+
+
+def _finding(found: Found) -> str:
+    """How widely the model attends and whether the first token draws its attention, in one sentence."""
+    figures = found["figures"]
+    cloud = next((one for one in reversed(CLOUDS) if f"{one}control/model/entropy" in figures), "")
+    entropy, sink = (figures.get(f"{cloud}control/model/{key}") for key in ("entropy", "sink"))
+    even = figures.get(f"{cloud}control/uniform/sink")
+    if entropy is None:
+        return "Attention was measured layer by layer; no mean over layers could be set beside attention that is noise."
+    said = f"On average a token spreads its attention over {number(entropy, 2)} of what would be all tokens alike"
+    if sink is None or even is None:
+        return f"{said}."
+    more = "more" if sink > even else "no more"
+    return f"{said}, and the first token draws {more} than an even share ({number(sink, 2)} beside {number(even, 2)})."
 
 
 def _verdicts(found: Found) -> list[str]:
@@ -238,17 +269,20 @@ _METHOD = (
     "are left out. Sink: the weight of a text's first token (of cross-attention: of its end) at the other queries; "
     "its rate is the share of heads above 0.3. Without the sink, the other keys are renormalised. A query's entropy is "
     "that of (sink, rest), and the rest's share of the entropy without it, exactly.",
-    "Distance: mean distance of a key over that of the farthest; of cross-attention that to the diagonal. Divergence: "
-    "Jensen–Shannon of a layer's heads over its largest value. In brackets the null: the same texts with their words "
-    "shuffled (entropies), uniform attention (sink, distance, special tokens), the keys of each query permuted but for "
-    "the sink (divergence), a key at random (top).",
+    "Distance: mean distance of a key over that of the farthest; of cross-attention that to the diagonal. Spread: sd "
+    "of its position over the range of keys. Divergence: Jensen–Shannon of a layer's heads over its largest value. "
+    "In brackets the null: the same texts with their words shuffled (entropies, the lens), uniform attention (sink, "
+    "distance, spread, special tokens), the keys of each query permuted but for the sink (divergence), a key at random "
+    "(top).",
     "The largest drop has an interval for all layers at once; it is named where that does not hold 0. `source/` holds "
     "figures as published: they put positions on a circle, where the first and the last token are neighbours, and "
     "their collapse is the layer before the largest drop of any curve.",
     "Confidence is −H of the next token after the last one; of a T5 that of the decoder, which reads the text behind "
-    "its start token. p permutes it among texts of the same length; p of all is that of the largest r over every "
-    "layer and figure. The lens puts each layer's stream through the final norm and the head, which was trained on the "
-    "last layer alone: what it says of early ones is not what these hold.",
+    "its start token; of what fills masks, −H of the text's last word, masked, and the last query is then that word's. "
+    "p permutes it among texts of the same length; p of all is that of the largest r over every layer and figure. The "
+    "lens puts each layer's stream through the final norm and the head, which was trained on the last layer alone: "
+    "what it says of early ones is not what these hold. The unigram distribution is of the texts' tokens, of which "
+    "those that are in no text have as much together as there are kinds of token (Witten and Bell).",
     "Attention is computed step by step for this (`eager`) and reduced layer by layer; the model's own way is set back "
     "after it. Where heads share keys and values, each head of queries is one here.",
 )

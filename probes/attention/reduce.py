@@ -3,7 +3,6 @@
 Queries are gone through in blocks. What is undefined for a query (one key to look at) is left out of its mean.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,15 +16,16 @@ from modulant.geometry import (
     normalised_entropy_without,
     phase_synchrony,
     relative_distance,
+    relative_spread,
 )
 from probes.attention.texts import FIRST, PUNCTUATION, SPECIAL, WORD
 
 _NUMBERS = 2**20  # of a block of queries, in fp64
 _CLASSES = {"first": FIRST, "special": SPECIAL, "punctuation": PUNCTUATION}
-LAST = "_last"  # ending of what is of the last query alone
+LAST = "_last"  # ending of what is of the last query alone, or of the one that is asked for a token
 # Of each head. `source_…` are figures as they were published.
 OF_HEADS = (
-    *("entropy", "entropy_without_sink", "sink", "distance", "head_divergence"),
+    *("entropy", "entropy_without_sink", "sink", "distance", "spread", "head_divergence"),
     *(f"{what}_{name}" for what in ("top", "mass") for name in (*_CLASSES, "own")),
     *("source_entropy", "source_coherence"),
 )
@@ -42,12 +42,14 @@ class Place:
         sink: the key that is set apart: the first token, of cross-attention the last.
         cross: whether queries and keys are tokens of two texts.
         kinds: (B, keys) kinds of tokens; None: the first, and no others of a kind.
+        asked: (B,) the query that makes a token; None: the last.
     """
 
     visible: Tensor
     sink: int
     cross: bool
     kinds: Tensor | None
+    asked: Tensor | None = None
 
     def classes(self, batch: int) -> Tensor:
         """(B, keys) kinds, the first token's where nothing is known."""
@@ -67,7 +69,7 @@ class Place:
 
 
 def reduce_attention(weights: Tensor, place: Place) -> dict[str, Tensor]:
-    """Figures of a batch by name: (B, H) of heads, (B,) of a layer; each as a mean, and with `LAST` of the last query.
+    """Figures of a batch by name: (B, H) of heads, (B,) of a layer; each as a mean, and with `LAST` of one query.
 
     Args:
         weights: (B, H, queries, keys), in fp64; rows sum to 1.
@@ -78,7 +80,9 @@ def reduce_attention(weights: Tensor, place: Place) -> dict[str, Tensor]:
     apart, kinds = place.apart(), place.classes(batch)
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
-    values: Mapping[str, Tensor] = {}
+    lasts: dict[str, Tensor] = {}
+    asked = torch.full((batch,), queries - 1) if place.asked is None else place.asked
+    asked = asked.to(weights.device)
     for start in range(0, queries, step):
         rows = slice(start, start + step)
         values = _by_query(weights[:, :, rows], place, place.visible[rows], apart[rows], kinds, start)
@@ -86,8 +90,17 @@ def reduce_attention(weights: Tensor, place: Place) -> dict[str, Tensor]:
             known = value.isfinite()
             sums[name] = sums.get(name, 0) + torch.where(known, value, 0.0).sum(-1)
             counts[name] = counts.get(name, 0) + known.sum(-1)
+            lasts[name] = _taken(value, asked - start, lasts.get(name))
     means = {name: total / counts[name] for name, total in sums.items()}
-    return means | {name + LAST: value[..., -1] for name, value in values.items()}
+    return means | {name + LAST: value for name, value in lasts.items()}
+
+
+def _taken(value: Tensor, query: Tensor, before: Tensor | None) -> Tensor:
+    """(B, …) of value (B, …, q) at each one's query (B,); `before` where that is not in this block."""
+    shape = (len(query), *(1,) * (value.ndim - 1))
+    here = value.gather(-1, query.clamp(0, value.shape[-1] - 1).view(shape).expand(*value.shape[:-1], 1))[..., 0]
+    inside = ((query >= 0) & (query < value.shape[-1])).view(shape[:-1])
+    return torch.where(inside, here, torch.nan if before is None else before)
 
 
 def _by_query(
@@ -107,6 +120,7 @@ def _by_query(
         "entropy_without_sink": normalised_entropy_without(weights, visible, place.sink),
         "sink": torch.where(sees, weights[..., place.sink], torch.nan),
         "distance": relative_distance(weights, visible, apart),
+        "spread": relative_spread(weights, visible),
         "head_divergence": head_divergence(weights, visible),
         "source_entropy": entropy(weights),
     }

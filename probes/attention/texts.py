@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modulant.backbones.opening import Backbone
+from probes.attention.lens import unigram_of
 from probes.opening import special_ids
 
 PROMPTS = (  # of which a model is sure, half sure, and unsure: five each
@@ -43,11 +44,15 @@ class Batch:
         index: (B,) their places among all texts.
         inputs: (B, T) token ids, or pixels.
         kinds: (B, T) of each token `FIRST`, `SPECIAL`, `PUNCTUATION` or `WORD`; None of images.
+        asked: (B,) place of the last word, for what fills masks; None where nothing does.
+        masked: (B, T) the token ids with a mask in that place.
     """
 
     index: Tensor
     inputs: Tensor
     kinds: Tensor | None
+    asked: Tensor | None = None
+    masked: Tensor | None = None
 
 
 def wordnet_examples(count: int = EXAMPLES) -> list[str]:
@@ -105,8 +110,30 @@ def batches_of(backbone: Backbone, tokenizer: Any, texts: Sequence[str]) -> list
         alike = [i for i, row in enumerate(rows) if len(row) == length]
         for some in _parts(alike):
             kinds = [_kinds(tokenizer, rows[i], special) for i in some]
-            found.append(Batch(torch.tensor(some), torch.tensor([rows[i] for i in some]), torch.tensor(kinds)))
+            inputs = torch.tensor([rows[i] for i in some])
+            masked = _masked(backbone, tokenizer, inputs, kinds)
+            found.append(Batch(torch.tensor(some), inputs, torch.tensor(kinds), *masked))
     return found
+
+
+def _masked(
+    backbone: Backbone, tokenizer: Any, inputs: Tensor, kinds: Sequence[Sequence[int]]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Where each text's last word is, and the inputs with a mask there; without a word, its last sign or token."""
+    mask = tokenizer.mask_token_id
+    if "masked_lm" not in backbone.family.heads or mask is None or mask >= backbone.shape.vocab_size:
+        return None, None
+    asked = torch.tensor([max((k == WORD, k == PUNCTUATION, i) for i, k in enumerate(row))[2] for row in kinds])
+    return asked, inputs.scatter(1, asked[:, None], mask)
+
+
+def unigrams(batches: Sequence[Batch], special: Sequence[int], vocab_size: int) -> Tensor:
+    """(V,) log probabilities of the texts' tokens, special ones left out (`unigram_of`)."""
+    counts = torch.zeros(vocab_size, dtype=torch.long)
+    for batch in batches:
+        counts += torch.bincount(batch.inputs.flatten(), minlength=vocab_size)
+    counts[[i for i in special if i < vocab_size]] = 0
+    return unigram_of(counts)
 
 
 def images_of(backbone: Backbone, seed: int) -> list[Batch]:
@@ -142,6 +169,7 @@ class Sets:
         shuffled: the texts with their words in another order.
         shown: one text, whose whole attention is shown.
         what: a description.
+        unigram: (V,) log probabilities of tokens in the texts; None of images.
     """
 
     texts: list[Batch]
@@ -149,6 +177,7 @@ class Sets:
     shuffled: list[Batch]
     shown: list[Batch]
     what: str
+    unigram: Tensor | None = None
 
 
 def sets_of(subject: Any, file: Path | None, prompt: str | None, seed: int, controls: bool) -> Sets:
@@ -174,10 +203,12 @@ def sets_of(subject: Any, file: Path | None, prompt: str | None, seed: int, cont
     else:
         texts = wordnet_examples()
         what = f"{len(texts)} examples of WordNet"
+    read = batches(texts)
     return Sets(
-        texts=batches(texts),
+        texts=read,
         prompts=[] if prompt is not None else batches(PROMPTS),
         shuffled=batches(shuffled(texts, seed)) if controls else [],
         shown=batches([PROMPTS[0] if prompt is None else prompt]),
         what=what,
+        unigram=unigrams(read, special_ids(tokenizer), backbone.shape.vocab_size),
     )

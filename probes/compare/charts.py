@@ -31,7 +31,8 @@ def _chart(battery: str, row: Mapping[str, Any], models: Sequence[str]) -> Chart
         value = row["values"][name]
         marks.append(Interval(value, (value, value), name, "@blue"))
     slug = row["name"].replace("/", "_").replace(".", "_")
-    return Chart(f"{battery}_{slug}", row["name"], {"": marks}, Axis(names=names), Axis(row["unit"]))
+    reading = "a row is a model; blue far from grey is more than chance would give."
+    return Chart(f"{battery}_{slug}", row["name"], {"": marks}, Axis(names=names), Axis(row["unit"]), reading=reading)
 
 
 def _numbers(values: Mapping[str, float | None]) -> list[bool]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
+from modulant.reports.controls import JUDGED, in_words
 from modulant.reports.rows import in_short
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
@@ -40,7 +41,8 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
     return render.markdown(
         "controls",
         **{**summary, "verdicts": verdicts(summary), "fronts": _fronts(summary)},
-        drawn={path: _alt(path) for path in figures},
+        finding=_finding(summary),
+        drawn={path: _shown(path) for path in figures},
         lifts=_lifts(summary),
         differences=_differences(summary),
         equal_preservation=_equal_preservation(summary),
@@ -52,12 +54,39 @@ def markdown(summary: Summary, failed: Sequence[str] = (), figures: Sequence[str
     )
 
 
-def _alt(path: str) -> str:
-    alts = {
-        "alphas": "Lift and validation loss against α",
-        "front": "Lift against preservation, a line for each method and sweep",
+def _finding(summary: Summary) -> list[str]:
+    """What the treatment lifts and which controls do so too, for who has never seen such a page."""
+    treatment, names = summary["treatment"], summary["populations"]
+    treated = summary["controls"].get(treatment)
+    lifts = treated["pearson_lift"] if treated else {}
+    population = next((p for p in JUDGED if lifts.get(p) is not None), None)
+    if population is None:
+        return [f"**No verdict yet**: no run of {treatment} has ended, so nothing can be compared with it."]
+    lift = lifts[population]
+    return [
+        f"**{treatment} moves the encoder's agreement with WordNet by "
+        f"{with_interval(lift['mean'], lift.get('interval'))}** on {names[population]}: {against_zero(lift)}.",
+        in_words(population, summary),
+    ]
+
+
+def _shown(path: str) -> tuple[str, str]:
+    """What a figure shows, and how to read it."""
+    shown = {
+        "alphas": (
+            "Lift and validation loss against α",
+            "to the right the modulator adds more; a lift that rises while the loss stays low costs little.",
+        ),
+        "front": (
+            "Lift against preservation, a line for each method and sweep",
+            "to the right the encoder stays more what it was. The higher line gains more at the same price.",
+        ),
     }
-    return alts.get(path.partition(".")[0], "Lift of each control, with intervals")
+    other = (
+        "Lift of each control, with intervals",
+        "a row is a control, its line the 95% interval. Left of the dashed line it lifts less than the treatment.",
+    )
+    return shown.get(path.partition(".")[0], other)
 
 
 def cell(spread: Mapping[str, Any] | None, digits: int = 4, signed: bool = False) -> str:

@@ -12,12 +12,18 @@ from modulant.reports.series import Series, finite_points, history_of
 from probes.runs import table as tables
 from probes.runs.measure import Run
 
-_SHOWN = 12  # settings that differ, before they are folded away
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _AXES = {
     "alpha": Axis("injection strength α", least=0.002),
     "validation": Axis("cross-entropy (nats per token)", least=0.05),
     "lift": Axis("modulated − original", least=0.002),
+}
+
+_READING = {
+    "alpha": "a line is a run; the higher, the more its modulator adds to the backbone.",
+    "validation": "a line is a run; lower is better.",
+    "lift": "a line is a run; above 0 its encoder follows WordNet more than before training.",
+    "forest": "a row is a run, its line the 95% interval; where it includes 0, the lift could be chance.",
 }
 
 Found = Mapping[str, Any]
@@ -38,7 +44,6 @@ def html(runs: Sequence[Run], found: Found) -> str:
         charts(runs, found),
         title=f"{len(runs)} run{'s' * (len(runs) != 1)} compared",
         lead=", ".join(run["name"] for run in found["runs"]),
-        fold_from=_SHOWN,
         **tables.content(found),
     )
 
@@ -87,7 +92,7 @@ def _over_steps(name: str, title: str, views: Mapping[str, Overlay], styles: Sty
         label: zero + [Line(points, run, styles[run][0], dash=styles[run][1]) for run, points in overlaid.items()]
         for label, overlaid in shown.items()
     }
-    return Chart(name, title, marks, _AXES[name])
+    return Chart(name, title, marks, _AXES[name], reading=_READING[name])
 
 
 def _forest(found: Found, styles: Styles) -> Chart | None:
@@ -102,4 +107,4 @@ def _forest(found: Found, styles: Styles) -> Chart | None:
     views = {label: marks for label, marks in views.items() if marks}
     rows = Axis(names=[run["name"] for run in found["runs"]])
     title = "Lift of each run, with its 95% interval"
-    return Chart("forest", title, views, rows, Axis("lift of Pearson")) if views else None
+    return Chart("forest", title, views, rows, Axis("lift of Pearson"), reading=_READING["forest"]) if views else None

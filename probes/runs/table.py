@@ -38,7 +38,6 @@ def content(found: Found) -> dict[str, Any]:
         "count": len(found["runs"]),
         "first": found["first"],
         "settings": settings(found),
-        "settings_count": len(found["differs"]),
         "figures": figures(found),
         "lifts": _by_population(found, "lift"),
         "differences": _by_population(found, "difference"),

@@ -44,7 +44,8 @@ def _fits(found: Found) -> Chart | None:
     note = "Blue: 95% of the resamples of rows. Grey: mean of the null ± 2 sd of its draws."
     rows = Axis("", list(dict.fromkeys(mark.name for mark in marks)))
     title = "Held-out rows (blue) and their null (grey)"
-    return Chart("fits", title, {"": marks}, rows, Axis("cosine, R², r or share"), note)
+    reading = "a row is a way to compare the two models; the further blue lies right of grey, the more they share."
+    return Chart("fits", title, {"": marks}, rows, Axis("cosine, R², r or share"), note, reading)
 
 
 def _tokens(found: Found, curves: Mapping[str, Any]) -> Chart | None:
@@ -61,7 +62,11 @@ def _tokens(found: Found, curves: Mapping[str, Any]) -> Chart | None:
     figures = found["figures"]
     title = f"Cosine after the rotation: mean {number(figures['rotation/cosine'], 3)}"
     title += f", of the null {number(figures['rotation/cosine_null'], 3)}"
-    return Chart("cosines", title, {"": lines}, Axis("density"), Axis("centred cosine of a held-out row"))
+    x, reading = (
+        Axis("centred cosine of a held-out row"),
+        "blue right of grey: a rotation carries words to their own places.",
+    )
+    return Chart("cosines", title, {"": lines}, Axis("density"), x, reading=reading)
 
 
 def _pairs(found: Found, curves: Mapping[str, Any]) -> Chart | None:
@@ -78,7 +83,8 @@ def _pairs(found: Found, curves: Mapping[str, Any]) -> Chart | None:
     title = f"Cosines of pairs of held-out rows: Spearman {number(figures['rsa/spearman'], 3)}"
     title += f", of the null {number(figures['rsa/spearman_null'], 3)}"
     y, x = (Axis(f"cosine in {_name(found, side)}") for side in ("large", "small"))
-    return Chart("pairs", title, views, y, x)
+    reading = "a point is two words. A cloud along the diagonal: what is near in one model is near in the other."
+    return Chart("pairs", title, views, y, x, reading=reading)
 
 
 def _name(found: Found, side: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modulant.reports.table import Table
-from modulant.reports.wording import interval, number
+from modulant.reports.wording import counted, interval, number
 from probes.terrain.page import null_of, p_value, value_of
 
 Found = Mapping[str, Any]  # what report.json holds
@@ -41,6 +41,16 @@ def beyond(found: Found, name: str) -> bool:
     """Whether the lower end of a figure's interval is 3 sd above the mean of its null."""
     low, null = found["figures"].get(f"{name}_low"), found["nulls"].get(name)
     return low is not None and null is not None and low > null["mean"] + CLEAR * (null["sd"] or 0.0)
+
+
+def finding(found: Found) -> str:
+    """Whether the two vocabularies have something in common, in one sentence."""
+    measured = [name for name in SHARED if found["figures"].get(name) is not None]
+    clear = sum(beyond(found, name) for name in measured)
+    if not measured:
+        return "Nothing was measured that the two vocabularies could have in common."
+    has = "have something in common" if clear else "have nothing in common that chance would not give"
+    return f"The two vocabularies {has}: {clear} of {counted(len(measured), 'measure')} lie clearly beyond chance."
 
 
 def verdicts(found: Found) -> list[str]:
@@ -120,6 +130,7 @@ def content(found: Found) -> dict[str, Any]:
     return {
         "title": f"{found['model']}: scales",
         "lead": lead,
+        "finding": finding(found),
         "verdicts": verdicts(found),
         "sections": {title: table for title, table in sections.items() if table},
         "method": _method(found),

@@ -48,7 +48,11 @@ def chart(found: Found) -> Chart | None:
                 names[row] = None
                 views.setdefault(PARTS[part], []).append(Interval(value, ends or (value, value), row, colour))
     title = "Agreement with people's ratings, and its 95% interval"
-    return Chart("similarity", title, views, Axis(names=list(names)), Axis("Spearman's ρ")) if views else None
+    x, reading = (
+        Axis("Spearman's ρ"),
+        "1: the encoder ranks pairs of words as people do, 0: no relation. A line is the 95% interval.",
+    )
+    return Chart("similarity", title, views, Axis(names=list(names)), x, reading=reading) if views else None
 
 
 def _content(found: Found) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def _content(found: Found) -> dict[str, Any]:
         "title": f"{found['model']}: agreement with people",
         "lead": f"Spearman's ρ of the encoder's scores of word pairs with people's ratings; {senses} senses of a word.",
         "results": Table(header, rows, words=2),
-        "verdicts": _verdicts(found) if changed else [],
+        "verdicts": _verdicts(found) if changed else _agreements(found),
         "method": _method(found, senses),
     }
 
@@ -81,6 +85,16 @@ def _value(found: Found, key: str) -> tuple[float | None, tuple[float, float] | 
     """A figure and its interval; None for what is undefined."""
     value, low, high = (found["figures"].get(f"{key}{end}") for end in ("", "_low", "_high"))
     return value if known(value) else None, (low, high) if known(low) and known(high) else None
+
+
+def _agreements(found: Found) -> list[str]:
+    """A line a file: how far the encoder agrees with people."""
+    return [
+        f"**{name}**: the encoder's ranks of word pairs agree with people's by ρ "
+        f"{with_interval(*value, 3, signed=False)} (1: wholly, 0: not at all)."
+        for name in found["files"]
+        if (value := _value(found, f"{name}/before"))[0] is not None
+    ]
 
 
 def _verdicts(found: Found) -> list[str]:

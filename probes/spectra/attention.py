@@ -8,6 +8,7 @@ from torch import Tensor
 
 from modulant.backbones.opening import Backbone
 from probes.attention.reading import eager
+from probes.spectra.passes import as_read, run
 from probes.spectra.texts import Text
 
 
@@ -46,10 +47,9 @@ def last_attention(backbone: Backbone, text: Text, layers: Sequence[int]) -> dic
         ValueError: the model gives none.
     """
     stack: Any = backbone.parts.stack
-    last = int((~text.special).nonzero().flatten()[-1])
-    given = {backbone.family.reads: text.ids[None].to(backbone.model.device)}
+    last = int((~as_read(backbone, text).special).nonzero().flatten()[-1])
     with eager(stack), torch.inference_mode():
-        output = stack(**given, output_attentions=True, output_hidden_states=True)
+        output = run(backbone, text, output_attentions=True, output_hidden_states=True)
     if not output.attentions or len(output.attentions) != backbone.shape.n_layers:
         raise ValueError(f"the attention of {backbone.name!r} cannot be read")
     found = {}

@@ -13,9 +13,10 @@ from probes.spectra.texts import PROMPTS
 Found = Mapping[str, Any]
 Figures = Mapping[str, float | None]
 
-_PLACE = re.compile(r"(original/|modulated/)?(embedded|layer_\d+)/lag1")
-_HEADS = re.compile(r"(original/|modulated/)?(layer_\d+)/heads/(\w+)/ppc")
-_LENS = re.compile(r"(original/|modulated/)?lens/(layer_\d+)/range")
+_CLOUD = r"((?:original/|modulated/)?(?:decoder/)?)"
+_PLACE = re.compile(rf"{_CLOUD}(embedded|layer_\d+)/lag1")
+_HEADS = re.compile(rf"{_CLOUD}(layer_\d+)/heads/(\w+)/ppc")
+_LENS = re.compile(rf"{_CLOUD}lens/(layer_\d+)/range")
 _WAYS = {
     "": ("the text", "@blue", "solid"),
     "_input_shuffled": ("tokens shuffled before the pass", "@vermilion", "dash"),
@@ -29,7 +30,7 @@ def charts(found: Found) -> list[Chart]:
     """Those whose figures were measured."""
     made: list[Chart | None] = []
     for cloud in clouds_of(found["figures"]):
-        said, name = (f", {cloud.removesuffix('/')}", cloud.replace("/", "_")) if cloud else ("", "")
+        said, name = words_of(cloud), cloud.replace("/", "_")
         made += [
             _lag(found, cloud, name, said),
             _spectra(found, cloud, name, said),
@@ -40,15 +41,21 @@ def charts(found: Found) -> list[Chart]:
 
 
 def clouds_of(figures: Figures) -> list[str]:
-    """``original/`` and ``modulated/`` of a run; "" of a model."""
+    """``original/`` and ``modulated/`` of a run, "" of a model; of a T5 with and without ``decoder/``."""
     starts = (name.partition("/")[0] for name in figures)
-    found = dict.fromkeys(start for start in starts if start in ("original", "modulated"))
-    return [f"{cloud}/" for cloud in found] or [""]
+    found = dict.fromkeys(f"{start}/" for start in starts if start in ("original", "modulated"))
+    both = [f"{cloud}{stack}" for cloud in found or [""] for stack in ("", "decoder/")]
+    return [cloud for cloud in both if any(name.startswith(cloud) for name in figures)]
+
+
+def words_of(cloud: str) -> str:
+    """``, modulated, decoder``."""
+    return "".join(f", {word}" for word in cloud.split("/") if word)
 
 
 def places_of(figures: Figures, cloud: str) -> list[str]:
     """``embedded``, ``layer_00`` … whose tokens were measured."""
-    return [m[2] for name in figures if (m := _PLACE.fullmatch(name)) and (m[1] or "") == cloud]
+    return [m[2] for name in figures if (m := _PLACE.fullmatch(name)) and m[1] == cloud]
 
 
 def _axis(places: Sequence[str]) -> Axis:
@@ -81,7 +88,11 @@ def _lag(found: Found, cloud: str, name: str, said: str) -> Chart | None:
     last = places[-1]
     value, other = (figures.get(f"{cloud}{last}/lag1{way}") for way in ("", "_input_shuffled"))
     title = f"Lag-1 along tokens{said}: {number(value, 2)} in the last layer, {number(other, 2)} with shuffled tokens"
-    return Chart(f"{name}lag1", title, views, Axis("lag-1 autocorrelation", least=0.1), _axis(places))
+    y, reading = (
+        Axis("lag-1 autocorrelation", least=0.1),
+        "at 0 a token's state says nothing of the next one's; above 0 they are alike, below they alternate.",
+    )
+    return Chart(f"{name}lag1", title, views, y, _axis(places), reading=reading)
 
 
 def _spectra(found: Found, cloud: str, name: str, said: str) -> Chart | None:
@@ -104,11 +115,15 @@ def _spectra(found: Found, cloud: str, name: str, said: str) -> Chart | None:
     slope = found["figures"].get(f"{cloud}{places[-1]}/slope")
     title = f"Spectra along tokens{said}: slope {number(slope, 2)} in the last layer"
     axis = Axis("power against white, dB", least=1.0)
-    return Chart(f"{name}spectra", title, views, axis, Axis("frequency, cycles a token"))
+    x, reading = (
+        Axis("frequency, cycles a token"),
+        "a flat line at 0 is noise; higher on the left means slow change along a text.",
+    )
+    return Chart(f"{name}spectra", title, views, axis, x, reading=reading)
 
 
 def _heads(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
-    matches = [m for one in figures if (m := _HEADS.fullmatch(one)) and (m[1] or "") == cloud]
+    matches = [m for one in figures if (m := _HEADS.fullmatch(one)) and m[1] == cloud]
     places = list(dict.fromkeys(m[2] for m in matches))
     views: dict[str, Sequence[Mark]] = {}
     for band in dict.fromkeys(m[3] for m in matches):
@@ -128,11 +143,13 @@ def _heads(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
     if not views:
         return None
     title = f"Agreement of phases between the heads of a layer{said}"
-    return Chart(f"{name}heads", title, views, Axis("PPC, mean over pairs", least=0.05), _axis(places))
+    y = Axis("PPC, mean over pairs", least=0.05)
+    reading = "1: heads move in step, 0: not at all. Only what lies above the dashed line is due to the order of words."
+    return Chart(f"{name}heads", title, views, y, _axis(places), reading=reading)
 
 
 def _lens(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
-    layers = [m[2] for one in figures if (m := _LENS.fullmatch(one)) and (m[1] or "") == cloud]
+    layers = [m[2] for one in figures if (m := _LENS.fullmatch(one)) and m[1] == cloud]
     views: dict[str, Sequence[Mark]] = {}
     for layer in layers[:4]:
         at = [f"{cloud}lens/{layer}/{prompt}/coherence" for prompt in PROMPTS]
@@ -144,4 +161,5 @@ def _lens(figures: Figures, cloud: str, name: str, said: str) -> Chart | None:
     if not views:
         return None
     title = f"The lens, synthetic{said}: coherence of waves that we gave to words"
-    return Chart(f"{name}lens", title, views, Axis("coherence", least=0.2), Axis("", list(PROMPTS)))
+    y, reading = Axis("coherence", least=0.2), "points that lie together: the waves that we gave to words show nothing."
+    return Chart(f"{name}lens", title, views, y, Axis("", list(PROMPTS)), reading=reading)

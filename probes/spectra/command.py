@@ -18,8 +18,8 @@ DESCRIPTION = """\
 Series along the tokens of a text, layer by layer, of any known family that reads text: spectrum and lag-1 of the
 stream, and phases between the heads of a layer. Each stands beside what it is with its rows shuffled, with the text's
 tokens shuffled before the pass, and with phases randomised. The FFT over dimensions is tested once, by permuting them.
-The Zipf-wave lens is a prior of ours, and not the model's. Of a run, all is measured before (original) and after
-(modulated)."""
+The Zipf-wave lens is a prior of ours, and not the model's. Of a T5, encoder and decoder are read. Of a run, all is
+measured before (original) and after (modulated)."""
 
 EXAMPLES = """\
 parts:
@@ -86,6 +86,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     from probes.spectra.attention import some_layers
     from probes.spectra.dimensions import measure_contexts
     from probes.spectra.lens import measure_lens
+    from probes.spectra.passes import stacks_of
     from probes.spectra.reading import measure_texts
     from probes.spectra.texts import passages_of
 
@@ -104,14 +105,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if along:
         passages = passages_of(backbone, subject.tokenizer, args.texts)
 
-    def measure_one(prefix: str) -> None:
-        chosen = some_layers(backbone.shape.n_layers) if args.layers is None else layers
-        if "lens" in args.only:
-            measure_lens(backbone, subject.tokenizer, chosen, found, prefix, args.seed)
-        if "dimensions" in args.only:
-            measure_contexts(backbone, subject.tokenizer, chosen, found, prefix, args.seed)
-        if passages is not None:
-            measure_texts(backbone, passages, layers, along, found, prefix, args.seed, more)
+    def measure_one(cloud: str) -> None:
+        for stack, one in stacks_of(backbone).items():
+            n, prefix = one.shape.n_layers, f"{cloud}{stack}"
+            own = list(range(n)) if args.layers is None else [layer for layer in layers if layer < n]
+            chosen = some_layers(n) if args.layers is None else own
+            if "lens" in args.only:
+                measure_lens(one, subject.tokenizer, chosen, found, prefix, args.seed)
+            if "dimensions" in args.only:
+                measure_contexts(one, subject.tokenizer, chosen, found, f"{cloud}source/{stack}", args.seed)
+            if passages is not None:
+                measure_texts(one, passages, own, along, found, prefix, args.seed, more)
 
     def original() -> None:
         with subject.original():

@@ -48,9 +48,9 @@ def measure_dimensions(rows: Mapping[int, Sequence[Tensor]], found: Findings, pr
 
 
 def measure_contexts(
-    backbone: Backbone, tokenizer: Any, layers: Sequence[int], found: Findings, prefix: str, seed: int
+    backbone: Backbone, tokenizer: Any, layers: Sequence[int], found: Findings, source: str, seed: int
 ) -> None:
-    """``source/layer_03/concentration`` and ``…/interference`` of the five prompts, as they were published.
+    """``<source>layer_03/concentration`` and ``…/interference`` of the five prompts, as they were published.
 
     Both are of contexts, the states averaged by the last token's attention: of mean attention over heads, and of each
     head's. Interference is ‖mean_h c_h‖² over the mean of ‖c_h‖²: by Jensen's inequality never above 1.
@@ -60,7 +60,7 @@ def measure_contexts(
         for layer, last in last_attention(backbone, as_text(backbone, tokenizer, prompt), layers).items():
             by_layer[layer].append(last.contexts)
     for layer, some in by_layer.items():
-        contexts, at = torch.stack(some), f"{prefix}source/{place_of(layer)}"
+        contexts, at = torch.stack(some), f"{source}{place_of(layer)}"
         if not contexts.isfinite().all() or contexts.shape[-1] < LEAST:
             found.leave_out(at, ("concentration", "interference"), f"not finite, or fewer than {LEAST} dimensions")
             continue

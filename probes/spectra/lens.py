@@ -15,7 +15,7 @@ from torch import Tensor
 from modulant.backbones.opening import Backbone
 from probes.findings import Findings, Null
 from probes.spectra.attention import last_attention
-from probes.spectra.passes import place_of
+from probes.spectra.passes import as_read, place_of
 from probes.spectra.texts import PROMPTS, as_text
 
 DEALT = "our frequencies dealt to other tokens"
@@ -52,9 +52,10 @@ def measure_lens(
     generator = torch.Generator().manual_seed(seed)
     for name, prompt in PROMPTS.items():
         text = as_text(backbone, tokenizer, prompt)
-        ranks = torch.where(text.special, largest, text.ids)
+        seen = as_read(backbone, text)
+        ranks = torch.where(seen.special, largest, seen.ids)
         plain, reverse = (frequencies_by_rank(ranks, largest, way) for way in (False, True))
-        words = (~text.special).nonzero().flatten()  # special tokens keep theirs
+        words = (~seen.special).nonzero().flatten()  # special tokens keep theirs
         orders = torch.arange(len(ranks)).repeat(_DRAWS, 1)
         orders[:, words] = words[torch.rand(_DRAWS, len(words), generator=generator).argsort(1)]
         for layer, (heads, _) in last_attention(backbone, text, layers).items():

@@ -6,7 +6,7 @@ from typing import Any
 
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, with_interval
-from probes.spectra.charts import charts, clouds_of, places_of
+from probes.spectra.charts import charts, clouds_of, places_of, words_of
 from probes.spectra.heads import BANDS
 from probes.spectra.texts import LEAST, PROMPTS
 from probes.terrain.page import null_of, p_value, value_of
@@ -35,23 +35,40 @@ def content(found: Found) -> dict[str, Any]:
     sections: dict[str, Table] = {}
     verdicts: list[str] = []
     for cloud in clouds_of(found["figures"]):
-        said = f", {cloud.removesuffix('/')}" if cloud else ""
+        said = words_of(cloud)
         verdicts += [line.replace("**:", f"{said}**:", 1) for line in _verdicts(found, cloud)]
         sections |= {
             f"Order of tokens{said}": _token_table(found, cloud, ""),
             f"Order of tokens of length 1{said}": _token_table(found, cloud, "unit/"),
             f"Spectra along tokens{said}": _spectrum_table(found, cloud),
             f"Phases of heads{said}": _head_table(found, cloud),
-            f"FFT over dimensions{said}": _plain_table(found, cloud, ("dimensions", "source")),
+            f"FFT over dimensions{said}": _dimension_table(found, cloud),
             f"The lens, synthetic: a prior of ours, not the model's{said}": _lens_table(found, cloud),
         }
     return {
         "title": f"{found['model']}: spectra",
         "lead": lead,
+        "finding": _finding(found),
         "verdicts": verdicts,
         "sections": {title: table for title, table in sections.items() if table},
         "method": _method(found),
     }
+
+
+def _finding(found: Found) -> str:
+    """Whether the order of words shows in the states of tokens, in one sentence."""
+    figures, cloud = found["figures"], clouds_of(found["figures"])[-1]
+    places = [f"{cloud}{p}/lag1" for p in places_of(figures, cloud) if figures.get(f"{cloud}{p}/lag1") is not None]
+    if not places:
+        return "No states along a text were measured, so nothing is said of the order of tokens."
+    ordered, own = (
+        sum((figures.get(f"{at}{p}") or 0.0) <= _ALPHA for at in places if figures.get(f"{at}{p}") is not None)
+        for p in ("_p_family", "_beyond_input_p_family")
+    )
+    return (
+        f"States of neighbouring tokens are related beyond chance in {ordered} of {counted(len(places), 'place')} (the "
+        f"input, and after each layer), and in {own} beyond what the same words have in a shuffled text."
+    )
 
 
 def _token_table(found: Found, cloud: str, variant: str) -> Table:
@@ -116,15 +133,16 @@ def _head_table(found: Found, cloud: str) -> Table:
 
 def places_of_heads(figures: Mapping[str, Any], cloud: str) -> list[str]:
     """``layer_00`` … whose heads were measured."""
-    end = "/heads/cosine"
-    names = (name.removeprefix(cloud) for name in figures if name.startswith(cloud) and name.endswith(end))
-    return [name.removesuffix(end) for name in names]
+    matches = (re.fullmatch(rf"{cloud}(layer_\d+)/heads/cosine", name) for name in figures)
+    return [match[1] for match in matches if match]
 
 
-def _plain_table(found: Found, cloud: str, groups: Sequence[str]) -> Table:
+def _dimension_table(found: Found, cloud: str) -> Table:
+    run, stack = cloud.removesuffix("decoder/"), "decoder/" if cloud.endswith("decoder/") else ""
+    ours = re.compile(rf"{cloud}dimensions/\w+|{run}source/{stack}layer_\d+/\w+")
     rows = []
     for name, value in found["figures"].items():
-        if name.startswith(cloud) and name.removeprefix(cloud).partition("/")[0] in groups:
+        if ours.fullmatch(name):
             null = found["nulls"].get(name)
             rows.append([name, null["what"] if null else "", value_of(value), null_of(null)])
     return Table(["figure", "null is", "value", "null"], rows, words=2)
@@ -232,7 +250,9 @@ def _method(found: Found) -> list[str]:
         lines += [
             "Rows are states of the stream after a block, before any final norm, one a token; the first token and "
             "special ones are left out, since an attention sink would be an impulse. Mean and linear trend are taken "
-            f"away. A text has at least {LEAST} tokens. `embedded` is before the first block.",
+            f"away. A text has at least {LEAST} tokens. `embedded` is before the first block. `decoder/` is of a T5's "
+            "decoder, which reads the text behind its start token, beside what the encoder makes of the same text; the "
+            "same tokens are measured, and shuffled for both.",
             "Spectra: four sine tapers, summed over dimensions, on one grid of frequencies; each text's mean power is "
             "1. Slope is of ln S over ln f, flatness geometric over arithmetic mean. Intervals are 95% of a bootstrap "
             "over texts.",

@@ -65,7 +65,13 @@ def _spectrum(figures: Figures, curve: Mapping[str, Any] | None) -> Chart | None
     ]
     dims, ratio = figures["spectrum/dims_90"], figures["spectrum/participation_ratio"]
     title = f"90% of the variance in {number(dims, 0)} dimensions; participation ratio {number(ratio, 1)}"
-    return Chart("spectrum", title, {"": lines}, Axis("share of variance"), Axis("largest eigenvalues"))
+    reading = (
+        "the faster a line rises, the fewer directions hold what there is. Far above the dashed line, most of the "
+        "space is little used."
+    )
+    return Chart(
+        "spectrum", title, {"": lines}, Axis("share of variance"), Axis("largest eigenvalues"), reading=reading
+    )
 
 
 def _cosines(figures: Figures, curve: Mapping[str, Sequence[float]] | None) -> Chart | None:
@@ -84,7 +90,8 @@ def _cosines(figures: Figures, curve: Mapping[str, Sequence[float]] | None) -> C
         lines.append(Line(points[shown[0] : shown[-1] + 1], name, colour, dash=dash, marker=0))
     mean = figures.get("cosine/mean")
     title = "Cosines of pairs of rows" + (f": mean {number(mean, 3)}" if mean is not None else "")
-    return Chart("cosines", title, {"": lines}, Axis("density"), Axis("cosine"))
+    reading = "a hump right of 0 means that rows share a direction; what differs from the dashed line is structure."
+    return Chart("cosines", title, {"": lines}, Axis("density"), Axis("cosine"), reading=reading)
 
 
 def _pentachora(figures: Figures) -> Chart | None:
@@ -102,7 +109,8 @@ def _pentachora(figures: Figures) -> Chart | None:
     colours = ["@blue" if name.startswith("rows") else "@grey" for name in heights]
     title = f"Volumes of pentachora: CV {number(next(iter(heights.values())), 3)}, and that of Gaussian rows"
     bars = Bars(list(heights.values()), colours, 3)
-    return Chart("pentachora", title, {"": [bars]}, Axis("CV of volumes"), Axis("", list(heights)))
+    reading = "blue is the model, grey is noise of the same size; equal heights mean that the shape says nothing."
+    return Chart("pentachora", title, {"": [bars]}, Axis("CV of volumes"), Axis("", list(heights)), reading=reading)
 
 
 def _order(curves: Mapping[str, Mapping[str, Any]] | None) -> Chart | None:
@@ -117,7 +125,11 @@ def _order(curves: Mapping[str, Mapping[str, Any]] | None) -> Chart | None:
         return None
     said = ", ".join(f"{_LISTS[key][0]} {number(curves[key]['r'], 2)}" for key in ("digits", "letters") if key in shown)
     title = "Cosine by distance" + (f", correlation: {said}" if said else "")
-    return Chart("order", title, {"": lines}, Axis("mean cosine"), Axis("distance in the list"))
+    x, reading = (
+        Axis("distance in the list"),
+        "a line that falls to the right puts neighbours in a list nearer together.",
+    )
+    return Chart("order", title, {"": lines}, Axis("mean cosine"), x, reading=reading)
 
 
 def _stack(cloud: str) -> tuple[str, str]:
@@ -149,8 +161,13 @@ def _layers(figures: Figures, stack: str = "") -> list[Chart]:
 
     rank = "participation_ratio_unbiased"
     zero = Level(0.0, "isotropic directions", "@grey", "dot")
-    found: dict[str, tuple[str, Mapping[str, Sequence[Mark]], str]] = {
-        "layers_norm": ("Length of the stream, without first tokens", {"": lines("norm_without_first")}, "mean norm"),
+    found: dict[str, tuple[str, Mapping[str, Sequence[Mark]], str, str]] = {
+        "layers_norm": (
+            "Length of the stream, without first tokens",
+            {"": lines("norm_without_first")},
+            "mean norm",
+            "left is the input, right the last layer. A rise means that layers add to the stream.",
+        ),
         "layers_cosine": (
             "Cosines of tokens",
             {
@@ -158,14 +175,20 @@ def _layers(figures: Figures, stack: str = "") -> list[Chart]:
                 "within a text, centred": [zero, *lines("cosine_within_centred")],
             },
             "mean cosine",
+            "at 0 tokens point in unrelated directions, at 1 all in the same.",
         ),
-        "layers_rank": ("Effective dimensions of the stream's tokens", {"": lines(rank)}, "participation ratio"),
+        "layers_rank": (
+            "Effective dimensions of the stream's tokens",
+            {"": lines(rank)},
+            "participation ratio",
+            "how many directions the tokens use: the lower, the flatter the cloud.",
+        ),
     }
     made = []
-    for name, (title, views, y) in found.items():
+    for name, (title, views, y, reading) in found.items():
         if stack:
             name, title = f"{stack}_{name}", f"Decoder: {title[0].lower()}{title[1:]}"
-        chart = Chart(name, title, views, Axis(y), axis)
+        chart = Chart(name, title, views, Axis(y), axis, reading=reading)
         made += [chart] * bool(chart.values)
     return made
 
@@ -187,5 +210,7 @@ def _both(figures: Figures) -> Chart | None:
             views[label].append(Line(points, name, colour, dash=dash))
     named = {"embedded": "in", "last": "last"}
     axis = Axis("layer of both", [named.get(one) or str(int(one.removeprefix("layer_"))) for one in layers])
-    chart = Chart("encoder_decoder", "A token in the encoder and in the decoder", views, Axis("likeness"), axis)
+    title = "A token in the encoder and in the decoder"
+    reading = "1: both stacks say the same of a token; the dotted 0: no more alike than two tokens at random."
+    chart = Chart("encoder_decoder", title, views, Axis("likeness"), axis, reading=reading)
     return chart if chart.values else None

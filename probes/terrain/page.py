@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modulant.reports.table import Table
-from modulant.reports.wording import number, with_interval
+from modulant.reports.wording import counted, number, with_interval
 from probes.terrain.charts import charts, clouds_of, layers_of
 
 __all__ = ["charts", "content"]
@@ -54,6 +54,7 @@ def content(found: Found) -> dict[str, Any]:
     return {
         "title": f"{found['model']}: terrain",
         "lead": lead,
+        "finding": _finding(found),
         "verdicts": _verdicts(found),
         "sections": {title: table for title, table in sections.items() if table},
         "method": _method(found),
@@ -93,6 +94,23 @@ def null_of(null: Mapping[str, Any] | None) -> str:
         return ""
     spread = "" if null["sd"] is None else f" ± {value_of(null['sd'])} ({null['n']:,})"
     return f"{value_of(null['mean'])}{spread}"
+
+
+def _finding(found: Found) -> str:
+    """What the vocabulary has that chance would not give it, in one sentence."""
+    figures, parts = found["figures"], []
+    if (p := figures.get("categories/p")) is not None:
+        parts.append("words of one category lie " + ("nearer together" if p <= 0.05 else "no nearer together"))
+    if lists := [figures[f"{name}/p"] for name in _SECTIONS["Order"] if figures.get(f"{name}/p") is not None]:
+        shown = sum(p <= 0.05 / len(lists) for p in lists)
+        parts.append(f"{shown} of {counted(len(lists), 'list')} such as digits and months show their order")
+    cv, null = figures.get("pentachoron/cv"), found["nulls"].get("pentachoron/cv")
+    if cv is not None and null is not None:
+        beyond = abs(cv - null["mean"]) > max(COARSE, CLEAR * null["sd"])
+        parts.append(f"volumes of five points {'differ' if beyond else 'do not differ'}")
+    if not parts:
+        return f"Nothing of {found['model']} was measured here that chance could be held against: see the layers."
+    return f"Beside rows without structure, in the vocabulary of {found['model']}: {'; '.join(parts)}."
 
 
 def _verdicts(found: Found) -> list[str]:

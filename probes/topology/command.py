@@ -32,7 +32,7 @@ each beside what random weights have. Tensors are read from the files a block at
 EXAMPLES = """\
 Models: T5, mT5, UMT5, BERT and its kin, GPT-2, GPT-NeoX, Llama, Qwen, Mistral, Gemma, Phi, ViT, DINOv2, CLIP; as one
 safetensors file, as shards, or as pickles of tensors. Llama, Qwen, Mistral, Gemma and Phi-3 as a GGUF file too, which
-needs gguf (pip install 'modulant[weights]'). --resume goes on where an interrupted command with the same --output
+needs gguf (pip install 'modulant[weights]'). --resume continues where an interrupted command with the same --output
 stopped.
 
 examples:
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ways.add_argument("--fast", dest="ranks", action="store_const", const="fast", help=what)
     add("--seed", type=at_least(0), default=42, help="of the permutations (default: %(default)s)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
-    add("--resume", action="store_true", help="go on where an interrupted command with this --output stopped")
+    add("--resume", action="store_true", help="resume where an interrupted command with this --output stopped")
     add("--output", type=Path, metavar="DIR", help="default: runs/probes/topology_<model>")
 
 

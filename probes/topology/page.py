@@ -9,7 +9,7 @@ from modulant.reports import render
 from modulant.reports.chart import LAYERS, Axis, Chart, Level, Line
 from modulant.reports.figures import draw
 from modulant.reports.table import Table
-from modulant.reports.wording import counted, number, short
+from modulant.reports.wording import counted, listed, number, short
 from probes.topology import RANKS, positions_page
 from probes.topology.summary import beyond
 
@@ -35,10 +35,20 @@ _KINDS = {"self_qk": "queries and keys", "self_ov": "outputs and values"}
 _KINDS |= {f"cross{kind.removeprefix('self')}": f"cross-attention, {words}" for kind, words in _KINDS.items()}
 
 
+# Start of a chart's name → how to read it.
+_READING = {
+    "ranks": "at 1 a matrix uses its directions as evenly as noise; the lower, the fewer directions it uses.",
+    "spectra": "a line that starts above the dotted one and falls below it puts its strength into few directions.",
+    "between": "the further a line lies above the grey one, the more a layer reads or writes what the one before does.",
+    "positions": "a line is a head; where it is high, the head looks, so many tokens to the left (−) or right (+).",
+    "": "blue points are heads, grey ones pairs that do not belong together; what lies apart was learned.",
+}
+
+
 def markdown(found: Found, rows: Rows, figures: Sequence[str]) -> str:
     """report.md."""
-    titles = {f"{chart.name}.png": chart.title for chart in charts(found, rows)}
-    shown = [(titles[name], f"figures/{name}") for name in figures]
+    made = {f"{chart.name}.png": chart for chart in charts(found, rows)}
+    shown = [(made[name].title, f"figures/{name}", made[name].reading) for name in figures]
     return render.markdown("topology", **_content(found), figures=shown)
 
 
@@ -80,7 +90,14 @@ def charts(found: Found, rows: Rows) -> list[Chart]:
         title = f"{name}: how alike a layer reads or writes the stream to the layer before"
         made.append(Chart(f"between_{location}", title, likeness, Axis("cosine of Gram matrices"), LAYERS))
     made += positions_page.charts(rows["positions"])
-    shown = (replace(chart, views={label: marks for label, marks in chart.views.items() if marks}) for chart in made)
+    shown = [
+        replace(
+            chart,
+            views={label: marks for label, marks in chart.views.items() if marks},
+            reading=next(text for start, text in _READING.items() if chart.name.startswith(start)),
+        )
+        for chart in made
+    ]
     return [chart for chart in shown if chart.views and chart.values]
 
 
@@ -155,6 +172,7 @@ def _content(found: Found) -> dict[str, Any]:
         "neurons": _neurons(found["figures"]),
         "positions": positions_page.table(found["figures"], found["tests"]),
         "changes": _changes(found["figures"]),
+        "finding": _finding(found),
         "verdicts": _verdicts(found),
         "notes": _notes(found),
         "method": _METHOD,
@@ -250,6 +268,17 @@ def _changes(figures: Mapping[str, Any]) -> Table:
         for place in (key.removesuffix("/share") for key in figures if key.startswith("change/") and "/share" in key)
     ]
     return Table(["mean over layers", "matrices", "‖ΔW‖ / ‖W‖", "stable rank", "participation"], rows)
+
+
+def _finding(found: Found) -> str:
+    """Where the weights have structure that chance would not give, in one sentence."""
+    lines = _verdicts(found)
+    beyond = [line.split("**")[1].lower() for line in lines if "**: beyond" in line]
+    if not lines:
+        return "Nothing was measured that chance could be held against."
+    told = f": {listed(beyond)}" if beyond else ""
+    kinds = counted(len(lines), "kind")
+    return f"Of {kinds} of structure looked for in the weights, {len(beyond)} go beyond chance{told}."
 
 
 def _verdicts(found: Found) -> list[str]:

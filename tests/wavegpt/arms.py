@@ -64,6 +64,7 @@ ARMS: dict[str, WaveConfig] = {
     **{name: small(WaveConfig(attention=attention)) for name, attention in ATTENTIONS.items()},
     "tied": small(WaveConfig(tie_head=True)),
     "tied-table": small(WaveConfig(tie_head=True, head_bias=True, embedding=EmbeddingConfig(kind="table"))),
+    "normed": small(WaveConfig(tie_head=True, embedding=EmbeddingConfig(kind="table", normed=True))),
     "factorised": small(WaveConfig(embedding=EmbeddingConfig(kind="factorised"), norm="rms")),
     "positions": small(WaveConfig(embedding=EmbeddingConfig(position="phase"))),
     "learned": small(WaveConfig(embedding=EmbeddingConfig(mass="learned"))),

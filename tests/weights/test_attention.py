@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+from transformers import BertForMaskedLM
 
 import probe
+from modulant.backbones.opening import Backbone, open_model
+from probes.attention.lens import Lens
+from probes.attention.reading import forward
+from probes.attention.texts import batches_of
+from probes.opening import open_subject
 
 pytestmark = [pytest.mark.weights, pytest.mark.timeout(900)]
 
@@ -16,6 +24,43 @@ def run(output: Path, *options: str) -> dict[str, Any]:
     assert probe.main(["attention", os.environ["TEST_WEIGHTS"], "--output", str(output), *options]) == 0
     found: dict[str, Any] = json.loads((output / "report.json").read_text())
     return found
+
+
+def lens_of_the_last_layer(backbone: Backbone, inputs: Tensor, asked: Tensor | None) -> Tensor:
+    lens = Lens.of(backbone)
+    assert lens is not None
+    with torch.inference_mode(), lens.stream(asked) as states:
+        forward(backbone, inputs)
+        return lens.logits(states[-1])
+
+
+def test_the_lens_is_the_models_own_head() -> None:
+    # In fp32 a head rounds logits of 20 to 3e-5, otherwise for one row than for five.
+    backbone = open_model(os.environ["TEST_WEIGHTS"], "lm", dtype=torch.float64)
+    inputs = torch.tensor([backbone.tokenizer.encode("The capital of France is")])
+    with torch.inference_mode():
+        theirs = backbone.model(input_ids=inputs).logits[:, -1]
+    torch.testing.assert_close(lens_of_the_last_layer(backbone, inputs, None), theirs.float(), atol=1e-5, rtol=0)
+
+
+def test_the_lens_of_minilm_is_its_head(tmp_path: Path) -> None:
+    """Its stack is real, and its head, which its files lack, random; its table of tokens is the head's too."""
+    bare = open_model("all-MiniLM-L6-v2")
+    torch.manual_seed(0)
+    model = BertForMaskedLM(bare.model.config)
+    model.bert.load_state_dict(bare.model.state_dict())
+    model.save_pretrained(tmp_path)
+    bare.tokenizer.save_pretrained(tmp_path)
+    subject = open_subject(str(tmp_path), "cpu", with_head=True)
+    subject.backbone.model.double()
+    (batch,) = batches_of(subject.backbone, subject.tokenizer, ["The capital of France is Paris."])
+    assert batch.masked is not None
+    assert batch.asked is not None
+    assert subject.tokenizer.decode(batch.inputs[0, batch.asked]) == "paris"
+    with torch.inference_mode():
+        theirs = subject.backbone.model(input_ids=batch.masked).logits[0, batch.asked]
+    found = lens_of_the_last_layer(subject.backbone, batch.masked, batch.asked)
+    torch.testing.assert_close(found, theirs.float(), atol=1e-5, rtol=0)
 
 
 def test_one_prompt(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "B T d"]:
         """Attend to the tokens before, in x and in the cache, which x's tokens are added to."""
         query, key = self.features(x, places, cache, observed)
+        if observed is not None:
+            observed.features.append((query, key))
         value = self._split(self.value(x))
         if self.linear:
             y = self._mix_linear(query[0], key[0], value, places, cache)

@@ -94,7 +94,7 @@ def places_of(ids: Tensor, segments: Tensor | None, cache: Cache | None) -> Plac
         if (segments is None) != (earlier is None):
             raise ValueError("segments must be given at each call with a cache, or at none")
         if segments is not None and earlier is not None and bool((segments != earlier[:, -1:]).any()):
-            raise ValueError("a call with a cache must go on with the segment that it ended with")
+            raise ValueError("a call with a cache must continue the segment that it ended with")
         return Places(cache.next + steps, segments, earlier)
     if segments is None:
         return Places(steps)

@@ -65,6 +65,7 @@ class EmbeddingConfig:
         position: phase: Ωt is part of the phase; none: attention carries positions.
         anneal: mixing from a table.
         rank: r of the factorised table; null: as many parameters as the waves have.
+        normed: of table: its rows are normed, as those of waves and of the factorised table always are.
     """
 
     kind: Literal["wave", "table", "factorised"] = "wave"
@@ -79,9 +80,12 @@ class EmbeddingConfig:
     position: Literal["none", "phase"] = "none"
     anneal: AnnealConfig = field(default_factory=AnnealConfig)
     rank: PositiveInt | None = None
+    normed: bool = False
 
     @checked
     def __post_init__(self) -> None:
+        if self.normed and self.kind != "table":
+            raise ValueError(f"normed is true, but kind is {self.kind}, which is normed anyway; it needs kind: table")
         set_fields(self, anneal=section(AnnealConfig, self.anneal, "anneal"))
         if self.omega_range is not None:
             set_fields(self, omega_range=tuple(self.omega_range))

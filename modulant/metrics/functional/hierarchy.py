@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+_ROUNDING = 1e-12  # of a mean cosine in fp64
+
 
 @torch.no_grad()
 def chain_decay(
@@ -54,7 +56,8 @@ def category_clustering(
 
     Returns:
         fp64 scalars ``within``: mean over all pairs of one category; ``global``: over all pairs; ``gap``: their
-        difference; ``null_mean``, ``null_sd`` of the gap under shuffled categories and ``z`` of the gap against it.
+        difference; ``null_mean``, ``null_sd`` of the gap under shuffled categories and ``z`` of the gap against it,
+        NaN where all shuffles give the same gap, as those of a single category do.
         By category: ``category``: those that occur, ``cosine``: mean within, NaN for one synset alone, ``count``.
 
     Raises:
@@ -82,16 +85,28 @@ def category_clustering(
     gap = total - everything
     mean, sd = spread.mean(), spread.std(correction=1)
     figures = {"within": total, "global": everything, "gap": gap, "null_mean": mean, "null_sd": sd}
-    figures |= {"z": (gap - mean) / sd, "category": found, "cosine": sums / pairs, "count": counts}
+    z = (gap - mean) / sd if sd > _ROUNDING else gap.new_tensor(torch.nan)
+    figures |= {"z": z, "category": found, "cosine": sums / pairs, "count": counts}
     return {name: figure.cpu() for name, figure in figures.items()}
 
 
 def _within(unit: Tensor, labels: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Number of pairs and sum of their cosines in each category."""
     counts = torch.bincount(labels, minlength=n).double()
-    sums = unit.new_zeros(n, unit.shape[1]).index_add_(0, labels, unit)
-    lengths = unit.new_zeros(n).index_add_(0, labels, unit.square().sum(-1))
+    sums = sums_by(labels, unit, n, product=unit.is_cuda)
+    lengths = sums_by(labels, unit.square().sum(-1, keepdim=True), n, product=unit.is_cuda)[:, 0]
     return counts * (counts - 1) / 2, (sums.square().sum(-1) - lengths) / 2
+
+
+def sums_by(labels: Int[Tensor, "_"], rows: Float[Tensor, "_ dim"], n: int, product: bool) -> Float[Tensor, "n dim"]:
+    """Sums of the rows of each label.
+
+    Args:
+        product: as a matrix product, which adds in the same order every time; `index_add_` does not on a GPU.
+    """
+    if product:
+        return torch.nn.functional.one_hot(labels, n).to(rows.dtype).T @ rows
+    return rows.new_zeros(n, rows.shape[1]).index_add_(0, labels, rows)
 
 
 def _unit(points: Tensor) -> Tensor:

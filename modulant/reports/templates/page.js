@@ -1,5 +1,6 @@
 "use strict";
-// Unpacks plotly and draws the charts: again when the reader picks a view, turns the lights on or off, or prints.
+// Unpacks plotly and draws the charts, folded ones last: again when the reader picks a view, unfolds a part, turns the
+// lights on or off, or prints, for which every part is unfolded.
 (async () => {
   const text = (id) => document.getElementById(id).textContent;
   const { skins, charts } = JSON.parse(text("drawn"));
@@ -36,13 +37,31 @@
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
     return Plotly.react(place(chart), coloured(chart.views[picked ? +picked.value : 0]), layout, bar);
   };
+  const folded = (chart) => place(chart).closest("details:not([open])") !== null;
   const all = () => Promise.all(charts.map(draw));
-  await all();
+  await Promise.all(charts.filter((chart) => !folded(chart)).map(draw));
+  for (const chart of charts.filter(folded)) {
+    await new Promise((idle) => setTimeout(idle)); // the page stays alive meanwhile
+    await draw(chart);
+  }
   document.documentElement.dataset.drawn = String(charts.length);
+  const parts = [...document.querySelectorAll("details.part")];
+  for (const part of parts)
+    part.addEventListener("toggle", () => { if (part.open) charts.filter((one) => part.contains(place(one))).map(draw); });
   for (const chart of charts)
     for (const input of document.querySelectorAll(`input[name="view-${chart.name}"]`))
       input.addEventListener("change", () => draw(chart));
   dark.addEventListener("change", all);
-  addEventListener("beforeprint", () => { printing = true; all(); });
-  addEventListener("afterprint", () => { printing = false; all(); });
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    printing = true;
+    closed = parts.filter((part) => !part.open);
+    for (const part of closed) part.open = true;
+    all();
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    for (const part of closed) part.open = false;
+    all();
+  });
 })();

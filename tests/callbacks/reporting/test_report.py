@@ -96,12 +96,14 @@ def page_reads_as_one(page: str, report: dict[str, Any]) -> None:
     headings = [line for line in page.splitlines() if line.startswith("#")]
     assert headings == [
         "# Training of TinyModulator",
-        "## Before → after",
-        "## α per layer",
-        "## Populations",
-        "## By part of speech",
         "## Figures",
         "## Read with care",
+        "## Before → after",
+        "## Each figure in words",
+        "## Populations",
+        "## By part of speech",
+        "## α per layer",
+        "## More figures",
         "## What ran",
         "## Go on from here",
     ]

@@ -72,6 +72,26 @@ def test_uniform_causal_attention() -> None:
     torch.testing.assert_close(distance[0, 1:], torch.full((T - 1,), 0.5).double())
 
 
+@pytest.mark.parametrize(("causal", "window"), [(True, None), (True, 4), (False, None), (False, 2)])
+def test_spread_is_the_sd_of_positions(causal: bool, window: int | None) -> None:
+    visible = shape.visible_keys(T, causal, window)
+    weights = softmax(3, T, T, causal=False).where(visible, 0.0)
+    weights /= weights.sum(-1, keepdim=True)
+    place, count = np.arange(T), visible.sum(-1).numpy()
+    even = shape.relative_spread(shape.uniform_attention(visible), visible).numpy()
+    assert np.isnan(even[0]) == causal  # one key
+    for query in range(1, T):
+        assert even[query] == pytest.approx(math.sqrt((count[query] + 1) / (12 * (count[query] - 1))), abs=1e-12)
+        own = weights[1, query].numpy()
+        sd = np.sqrt(np.average((place - own @ place) ** 2, weights=own))
+        found = float(shape.relative_spread(weights, visible)[1, query])
+        assert found == pytest.approx(sd / (count[query] - 1), abs=1e-12)
+    ends = torch.zeros(1, T, dtype=torch.float64)
+    ends[0, 0] = ends[0, -1] = 0.5
+    assert float(shape.relative_spread(ends, torch.ones(1, T, dtype=torch.bool))) == pytest.approx(0.5)
+    assert float(shape.relative_spread(torch.eye(T).double(), shape.visible_keys(T, False)).max()) < 1e-7
+
+
 def test_raw_entropy_of_uniform_attention_grows_with_length() -> None:
     means = [float(shape.entropy(shape.uniform_attention(shape.visible_keys(n, True))).mean()) for n in (5, 12, 64)]
     assert means == pytest.approx([0.96, 1.67, 3.21], abs=0.01)

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from modulant.reports import charts
-from modulant.reports.chart import Chart, Heat
+from modulant.reports.chart import Axis, Chart, Heat, Line
 from modulant.reports.figures import draw
 from modulant.reports.inside import inside, moved_tokens
 from modulant.reports.plotting import depth_colours, save
@@ -215,6 +215,20 @@ def test_how_far_each_token_is_moved() -> None:
     assert isinstance(heat, Heat)
     assert heat.cells == [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
     assert "mean 0.2000; most: ▁dog 0.3000, ▁a (2) 0.2000" in chart.note
+
+
+def test_lines_at_different_places_make_one_table() -> None:
+    lines = [Line([(1.0, 0.5), (3.0, 0.7)], "a", "@blue"), Line([(2.0, 0.6), (3.0, 0.8)], "b", "@grey")]
+    chart = Chart("both", "Both", {"": lines}, Axis("y"), Axis("x", whole=True))
+    assert chart.table.header == ["x", "a", "b"]
+    assert chart.table.rows == [["1", "0.5000", "–"], ["2", "–", "0.6000"], ["3", "0.7000", "0.8000"]]
+
+
+@pytest.mark.parametrize(("views", "wider", "higher"), [(1, 1, 1), (2, 1.7, 1), (4, 1.7, 2)])
+def test_heat_maps_beside_each_other_have_room(views: int, wider: float, higher: int) -> None:
+    heat = Heat([[0.0, 1.0, 2.0]], "z", range(3), numbers=False)
+    chart = Chart("maps", "Maps", {str(i): [heat] for i in range(views)}, Axis("y", ["row"]), Axis("x"))
+    assert draw([chart]).get_size_inches() == pytest.approx((7.0 * wider, 2.14 * higher))
 
 
 @pytest.mark.parametrize("layers", [1, 3, 24])

@@ -14,27 +14,18 @@ import pytest
 from modulant.reports import render
 from modulant.reports.chart import LAYERS, Axis, Band, Chart, Level, Line
 from modulant.reports.charts import charts
+from modulant.reports.controls import table as table_of
 from modulant.reports.figures import draw
 from modulant.reports.interactive import drawn
-from modulant.reports.page import _controls, html, of_folder
+from modulant.reports.page import html, of_folder
 from modulant.reports.rows import headline
 from modulant.reports.run_folder import metrics_of, report_of
 
 HOSTILE = "</script></pre><img src=x onerror=document.title='owned'><script>document.title='owned'</script>`&amp;"
 # what Chromium asks for itself, whatever the page
 BROWSERS_OWN = re.compile(r"https?://[\w.-]+\.(google|googleapis)\.com[/:]")
-FIELD = [
-    "alpha",
-    "alpha_final",
-    "inside_layers",
-    "inside_experts",
-    "loss",
-    "objective",
-    "correlation",
-    "lift",
-    "bands",
-    "cv",
-]
+FIRST = ["lift", "bands", "loss", "alpha", "cv"]
+FIELD = [*FIRST, "correlation", "objective", "alpha_final", "inside_layers", "inside_experts"]
 FIELD += ["volumes", "moved_0", "moved_1", "moved_2"]
 
 
@@ -144,7 +135,7 @@ def test_charts_are_what_plotly_knows(field_run: Path) -> None:
 
     report = report_of(field_run)
     found = charts(report, metrics_of(field_run, report))
-    assert list(found) == FIELD
+    assert set(found) == set(FIELD)
     everything = drawn(list(found.values()))
     views = {}
     for chart in everything["charts"]:
@@ -208,7 +199,7 @@ def test_answers_to_prompts_are_shown_by_the_scale_of_alpha_where_it_was_swept(f
 
 def test_points_of_a_front_are_no_rows_among_the_controls() -> None:
     row = {"parameters": 10, "seeds": [0], "pearson_lift": {"all": {"mean": 0.1}}}
-    table = _controls({"field": row, "lora": row, "lora_keep_0": {**row, "front": "lora"}}, {})
+    table = table_of({"field": row, "lora": row, "lora_keep_0": {**row, "front": "lora"}}, {})
     assert [name for name, *_ in table.rows] == ["field", "lora"]
 
 

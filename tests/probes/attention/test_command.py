@@ -21,7 +21,8 @@ from modulators import LerpModulator, save_modulator
 from probes.attention import command, measure, page
 from probes.attention.confidence import FIGURES, groups_of
 from probes.attention.texts import EXAMPLES, PROMPTS, shuffled, wordnet_examples
-from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
+from tests.pages import check_structure
+from tests.probes.terrain.tokenizers import WORDS, masking_tokenizer, word_tokenizer
 from tests.runs import tiny_backbone
 from tests.tiny_families import build
 
@@ -43,11 +44,11 @@ def measured(model: str, *options: str) -> dict[str, Any]:
     return found
 
 
-def tiny(folder: Path, model_type: str) -> str:
+def tiny(folder: Path, model_type: str, masks: bool = False) -> str:
     more = {} if model_type in IMAGES else {"vocab_size": len(WORDS) + 5}
-    build(model_type, head=model_type in ("llama", "gpt2"), **more).save_pretrained(folder)
+    build(model_type, head=model_type in ("llama", "gpt2") or masks, **more).save_pretrained(folder)
     if model_type not in IMAGES:
-        word_tokenizer().save_pretrained(folder)
+        (masking_tokenizer() if masks else word_tokenizer()).save_pretrained(folder)
     return str(folder)
 
 
@@ -92,6 +93,7 @@ def test_controls_are_what_is_known_of_them(random: Path) -> None:
     assert figures["control/uniform/head_sync"] == pytest.approx(1)
     assert figures["control/uniform/head_divergence"] == pytest.approx(0, abs=1e-12)
     assert figures["control/uniform/distance"] == pytest.approx(0.5)
+    assert figures["control/uniform/spread"] > figures["control/dirichlet/spread"] > 0.2
     for name in ("entropy", "entropy_without_sink", "sink", "sink_rate"):
         assert figures[f"control/permuted/{name}"] == pytest.approx(figures[f"control/model/{name}"], abs=1e-12)
     assert figures["control/sink_dirichlet/sink"] > figures["control/dirichlet/sink"]
@@ -115,7 +117,19 @@ def test_every_figure_has_a_unit_and_a_population_or_a_reason(random: Path) -> N
 
 def test_the_pages_show_every_chart(random: Path) -> None:
     page, html = ((random / "out" / name).read_text() for name in ("report.md", "report.html"))
-    for name in ("entropy", "heads", "source", "text", "lens", "lens_divergence", "scatter", "confidence"):
+    check_structure(html)
+    for name in (
+        "entropy",
+        "heads",
+        "source",
+        "text",
+        "lens",
+        "lens_divergence",
+        "scatter",
+        "confidence",
+        "positions",
+        "lens_unigram",
+    ):
         assert (random / "out" / "figures" / f"{name}.png").stat().st_size > 5_000
         assert f"(figures/{name}.png)" in page
         assert f'id="chart-{name}"' in html
@@ -178,6 +192,25 @@ def test_families(model_type: str, tmp_path: Path) -> None:
         assert figures["next/confidence"] is None
         assert figures["confidence/entropy/p"] is None
         assert "no next token" in found["reasons"]["confidence"]
+
+
+def test_what_fills_masks_is_asked_for_the_last_word(tmp_path: Path) -> None:
+    name = tiny(tmp_path / "model", "bert", masks=True)
+    found = run(tmp_path / "out", name, "--texts", texts(tmp_path, 120))
+    figures = found["figures"]
+    assert found["populations"]["next/confidence"] == "120 texts, last word masked"
+    assert figures["layer_02/lens_entropy"] == pytest.approx(-figures["next/confidence"])
+    assert figures["layer_02/lens_divergence"] == pytest.approx(0, abs=1e-6)
+    assert figures["next/unigram"] == figures["layer_02/lens_unigram"] > 0
+    for name in ("embedded/lens_unigram", "layer_01/lens_entropy", "lens/commit_layer", "next/top"):
+        assert found["nulls"][name]["what"] == "the same texts with their words shuffled"
+        low, high = found["intervals"][name]
+        assert low <= figures[name] <= high
+    assert figures["confidence/entropy_last/p"] > 0
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "**Confidence**: nothing beyond its null" in page
+    assert "| layers done |" in page
+    assert "(figures/lens_unigram.png)" in page
 
 
 def test_images_have_patches(tmp_path: Path) -> None:

@@ -1,26 +1,29 @@
 """Attention as it is read, of every family: what transformers itself returns, and a model that is left as it was."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy as relative_entropy
 from torch import Tensor
 
 from modulant.backbones.families import parts_of
-from modulant.backbones.opening import Backbone
-from probes.attention.lens import Lens
+from modulant.backbones.opening import Backbone, open_model
+from probes.attention.lens import Lens, divergence, unigram_of
 from probes.attention.measure import MODEL, UNIFORM, measure_pass
 from probes.attention.reading import attentions_of, decoder_inputs, forward, reading
-from probes.attention.texts import Batch
+from probes.attention.texts import Batch, batches_of, unigrams
+from tests.probes.terrain.tokenizers import masking_tokenizer, word_tokenizer
 from tests.tiny_families import ALL, CAUSAL, IMAGES, MASKED, SEQ2SEQ, build, inputs_for
 
 LENGTH = 24  # beyond the windows of the tiny models
 
 
 def opened(model_type: str) -> Backbone:
-    head = model_type in SEQ2SEQ or model_type in CAUSAL
-    model = build(model_type, head=head)
+    model = build(model_type, head=model_type in {**SEQ2SEQ, **MASKED, **CAUSAL})
     return Backbone(model_type, model, parts_of(model))
 
 
@@ -126,27 +129,117 @@ def test_weights_beyond_what_is_visible_are_an_error() -> None:
             forward(backbone, inputs_of("mistral"))
 
 
-@pytest.mark.parametrize("model_type", [*SEQ2SEQ, *CAUSAL])
+EVEN = torch.full((97,), 1 / 97).double().log()
+
+
+@pytest.mark.parametrize("model_type", [*SEQ2SEQ, *MASKED, *CAUSAL])
 def test_the_lens_after_the_last_layer_is_the_models_own_head(model_type: str) -> None:
     backbone, inputs = opened(model_type), inputs_of(model_type)
+    asked = torch.tensor([20, 7]) if model_type in MASKED else None
     lens = Lens.of(backbone)
     assert lens is not None
-    with torch.inference_mode(), lens.stream() as states:
+    assert lens.masked == (asked is not None)
+    with torch.inference_mode(), lens.stream(asked) as states:
         forward(backbone, inputs)
-        seen, logits = lens.look(states), lens.logits(states[-1])
+        seen, logits = lens.look(states, EVEN), lens.logits(states[-1])
         given = {"decoder_input_ids": decoder_inputs(backbone, inputs)} if model_type in SEQ2SEQ else {}
-        torch.testing.assert_close(logits, backbone.model(input_ids=inputs, **given).logits[:, -1])
+        places = torch.tensor([LENGTH - 1] * 2) if asked is None else asked
+        theirs = backbone.model(input_ids=inputs, **given).logits[torch.arange(2), places]
+        torch.testing.assert_close(logits, theirs, atol=1e-5, rtol=0)
     assert len(states) == 4
+    # KL(p ‖ uniform) = ln V − H(p).
+    torch.testing.assert_close(seen.unigram, math.log(97) - seen.entropy, atol=1e-5, rtol=0)
     assert seen.rank[:, -1].tolist() == [1, 1]
     assert seen.divergence[:, -1].abs().max() < 1e-6
     assert ((seen.commit >= 1) | (seen.rank[:, 0] == 1)).all()
     assert (seen.commit <= 3).all()
 
 
-def test_what_reads_both_ways_or_has_no_head_has_no_lens() -> None:
-    assert Lens.of(opened("bert")) is None
-    model = build("llama", head=False)
-    assert Lens.of(Backbone("llama", model, parts_of(model))) is None
+def test_the_lens_of_mini_is_its_own_head() -> None:
+    backbone = open_model("mini", "seq2seq", dtype=torch.float64)  # logits of 20 are rounded to 1e-5 in fp32
+    lens, inputs = Lens.of(backbone), torch.tensor([backbone.tokenizer.encode("a flower that opens at night")])
+    assert lens is not None
+    assert not lens.masked
+    with torch.inference_mode():
+        with lens.stream() as states:
+            forward(backbone, inputs)
+        theirs = backbone.model(input_ids=inputs, decoder_input_ids=decoder_inputs(backbone, inputs)).logits[:, -1]
+        torch.testing.assert_close(lens.logits(states[-1]), theirs.float(), atol=1e-5, rtol=0)
+    assert len(states) == 3
+    assert float(theirs.std()) > 1
+
+
+@pytest.mark.parametrize("model_type", [*MASKED, "llama", "t5", "vit"])
+def test_what_has_no_head_has_no_lens(model_type: str) -> None:
+    model = build(model_type, head=False)
+    assert Lens.of(Backbone(model_type, model, parts_of(model))) is None
+
+
+def test_divergences_have_closed_forms() -> None:
+    p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.25, 0.5, 0.25])
+    assert float(divergence(p.log(), q.log())) == pytest.approx(0.5 * math.log(2))
+    assert float(divergence(q.log(), q.log())) == 0
+    # Of Gaussian logits against their mean: what SciPy gives.
+    first, second = torch.randn(2, 5, 40, generator=torch.Generator().manual_seed(1)).double().log_softmax(-1)
+    np.testing.assert_allclose(divergence(first, second), relative_entropy(first.exp(), second.exp(), axis=-1))
+
+
+def test_unigrams_leave_something_to_what_is_in_no_text() -> None:
+    counts = torch.tensor([6, 3, 1, 0, 0, 0, 0, 0])
+    found = unigram_of(counts).exp()
+    assert found[:3].tolist() == pytest.approx([6 / 13, 3 / 13, 1 / 13])
+    assert found[3:].tolist() == pytest.approx([3 / 13 / 5] * 5)
+    assert float(found.sum()) == pytest.approx(1)
+    assert unigram_of(torch.tensor([3, 1])).exp().tolist() == [0.75, 0.25]  # everything is in them
+    assert unigram_of(torch.zeros(4)).exp().tolist() == [0.25] * 4
+    batches = [Batch(torch.arange(2), torch.tensor([[2, 5, 1], [2, 5, 6]]), None)]
+    assert unigrams(batches, [1, 2], 8).exp().argsort(descending=True)[:2].tolist() == [5, 6]
+
+
+def test_figures_of_a_masked_word_are_those_of_its_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where queries are gone through in blocks; figures of the text as it stands do not change."""
+    backbone, inputs = opened("bert"), inputs_of("bert")
+    asked = torch.tensor([20, 7])
+    masked = inputs.scatter(1, asked[:, None], 4)
+    batch = Batch(torch.arange(2), inputs, None, asked, masked)
+    plain = measure_pass(backbone, [Batch(torch.arange(2), inputs, None)], [0, 2], 1, "reading", EVEN)
+    assert plain.seen is plain.masked is None  # nothing is masked
+    monkeypatch.setattr("probes.attention.reduce._NUMBERS", 5 * 2 * 4 * LENGTH)
+    found = measure_pass(backbone, [batch], [0, 2], 1, "reading", EVEN)
+    assert found.masked is not None
+    assert found.seen is not None
+    weights = read(backbone, masked)["", 2][torch.arange(2), :, asked]  # (B, heads, keys)
+    own = -torch.xlogy(weights, weights).sum(-1)
+    torch.testing.assert_close(found.masked["source_entropy_last"][:, 1], own)
+    torch.testing.assert_close(found.masked["sink_last"][:, 1], weights[..., 0])
+    for name, values in plain.stacks[""].of[MODEL].items():
+        torch.testing.assert_close(found.stacks[""][name], values, equal_nan=True)
+    with torch.inference_mode():
+        logp = backbone.model(input_ids=masked).logits[torch.arange(2), asked].log_softmax(-1)
+    torch.testing.assert_close(found.seen.entropy[:, -1], -(logp.exp() * logp).sum(-1).double(), atol=1e-5, rtol=0)
+
+
+def test_the_last_word_is_masked() -> None:
+    tokenizer = masking_tokenizer()
+    backbone = Backbone("bert", *_parts("bert", len(tokenizer)))
+    texts = ["red dog .", "red dog red", "dog ."]
+    (three, two) = batches_of(backbone, tokenizer, texts)
+    assert three.asked is not None
+    assert three.masked is not None
+    assert three.asked.tolist() == [2, 3]  # behind [CLS]
+    changed = three.masked != three.inputs
+    assert changed.nonzero().tolist() == [[0, 2], [1, 3]]
+    assert set(three.masked[changed].tolist()) == {tokenizer.mask_token_id}
+    assert two.asked is not None
+    assert two.asked.tolist() == [1]
+    for model_type, other in (("llama", tokenizer), ("bert", word_tokenizer())):  # makes next tokens; has no mask
+        (batch,) = batches_of(Backbone(model_type, *_parts(model_type, len(tokenizer))), other, ["red dog red"])
+        assert batch.asked is batch.masked is None
+
+
+def _parts(model_type: str, vocab_size: int) -> tuple[Any, Any]:
+    model = build(model_type, vocab_size=vocab_size)
+    return model, parts_of(model)
 
 
 @pytest.mark.parametrize("model_type", ["t5", "bert", "llama", "gemma2", *IMAGES])

@@ -180,6 +180,11 @@ def test_a_verdict_follows_the_interval(spread: Mapping[str, Any], said: str) ->
 
 def test_the_page(runs: list[Run]) -> None:
     page = table.markdown(summary_of(runs), ["lora seed 2: x.log"], ["controls.png"])
+    finding, controls, figure, reading, heading = page.split("\n\n")[1:6]
+    assert finding.startswith("**lerp moves the encoder's agreement with WordNet by +0.0")
+    assert "A control is the same training with what is claimed to matter taken away" in controls
+    assert (figure[:2], reading[:17]) == ("![", "How to read this:")
+    assert heading == "## Each comparison in words"
     row = next(line for line in page.splitlines() if line.startswith("| shuffled"))
     assert "38,552" in row
     assert "0, 1" in row

@@ -13,6 +13,7 @@ import yaml
 
 import probe
 from probes.runs.command import ordered
+from tests.pages import check_structure
 
 POPULATIONS = ["all", "train", "mixed", "held_out"]
 
@@ -77,6 +78,7 @@ def test_the_page_and_the_figures_hold_every_run(runs: list[Path], tmp_path: Pat
     compared(*map(str, runs), output=tmp_path / "out")
     assert (tmp_path / "out" / "runs.png").stat().st_size > 20_000
     text = (tmp_path / "out" / "runs.html").read_text()
+    check_structure(text)
     drawn = re.search(r"<script type=\"application/json\" id=drawn>(.*?)</script>", text)
     assert drawn is not None
     charts = {chart["name"]: chart for chart in json.loads(drawn[1])["charts"]}

@@ -15,6 +15,7 @@ import probe
 from modulant.backbones.tokenizers import load_tokenizer
 from probes.scales.matching import whole_words
 from probes.scales.page import SHARED, beyond
+from tests.pages import check_structure
 from tests.tiny_families import build
 
 SPECIAL = ["[PAD]", "[EOS]", "[UNK]"]
@@ -86,6 +87,7 @@ def test_every_figure_has_a_null_an_interval_or_a_population(random: tuple[Path,
         assert reason or (value is not None and name in found["populations"]), name
     assert "digits" in found["reasons"]  # those of the second have a mark that its tokenizer does not add
     page, html = ((folder / name).read_text() for name in ("report.md", "report.html"))
+    check_structure(html)
     for name in ("fits", "cosines", "pairs"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
         assert f"(figures/{name}.png)" in page

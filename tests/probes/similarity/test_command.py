@@ -18,6 +18,7 @@ from modulant.backbones.families import stream_of
 from modulant.backbones.t5 import load_config
 from modulant.lexicon import Lexicon
 from modulators import AdaptedT5, LerpModulator, save_modulator
+from tests.pages import check_structure
 from tests.runs import ROOT, small_wordnet, tiny_backbone
 
 PAIRS = 60
@@ -72,7 +73,9 @@ def test_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert page in capsys.readouterr().out
     assert "60 of 61 pairs, 0 of them with a sense in common; 1 left out, as WordNet does not have maradona" in page
     assert (tmp_path / "similarity.png").stat().st_size > 5_000
-    assert "Agreement with people" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    check_structure(page)
+    assert "Agreement with people" in page
     # the artefact's folder is the run's, and its base is the backbone alone
     assert measure(folder, tmp_path, str(folder / "lerp" / "modulator"))["figures"] == figures
     alone = measure(folder, tmp_path, str(folder / "t5"), "--nltk-data", str(folder / "wordnet"))

@@ -14,6 +14,7 @@ from modulant.backbones.t5 import load_config
 from modulant.reports.run_folder import finite
 from modulators import LerpModulator, save_modulator
 from probes.spectra import command, reading
+from tests.pages import check_structure
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
 from tests.runs import tiny_backbone
 from tests.tiny_families import build
@@ -104,6 +105,7 @@ def test_the_report_names_its_texts_and_its_figures(random: Path) -> None:
 
 def test_the_pages_show_every_chart(random: Path) -> None:
     page, html = ((random / "out" / name).read_text() for name in ("report.md", "report.html"))
+    check_structure(html)
     for name in ("lag1", "spectra", "heads", "lens"):
         assert (random / "out" / "figures" / f"{name}.png").stat().st_size > 5_000
         assert f"(figures/{name}.png)" in page
@@ -162,8 +164,19 @@ def test_a_run_is_measured_before_and_after(tmp_path: Path) -> None:
     assert figures["modulated/layer_00/lag1"] == figures["original/layer_00/lag1"]
     assert figures["modulated/layer_01/lag1"] != figures["original/layer_01/lag1"]
     assert len(figures) == 2 * len(plain)
+    # The decoder reads what the encoder makes, and its own tokens as they are.
+    for place, same in (("embedded", True), ("layer_00", False)):
+        assert (figures[f"modulated/decoder/{place}/lag1"] == figures[f"original/decoder/{place}/lag1"]) == same
+    assert plain["decoder/embedded/lag1"] == pytest.approx(plain["embedded/lag1"], abs=1e-6)
+    for name in ("decoder/heads/high/ppc", "decoder/dimensions/p", "decoder/lens/layer_00/p"):
+        assert plain[name] is not None
+    assert 0 < plain["source/decoder/layer_00/interference"] <= 1
+    for name in ("lag1", "spectra", "heads", "lens"):
+        assert (tmp_path / "out" / "figures" / f"modulated_decoder_{name}.png").stat().st_size > 5_000
     page = (tmp_path / "out" / "report.md").read_text()
     assert "**FFT over dimensions, modulated**" in page
+    assert "**Order of tokens, modulated, decoder**" in page
+    assert "## FFT over dimensions, original, decoder" in page
     assert "(figures/original_lag1.png)" in page
     assert "`original/heads/low` was not measured: fewer than 160 tokens" in page
 

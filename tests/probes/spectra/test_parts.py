@@ -16,21 +16,40 @@ from probes.spectra.attention import last_attention
 from probes.spectra.dimensions import measure_dimensions
 from probes.spectra.heads import BANDS, head_series, measure_heads
 from probes.spectra.lens import coherence, frequencies_by_rank
-from probes.spectra.passes import EMBEDDED, output_matrix, output_weights, read
+from probes.spectra.passes import EMBEDDED, as_read, output_matrix, output_weights, read, stacks_of
 from probes.spectra.texts import Text
 from probes.spectra.tokens import TokenFigures, along, measure_text
 from tests.tiny_families import CAUSAL, MASKED, SEQ2SEQ, build
 
 FAMILIES = (*SEQ2SEQ, *MASKED, *CAUSAL, "clip_text_model")
+DECODERS = tuple(f"{model_type} decoder" for model_type in SEQ2SEQ)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def backbone_of(model_type: str) -> Backbone:
+def backbone_of(stack: str) -> Backbone:
+    """Of a model type, or of its ``decoder``."""
+    model_type, _, decoder = stack.partition(" ")
     model = build(model_type, head=False)
-    return Backbone(model_type, model, parts_of(model))
+    stacks = stacks_of(Backbone(model_type, model, parts_of(model)))
+    assert list(stacks) == (["", "decoder/"] if model_type in SEQ2SEQ else [""])
+    return stacks["decoder/" if decoder else ""]
+
+
+def hidden_states(backbone: Backbone, text: Text) -> Any:
+    """Of a whole pass that returns them."""
+    if not backbone.family.needs_encoder:
+        return backbone.parts.stack(input_ids=text.ids[None], output_hidden_states=True).hidden_states
+    behind = torch.cat([torch.tensor([0]), text.ids[:-1]])[None]  # the start token, which is 0, and not the end
+    out = backbone.model(input_ids=text.ids[None], decoder_input_ids=behind, output_hidden_states=True)
+    return out.decoder_hidden_states
+
+
+def positions(backbone: Backbone, text: Text) -> Tensor:
+    """Where a stack reads the measured tokens."""
+    return text.measured + (1 if backbone.family.needs_encoder else 0)
 
 
 def text_of(length: int = 30) -> Text:
@@ -50,10 +69,10 @@ def test_shuffled_tokens_are_the_same_tokens() -> None:
     assert text.measured.tolist() == list(range(1, 29))
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_states_and_heads_are_the_models(model_type: str) -> None:
+@pytest.mark.parametrize("stack", [*FAMILIES, *DECODERS])
+def test_states_and_heads_are_the_models(stack: str) -> None:
     """States are the stream's; outputs of heads add up to what the output matrix gives; the model stays as it was."""
-    backbone, text = backbone_of(model_type), text_of()
+    backbone, text = backbone_of(stack), text_of()
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
     states: dict[int, Tensor] = {}
     mixed: dict[int, Tensor] = {}
@@ -68,17 +87,19 @@ def test_states_and_heads_are_the_models(model_type: str) -> None:
     for handle in handles:
         handle.remove()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.parts.stack.modules())
+    places = positions(backbone, text)
+    assert as_read(backbone, text).ids[places].tolist() == text.ids[text.measured].tolist()
     with torch.inference_mode():
-        hidden = backbone.parts.stack(input_ids=text.ids[None], output_hidden_states=True).hidden_states
+        hidden = hidden_states(backbone, text)
     for layer, place in ((EMBEDDED, 0), (0, 1), (1, 2)):  # the last may be after the norm
-        torch.testing.assert_close(states[layer], hidden[place][0, text.measured])
+        torch.testing.assert_close(states[layer], hidden[place][0, places])
     for layer in range(3):
         weights = output_weights(backbone, layer)
         assert len(weights) == 4
         matrix = output_matrix(backbone, layer)
         bias = matrix.bias if getattr(matrix, "bias", None) is not None else 0.0
         added = torch.einsum("thw,hwd->td", mixed[layer], weights) + bias
-        torch.testing.assert_close(added, whole[layer][text.measured], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(added, whole[layer][places], rtol=1e-4, atol=1e-5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.model.state_dict().items())
 
 
@@ -93,17 +114,28 @@ def test_hooks_are_removed_after_an_error() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in backbone.parts.stack.modules())
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
-def test_attention_of_the_last_token(model_type: str) -> None:
-    backbone, text = backbone_of(model_type), text_of()
+def test_a_token_that_a_decoder_does_not_read_is_not_measured() -> None:
+    """A text without an end: its last token would be the next one."""
+    backbone, text = backbone_of("t5 decoder"), Text(text_of().ids, torch.zeros(30, dtype=torch.bool))
+    states: dict[int, Tensor] = {}
+    read(backbone, text, [0], states.__setitem__)
+    assert len(text.measured) == 29
+    assert len(states[0]) == 28
+
+
+@pytest.mark.parametrize("stack", [*FAMILIES, *DECODERS])
+def test_attention_of_the_last_token(stack: str) -> None:
+    backbone, text = backbone_of(stack), text_of()
     kernel = backbone.parts.stack.config._attn_implementation
     found = last_attention(backbone, text, [0, 2])
     assert backbone.parts.stack.config._attn_implementation == kernel
     assert found[0].attention.shape == (4, 30)
     again: dict[int, Tensor] = {}
     read(backbone, text, [], lambda layer, states: again.update({layer: states}))
-    torch.testing.assert_close(found[0].states[text.measured], again[EMBEDDED])
-    if backbone.family.causal:  # the last token of the text is before the special one
+    torch.testing.assert_close(found[0].states[positions(backbone, text)], again[EMBEDDED])
+    if backbone.family.needs_encoder:  # which reads the special one no more
+        assert float(found[2].attention[:, -1].min()) > 0
+    elif backbone.family.causal:  # the last token of the text is before the special one
         assert float(found[2].attention[:, -1].abs().max()) == 0
         assert float(found[2].attention[:, -2].min()) > 0
     torch.testing.assert_close(found[2].contexts[1], found[2].attention[1] @ found[2].states)

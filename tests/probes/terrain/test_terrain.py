@@ -16,6 +16,7 @@ from modulators import LerpModulator, save_modulator
 from probes.findings import Findings
 from probes.terrain.decoder import Decoder, measure_decoder
 from probes.terrain.layers import EMBEDDED, Inputs, inputs_of, states_of
+from tests.pages import check_structure
 from tests.probes.terrain.tokenizers import WORDS, word_tokenizer
 from tests.runs import tiny_backbone
 from tests.tiny_families import build
@@ -134,6 +135,7 @@ def test_random_embeddings_have_nothing_beyond_their_nulls(random: Path) -> None
 
 def test_the_pages_show_every_chart(random: Path) -> None:
     page, html = ((random / "out" / name).read_text() for name in ("report.md", "report.html"))
+    check_structure(html)
     for name in ("spectrum", "cosines", "pentachora", "order", "layers_norm", "layers_cosine", "layers_rank"):
         assert (random / "out" / "figures" / f"{name}.png").stat().st_size > 5_000
         assert f"(figures/{name}.png)" in page

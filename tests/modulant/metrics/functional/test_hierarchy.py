@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from modulant.metrics import category_clustering, chain_decay
+from modulant.metrics.functional.hierarchy import sums_by
 
 
 def cosines(points: torch.Tensor) -> np.ndarray:
@@ -68,3 +69,17 @@ def test_bad_input_is_told() -> None:
         category_clustering(points, torch.arange(9) - 1)
     with pytest.raises(ValueError, match="shuffles is 1"):
         category_clustering(points, torch.arange(9), shuffles=1)
+
+
+def test_a_single_category_has_no_spread() -> None:
+    torch.manual_seed(0)
+    got = category_clustering(torch.randn(50, 8), torch.zeros(50).long())
+    assert got["gap"] == pytest.approx(0, abs=1e-12)
+    assert torch.isnan(got["z"])
+
+
+def test_sums_in_a_fixed_order_are_the_same() -> None:
+    rows, labels = torch.randn(300, 7, dtype=torch.float64), torch.randint(5, (300,))
+    torch.testing.assert_close(
+        sums_by(labels, rows, 6, product=True), sums_by(labels, rows, 6, product=False), rtol=0, atol=1e-12
+    )
