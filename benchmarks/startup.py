@@ -22,8 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ASKED, ASKED_HELP = 1.5, 2.0
 
 ABOUT = """\
-Fresh processes, files in the page cache; processor time. What is measured before the first step follows from weights, \
-tokenizer, WordNet and code alone, and is read from the cache after a run has measured it."""
+Time from process start, beside importing torch, lightning and transformers alone.
+
+- **Setup.** Fresh processes, files in the page cache; processor time, user and system.
+- **The first step** comes after figures of the untrained model, which are read from the cache after a run has measured
+  them: they follow from weights, tokenizer, WordNet and code alone. The second row measures them anew."""
 
 _IMPORTS = "import torch, lightning, transformers"
 _RUN = """
@@ -58,8 +61,8 @@ def run(quick: bool = False) -> list[Row]:
                 for found, seconds in zip((imports, measured, steps, helps), times, strict=True):
                     found.append(seconds)
     rows = [
-        _row("`fit --config field.yaml`: to its first step", steps, imports, f"≤ {ASKED}"),
-        _row("the same, the untrained model measured anew", measured, imports, ""),
+        _row("`fit --config field.yaml`: to its first batch, which is its first step's", steps, imports, f"≤ {ASKED}"),
+        _row("the same: to its first step, the untrained model measured anew", measured, imports, ""),
     ]
     return [*rows, {**_row("`fit --help`", helps, imports, f"≤ {ASKED_HELP:.0f} s")}]
 

@@ -27,7 +27,7 @@ def products(rows: Float[Tensor, "*batch dim"], others: Float[Tensor, "others di
     """
     if _ONEDNN is None or not takes_onednn(rows, others):
         return rows @ others.mT
-    found: Tensor = _ONEDNN(rows, others, None, "none", [], "")
+    found: Tensor = _ONEDNN(rows.contiguous(), others.contiguous(), None, "none", [], "")  # of slices it is slow
     return found
 
 

@@ -204,7 +204,9 @@ def _weighted_sums(
     n_terms = _SHARED * shared + 3 * len(units)
     sums = weights.new_zeros(layout.n_cells, n_terms, len(weights), dtype=torch.float64)
     for first, last in layout.blocks():
-        segments = [(slice(a - first, b - first), weights[:, a:b], cell) for a, b, cell in layout.segments(first)]
+        segments = [
+            (slice(a - first, b - first), weights[:, a:b].contiguous(), cell) for a, b, cell in layout.segments(first)
+        ]
         classes = d[first:last, first:]
         pair = (classes != UNREACHABLE).float().triu_(1)
         s = similarity[classes.int()].mul_(pair)
