@@ -103,7 +103,7 @@ def design(sizes: Sizes, factorial: bool, lines: tuple[str, ...], only: tuple[st
         near = get_close_matches(unknown[0], names, 1, 0)
         said = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"--arms: {unknown[0]!r} is on none of the lines {', '.join(lines) or '(none)'}{said}")
-    wanted = {*only, *(arm.tuned_as for arm in chosen if arm.name in only)}
+    wanted = {*only, *(name for arm in chosen if arm.name in only for name in (arm.tuned_as, arm.reference))}
     chosen = [arm for arm in chosen if not only or arm.name in wanted]
     lines = tuple(line for line in lines if any(arm.line == line for arm in chosen))
     needed = {arm.reference for arm in chosen} | {arm.tuned_as for arm in chosen} | {BASELINE}
@@ -202,16 +202,15 @@ def _attentions(line: str, attentions: Mapping[str, AttentionConfig], cells: Map
 def _losses(sizes: Sizes, cells: Mapping[str, Arm]) -> list[Arm]:
     """Its terms alone; and a table that is normed, whose states have the blocks' scale from the start."""
     reference = cells[WAVE_ATTENTION]
-    config = reference.config
-    normed = replace(config, embedding=EmbeddingConfig(kind="table", normed=True))
-    about = {
-        "phase": (config, reference.name, ("phase",)), "energy": (config, reference.name, ("energy",)),
-        "normed_table": (normed, "", ()), "normed_table_energy": (normed, "loss-normed_table", ("energy",)),
-    }  # fmt: skip
-    return [
-        Arm(f"loss-{name}", config, tuned_as, "loss", reference.name, terms)
-        for name, (config, tuned_as, terms) in about.items()
+    normed = replace(reference.config, embedding=EmbeddingConfig(kind="table", normed=True))
+    with_rope = replace(normed, attention=_attention("rope"))
+    found = [Arm(f"loss-{term}", reference.config, reference.name, terms=(term,)) for term in ("phase", "energy")]
+    found += [
+        Arm("loss-normed_table", normed),
+        Arm("loss-normed_table_energy", normed, "loss-normed_table", reference="loss-normed_table", terms=("energy",)),
+        Arm("loss-normed_table_rope", with_rope, reference="loss-normed_table"),
     ]
+    return [replace(arm, line="loss", reference=arm.reference or reference.name) for arm in found]
 
 
 def _optimizers(sizes: Sizes, cells: Mapping[str, Arm]) -> list[Arm]:

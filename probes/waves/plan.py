@@ -214,7 +214,9 @@ def planned(plan: Plan) -> Iterator[str]:
         yield f"factorial: {' × '.join(f'{name} {{{low}, {high}}}' for name, (low, high) in FACTORS.items())}"
     for line in plan.design.lines:
         members = plan.design.of_line(line)
-        yield f"{line}: {', '.join(arm.name for arm in members)}, against {members[0].reference}"
+        for reference in dict.fromkeys(arm.reference for arm in members):
+            names = ", ".join(arm.name for arm in members if arm.reference == reference)
+            yield f"{line}: {names}, against {reference}"
 
 
 def make(

@@ -154,6 +154,8 @@ def _verdicts(groups: Mapping[str, Sequence[Effect]]) -> Iterator[str]:
                       "optimizer": "projected optimizer", "loss": "coherence losses"},
         "mass": {"mass-shuffled": "shuffled ranks against true ones",
                  "mass-factorised": "a factorised table against waves"},
+        "loss": {"loss-phase": "the phase term alone", "loss-energy": "the energy term alone",
+                 "loss-normed_table": "a normed table, without any term"},
         "phase": {"phase-fixed": "fixed phases against phases integrated from content",
                   "phase-rope_with_locality": "RoPE with the same locality prior against interference"},
     }  # fmt: skip
@@ -192,14 +194,18 @@ def _sections(
     sections = {}
     for group, effects in groups.items():
         heading = "Effects of the factorial" if group == "factorial" else f"Line {group}: {LINES[group]}"
-        if group != "factorial":
-            heading += f"; against {experiment.plan.design.of_line(group)[0].reference}"
+        arms = experiment.plan.design.arms
+        against = [arms[e.name].reference if e.name in arms else "" for e in effects]
+        if (first := against[0]) and len(set(against)) == 1:
+            heading += f"; against {first}"
+            against = [""] * len(effects)
         sections[heading] = Table(
             ["", "difference", "95% interval", "bootstrap", "p", "p (Holm)", "verdict"],
             [
-                [e.name, number(e.mean, 3, True), *(interval(i, 3) if math.isfinite(sum(i)) else "–"
+                [f"{e.name} − {other}" if other else e.name, number(e.mean, 3, True),
+                 *(interval(i, 3) if math.isfinite(sum(i)) else "–"
                  for i in (e.interval, e.bootstrap)), number(e.p, 2), number(e.p_holm, 2), e.verdict]
-                for e in effects
+                for e, other in zip(effects, against, strict=True)
             ],
         )  # fmt: skip
     sections["Arms"] = Table(

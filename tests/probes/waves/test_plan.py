@@ -73,7 +73,7 @@ def test_a_step_of_twice_the_layers_takes_longer() -> None:
 def test_the_plan_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["waves", "--plan", "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "34 arms × 5 seeds = 170 runs of 400 steps" in said
+    assert "35 arms × 5 seeds = 175 runs of 400 steps" in said
     assert not (tmp_path / "out").exists()
 
 
