@@ -319,7 +319,7 @@ class _Drifting(PentachoronHealth):
         super().__init__(patience=1)
         self.seen_by = seen_by
 
-    def _figures(self, module: pl.LightningModule, points: torch.Tensor, whose: str) -> dict[str, float]:
+    def _figures(self, trainer: pl.Trainer, module: pl.LightningModule, base: bool) -> dict[str, float]:
         drifted = bool(self._base) and _rank() == self.seen_by
         return {"cv": 0.9 if drifted else 0.3}
 

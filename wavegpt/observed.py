@@ -15,6 +15,7 @@ class Observed:
         features: of queries and keys of each attention, as it mixes values by them.
         waves: (real, imaginary) of the embedding's waves, (B, T, W).
         harmonics: learned harmonic amplitudes of the embedding, (N,).
+        with_features: whether `features` are wanted; training needs none.
     """
 
     states: list[Tensor] = field(default_factory=list)
@@ -22,3 +23,4 @@ class Observed:
     features: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = field(default_factory=list)
     waves: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     harmonics: Tensor | None = None
+    with_features: bool = False

@@ -97,7 +97,7 @@ def generate(
     stops = torch.tensor(sorted(stop), device=device)
     for _ in range(max_new_tokens):
         own = segments[:, -new.shape[1] :] if padded else None
-        observed = Observed() if watch else None
+        observed = Observed(with_features=True) if watch else None
         logits = model(new, segments=own, cache=cache, observed=observed, last=True)[:, -1]
         if watch and observed:
             watch(logits, observed)

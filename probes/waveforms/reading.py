@@ -48,7 +48,7 @@ def read(model: WaveGPT, ids: Tensor, seed: int) -> Reading:
     states: list[list[Tensor]] = []
     profiles, intensities, shares, omegas = [], [], [], []
     for part in ids.split(some):
-        observed = Observed()
+        observed = Observed(with_features=True)
         model(part, observed=observed)
         states.append(observed.states)
         places = places_of(part, None, None)
@@ -91,7 +91,7 @@ def sum_of(parts: list[Tensor]) -> Tensor:
 @torch.no_grad()
 def sentence_scores(model: WaveGPT, ids: list[int]) -> list[Scores]:
     """Parts of the logits of one sentence, layer by layer."""
-    observed = Observed()
+    observed = Observed(with_features=True)
     model(torch.tensor([ids]), observed=observed)
     found = []
     for block, (query, key) in zip(model.blocks, observed.features, strict=True):

@@ -44,12 +44,17 @@ class Effect:
 
     @property
     def verdict(self) -> str:
-        """In words: better, worse, no difference of interest, or undecided."""
+        """In words: better, worse, no difference of interest, or undecided.
+
+        A difference has an interval without 0 and a corrected p-value below 5%.
+        """
         low, high = self.interval
         if not math.isfinite(low + high):
             return "undecided (one seed)"
         if low > -SMALLEST and high < SMALLEST:
             return f"no difference of {SMALLEST:g}"
+        if self.p_holm >= 0.05:
+            return "undecided"
         return "better" if high < 0 else "worse" if low > 0 else "undecided"
 
 

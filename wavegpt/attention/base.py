@@ -42,7 +42,7 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "B T d"]:
         """Attend to the tokens before, in x and in the cache, which x's tokens are added to."""
         query, key = self.features(x, places, cache, observed)
-        if observed is not None:
+        if observed is not None and observed.with_features:
             observed.features.append((query, key))
         value = self._split(self.value(x))
         if self.linear:

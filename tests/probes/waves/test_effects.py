@@ -95,3 +95,18 @@ def test_holm_keeps_the_order_and_never_helps(p: list[float]) -> None:
     ordered = [adjusted[i] for i in sorted(range(len(p)), key=p.__getitem__)]
     assert ordered == sorted(ordered)
     assert min(adjusted) == pytest.approx(min(1.0, min(p) * len(p)))
+
+
+def test_a_difference_must_stand_among_the_others() -> None:
+    """An interval without 0 is no difference where Holm's correction takes it back."""
+    rng = np.random.default_rng(5)
+    one = {seed: float(rng.normal(0.03, 0.015)) for seed in range(5)}
+    nothing = dict.fromkeys(range(5), 0.0)
+    [alone] = paired({"a": one}, {"a": nothing})
+    assert alone.interval[0] > 0
+    assert alone.verdict == "worse"
+    others = {f"b{i}": {seed: float(rng.normal(0, 0.05)) for seed in range(5)} for i in range(20)}
+    among = paired({"a": one, **others}, dict.fromkeys(["a", *others], nothing))[0]
+    assert among.p == alone.p
+    assert among.p_holm > 0.05
+    assert among.verdict == "undecided"

@@ -24,7 +24,7 @@ def attentions(model: WaveGPT) -> list[Attention]:
 
 
 def observed_of(model: WaveGPT, ids: Tensor) -> Observed:
-    observed = Observed()
+    observed = Observed(with_features=True)
     with torch.no_grad():
         model(ids, observed=observed)
     return observed
@@ -172,7 +172,7 @@ def test_a_trace_is_what_is_generated(name: str) -> None:
     assert [step.token for step in steps] == tokens
     at = 6
     ids = [*prompt, *tokens[:at]]
-    observed = Observed()
+    observed = Observed(with_features=True)
     with torch.no_grad():
         logits = model(torch.tensor([ids]), observed=observed)[0, -1]
     chances = logits.softmax(-1)
