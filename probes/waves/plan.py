@@ -35,7 +35,7 @@ class Scale:
 
 SCALES: Mapping[str, Scale] = {
     "cpu": Scale(
-        "two cores, an hour: direction only",
+        "two cores, an hour or more: direction only",
         Sizes(d_model=64, layers=2, heads=4, context=64, vocab_size=1024, waves=16, batch_tokens=1024, steps=400),
         ("mass", "phase", "loss"),
     ),
