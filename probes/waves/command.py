@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +172,14 @@ class Experiment:
         from probes.waves import matching, report
 
         self.data = self._prepared()
-        sizes = replace(self.plan.sizes, vocab_size=self.data.tokenizer.vocab_size)
+        vocab_size = self.data.tokenizer.vocab_size  # of little text fewer than were asked for
         arms = self.plan.design.arms
-        configs = {name: replace(arm.config, vocab_size=sizes.vocab_size) for name, arm in arms.items()}
+        configs = {name: replace(arm.config, vocab_size=vocab_size) for name, arm in arms.items()}
         self.total = matching.parameters(configs[BASELINE])["total"]
         self.configs = {name: matching.matched(config, self.total) for name, config in configs.items()}
         self.counts = {name: dict(matching.parameters(config)) for name, config in self.configs.items()}
-        self._note(settings=self.plan.settings, sizes=asdict(self.plan.sizes))
-        lines = [*planned(self.plan), *self._unequal()]
+        self._note(settings=self.plan.settings)
+        lines = [*planned(self.plan), *self.unequal()]
         write_text(self.plan.output / "plan.md", "# The plan\n\n" + "\n".join(f"- {line}" for line in lines) + "\n")
         print("\n".join(lines), flush=True)
         code, lrs = self._rates()
@@ -202,7 +202,8 @@ class Experiment:
         data.setup()
         return data
 
-    def _unequal(self) -> list[str]:
+    def unequal(self) -> list[str]:
+        """Lines about arms whose parameters could not be matched."""
         from probes.waves.matching import unmatched
 
         totals = {name: count["total"] for name, count in self.counts.items()}

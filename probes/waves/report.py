@@ -244,7 +244,7 @@ def _method(experiment: "Experiment") -> Iterator[str]:
         "marks between documents count, their bytes do not. Intervals are over seeds, not over documents.",
         PHASORLESS + ".",
     )
-    yield from experiment._unequal()
+    yield from experiment.unequal()
 
 
 # Charts
