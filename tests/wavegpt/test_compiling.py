@@ -19,7 +19,7 @@ FORMS = (
 
 @pytest.mark.parametrize(
     ("backend", "names"),
-    [("aot_eager", ("wave", "pure_wave_linear")), pytest.param("eager", FORMS, marks=pytest.mark.slow)],
+    [("aot_eager", ("wave",)), pytest.param("eager", FORMS, marks=pytest.mark.slow)],
     ids=["quick", "all"],
 )
 def test_an_arm_is_one_graph_a_length(backend: str, names: tuple[str, ...]) -> None:
