@@ -12,7 +12,15 @@ from tests.runs import main
 ROOT = Path(__file__).resolve().parents[2]
 # Arms whose training pass is code of its own.
 FORMS = (
-    *("baseline", "source/full_physics", "source/pure_wave_exp", "fixed-sum", "fixed-energy", "integrated-softmax"),
+    *(
+        "pure_wave_linear",
+        "baseline",
+        "source/full_physics",
+        "source/pure_wave_exp",
+        "fixed-sum",
+        "fixed-energy",
+        "integrated-softmax",
+    ),
     *("source-softmax", "naive-softmax", "matmul-sum", "cosine", "power_p-score", "factorised", "positions", "learned"),
 )
 
