@@ -16,7 +16,7 @@ from modulant.storage import write_whole
 
 
 class Writing(pl.Callback):
-    """Goes on with prompts by a module that has ``write``, and shows each piece of text as soon as it is there.
+    """Continues prompts by a module that has ``write``, and shows each piece of text as soon as it is there.
 
     Of any other module nothing. The first prompts alone are shown, the file holds all.
     """

@@ -36,7 +36,7 @@ class WordNetDataModule(CorpusDataModule):
     The source text of a T5 is ``summarize: `` and the definition, of other families the definition alone; the target is
     the lemma, of a causal model as it follows ``, in one word:``. A seeded permutation holds out ``val_fraction`` of
     the pairs for validation, and ``test_fraction`` for the test. Training batches hold examples of similar length,
-    drawn anew each epoch; a resumed run goes on with the very next batch.
+    drawn anew each epoch; a resumed run takes the very next batch.
 
     Args:
         backbone: whose tokenizer to use; the command line fills it in from the model.

@@ -62,7 +62,7 @@ class WaveLM(pl.LightningModule):
         schedule: of the learning rates: ``cosine`` or ``constant``, after the warm-up.
         warmup_steps: over which the rates rise.
         final_lr: share of the rates that a cosine ends at.
-        writing: how ``predict`` goes on with a prompt.
+        writing: how ``predict`` continues a prompt.
         compile: compile training passes: true, or ``reduce-overhead``, which also records CUDA graphs.
         seed: of the initialisation.
 
@@ -253,14 +253,14 @@ class WaveLM(pl.LightningModule):
     # Text
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[tuple[str, Iterator[str]]]:
-        """Each prompt and the text that goes on with it, piece by piece as it is asked for."""
+        """Each prompt and the text that continues it, piece by piece as it is read."""
         return [(prompt, self.write(prompt, batch_idx)) for prompt in batch["prompts"]]
 
     def write(self, prompt: str, number: int = 0) -> Iterator[str]:
-        """Pieces of text that go on with a prompt as with the beginning of a document.
+        """Pieces of text that continue a prompt, which begins a document.
 
         Args:
-            number: of the prompt, which is added to the seed, so that prompts are gone on with by different draws.
+            number: of the prompt; it is added to the seed, so that each prompt has its own draws.
         """
         assert self.model is not None
         tokenizer, how = self._data.tokenizer, self.writing

@@ -35,7 +35,7 @@ class TextDataModule(EpochDataModule):
     Documents are tokenised once, into memory-mapped files of the user's cache. A hash of each document, with the seed,
     holds out ``val_fraction`` of them for validation and ``test_fraction`` for the test; repeated ones are dropped.
     Each epoch is a permutation of the windows that follows from the seed and the epoch alone, whatever is trained on
-    them; a resumed run goes on with the very next batch.
+    them; a resumed run takes the very next batch.
 
     Args:
         corpus: ``wordnet``, ``kjv``, a file or folder of text, JSON lines or Parquet, or a hub id.

@@ -1,7 +1,7 @@
 """Makes the files of a corpus, once: documents are read one by one, and those seen before are dropped.
 
 One process writes, the others wait for it. What is finished is noted every so often: after a crash the next process
-goes on from there.
+starts there.
 """
 
 import json

@@ -6,19 +6,16 @@ limits, the versions of the libraries. So no file is ever out of date, and none 
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from modulant.lexicon import Lexicon
 from modulant.storage import cache_folder
 
 _FORMAT = 1  # one more whenever the arrays, or the way they are made, change
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def file_for(lexicon: Lexicon, tokenizer: Any, settings: Sequence[object]) -> Path | None:
@@ -40,12 +37,3 @@ def file_for(lexicon: Lexicon, tokenizer: Any, settings: Sequence[object]) -> Pa
     ):  # fmt: skip
         digest.update(np.ascontiguousarray(array).data)
     return cache_folder() / f"corpus-{digest.hexdigest()}.npz"
-
-
-def read(file: Path, names: Sequence[str]) -> Arrays | None:
-    """The arrays of these names; None if the file is missing or damaged (each array has a checksum)."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
-    except Exception:  # a damaged file can raise anything in NumPy and zipfile; it is tokenised again
-        return None

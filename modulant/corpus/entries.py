@@ -17,7 +17,7 @@ from modulant.corpus.ragged import Ragged
 from modulant.lexicon import Entries, Lexicon, kept_entries, matched_pairs
 from modulant.lexicon.entries import MIN_DEFINITION, TEST, VALIDATION, Matching, SplitBy
 from modulant.reports.wording import counted
-from modulant.storage import cache_arrays
+from modulant.storage import cache_arrays, read_arrays
 
 EVALUATION_BATCH = 128  # sources without gradients; a constant, so figures do not depend on data.batch_size
 
@@ -126,7 +126,7 @@ def _tokenised(
     """Entries, and the tokens of their sources and targets; from the cache if possible."""
     settings = matching, *form, MAX_TARGET, MIN_DEFINITION
     file = cache.file_for(lexicon, tokenizer, settings)
-    if file is not None and (found := cache.read(file, _ARRAYS)) is not None:
+    if file is not None and (found := read_arrays(file, _ARRAYS)) is not None:
         lemma, synset, token, *ragged = (found[name] for name in _ARRAYS)
         return Entries(lexicon, lemma, synset, token), Ragged(*ragged[:2]), Ragged(*ragged[2:])
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from modulant.lexicon.archive import Archive, LexiconError
 from modulant.lexicon.strings import Strings
 from modulant.lexicon.taxonomy import Taxonomy
-from modulant.storage import cache_arrays, cache_folder, content_key
+from modulant.storage import cache_arrays, cache_folder, content_key, read_arrays
 
 _ARCHIVE = "archive.sha256"  # the key in a cache file that holds the archive's checksum
 _FORMAT = 4  # of the cache file; one more whenever the arrays change
@@ -177,20 +177,20 @@ def _arrays(lexicon: Lexicon, sha256: str) -> dict[str, npt.NDArray[Any]]:
 
 def _read(file: Path, sha256: str) -> Lexicon | None:
     """The cached lexicon of this archive; None if there is no intact one."""
+    arrays = read_arrays(file)
+    if arrays is None or str(arrays.get(_ARCHIVE)) != sha256:
+        return None
+    values: dict[str, Any] = {}
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            if str(arrays[_ARCHIVE]) != sha256:
-                return None
-            values: dict[str, Any] = {}
-            for field in fields(Lexicon):
-                if field.type is Strings:
-                    values[field.name] = Strings(arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"])
-                else:
-                    values[field.name] = arrays[field.name]
-            values["version"] = str(values["version"])
-            found = Lexicon(**values)
-            return found if _fits_together(found) else None
-    except Exception:  # a damaged file can raise anything in NumPy and zipfile; it is compiled again
+        for field in fields(Lexicon):
+            if field.type is Strings:
+                values[field.name] = Strings(arrays[f"{field.name}.buffer"], arrays[f"{field.name}.offsets"])
+            else:
+                values[field.name] = arrays[field.name]
+        values["version"] = str(values["version"])
+        found = Lexicon(**values)
+        return found if _fits_together(found) else None
+    except (LookupError, TypeError, ValueError):  # arrays of another kind; they are compiled again
         return None
 
 

@@ -1,6 +1,6 @@
 """Files that are whole or not there, the user's cache, and one line where a disk cannot store a file."""
 
-from modulant.storage.cache import cache_arrays, cache_folder
+from modulant.storage.cache import cache_arrays, cache_folder, read_arrays
 from modulant.storage.files import (
     StorageError,
     append_line,
@@ -22,6 +22,7 @@ __all__ = [
     "content_key",
     "disk_error",
     "kept",
+    "read_arrays",
     "replace_durably",
     "sha256_of",
     "storing",

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +32,18 @@ def cache_arrays(file: Path, arrays: Mapping[str, Any], what: str) -> None:
     except OSError as error:
         reason = getattr(disk_error(error), "strerror", None) or str(error)
         print(f"{file}: {what} cannot be cached ({reason}); going on without", file=sys.stderr)
+
+
+def read_arrays(file: Path, names: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """The arrays of a file of the cache; None if it is missing or damaged (each array has a checksum).
+
+    Args:
+        names: which, None if one of them is missing; null: all.
+    """
+    import numpy as np
+
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in (arrays.files if names is None else names)}
+    except Exception:  # a damaged file can raise anything in NumPy and zipfile; its arrays are made again
+        return None

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from modulant.storage.cache import cache_arrays, cache_folder
+from modulant.storage.cache import cache_arrays, cache_folder, read_arrays
 
 _MOST = 64  # files of a kind
 _LARGEST = 64 << 20  # bytes of a file
@@ -93,14 +93,8 @@ def kept(kind: str, key: str | None, compute: Callable[[], Arrays]) -> Arrays:
 
 
 def _read(file: Path, key: str) -> Arrays | None:
-    import numpy as np
-
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}  # each has a checksum
-        if str(found.pop(_KEY)) != key:
-            return None
-    except Exception:  # a damaged file can raise anything in NumPy and zipfile; its arrays are computed again
+    found = read_arrays(file)
+    if found is None or str(found.pop(_KEY, None)) != key:
         return None
     with suppress(OSError):
         file.touch()  # the last to make room

@@ -44,7 +44,7 @@ class KeyCache:
         return tuple(buffer[..., self._start : self._stop, :] for buffer in self._parts)
 
     def reorder(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch, (B,)."""
+        """Keep these rows of the batch, (B,)."""
         self._parts = tuple(part[rows] for part in self._parts)
         self.running = None if self.running is None else self.running[rows]
 
@@ -67,7 +67,7 @@ class StateCache:
         self.state = add_to_state(self.state, key.to(wide), value.to(wide))
 
     def reorder(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch, (B,)."""
+        """Keep these rows of the batch, (B,)."""
         self.state = None if self.state is None else self.state[rows]
         self.running = None if self.running is None else self.running[rows]
 
@@ -98,7 +98,7 @@ class Cache:
             self.segments = joined if self.window is None else joined[:, -self.window :]
 
     def reorder(self, rows: Tensor) -> None:
-        """Go on with these rows of the batch, (B,), some of them perhaps several times, as a beam search does."""
+        """Keep these rows of the batch, (B,), some of them perhaps several times, as a beam search does."""
         for layer in self.layers:
             layer.reorder(rows)
         if self.next is not None and len(self.next) > 1:

@@ -28,7 +28,7 @@ def running_phase(
 
     Args:
         omega: ω(x_s).
-        before: an earlier sum to go on from, (B, H, 1, W).
+        before: an earlier sum to add to, (B, H, 1, W).
         starts: index of the first token of each token's segment, where the sum starts anew.
     """
     total = omega.double().cumsum(-2)

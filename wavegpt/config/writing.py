@@ -31,7 +31,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class WritingConfig(Sampling):
-    """How a prompt is gone on with: as `Sampling` says, and how far.
+    """How a prompt is continued: as `Sampling` says, and how far.
 
     Attributes:
         max_new_tokens: longest text, in tokens; a mark between documents ends it earlier.

@@ -105,7 +105,7 @@ def page_reads_as_one(page: str, report: dict[str, Any]) -> None:
         "## α per layer",
         "## More figures",
         "## What ran",
-        "## Go on from here",
+        "## Resume, or measure again",
     ]
     lift = report["relational"]["last"]["pearson_lift"]
     assert f"{number(lift, signed=True)} (" in page
