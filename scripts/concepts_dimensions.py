@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modulant.backbones.opening import open_model  # noqa: E402
-from modulant.geometry import permuted_power, spectral_concentration  # noqa: E402
-from modulant.reports.plotting import BLUE, GREY, INK, VERMILION, dress, save  # noqa: E402
-from probes.spectra.passes import EMBEDDED, read  # noqa: E402
-from probes.spectra.texts import passages_of  # noqa: E402
+from modulant.backbones.opening import open_model
+from modulant.geometry import permuted_power, spectral_concentration
+from modulant.reports.plotting import BLUE, GREY, INK, VERMILION, dress, save
+from probes.spectra.passes import EMBEDDED, read
+from probes.spectra.texts import passages_of
 
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 ORDERS = 4000
 MODELS = {"mini": BLUE, "all-MiniLM-L6-v2": VERMILION}
 
@@ -31,7 +31,7 @@ def main() -> None:
     ramp(axes[0])
     layers(axes[1], states)
     one_large(axes[2], states)
-    save(figure, ROOT / "docs" / "figures" / "concepts_dimensions.png")
+    save(figure, FIGURES / "concepts_dimensions.png")
 
 
 def states_of(name: str) -> dict[int, Tensor]:

@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
-from wavegpt import interference_attention  # noqa: E402
-from wavegpt.attention.phases import ladder, turned  # noqa: E402
-from wavegpt.embedding import frequencies  # noqa: E402
+from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress, save
+from wavegpt import interference_attention
+from wavegpt.attention.phases import ladder, turned
+from wavegpt.embedding import frequencies
 
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
 T, W = 256, 24  # tokens; waves of a head of 48
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     sums(axes[0])
     locality(axes[1])
     precision(axes[2])
-    save(figure, ROOT / "docs" / "figures" / "concepts_waves.png")
+    save(figure, FIGURES / "concepts_waves.png")
 
 
 def sums(axis: Axes) -> None:

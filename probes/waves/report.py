@@ -97,29 +97,25 @@ def _found(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effec
             parts = {"difference": effect.mean, "low": effect.interval[0], "high": effect.interval[1],
                      "p": effect.p, "p_holm": effect.p_holm}  # fmt: skip
             figures |= {f"{start}/{key}": value if math.isfinite(value) else None for key, value in parts.items()}
-    for group, (low, high) in _deciles(by).items():
-        figures |= {f"deciles/{i + 1:02d}/{group}": value for i, value in enumerate(low)}
-        figures |= {f"deciles/{i + 1:02d}/{group}_sd": value for i, value in enumerate(high)}
+    for decile, (mean, sd) in _deciles(by).items():
+        start = f"deciles/{decile:02d}/rank_minus_shuffled"
+        figures |= {start: mean, f"{start}_sd": sd}
     measured = {name: {str(seed): found for seed, found in seeds.items()} for name, seeds in by.items()}
     return {"probe": "waves", "figures": figures, "arms": measured, "parameters": experiment.counts,
             **{key: experiment.record.get(key) for key in _CHOICES}}  # fmt: skip
 
 
-def _deciles(by: By) -> dict[str, tuple[list[float | None], list[float | None]]]:
-    """Nats a token, rank minus shuffled, by tenths of the vocabulary: means and standard deviations over seeds."""
+def _deciles(by: By) -> dict[int, tuple[float, float | None]]:
+    """Nats a token, rank minus shuffled, by tenth of the vocabulary that occurs: mean and sd over seeds."""
     rank, shuffled = by.get(WAVE_EMBEDDING, {}), by.get("mass-shuffled", {})
-    seeds = sorted({*rank} & {*shuffled})
-    if not seeds:
-        return {}
-    means: list[float | None] = []
-    spreads: list[float | None] = []
+    found: dict[int, tuple[float, float | None]] = {}
     for decile in range(1, DECILES + 1):
         key = f"by_frequency/decile_{decile:02d}/nats_per_token"
-        pairs = [which[seed].get(key) for seed in seeds for which in (rank, shuffled)]
-        known = [a - b for a, b in zip(pairs[::2], pairs[1::2], strict=True) if a is not None and b is not None]
-        means.append(statistics.fmean(known) if known else None)
-        spreads.append(statistics.stdev(known) if len(known) > 1 else None)
-    return {"rank_minus_shuffled": (means, spreads)}
+        own = {seed: rank[seed][key] - shuffled[seed][key] for seed in {*rank} & {*shuffled} if key in rank[seed]}
+        if own:
+            values = list(own.values())
+            found[decile] = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    return found
 
 
 # Words and tables
@@ -170,6 +166,10 @@ def _said(effect: Effect) -> str:
     return f"{number(effect.mean, 3, True)} {ends}"
 
 
+def _probability(p: float) -> str:
+    return "< 0.01" if p < 0.005 else number(p, 2)
+
+
 def _spread(values: Sequence[float]) -> str:
     sd = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3f}{sd}"
@@ -204,7 +204,7 @@ def _sections(
             [
                 [f"{e.name} − {other}" if other else e.name, number(e.mean, 3, True),
                  *(interval(i, 3) if math.isfinite(sum(i)) else "–"
-                 for i in (e.interval, e.bootstrap)), number(e.p, 2), number(e.p_holm, 2), e.verdict]
+                 for i in (e.interval, e.bootstrap)), _probability(e.p), _probability(e.p_holm), e.verdict]
                 for e, other in zip(effects, against, strict=True)
             ],
         )  # fmt: skip
@@ -269,10 +269,8 @@ def _charts(experiment: "Experiment", by: By, groups: Mapping[str, Sequence[Effe
     if (chart := _sweeps(experiment)) is not None:
         yield chart
     if deciles := _deciles(by):
-        means, spreads = deciles["rank_minus_shuffled"]
-        points = [(float(i + 1), mean) for i, mean in enumerate(means) if mean is not None]
-        band = [(float(i + 1), m - s, m + s) for i, (m, s) in enumerate(zip(means, spreads, strict=True))
-                if m is not None and s is not None]  # fmt: skip
+        points = [(float(decile), mean) for decile, (mean, _) in deciles.items()]
+        band = [(float(decile), m - sd, m + sd) for decile, (m, sd) in deciles.items() if sd is not None]
         marks_: list[Any] = [Level(0.0, "no difference", "@grey"), Line(points, "mean over seeds", "@blue")]
         if band:
             marks_.append(Band(band, "± sd over seeds", "@blue"))
