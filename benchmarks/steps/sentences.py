@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.attached import KINDS, TURNS
 from benchmarks.harness import Row, interleaved, milliseconds, ratio
+from benchmarks.steps.attached import KINDS, TURNS
 from benchmarks.ways import sharing
 from modulant.assets import MINILM, resolve_backbone
 from modulant.lexicon import Lexicon

@@ -15,10 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Row, ratio
+from benchmarks.harness import ROOT, Row, ratio
 from modulant.storage import cache_folder
 
-ROOT = Path(__file__).resolve().parents[1]
 ASKED, ASKED_HELP = 1.5, 2.0
 
 ABOUT = """\

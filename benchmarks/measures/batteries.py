@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -21,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Row, interleaved, milliseconds, ratio
+from benchmarks.harness import ROOT, Row, interleaved, milliseconds, ratio
 from modulant.geometry import (
     Moments,
     bilinear_form,
@@ -35,7 +34,6 @@ from modulant.geometry import (
     symmetric_figures,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 LIMITS = (1e-4, 1e-3, 1e-2, 1e-1)
 COMMANDS = {"terrain": 15, "topology": 20}  # seconds, whole
 ABOUT = """\

@@ -1,6 +1,6 @@
 """Measures and draws the figure of docs/concepts/fft_over_dimensions.md on the two backbones that are at hand.
 
-python scripts/concepts_dimensions.py        # a minute on 2 cores
+python scripts/figures/dimensions.py        # a minute on 2 cores
 """
 
 import sys
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modulant.backbones.opening import open_model
 from modulant.geometry import permuted_power, spectral_concentration
@@ -19,7 +19,7 @@ from modulant.reports.plotting import BLUE, GREY, INK, VERMILION, dress, save
 from probes.spectra.passes import EMBEDDED, read
 from probes.spectra.texts import passages_of
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 ORDERS = 4000
 MODELS = {"mini": BLUE, "all-MiniLM-L6-v2": VERMILION}
 

@@ -52,7 +52,7 @@ def bytes_sent() -> int:
     return total
 
 
-def run(quick: bool) -> list[Row]:
+def run(quick: bool = False) -> list[Row]:
     """A row for each backbone and modulator; and what static_graph changes."""
     rows = []
     for shape in ("mini",) if quick else ("mini", "T5-small"):

@@ -1,6 +1,6 @@
 """Measures and draws the figure of docs/concepts/waves.md: sums of weights, the locality prior, phases in few bits.
 
-python scripts/concepts_waves.py        # seconds
+python scripts/figures/waves.py        # seconds
 """
 
 import math
@@ -12,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress, save
 from wavegpt import interference_attention
 from wavegpt.attention.phases import ladder, turned
 from wavegpt.embedding import frequencies
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "figures"
+FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 T, W = 256, 24  # tokens; waves of a head of 48
 
 

@@ -2,11 +2,14 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ways import Batch, Way
+from benchmarks.gpu.setting import FLOOR, FULL, Setting
+from benchmarks.harness import Row, milliseconds
+from benchmarks.ways import MODULATORS, Batch, Through, Way, fine_tuned, modulated
 
 # By the names of kernels (cuBLAS, CUTLASS, PyTorch's, Triton's) and, on a CPU, of operators; the first that fits.
 KINDS = {
@@ -26,6 +29,39 @@ class Group:
 
     count: int = 0
     seconds: float = 0.0
+
+
+def launches(now: Setting) -> Iterator[Row]:
+    """Kernels a step, and by kind what the modulators add to the floor: whether a fused kernel would pay."""
+    model = now.backbone()
+    batch = now.batches(model)[2]
+    ways = {FLOOR: modulated(model, Through)} | {name: modulated(model, kind) for name, kind in MODULATORS.items()}
+    ways[FULL] = fine_tuned(model)
+    found = {name: profiled(way, batch, now.cuda) for name, way in ways.items()}
+    unit = "kernels" if now.cuda else "operations on the CPU"
+    for name, groups in found.items():
+        count, spent = sum(g.count for g in groups.values()), sum(g.seconds for g in groups.values())
+        by_kind = sorted(groups.items(), key=lambda item: -item[1].seconds)
+        yield {
+            "what": f"{now.shape}, a step's {unit}, {name}: "
+            + ", ".join(f"{kind} {g.count} ({g.seconds / spent:.0%})" for kind, g in by_kind),
+            "ours": f"{count:,}",
+            "plain": milliseconds([spent]),
+        }
+        if name in MODULATORS:
+            floor = found[FLOOR]
+            more = {
+                kind: (g.count - floor[kind].count, g.seconds - floor[kind].seconds)
+                for kind, g in groups.items()
+                if kind in floor
+            } | {kind: (g.count, g.seconds) for kind, g in groups.items() if kind not in floor}
+            yield {
+                "what": f"{now.shape}, of these {name} adds: "
+                + ", ".join(f"{kind} {n} ({1e3 * s:.2g} ms)" for kind, (n, s) in more.items() if n),
+                "ours": f"{sum(n for n, _ in more.values()):,}",
+                "plain": milliseconds([sum(s for _, s in more.values())]),
+                "ratio": f"{sum(s for _, s in more.values()) / spent:.2f}",
+            }
 
 
 def profiled(way: Way, batch: Batch, cuda: bool) -> dict[str, Group]:

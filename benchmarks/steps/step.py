@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import SHAPES, Ratio, Row, backbone, interleaved, milliseconds, ratio
-from benchmarks.notebook import Notebook
+from benchmarks.steps.notebook import Notebook
 from benchmarks.ways import (
     MODULATORS,
     Batch,
@@ -48,9 +48,9 @@ it falls. The decoder's is always whole, 0.667.
 - **A modulator's share** is measured by difference to that floor (with AdamW), and by itself, forward and backward \
 over all layers.
 - ***Kept*** is what a modulator adds to the bytes that autograd keeps, beside one copy of the stream, 4 · width bytes.
-- **The notebook's loop** (`benchmarks/notebook.py`) tokenises in the loop, pads random batches, uses determinants and \
-`.item()`. Its row compares seconds an example. Of our epoch the batches lie evenly spread by length; the notebook's \
-are all alike, so its first ones are timed.
+- **The notebook's loop** (`benchmarks/steps/notebook.py`) tokenises in the loop, pads random batches, uses \
+determinants and `.item()`. Its row compares seconds an example. Of our epoch the batches lie evenly spread by length; \
+the notebook's are all alike, so its first ones are timed.
 - **Parity.** With the modulator disabled each way has the frozen model's loss; the notebook's loss is ours."""
 
 FULL, FLOOR = "full fine-tuning", "nothing at all layers"

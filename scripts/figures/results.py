@@ -1,6 +1,6 @@
 """Draws the figures of docs/results/faults.md and docs/results/claims.md from the tables of these pages.
 
-python scripts/results.py
+python scripts/figures/results.py
 """
 
 import re
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from modulant.reports.plotting import BLUE, GREEN, INK, ORANGE, VERMILION, dress, save
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS, FIGURES = ROOT / "docs" / "results", ROOT / "docs" / "figures"
 LEVEL = 0.005  # a claim holds below it
 

@@ -9,7 +9,7 @@ import pytest
 from modulant.backbones.t5 import load_config
 from modulators import FieldModulator, save_modulator, stream_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "library.py"
 
 

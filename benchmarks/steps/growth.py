@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from benchmarks.harness import Ratio, Row, interleaved, milliseconds, ratio
+from benchmarks.harness import ROOT, Ratio, Row, interleaved, milliseconds, ratio
 from benchmarks.ways import Way, drawn_batch, gflop, modulated
 from modulators import FieldModulator, ResidualStream
 from probes.memory.model import kept_of
@@ -37,7 +37,7 @@ nine of ten lie. Operations and memory are counted: in brackets are the flattest
 1 would be two for the price of one.
 - **WordNet** is read from the caches that a first run leaves."""
 
-FIGURE = Path(__file__).resolve().parents[1] / "docs" / "figures" / "growth.png"
+FIGURE = ROOT / "docs" / "figures" / "growth.png"
 BATCH, LENGTH, WIDTH, LAYERS = 16, 32, 256, 4
 AXES: dict[str, tuple[int, ...]] = {
     "batch": (4, 8, 16, 32, 64),

@@ -10,7 +10,6 @@ the machine meets both alike.
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
@@ -23,7 +22,7 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from scipy.stats import rankdata
 from torch import Tensor
 
-from benchmarks.harness import Row, interleaved, ratio
+from benchmarks.harness import ROOT, Row, interleaved, ratio
 from modulant.geometry.products import products as by_onednn
 from modulant.metrics import RelationalAlignment
 from modulant.metrics.functional.pairs import PAIRS_PER_BLOCK, row_blocks
@@ -153,7 +152,7 @@ def share() -> Row:
 
         return patch.object(owner, name, outer)
 
-    config = yaml.safe_load((Path(__file__).resolve().parents[1] / "configs" / "field.yaml").read_text())["trainer"]
+    config = yaml.safe_load((ROOT / "configs" / "field.yaml").read_text())["trainer"]
     words = ["fit", "--config", "field.yaml", "--trainer.max_steps", str(STEPS), "--trainer.accelerator", "cpu"]
     for _ in range(2):
         spent.clear()

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from scripts.dist import complaints, copy_sources
-from tests.test_any_project import EXAMPLE, users_project
+from tests.project.test_any_project import EXAMPLE, users_project
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TYPED = """
@@ -79,10 +79,10 @@ def test_what_a_distribution_lacks_or_has_too_much_is_named(distributions: Path,
         for name in whole.namelist():
             if name != "modulant/py.typed":
                 other.writestr(name, whole.read(name))
-        other.writestr("tests/test_house.py", "")
+        other.writestr("tests/project/test_house.py", "")
     assert complaints(tmp_path) == [
         f"{built.name}: lacks modulant/py.typed",
-        f"{built.name}: holds tests/test_house.py",
+        f"{built.name}: holds tests/project/test_house.py",
     ]
 
 

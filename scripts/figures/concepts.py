@@ -1,6 +1,6 @@
 """Measures and draws the figures of docs/concepts/ on the bundled backbone.
 
-    python scripts/concepts.py        # 3 minutes on 2 cores
+    python scripts/figures/concepts.py        # 3 minutes on 2 cores
 
 Nothing is trained. The two modulators are in their state before the first step (LERP initialised with WordNet's
 geometry), so the figures show the effect of α alone.
@@ -16,21 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from datamodules import WordNetDataModule  # noqa: E402
-from modulant.backbones.families import stream_of  # noqa: E402
-from modulant.backbones.loading import RandomEncoder  # noqa: E402
-from modulant.backbones.t5 import load_backbone, load_config  # noqa: E402
-from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes, regular_simplex  # noqa: E402
-from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment  # noqa: E402
-from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
-from modulant.reports.wording import number  # noqa: E402
-from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach  # noqa: E402
-from modulators.initialisation import initial_geometry, lexical_data  # noqa: E402
+from datamodules import WordNetDataModule
+from modulant.backbones.families import stream_of
+from modulant.backbones.loading import RandomEncoder
+from modulant.backbones.t5 import load_backbone, load_config
+from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes, regular_simplex
+from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment
+from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save
+from modulant.reports.wording import number
+from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach
+from modulators.initialisation import initial_geometry, lexical_data
 
-FIGURES = ROOT / "docs" / "figures"
+FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 ALPHAS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.35)
 SAMPLE = 8  # batches of definitions, where each α needs a pass
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.harness import Row, backbone, interleaved, milliseconds, ratio
-from benchmarks.step import same_base
+from benchmarks.steps.step import same_base
 from benchmarks.ways import Way, drawn_batch, lora, modulated, n_trained
 from modulators import FieldModulator
 
