@@ -25,7 +25,7 @@ from modulant.backbones.loading import RandomEncoder  # noqa: E402
 from modulant.backbones.t5 import load_backbone, load_config  # noqa: E402
 from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes, regular_simplex  # noqa: E402
 from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment  # noqa: E402
-from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
+from modulant.reports.drawing.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save  # noqa: E402
 from modulant.reports.wording import number  # noqa: E402
 from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach  # noqa: E402
 from modulators.initialisation import initial_geometry, lexical_data  # noqa: E402
