@@ -165,7 +165,7 @@ def draw(tables: Mapping[str, tuple[str, list[Row]]], path: Path) -> Path:
     """Each limit of each section as a dot, at what was measured over it (its inverse for a least): left of 1 is met."""
     from matplotlib.figure import Figure
 
-    from modulant.reports.plotting import BLUE, INK, VERMILION, dress, save
+    from modulant.reports.drawing.plotting import BLUE, INK, VERMILION, dress, save
 
     names = [name for name in TITLES if name in tables and any(limits_of(tables[name][1]))]
     figure = Figure(figsize=(8.6, 0.34 * len(names) + 1.3), layout="constrained")

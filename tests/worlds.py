@@ -31,7 +31,7 @@ from callbacks import (
     RelationalAlignment,
     ShardedStrategy,
 )
-from cli.parser import quiet
+from cli.running.parser import quiet
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant import metrics
 from modulant.backbones.families import stream_of

@@ -113,7 +113,7 @@ def _nothing_measured_outside() -> Iterator[None]:
 
 def measure(config: str, turns: int) -> Turns:
     """One run of `train.py fit`, its steps and the bare loop's in turns."""
-    from cli.run import ModulantCLI
+    from cli.running.run import ModulantCLI
 
     watching, build = Turns(), ModulantCLI._instantiate_trainer
 

@@ -31,7 +31,7 @@ _IMPORTS = "import torch, lightning, transformers"
 _RUN = """
 import os, sys
 import train
-from cli.run import ModulantCLI
+from cli.running.run import ModulantCLI
 built = ModulantCLI._run_subcommand
 def _run_subcommand(self, subcommand):
     from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop

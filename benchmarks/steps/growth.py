@@ -274,7 +274,7 @@ def draw(curves: Sequence[Curve], path: Path) -> Path:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress, save
+    from modulant.reports.drawing.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress, save
 
     colours = {
         "seconds": BLUE, "GFLOP": ORANGE, "kept memory": GREEN,

@@ -24,7 +24,7 @@ from modulant.backbones.loading import RandomEncoder
 from modulant.backbones.t5 import load_backbone, load_config
 from modulant.geometry import pentachoron_cv, pentachoron_draws, pentachoron_volumes, regular_simplex
 from modulant.metrics import BANDS, EntryRepresentations, RelationalAlignment
-from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save
+from modulant.reports.drawing.plotting import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, dress, save
 from modulant.reports.wording import number
 from modulators import FieldModulator, Geometry, LerpModulator, Modulator, attach
 from modulators.initialisation import initial_geometry, lexical_data

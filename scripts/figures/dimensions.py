@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from modulant.backbones.opening import open_model
 from modulant.geometry import permuted_power, spectral_concentration
-from modulant.reports.plotting import BLUE, GREY, INK, VERMILION, dress, save
+from modulant.reports.drawing.plotting import BLUE, GREY, INK, VERMILION, dress, save
 from probes.spectra.passes import EMBEDDED, read
 from probes.spectra.texts import passages_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from modulant.reports.plotting import BLUE, GREEN, INK, ORANGE, VERMILION, dress, save
+from modulant.reports.drawing.plotting import BLUE, GREEN, INK, ORANGE, VERMILION, dress, save
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, FIGURES = ROOT / "docs" / "results", ROOT / "docs" / "figures"

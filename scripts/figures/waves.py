@@ -14,7 +14,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from modulant.reports.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress, save
+from modulant.reports.drawing.plotting import BLUE, GREY, INK, ORANGE, VERMILION, dress, save
 from wavegpt import interference_attention
 from wavegpt.attention.phases import ladder, turned
 from wavegpt.embedding import frequencies

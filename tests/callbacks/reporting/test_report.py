@@ -23,10 +23,10 @@ from callbacks.reporting.environment import command_line, peak_memory, without_s
 from callbacks.reporting.report import RunReport
 from callbacks.reporting.values import first_and_last, losses, stop_reason, what_happened
 from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, newest_checkpoint
-from modulant.reports.charts import charts, draw
-from modulant.reports.run_folder import finite
+from modulant.reports.run.charts import charts, draw
+from modulant.reports.run.folder import finite
+from modulant.reports.run.verdict import verdict
 from modulant.reports.series import read_metrics
-from modulant.reports.verdict import verdict
 from modulant.reports.wording import duration, number
 
 KEYS = ["run", "model", "data", "environment", "alpha", "relational", "pentachoron", "loss", "stop", "time", "memory"]

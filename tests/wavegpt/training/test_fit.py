@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from cli.configs import CONFIGS
+from cli.configuration.files import CONFIGS
 from datamodules import TextDataModule
 from datamodules.text.tokenizer import TextTokenizer
 from tests.faults.processes import differences, figures_of, state_of

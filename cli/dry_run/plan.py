@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
+from cli.dry_run.plan_text import facts_of, rows_of
 from cli.folder import RunFolder
-from cli.plan_text import facts_of, rows_of
 from datamodules import TextDataModule, WordNetDataModule
 from datamodules.arguments import STANDARD_INPUT
 from modulant.backbones.families import parts_of as model_parts

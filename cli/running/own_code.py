@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cli import own
-from cli.own import LOADED, OWN, SUMS, OwnFile
-from cli.schema import class_paths
+from cli.configuration import own
+from cli.configuration.own import LOADED, OWN, SUMS, OwnFile
+from cli.configuration.schema import class_paths
 from modulant.storage import write_whole
 from modulant.storage.files import free_name
 from modulators import Modulator, register

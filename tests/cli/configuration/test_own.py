@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli import own
+from cli.configuration import own
 from modulators import Modulator, Objective, load_modulated
 from modulators import registry as known
 from tests.cli.conftest import Call

@@ -10,10 +10,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cli.command import Command
+from cli.dry_run.plan import plan, told
 from cli.folder import RunFolder
-from cli.parser import prepare
-from cli.plan import plan, told
-from cli.run import ModulantCLI, parser_arguments
+from cli.running.parser import prepare
+from cli.running.run import ModulantCLI, parser_arguments
 
 
 def look(command: Command, config: Mapping[str, Any]) -> None:

@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cli.configs import read_value, read_yaml
-from cli.own import KIND
+from cli.configuration.files import read_value, read_yaml
+from cli.configuration.own import KIND
 from modulant.settings import accepts, describe
 
 Schema = dict[str, Any]
-_FILE = Path(__file__).with_name("schema.json")
+_FILE = Path(__file__).parents[1] / "schema.json"
 
 
 class Place(NamedTuple):

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.configs import configurations
-from cli.schema import load
+from cli.configuration.files import configurations
+from cli.configuration.schema import load
 from modulant.settings import Interval, PositiveInt, accepts, checked, describe, schema_of
 from tests.runs import ROOT
 

@@ -30,12 +30,12 @@ from callbacks.interfaces import applying
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
 from callbacks.saving.files import read_newest
 from callbacks.stopping.signals import current
-from cli import own
 from cli.command import Command
+from cli.configuration import own
+from cli.configuration.schema import as_list
 from cli.folder import RunFolder
-from cli.parser import SECTIONS, Parser, named, prepare
-from cli.saving import RunConfig, changes, saved_form
-from cli.schema import as_list
+from cli.running.parser import SECTIONS, Parser, named, prepare
+from cli.running.saving import RunConfig, changes, saved_form
 from modulant.storage import storing_a_run
 
 

@@ -16,9 +16,10 @@ from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 import callbacks
-from cli import own, own_code, schema
-from cli.own import OwnFile
-from cli.schema import as_list
+from cli.configuration import own, schema
+from cli.configuration.own import OwnFile
+from cli.configuration.schema import as_list
+from cli.running import own_code
 
 # Key in the configuration, and the callback that it configures.
 SECTIONS: dict[str, type[pl.Callback]] = {

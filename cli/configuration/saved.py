@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.configs import Config, read_yaml
-from cli.schema import Merged, short
+from cli.configuration.files import Config, read_yaml
+from cli.configuration.schema import Merged, short
 from modulant.storage.secrets import hidden_values
 
 # What decides which entries are held out, as far as the configuration says it. The tokenizer and WordNet's archive

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports.chart import Axis, Chart, Line, Mark
-from modulant.reports.rows import Report, step_of
+from modulant.reports.drawing.chart import Axis, Chart, Line, Mark
+from modulant.reports.run.rows import Report, step_of
 from modulant.reports.series import known
 from modulant.reports.table import Table
 from modulant.reports.wording import number

@@ -1,6 +1,6 @@
 """User-supplied files of modulators and objectives, named by `--trust FILE`: their constructors are read as text.
 
-`cli.own_code` executes the files, once a command has passed all other checks.
+`cli.running.own_code` executes the files, once a command has passed all other checks.
 """
 
 import ast

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from modulant.reports.chart import (
+from modulant.reports.drawing.chart import (
     DEPTH,
     SKINS,
     STEPS,

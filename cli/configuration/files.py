@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # A configuration has some hundred values; a list of prompts may be longer.
 _LARGEST = 2**20  # bytes
 _MOST_VALUES = 20_000

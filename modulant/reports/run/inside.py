@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modulant.reports.chart import Axis, Chart, Heat, Mark
+from modulant.reports.drawing.chart import Axis, Chart, Heat, Mark
 from modulant.reports.series import Series, finite_points, known
 from modulant.reports.wording import number
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modulant.reports import controls as beside
-from modulant.reports import parts_of_text, render, rows
-from modulant.reports.charts import FIGURES, Metrics, charts, figures_first, reading_of, shown_first
-from modulant.reports.rows import Report
+from modulant.reports import render
+from modulant.reports.run import controls as beside
+from modulant.reports.run import parts_of_text, rows
+from modulant.reports.run.charts import FIGURES, Metrics, charts, figures_first, reading_of, shown_first
+from modulant.reports.run.rows import Report
+from modulant.reports.run.verdict import in_words, verdict
 from modulant.reports.table import Table
-from modulant.reports.verdict import in_words, verdict
 from modulant.reports.wording import counted
 
 _SHOWN = 40  # rows of predictions.jsonl

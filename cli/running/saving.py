@@ -1,4 +1,4 @@
-"""The configuration that a run saves, with the commands that it was trained by; `cli.saved` reads it again."""
+"""The configuration that a run saves, with its commands; `cli.configuration.saved` reads it again."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.reporting import history
 from callbacks.reporting.environment import command_line
-from cli import own_code
 from cli.command import Command
+from cli.running import own_code
 from modulant.storage import write_whole
 from modulant.storage.files import free_name
 from modulant.storage.secrets import HIDDEN, without_secret_values

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.chart import Axis, Chart, Interval
-from modulant.reports.rows import Report, before_and_after, population_names, with_parts_of_speech
+from modulant.reports.drawing.chart import Axis, Chart, Interval
+from modulant.reports.run.rows import Report, before_and_after, population_names, with_parts_of_speech
 from modulant.reports.series import known
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, with_interval

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from matplotlib.colors import to_hex
 
-from modulant.reports.plotting import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION, depth_colours
+from modulant.reports.drawing.plotting import BLUE, GREEN, INK, ORANGE, PURPLE, VERMILION, depth_colours
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.controls import beside, judged, lift_of, ran
-from modulant.reports.controls import in_words as controls_in_words
-from modulant.reports.rows import (
+from modulant.reports.run.controls import beside, judged, lift_of, ran
+from modulant.reports.run.controls import in_words as controls_in_words
+from modulant.reports.run.rows import (
     Report,
     at_step,
     before_and_after,

@@ -13,7 +13,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from modulant.reports.chart import (
+from modulant.reports.drawing.chart import (
     DEPTH,
     STEPS,
     Band,
@@ -27,7 +27,7 @@ from modulant.reports.chart import (
     colour,
     spread_out,
 )
-from modulant.reports.plotting import INK, depth_colours, dress
+from modulant.reports.drawing.plotting import INK, depth_colours, dress
 
 _DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 _LEGEND_AT_MOST = 8  # more layers than that are told apart by a colour bar
