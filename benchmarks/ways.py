@@ -55,7 +55,7 @@ class Way:
 
     def __post_init__(self) -> None:
         if self.trained:
-            self.optimizer = torch.optim.AdamW(list(self.trained), lr=LR, weight_decay=WEIGHT_DECAY)
+            self.optimizer = torch.optim.AdamW(list(self.trained), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean over target tokens, nats."""

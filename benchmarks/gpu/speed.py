@@ -96,8 +96,8 @@ def optimizers(now: Setting) -> Iterator[Row]:
     batches = now.batches(model, n=3)
     for name, kind in MODULATORS.items():
         ways = {"lists": modulated(model, kind), "fused": modulated(model, kind)}
-        groups = ways["fused"].trained
-        ways["fused"].optimizer = torch.optim.AdamW(list(groups), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
+        groups = ways["lists"].trained
+        ways["lists"].optimizer = torch.optim.AdamW(list(groups), lr=LR, weight_decay=WEIGHT_DECAY)
         seconds = now.timed(ways, batches)
         yield {
             "what": f"{now.shape}, {name}: a step with AdamW(fused=True), against the default",

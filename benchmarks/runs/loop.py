@@ -82,7 +82,7 @@ def _bare_steps(trainer: pl.Trainer, module: Any) -> Iterator[torch.Tensor]:
     twin = ModulatedT5(lambda stream: type(modulator)(stream, **modulator.init_args), module.backbone, lr=module.lr)
     twin.take(load_backbone(module.backbone))
     twin.modulator.load_state_dict(modulator.state_dict())
-    optimizer = torch.optim.AdamW(twin._parameter_groups(), lr=twin.lr, weight_decay=twin.weight_decay)
+    optimizer = torch.optim.AdamW(twin._parameter_groups(), lr=twin.lr, weight_decay=twin.weight_decay, fused=True)
     steps = int(trainer.estimated_stepping_batches)
     scheduler = LambdaLR(optimizer, lambda step: factor_at("cosine", step, steps))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

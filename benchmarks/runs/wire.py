@@ -118,7 +118,7 @@ def train(rank: int, module: Any, model: Any, way: str, settings: dict[str, Any]
         del module._ddp_params_and_buffers_to_ignore
     wrapped = DistributedDataParallel(module, **settings)
     sent = {"at the start": bytes_sent() - began}
-    optimizer = torch.optim.AdamW(module._parameter_groups())
+    optimizer = torch.optim.AdamW(module._parameter_groups(), fused=True)
     generator = torch.Generator().manual_seed(rank)
     steps = []
     for _ in range(_STEPS):

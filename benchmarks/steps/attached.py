@@ -126,7 +126,7 @@ def hidden(model: Any, ids: Tensor) -> Tensor:
 
 
 def stepping(model: Any, trained: list[torch.nn.Parameter], ids: Tensor) -> Callable[[], object]:
-    optimizer = torch.optim.AdamW([parameter for parameter in trained if parameter.requires_grad], lr=LR)
+    optimizer = torch.optim.AdamW([parameter for parameter in trained if parameter.requires_grad], lr=LR, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -115,7 +115,7 @@ def trained(loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
 
 def full_fine_tuning(model: Any, batches: Sequence[Batch]) -> Step:
     model.requires_grad_(True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step() -> list[float]:
         losses = []
@@ -138,7 +138,7 @@ class Frozen:
         model = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})  # with the same weights
         attach(model, self.modulator, layers)
         self._model, self._batches, self._anew = model, batches, anew
-        self._optimizer = torch.optim.AdamW(self.modulator.parameter_groups(1e-3, 0.01))
+        self._optimizer = torch.optim.AdamW(self.modulator.parameter_groups(1e-3, 0.01), fused=True)
         caching = CacheSettings("memory", None, 4.0, None)
         self._cache = LowerCache(caching, model.encoder, layers[0], False, True) if cached else None
         if cached:

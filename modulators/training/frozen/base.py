@@ -263,7 +263,8 @@ class FrozenModel(pl.LightningModule, ABC):
         groups = self._parameter_groups()
         if not groups:
             raise ValueError(f"model.{self._learns}: it has no trainable parameter; use validate instead of fit")
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        optimizer._step_supports_amp_scaling = False  # so that fp16's gradients can be clipped
         steps = self.trainer.estimated_stepping_batches
         check_steps(self.schedule, steps)
         self._group_settings = group_settings(optimizer)
