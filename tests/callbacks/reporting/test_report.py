@@ -22,7 +22,8 @@ from callbacks.reporting.console import RunConsole
 from callbacks.reporting.environment import command_line, peak_memory, without_secrets
 from callbacks.reporting.report import RunReport
 from callbacks.reporting.values import first_and_last, losses, stop_reason, what_happened
-from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, newest_checkpoint
+from callbacks.saving.checkpoints import RunCheckpoint
+from callbacks.saving.files import AtomicCheckpointIO, newest_checkpoint
 from modulant.reports.charts import charts, draw
 from modulant.reports.run_folder import finite
 from modulant.reports.series import read_metrics
