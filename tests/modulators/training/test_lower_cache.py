@@ -22,9 +22,8 @@ from datamodules import WordNetDataModule
 from modulant.backbones.loading import freeze
 from modulant.backbones.split_encoder import lower_encoder, upper_encoder
 from modulant.storage import StorageError
-from modulators import FieldModulator, LerpModulator, ModulatedT5
+from modulators import AdaptedT5, FieldModulator, LerpModulator, ModulatedT5
 from modulators.arguments import check_cache
-from modulators.training.adapted import AdaptedT5
 from modulators.training.lower_cache import CacheSettings, CacheSize, memory_mapped
 from tests.runs import small_wordnet, tiny_backbone
 from tests.worlds import SaveAt, _trainer, together, world_size

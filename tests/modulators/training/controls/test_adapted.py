@@ -12,7 +12,8 @@ from torch import Tensor
 
 from modulant.backbones.t5 import load_backbone, load_config
 from modulators import AdaptedT5, FieldModulator, ModulatedT5
-from modulators.training.adapted import Adapter, Plan, matrices, plan
+from modulators.arguments import Adapter
+from modulators.training.controls.targets import Plan, matrices, plan
 from tests.modulators.training.fits import loader, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
