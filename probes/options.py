@@ -1,5 +1,6 @@
 """Options that several probes have, the values that these take, and how long work is shown there."""
 
+import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -75,6 +76,29 @@ def add_ending(parser: ArgumentParser, drawn: str, folder: str) -> None:
     add("--seed", type=at_least(0), default=42, help=f"of {drawn} (default: %(default)s)")
     add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
     add("--output", type=Path, metavar="DIR", help=f"default: runs/probes/{folder}")
+
+
+def readable(folders: Sequence[Path], read: Callable[[Path], T], wanted: str) -> tuple[list[T], list[str]]:
+    """What is read of each folder, and why nothing is of those that are passed over, which are named on stderr.
+
+    Args:
+        folders: one that is named twice is read once.
+        read: raises a ValueError for a folder that it cannot read.
+        wanted: what a folder should be, for the error.
+
+    Raises:
+        ValueError: nothing could be read of any.
+    """
+    found, passed_over = list[T](), list[str]()
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        try:
+            found.append(read(folder))
+        except ValueError as error:
+            passed_over.append(str(error))
+            print(f"passed over: {error}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"none of {len(folders)} folders is {wanted}")
+    return found, passed_over
 
 
 def check_device(name: str) -> None:
