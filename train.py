@@ -109,18 +109,18 @@ def _is_alone() -> bool:
 def _run(words: list[str]) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "--help" in words or "-h" in words:
-        from cli.run import help_all
+        from cli.running.run import help_all
 
         help_all([words[0], "--help"] if words[0] in ("fit", "validate", "test", "predict") else ["--help"])
         return
     command = slurm.resumed(read_command(words))
     config = check(command)
     if command.dry_run and not command.prints_config:
-        from cli.look import look
+        from cli.dry_run.look import look
 
         look(command, config)
         return
-    from cli.run import run
+    from cli.running.run import run
 
     folder = run(command, config)
     if command.controls is not None:

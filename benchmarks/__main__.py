@@ -13,8 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from benchmarks.harness import Row, differing, table
-from benchmarks.page import PAGE, ROOT, TITLES, write_page
+from benchmarks.harness import ROOT, Row, differing, table
+from benchmarks.page import PAGE, TITLES, file_of, write_page
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in arguments.only or TITLES:
         print(f"== {name}", flush=True)
         began = time.monotonic()
-        module = importlib.import_module(f"benchmarks.{name}")
+        module = importlib.import_module(f"benchmarks.{file_of(name).parent.name}.{name}")
         rows: list[Row] = module.run(quick=arguments.quick)
         wrong += differing(rows)
         print(table(rows), flush=True)

@@ -6,12 +6,14 @@ and a ratio is taken within each turn: its median, and where nine of ten of them
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 
+ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
 COLUMNS = ("what", "ours", "plain", "ratio", "asked", "parity")
 

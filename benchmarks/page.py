@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.harness import Row, table
+from benchmarks.harness import ROOT, Row, table
 from modulant.storage import write_whole
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results" / "benchmarks.md"
 FIGURE = ROOT / "docs" / "figures" / "benchmarks.png"
 TITLES = {
@@ -59,7 +58,7 @@ The limits are the project's own: what was asked for before it was measured, met
 NOTES = """\
 In brackets: where nine of ten turns lie. "Met" counts the section's limits by the median.
 
-For a GPU, `python benchmarks/gpu.py --out DIR` leaves a table with the device's name \
+For a GPU, `python -m benchmarks.gpu --out DIR` leaves a table with the device's name \
 ([what was seen](../howto/fast.md#what-was-seen-on-a-gpu)). \
 [What things cost, and why](costs.md) explains the ratios, and keeps what was measured once.\
 """
@@ -166,7 +165,7 @@ def draw(tables: Mapping[str, tuple[str, list[Row]]], path: Path) -> Path:
     """Each limit of each section as a dot, at what was measured over it (its inverse for a least): left of 1 is met."""
     from matplotlib.figure import Figure
 
-    from modulant.reports.plotting import BLUE, INK, VERMILION, dress, save
+    from modulant.reports.drawing.plotting import BLUE, INK, VERMILION, dress, save
 
     names = [name for name in TITLES if name in tables and any(limits_of(tables[name][1]))]
     figure = Figure(figsize=(8.6, 0.34 * len(names) + 1.3), layout="constrained")
@@ -186,9 +185,15 @@ def draw(tables: Mapping[str, tuple[str, list[Row]]], path: Path) -> Path:
     return save(figure, path)
 
 
+def file_of(name: str) -> Path:
+    """The file that measures a section: NAME.py in one of the rooms."""
+    (file,) = (ROOT / "benchmarks").glob(f"*/{name}.py")
+    return file
+
+
 def _about(name: str) -> str:
     """`ABOUT` of a benchmark: read, as importing all of them takes seconds."""
-    tree = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(file_of(name).read_text(encoding="utf-8"))
     pairs = [(node.targets[0], node.value) for node in tree.body if isinstance(node, ast.Assign)]
     return str(next(ast.literal_eval(value) for target, value in pairs if ast.unparse(target) == "ABOUT"))
 

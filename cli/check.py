@@ -1,8 +1,9 @@
 """Everything that can be known to be wrong with a command before anything heavy is imported.
 
-First each key and value by itself (`cli.schema`). Then the values together, as they will be once all files are merged
-and defaults are filled in, and the files and folders that are named. What only the libraries know (a device that is not
-there, a hub that has no such model) is left to them: the parser and the constructors check everything again.
+First each key and value by itself (`cli.configuration.schema`). Then the values together, as they will be once all
+files are merged and defaults are filled in, and the files and folders that are named. What only the libraries know (a
+device that is not there, a hub that has no such model) is left to them: the parser and the constructors check
+everything again.
 """
 
 import importlib.util
@@ -14,12 +15,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from cli import own
 from cli.command import Command
-from cli.configs import Config
+from cli.configuration import own
+from cli.configuration.files import Config
+from cli.configuration.saved import SavedConfig, Split
+from cli.configuration.schema import Merged, UnlistedClassError, short
 from cli.folder import RunFolder
-from cli.saved import SavedConfig, Split
-from cli.schema import Merged, UnlistedClassError, short
 from datamodules.arguments import (
     STANDARD_INPUT,
     check_corpus,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cli.configs import Config, did_you_mean
-from cli.own import OwnFile
-from cli.own import read as read_own
-from cli.saved import SavedConfig
+from cli.configuration.files import Config, did_you_mean
+from cli.configuration.own import OwnFile
+from cli.configuration.own import read as read_own
+from cli.configuration.saved import SavedConfig
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 _CONFIG, _RESUME, _OUTPUT, _TRUST, _CONTROLS = ("--config", "-c"), "--resume", "--output", "--trust", "--controls"

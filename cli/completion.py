@@ -11,9 +11,9 @@ and ``python probe.py …`` are completed too, unless Python has a completion al
 from collections.abc import Iterator, Mapping, Sequence
 
 from cli.command import SUBCOMMANDS
-from cli.configs import CONFIGS
+from cli.configuration.files import CONFIGS
+from cli.configuration.schema import Schema, load
 from cli.help import keys_of
-from cli.schema import Schema, load
 
 SHELLS = ("bash", "zsh", "fish")
 _OWN = (

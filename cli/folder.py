@@ -6,9 +6,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli import schema
 from cli.command import Command
-from cli.configs import read_yaml
+from cli.configuration import schema
+from cli.configuration.files import read_yaml
 from modulant.storage.lock import LOCK, FolderLock, LockedError, holder
 from modulant.storage.places import check_place, held, some
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from cli.command import SUBCOMMANDS
-from cli.configs import CONFIGS, configurations, find_config
+from cli.configuration.files import CONFIGS, configurations, find_config
 
 _WHAT = {
     "fit": "train a modulator, or resume a training",

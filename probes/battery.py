@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from probes.pages import check_output_file, folder_name, write_json, write_text
 
 if TYPE_CHECKING:
-    from modulant.reports.chart import Chart
+    from modulant.reports.drawing.chart import Chart
 
 
 _PACKAGES = ("modulant", "torch", "transformers", "numpy")
@@ -79,8 +79,8 @@ def publish(
         more: further files, for the last line.
     """
     from modulant.reports import render
-    from modulant.reports.figures import draw
-    from modulant.reports.plotting import save
+    from modulant.reports.drawing.figures import draw
+    from modulant.reports.drawing.plotting import save
 
     content = {"finding": next(iter(content["verdicts"]), content["lead"])} | dict(content)
     figures = [(chart.title, f"figures/{chart.name}.png", chart.reading) for chart in charts]

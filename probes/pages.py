@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modulant.reports.run_folder import finite
+from modulant.reports.run.folder import finite
 from modulant.reports.table import Table
 from modulant.storage import write_whole
 from modulant.storage.places import check_place, held, some
@@ -134,7 +134,7 @@ def leave(
     text = page(found)
     write_json(folder / f"{probe}.json", found)
     write_text(folder / f"{probe}.md", text)
-    from modulant.reports.plotting import save
+    from modulant.reports.drawing.plotting import save
 
     save(draw(found), folder / f"{probe}.png")
     print(text)

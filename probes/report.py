@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from modulant.reports.page import of_folder
-from modulant.reports.run_folder import metrics_of, report_of
+from modulant.reports.run.folder import metrics_of, report_of
+from modulant.reports.run.page import of_folder
 from modulant.storage import write_whole
 
 DESCRIPTION = """\

@@ -20,12 +20,12 @@ from typing import Any
 
 import docstring_parser
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from callbacks.loggers.wandb import Name, Project
+from modulant.settings import Pattern, schema_of
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from callbacks.loggers.wandb import Name, Project  # noqa: E402
-from modulant.settings import Pattern, schema_of  # noqa: E402
-
 SCHEMA = ROOT / "cli" / "schema.json"
 # Configurations whose comments are the docstrings'.
 COMMENTED = (

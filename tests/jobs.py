@@ -14,7 +14,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
-import benchmarks.wire
+import benchmarks.runs.wire
 from callbacks import (
     AlphaConvergence,
     AtomicCheckpointIO,
@@ -336,10 +336,10 @@ def other_weights(backbone: str) -> str:
 
 
 def wire(backbone: str, folder: str) -> dict[str, Any]:
-    """What `benchmarks/wire.py` counts, of the field."""
+    """What `benchmarks/runs/wire.py` counts, of the field."""
     module = ModulatedT5(partial(FieldModulator, initial_alpha=0.2), backbone=backbone)
     torch.distributed.all_reduce(torch.ones(1))  # the connections are made here
-    found = benchmarks.wire.train(rank(), module, load_t5(backbone)[0], "ours", {})
+    found = benchmarks.runs.wire.train(rank(), module, load_t5(backbone)[0], "ours", {})
     return {key: found[key] for key in ("at the start", "a step", "trainable")}
 
 

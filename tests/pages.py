@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from typing import Any
 
-from modulant.reports.charts import MOST_OPEN
+from modulant.reports.run.charts import MOST_OPEN
 
 VOID = {"meta", "input", "link", "img", "br", "hr"}
 

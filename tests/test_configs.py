@@ -8,8 +8,8 @@ import torch
 import yaml
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
-from cli.configs import CONFIGS
-from cli.schema import load
+from cli.configuration.files import CONFIGS
+from cli.configuration.schema import load
 from modulant.assets import MINI
 from tests.runs import main, process, small_wordnet
 
@@ -113,7 +113,7 @@ def test_pretrain_mini(wordnet: str) -> None:
     AutoTokenizer.from_pretrained("run/backbone")
 
 
-@pytest.mark.slow  # tests/cli/test_processes.py runs the same overlay, and looks closer
+@pytest.mark.slow  # tests/cli/running/test_processes.py runs the same overlay, and looks closer
 def test_ddp(wordnet: str, tmp_path: Path) -> None:
     two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--data.batch_size=8"]
     argv = ["--config", "field.yaml", "--config", "ddp.yaml", f"--data.nltk_data={wordnet}", *QUICK, *two]

@@ -131,7 +131,7 @@ class Steps(pl.Callback):
 @contextmanager
 def with_callback(callback: pl.Callback) -> Iterator[None]:
     """Runs of `train.main` have one callback more, the first of all."""
-    from cli.run import ModulantCLI
+    from cli.running.run import ModulantCLI
 
     build = ModulantCLI._instantiate_trainer
 

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch import multiprocessing
 
-from cli.parser import quiet
+from cli.running.parser import quiet
 
 Job = Callable[[], Any]
 

@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.logs import announce
 from callbacks.reporting.values import learns, stop_reason, what_happened
-from modulant.reports.run_folder import report_of
+from modulant.reports.run.folder import report_of
 from modulant.reports.wording import counted, layers_named, number, parts_of
 
 # Key of a figure, its name, and its decimals or whether it has a sign.

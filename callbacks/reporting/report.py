@@ -35,9 +35,9 @@ from callbacks.reporting.values import (
 )
 from callbacks.saving.artifact import weights_of
 from callbacks.saving.checkpoints import RunCheckpoint, monitor_of, result_of
-from modulant.reports.charts import draw
-from modulant.reports.page import markdown, of_folder
-from modulant.reports.run_folder import finite
+from modulant.reports.run.charts import draw
+from modulant.reports.run.folder import finite
+from modulant.reports.run.page import markdown, of_folder
 from modulant.reports.series import read_metrics
 from modulant.storage import StorageError, write_whole
 

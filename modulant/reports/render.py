@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 from modulant.reports.wording import number
 
 if TYPE_CHECKING:
-    from modulant.reports.chart import Chart
+    from modulant.reports.drawing.chart import Chart
 
 _CODE, _BOLD = re.compile(r"`([^`]+)`"), re.compile(r"\*\*(.+?)\*\*")
 
@@ -40,7 +40,7 @@ def html(template: str, charts: Sequence["Chart"] = (), **content: Any) -> str:
         content: its `title`, its `lead` (a line under the title) and whatever the template names; `most_open` is how
             many charts it shows before it folds the others.
     """
-    from modulant.reports.interactive import MOST_OPEN, drawn
+    from modulant.reports.drawing.interactive import MOST_OPEN, drawn
 
     style, script = _resource("page.css"), _resource("page.js")
     library, library_hash = _plotly() if charts else ("", "")

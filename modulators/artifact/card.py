@@ -11,8 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from modulant.assets import WORDNET_SHA256
-from modulant.reports import render, rows
+from modulant.reports import render
 from modulant.reports.choosing import caveat, includes_reported
+from modulant.reports.run import rows
 from modulant.reports.wording import number, parts_of
 from modulators.artifact import sections
 

@@ -1,6 +1,6 @@
 r"""Forward and backward pass of the field on the rows of a stream, for all experts at once.
 
-    v = W a + b                        vertices of every expert's simplex, templates in b
+    e = W a + b                        edges of every expert's simplex from its first vertex, the template's in b
     x_e = LayerNorm_e([edges, volume]) features, padded to one length for all experts, with a constant 1 appended
     s_e = α_e · sigmoid(u_e · x_e)     strength: α times validity, one number per token
     f_e = 1 − α_e + s_e · gate_e       gate_e = sigmoid(G_e x_e), as wide as the active dimensions a
@@ -11,7 +11,7 @@ experts are batched, and of tensors as wide as the stream only the stream itself
 the gates (a product with at most a dozen features, and a sigmoid) and works in place, on chunks of tokens that fit the
 CPU's cache. With g = ∂L/∂out and r_e = ∂L/∂f_e = g · a · Π_{j ≠ e} f_j, which needs no division:
 
-    ∂L/∂a = g · Π f_e + Wᵀ ∂L/∂v      ∂L/∂α_e = Σ (validity_e ∂L/∂s_e) − Σ r_e
+    ∂L/∂a = g · Π f_e + Wᵀ ∂L/∂e      ∂L/∂α_e = Σ (validity_e ∂L/∂s_e) − Σ r_e
     ∂L/∂s_e = Σ_width r_e · gate_e    ∂L/∂(G_e x_e) = s_e · r_e · gate_e (1 − gate_e)
 
 The centred gate is the same arithmetic: since tanh z = 2 sigmoid(2 z) − 1,
@@ -33,19 +33,19 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modulant.geometry import shape_features
-from modulant.geometry.simplices.shapes import LARGEST, features_of, gradient_of_features
+from modulant.geometry.simplices.shapes import LARGEST, features_of, gradient_of_features, order_of
 from modulators.base import plain_autograd
 
 _EPS = 1e-5  # of LayerNorm, torch's default
-_CHUNK = 1 << 17  # gates computed together on a CPU; on other devices all at once
+_CHUNK = 1 << 19  # gates computed together on a CPU; on other devices all at once
 
 
 class FieldWeights(NamedTuple):
     """Weights shared by all layers. E experts; P features, including the constant 1, padded to one length.
 
     Attributes:
-        vertices: W (coordinates, active), including the deformation scale. Of linear features these themselves take the
-            place of the coordinates; of constant ones there are none.
+        edges: W (coordinates, active), including the deformation scale: from each simplex's first vertex to its others.
+            Of linear features these themselves take the place of the coordinates; of constant ones there are none.
         offsets: b (coordinates,).
         norm: LayerNorm weights (E, P), 0 for padding and for the constant.
         shift: LayerNorm biases (E, P), 0 for padding, 1 for the constant.
@@ -53,7 +53,7 @@ class FieldWeights(NamedTuple):
         gates: G (E, P, active), 0 for padding, with biases as weights of the constant.
     """
 
-    vertices: Tensor
+    edges: Tensor
     offsets: Tensor
     norm: Tensor
     shift: Tensor
@@ -80,7 +80,7 @@ def modulated_rows(
         weights: those of all experts.
         ks: dimensions of the experts' simplices.
         centred: f = 1 + α tanh instead of 1 − α + α validity sigmoid; without a validity.
-        linear: what W a + b gives are the features, not vertices whose shape is.
+        linear: what W a + b gives are the features, not edges whose shape is.
     """
     if plain_autograd() or (max(ks) > LARGEST and not linear):
         return autograd_modulated_rows(rows, alpha, weights, ks, centred, linear)
@@ -97,7 +97,7 @@ def autograd_modulated_rows(
     linear: bool = False,
 ) -> Float[Tensor, "tokens width"]:
     """Same as `modulated_rows`, by autograd: any number of derivatives, more memory."""
-    n_active = weights.vertices.shape[1]
+    n_active = weights.edges.shape[1]
     active = rows[:, :n_active].to(alpha.dtype)
     out = active
     for e, shape in enumerate(expert_features(active, weights, ks, linear)):
@@ -113,10 +113,11 @@ def expert_features(
     active: Float[Tensor, "tokens active"], weights: FieldWeights, ks: Sequence[int], linear: bool
 ) -> tuple[Tensor, ...]:
     """What each expert reads, before LayerNorm: (features, tokens). Squared edges and volume, unless `linear`."""
-    shapes = torch.addmm(weights.offsets[:, None], weights.vertices, active.t())
+    shapes = torch.addmm(weights.offsets[:, None], weights.edges, active.t())
     if not linear:
-        n_vertices = sum(k + 1 for k in ks)
-        shapes = shape_features(shapes.view(n_vertices, len(shapes) // n_vertices, len(active)), ks)
+        edges = _vectors(shapes, ks).split(list(ks))
+        vertices = [points for some in edges for points in (torch.zeros_like(some[:1]), some)]
+        shapes = shape_features(torch.cat(vertices), ks)
     return torch.split(shapes, [k * (k + 1) // 2 + 1 for k in ks])
 
 
@@ -157,36 +158,35 @@ class _Modulated(torch.autograd.Function):
         rows: Tensor,
         alpha: Tensor,
         form: _Form,
-        to_vertices: Tensor,
+        to_edges: Tensor,
         offsets: Tensor,
         norm: Tensor,
         shift: Tensor,
         to_validity: Tensor | None,
         gates: Tensor,
     ) -> Tensor:
-        n_active = to_vertices.shape[1]
+        n_active = to_edges.shape[1]
         active = rows[:, :n_active].to(alpha.dtype)
-        shapes, differences, gram = torch.mm(to_vertices, active.t()).add_(offsets[:, None]), None, None
-        if not form.linear:
-            n_vertices = sum(k + 1 for k in form.ks)
-            vertices = shapes.view(n_vertices, len(shapes) // n_vertices, len(rows))
-            shapes, differences, gram = features_of(vertices, form.ks)
-        normed, inverse = _normed(shapes, form.ks)
-        x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])  # (E, P, N)
+        shapes = torch.addmm(offsets[:, None], to_edges, active.t())
+        of_shapes: tuple[Tensor, ...] = ()
+        if form.linear:
+            shapes = F.pad(shapes, (0, 0, 0, 1))
+        else:
+            shapes, of_shapes = features_of(_vectors(shapes, form.ks), form.ks)
+        normed, inverse = _normed(shapes, form.ks, form.linear)
+        x = torch.mul(normed, norm[:, :, None]).add_(shift[:, :, None])  # (E, P, N)
         valid = None if to_validity is None else (x * to_validity[:, :, None]).sum(1).sigmoid_()
         strength = _strength(alpha, valid, len(rows), form.centred)
         out = torch.empty_like(rows, memory_format=torch.contiguous_format)
         out[:, n_active:] = rows[:, n_active:]
         kept = (1 - alpha)[:, None, None]
         for part in _parts(len(rows), gates):
-            factors = _gates(x, gates, part).mul_(strength[:, part, None]).add_(kept)
-            product = factors[0]
-            for other in factors[1:]:
-                product = product.mul_(other)
+            product, *others = _gates(x, gates, part).mul_(strength[:, part, None]).add_(kept)
+            for other in others:
+                product.mul_(other)
             _multiply(active[part], product, out[part, :n_active])
-        ctx.save_for_backward(
-            rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid
-        )
+        kept_for_backward = rows, alpha, to_edges, norm, shift, to_validity, gates, normed, inverse, valid
+        ctx.save_for_backward(*kept_for_backward, *of_shapes)
         ctx.form = form
         return out
 
@@ -200,111 +200,98 @@ class _Modulated(torch.autograd.Function):
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of the arguments of `_Modulated`, in their order."""
-    (rows, alpha, to_vertices, norm, shift, to_validity, gates, differences, gram, normed, inverse, valid) = (
-        ctx.saved_tensors
-    )
+    rows, alpha, to_edges, norm, shift, to_validity, gates, normed, inverse, valid = ctx.saved_tensors[:10]
     form: _Form = ctx.form
-    n_active, kept = to_vertices.shape[1], (1 - alpha)[:, None, None]
+    n_active, kept = to_edges.shape[1], (1 - alpha)[:, None, None]
     active, above = rows[:, :n_active].to(alpha.dtype), grad[:, :n_active].to(alpha.dtype)
-    x = torch.addcmul(shift[:, :, None], normed, norm[:, :, None])
+    x = torch.mul(normed, norm[:, :, None]).add_(shift[:, :, None])
     strength = _strength(alpha, valid, len(rows), form.centred)
     by_active = torch.empty_like(active, memory_format=torch.contiguous_format)
-    by_x, by_strength = torch.empty_like(x), torch.empty_like(x[:, 0])
-    by_gates, by_kept = torch.zeros_like(gates), torch.zeros_like(alpha)
-    by_kept_rows = torch.empty_like(by_strength) if form.centred else None
+    by_x, by_strength, by_kept = torch.empty_like(x), torch.empty_like(x[:, 0]), torch.empty_like(x[:, 0])
+    by_gates = torch.zeros_like(gates)
     for part in _parts(len(rows), gates):
-        gate = _gates(x, gates, part)
-        own = strength[:, part]
-        factors = (gate * own[:, :, None]).add_(kept)
+        gate, own = _gates(x, gates, part), strength[:, part, None]
+        factors = torch.mul(gate, own).add_(kept)
         by_factor = _products_of_others(factors)
         torch.mul(by_factor[0], factors[0], out=by_active[part]).mul_(above[part])
         by_factor.mul_(active[part] * above[part])
-        if by_kept_rows is None:
-            by_kept += by_factor.sum((1, 2))
-        else:
-            by_kept_rows[:, part] = by_factor.sum(-1)
+        torch.sum(by_factor, -1, out=by_kept[:, part])
         by_factor.mul_(gate)
-        by_strength[:, part] = by_factor.sum(-1)
+        torch.sum(by_factor, -1, out=by_strength[:, part])
         by_gate = by_factor.addcmul_(by_factor, gate, value=-1)  # times the strength below, one number per token
-        scaled = own[:, None]
-        by_gates += torch.bmm(x[:, :, part] * scaled, by_gate)
-        by_x[:, :, part] = torch.bmm(gates, by_gate.transpose(1, 2)).mul_(scaled)
-    by_alpha, by_validity = -by_kept, None
-    if by_kept_rows is not None:  # summed in one order with the strength's, so that it is 0 where the gates are
-        by_alpha = (2 * by_strength - by_kept_rows).sum(1)
-    elif valid is None:
-        by_alpha += by_strength.sum(1)
-    else:
-        by_alpha += (by_strength * valid).sum(1)
-        by_head = by_strength * alpha[:, None] * valid * (1 - valid)
-        by_validity = (x * by_head[:, None]).sum(-1)
-        by_x.addcmul_(to_validity[:, :, None], by_head[:, None])
+        scaled = own.transpose(1, 2)
+        by_gates.baddbmm_(x[:, :, part] * scaled, by_gate)
+        torch.mul(torch.bmm(gates, by_gate.transpose(1, 2)), scaled, out=by_x[:, :, part])
+    # Summed in one order, so that it is 0 where a centred gate is.
+    by_alpha = (by_strength * (2 if form.centred else 1 if valid is None else valid)).sub_(by_kept).sum(1)
+    by_validity = None
+    if valid is not None:
+        by_head = (by_strength * alpha[:, None]).mul_(valid).mul_(1 - valid)[:, None]
+        by_validity = (x * by_head).sum(-1)
+        by_x.addcmul_(to_validity[:, :, None], by_head)
     by_norm, by_shift = (by_x * normed).sum(-1), by_x.sum(-1)
-    by_vertices = _unnormed(by_x * norm[:, :, None], normed, inverse, form.ks)
+    by_edges = _unnormed(by_x.mul_(norm[:, :, None]), normed, inverse, form.ks, form.linear)
     if not form.linear:
-        by_vertices = gradient_of_features(by_vertices, differences, gram, form.ks).view(len(to_vertices), len(rows))
-    by_active.addmm_(by_vertices.t(), to_vertices)
-    by_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    by_rows[:, :n_active], by_rows[:, n_active:] = by_active, grad[:, n_active:]
-    return (
-        by_rows,
-        by_alpha,
-        None,
-        by_vertices @ active,
-        by_vertices.sum(1),
-        by_norm,
-        by_shift,
-        by_validity,
-        by_gates,
-    )
+        edges, gram, minors = ctx.saved_tensors[10:]
+        by_edges = gradient_of_features(by_edges, edges, gram, minors, form.ks).view(len(to_edges), len(rows))
+    by_rows = None
+    if ctx.needs_input_grad[0]:
+        by_active.addmm_(by_edges.t(), to_edges)
+        by_rows = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        by_rows[:, :n_active], by_rows[:, n_active:] = by_active, grad[:, n_active:]
+    return by_rows, by_alpha, None, by_edges @ active, by_edges.sum(1), by_norm, by_shift, by_validity, by_gates
+
+
+def _vectors(edges: Tensor, ks: Sequence[int]) -> Tensor:
+    """(coordinates, N) to (edges from first vertices, dim, N)."""
+    return edges.view(sum(ks), len(edges) // sum(ks), edges.shape[1])
 
 
 class _Rows(NamedTuple):
     """Index tables between concatenated features and the padded layout (kinds, length): longest kind plus one row."""
 
     length: int
-    padded: Tensor  # (kinds · length,) feature index at each padded place; number of features for padding
+    padded: Tensor  # (kinds · length,) feature index at each padded place; number of features, a zero, for padding
     place: Tensor  # (features,) padded place of each feature
     sizes: Tensor  # (kinds, 1, 1) number of features of each kind
     is_feature: Tensor  # (kinds, length, 1) 1 or 0
 
 
 @lru_cache(maxsize=32)
-def _rows_of_features(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Rows:
-    """Index tables for features in the order of `shape_features`."""
+def _rows_of_features(ks: tuple[int, ...], linear: bool, device: torch.device, dtype: torch.dtype) -> _Rows:
+    """Index tables for features in the order of `features_of`, or, of linear ones, in that of the experts."""
     sizes = [k * (k + 1) // 2 + 1 for k in ks]
     length, none = max(sizes) + 1, sum(sizes)
     padded = torch.full((len(ks), length), none)
-    place: list[int] = []
-    for kind, size in enumerate(sizes):
-        first = sum(sizes[:kind])
-        padded[kind, :size] = torch.arange(first, first + size)
-        place += range(kind * length, kind * length + size)
+    order = torch.arange(none) if linear else torch.tensor(order_of(ks))
+    for kind, some in enumerate(order.split(sizes)):
+        padded[kind, : len(some)] = some
+    is_feature = padded < none
     return _Rows(
         length=length,
         padded=padded.flatten().to(device),
-        place=torch.tensor(place, device=device),
+        place=is_feature.flatten().nonzero()[:, 0][order.argsort()].to(device),
         sizes=torch.tensor(sizes, device=device, dtype=dtype).view(-1, 1, 1),
-        is_feature=(padded < none).to(device, dtype)[:, :, None],
+        is_feature=is_feature.to(device, dtype)[:, :, None],
     )
 
 
-def _normed(shapes: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _normed(features: Tensor, ks: tuple[int, ...], linear: bool) -> tuple[Tensor, Tensor]:
     """LayerNorm's x̂ of each expert's features, (E, P, N), 0 at padding; and 1 / standard deviation, (E, 1, N)."""
-    tables = _rows_of_features(ks, shapes.device, shapes.dtype)
-    padded = torch.cat([shapes, shapes.new_zeros(1, shapes.shape[1])])
-    features = padded.index_select(0, tables.padded).view(len(ks), tables.length, shapes.shape[1])
-    centred = (features - features.sum(1, keepdim=True) / tables.sizes).mul_(tables.is_feature)
-    inverse = (centred.square().sum(1, keepdim=True) / tables.sizes).add_(_EPS).rsqrt_()
+    tables = _rows_of_features(ks, linear, features.device, features.dtype)
+    padded = features.index_select(0, tables.padded).view(len(ks), tables.length, features.shape[1])
+    mean = padded.sum(1, keepdim=True).div_(tables.sizes)
+    centred = padded.addcmul_(tables.is_feature, mean, value=-1)
+    inverse = centred.square().sum(1, keepdim=True).div_(tables.sizes).add_(_EPS).rsqrt_()
     return centred.mul_(inverse), inverse
 
 
-def _unnormed(by_normed: Tensor, normed: Tensor, inverse: Tensor, ks: tuple[int, ...]) -> Tensor:
-    """Gradient with respect to the features, (features, N), from that with respect to x̂, (E, P, N)."""
-    tables = _rows_of_features(ks, normed.device, normed.dtype)
-    mean = by_normed.sum(1, keepdim=True) / tables.sizes
-    along = (by_normed * normed).sum(1, keepdim=True) / tables.sizes
-    by_features = (by_normed - mean).addcmul_(normed, along, value=-1).mul_(inverse)
+def _unnormed(by_normed: Tensor, normed: Tensor, inverse: Tensor, ks: tuple[int, ...], linear: bool) -> Tensor:
+    """Gradient with respect to the features, (features, N), and that to x̂ (changed)."""
+    tables = _rows_of_features(ks, linear, normed.device, normed.dtype)
+    mean = by_normed.sum(1, keepdim=True).div_(tables.sizes)
+    along = (by_normed * normed).sum(1, keepdim=True).div_(tables.sizes)
+    by_features = by_normed.sub_(mean).addcmul_(normed, along, value=-1).mul_(inverse)
     return by_features.flatten(0, 1).index_select(0, tables.place)
 
 
@@ -323,15 +310,15 @@ def _products_of_others(factors: Tensor) -> Tensor:
     """Π_{j ≠ e} f_j for each e."""
     if len(factors) == 1:
         return torch.ones_like(factors)
-    products = torch.empty_like(factors)
-    for e in range(len(factors)):
-        first, *rest = (factors[j] for j in range(len(factors)) if j != e)
+    products, each = torch.empty_like(factors), factors.unbind()
+    for e, product in enumerate(products.unbind()):
+        first, *rest = each[:e] + each[e + 1 :]
         if not rest:
-            products[e] = first
+            product.copy_(first)
             continue
-        torch.mul(first, rest[0], out=products[e])
+        torch.mul(first, rest[0], out=product)
         for other in rest[1:]:
-            products[e].mul_(other)
+            product.mul_(other)
     return products
 
 

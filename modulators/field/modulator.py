@@ -234,32 +234,32 @@ class FieldModulator(Modulator):
         """All experts' weights side by side."""
         experts, gates = [expert for _, expert in self._experts()], self._gate_projs()
         length = max(map(n_features_of, self.ks)) + 1
-        one = gates[0].weight.new_ones(1)
         side_by_side = torch.stack([_padded(linear.weight, linear.bias[:, None], length).t() for linear in gates])
         if self.centred:
             side_by_side = 2 * side_by_side  # tanh by a sigmoid, see `modulators.field.arithmetic`
         if not experts:
             none = side_by_side.new_empty(0, self.n_active)
             return FieldWeights(none, none[:, 0], none, none, None, side_by_side)
-        vertices, offsets = self._affine(experts)
+        one = side_by_side.new_ones(1)
+        norm = torch.stack([_padded(expert.norm.weight, 0 * one, length) for expert in experts])
+        shift = torch.stack([_padded(expert.norm.bias, one, length) for expert in experts])
         validity = None
         if self.validity_gate:
             heads = [cast(nn.Linear, expert.validity_proj) for expert in experts]
             validity = torch.stack([_padded(head.weight[0], head.bias, length) for head in heads])
-        return FieldWeights(
-            vertices=vertices,
-            offsets=offsets,
-            norm=torch.stack([_padded(expert.norm.weight, 0 * one, length) for expert in experts]),
-            shift=torch.stack([_padded(expert.norm.bias, one, length) for expert in experts]),
-            validity=validity,
-            gates=side_by_side,
-        )
+        return FieldWeights(*self._affine(experts), norm, shift, validity, side_by_side)
 
     def _affine(self, experts: list[SimplexExpert]) -> tuple[Tensor, Tensor]:
-        """The map from the active dimensions to all vertices, or to what is read of them, and its offsets."""
-        template = torch.cat([expert.template.flatten() for expert in experts])
-        weight = torch.cat([expert.to_deform.weight for expert in experts])
-        bias = torch.cat([expert.to_deform.bias for expert in experts])
+        """The map from the active dimensions to all edges, or to linear features of the vertices, and its offsets."""
+        parts: list[tuple[Tensor, Tensor, Tensor]] = [
+            (expert.template.flatten(), expert.to_deform.weight, expert.to_deform.bias) for expert in experts
+        ]
+        if not self.linear:
+            parts = [
+                (_edges(template, expert.k), _edges(weight, expert.k), _edges(bias, expert.k))
+                for (template, weight, bias), expert in zip(parts, experts, strict=True)
+            ]
+        template, weight, bias = (torch.cat(rows) for rows in zip(*parts, strict=True))
         if not isinstance(self.deform_scale, Tensor):
             return self.deform_scale * weight, torch.add(template, bias, alpha=self.deform_scale)
         weight, offsets = self.deform_scale * weight, torch.addcmul(template, bias, self.deform_scale)
@@ -430,6 +430,12 @@ def _mean_and_sd(values: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor
     mean = token_mean(of_token, counted)
     squares = (values - mean).square()
     return mean, token_mean(squares if squares.ndim == 1 else squares.mean(-1), counted).sqrt()
+
+
+def _edges(vertices: Tensor, k: int) -> Tensor:
+    """From the first vertex to the k others: ((k + 1) · dim, …) to (k · dim, …)."""
+    first, others = vertices.reshape(k + 1, -1).split([1, k])
+    return (others - first).view(-1, *vertices.shape[1:])
 
 
 def _padded(weight: Tensor, last: Tensor, length: int) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modulant.reports.rows import names_of_parts, with_parts_of_speech
+from modulant.reports.run.rows import names_of_parts, with_parts_of_speech
 from modulant.reports.wording import number, short
 from probes.alignment.populations import add_population_arguments, definitions, describe, load_data, split_for
 from probes.pages import folder_name, leave, table
@@ -196,7 +196,7 @@ def bands_figure(found: Mapping[str, Any]) -> "Figure":
     """Mean cosine in each band of path similarity, one line a cloud."""
     from matplotlib.figure import Figure
 
-    from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, dress
+    from modulant.reports.drawing.plotting import BLUE, GREEN, GREY, INK, ORANGE, dress
 
     styles = {
         "encoder": ("the encoder", BLUE, "o", "-"),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports.chart import COLOURS, LAYERS, Axis, Band, Chart, Heat, Level, Line, Mark
+from modulant.reports.drawing.chart import COLOURS, LAYERS, Axis, Band, Chart, Heat, Level, Line, Mark
 from modulant.reports.wording import number, with_interval
 
 Found = Mapping[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports.chart import Axis, Chart, Interval
+from modulant.reports.drawing.chart import Axis, Chart, Interval
 
 SURE = 2.0  # standard deviations of a null on both sides
 

@@ -38,8 +38,8 @@ def main(args: argparse.Namespace) -> int:
         ValueError: no folder holds a report, two hold the same, or the disk refuses a file.
     """
     check_output_file(args.output / "report.json", ("probe", "claims"))
-    from modulant.reports.figures import draw
-    from modulant.reports.plotting import save
+    from modulant.reports.drawing.figures import draw
+    from modulant.reports.drawing.plotting import save
     from probes.compare import page
 
     found = compare(args.folders, args.all)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
-from modulant.reports.chart import Chart
+from modulant.reports.drawing.chart import Chart
 from modulant.reports.table import Table
 from modulant.reports.wording import counted
 from probes.compare.charts import SURE, charts

@@ -13,11 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from modulant.reports import plotting
-from modulant.reports.chart import Axis, Chart, Interval
-from modulant.reports.figures import draw
-from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress
-from modulant.reports.rows import in_short
+from modulant.reports.drawing import plotting
+from modulant.reports.drawing.chart import Axis, Chart, Interval
+from modulant.reports.drawing.figures import draw
+from modulant.reports.drawing.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress
+from modulant.reports.run.rows import in_short
 from modulant.reports.wording import number
 from probes.controls.fronts import ALPHA, EPOCHS, has_fixed_alpha
 from probes.controls.labels import Label, place_labels

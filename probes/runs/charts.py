@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from modulant.reports import render
-from modulant.reports.chart import COLOURS, Axis, Chart, Interval, Level, Line, Mark
-from modulant.reports.figures import draw
+from modulant.reports.drawing.chart import COLOURS, Axis, Chart, Interval, Level, Line, Mark
+from modulant.reports.drawing.figures import draw
 from modulant.reports.series import Series, finite_points, history_of
 from probes.runs import table as tables
 from probes.runs.measure import Run

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modulant.reports.plotting import save
+from modulant.reports.drawing.plotting import save
 from modulant.storage import write_whole
 from probes.options import readable
 from probes.pages import check_output, write_json, write_text

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from modulant.reports.run_folder import metrics_of, report_of
+from modulant.reports.run.folder import metrics_of, report_of
 from modulant.reports.series import Series
 from probes.configurations import leaves
 from probes.controls.measure import POPULATIONS, Measured, difference, measured, names_of, paired, percentiles

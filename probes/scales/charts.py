@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.chart import Axis, Chart, Interval, Line
+from modulant.reports.drawing.chart import Axis, Chart, Interval, Line
 from modulant.reports.wording import number
 
 Found = Mapping[str, Any]  # what report.json holds

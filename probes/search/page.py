@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from modulant.reports import render
 from modulant.reports.choosing import includes_reported
-from modulant.reports.plotting import BLUE, GREY, ORANGE, dress, save
+from modulant.reports.drawing.plotting import BLUE, GREY, ORANGE, dress, save
 from modulant.reports.table import Table
 from modulant.reports.wording import number
 from probes.pages import write_json, write_text

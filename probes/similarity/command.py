@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
         ValueError: no pairs, no such model, or the disk refuses a file.
     """
     found = measure(args)
-    from modulant.reports.plotting import save
+    from modulant.reports.drawing.plotting import save
     from probes.similarity import page
 
     folder = args.output or Path("runs/probes") / f"similarity_{folder_name(args.model)}"

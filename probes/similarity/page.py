@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from modulant.reports import render
-from modulant.reports.chart import Axis, Chart, Interval
-from modulant.reports.figures import draw
+from modulant.reports.drawing.chart import Axis, Chart, Interval
+from modulant.reports.drawing.figures import draw
 from modulant.reports.series import known
 from modulant.reports.table import Table
 from modulant.reports.wording import with_interval

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports.chart import Axis, Chart, Level, Line, Mark
+from modulant.reports.drawing.chart import Axis, Chart, Level, Line, Mark
 from modulant.reports.wording import number
 from probes.spectra.heads import BANDS
 from probes.spectra.texts import PROMPTS

@@ -221,7 +221,7 @@ def dots(found: Mapping[str, Any]) -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
 
-    from modulant.reports.plotting import BLUE, INK, VERMILION, dress
+    from modulant.reports.drawing.plotting import BLUE, INK, VERMILION, dress
 
     figures = found["figures"]
     keys = (*RELATIONAL, "cv")

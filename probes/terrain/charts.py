@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports.chart import Axis, Bars, Chart, Level, Line, Mark
+from modulant.reports.drawing.chart import Axis, Bars, Chart, Level, Line, Mark
 from modulant.reports.wording import number
 
 Found = Mapping[str, Any]

@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ValueError: no such model, a layer that it lacks, weights that cannot be read, or the disk refuses a file.
     """
-    from modulant.reports.plotting import save
+    from modulant.reports.drawing.plotting import save
     from modulant.storage.places import check_place
     from probes.topology import page
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from modulant.reports import render
-from modulant.reports.chart import LAYERS, Axis, Chart, Level, Line
-from modulant.reports.figures import draw
+from modulant.reports.drawing.chart import LAYERS, Axis, Chart, Level, Line
+from modulant.reports.drawing.figures import draw
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, listed, number, short
 from probes.topology import RANKS, positions_page

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modulant.reports.chart import COLOURS, Axis, Chart, Line
+from modulant.reports.drawing.chart import COLOURS, Axis, Chart, Line
 from modulant.reports.table import Table
 from modulant.reports.wording import number
 from probes.topology.summary import beyond

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from modulant.reports.run_folder import finite
+from modulant.reports.run.folder import finite
 from modulant.storage import append_line, write_whole
 from probes.options import with_bar
 from probes.topology import PARTS

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from modulant.reports.chart import LAYERS, Axis, Chart, Heat, Level, Line, Mark
+from modulant.reports.drawing.chart import LAYERS, Axis, Chart, Heat, Level, Line, Mark
 from modulant.reports.wording import number
 
 Found = Mapping[str, Any]

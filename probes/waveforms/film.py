@@ -20,7 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from modulant.reports.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress, save
+from modulant.reports.drawing.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress, save
 from modulant.reports.wording import number
 from modulant.storage import storing, write_whole
 from probes.options import with_bar

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modulant.reports.chart import Axis, Band, Chart, Interval, Level, Line
+from modulant.reports.drawing.chart import Axis, Band, Chart, Interval, Level, Line
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, interval, number, short
 from probes.controls.plan import report_of

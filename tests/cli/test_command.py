@@ -8,7 +8,7 @@ import yaml
 
 from cli.check import check
 from cli.command import Command, read_command
-from cli.configs import CONFIGS, find_config
+from cli.configuration.files import CONFIGS, find_config
 from cli.folder import VARIABLE, RunFolder
 
 

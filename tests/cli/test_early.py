@@ -11,7 +11,7 @@ import pytest
 
 from cli.check import check
 from cli.command import read_command
-from cli.configs import configurations
+from cli.configuration.files import configurations
 from tests.cli.mistakes import CASES, LATE_PARTS
 from tests.runs import ROOT
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli.configs import configurations
+from cli.configuration.files import configurations
 from cli.help import keys_of, wanted
 from tests.cli.conftest import Call
 from tests.runs import ROOT

@@ -41,8 +41,8 @@ PLACES: dict[str, Callable[[Any], Any]] = {
 def late(*argv: str) -> None:
     """The parser alone, as if nothing had been checked before: options go to it as they were typed."""
     from cli.folder import RunFolder
-    from cli.parser import prepare
-    from cli.run import ModulantCLI
+    from cli.running.parser import prepare
+    from cli.running.run import ModulantCLI
 
     command = read_command(argv)
     prepare(())

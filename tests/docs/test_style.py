@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.page import PAGE, Limit, limit_of, read_tables, render
 from scripts import style
-from scripts.results import rows_of
+from scripts.figures.results import rows_of
 from tests.runs import ROOT
 
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))

@@ -18,7 +18,7 @@ from callbacks.loggers.metrics_csv import MetricsCSV
 from callbacks.loggers.tensorboard import RunTensorBoard, quiet_writers
 from callbacks.saving.files import load_verified, newest_checkpoint, save_atomically
 from modulant.lexicon import Lexicon
-from modulant.reports import plotting
+from modulant.reports.drawing import plotting
 from modulant.reports.series import read_rows
 from modulant.storage import StorageError
 from modulators import FieldModulator, ResidualStream, save_modulator

@@ -25,7 +25,7 @@ def trace(name: str) -> list[float]:
 
     import datamodules
     import modulators
-    from cli.parser import quiet
+    from cli.running.parser import quiet
 
     quiet()
     file, _, relational = name.partition("_")

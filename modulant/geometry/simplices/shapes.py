@@ -1,9 +1,11 @@
 r"""Edges and volumes of many simplices of several kinds at once, with the gradient written out.
 
 `squared_edge_lengths` and `squared_simplex_volume` take some hundred small operations for several kinds; here a dozen
-larger ones do all kinds together. Points lie along the last axis, so that vector registers hold neighbours; what
-differs between kinds is in tables. A Gram matrix is padded to 4 × 4 by ones on its diagonal, which changes no
-determinant; its entries follow from squared lengths, G_ij = ½ (s_0i + s_0j − s_ij).
+larger ones do all kinds together. A simplex is given by its edges from its first vertex: its shape depends on no more.
+Points lie along the last axis, so that vector registers hold neighbours; what differs between kinds is in tables. A
+Gram matrix has ones on its diagonal up to 4 × 4, which changes no determinant, and its determinant is a sum of products
+of 2 × 2 minors, without those that are always 0: one product for k = 1 and 2, three for k = 3, six for k = 4. Entries
+follow from squared lengths, 2 G_ij = s_0i + s_0j − s_ij.
 
 The forward pass gathers and subtracts, so no precision setting of a GPU's matrix products affects it. The backward pass
 multiplies by small constant matrices instead of scattering: no two threads add into one place, so its bits repeat.
@@ -13,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import factorial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,30 +24,24 @@ from torch import Tensor
 from modulant.geometry.simplices.volumes import squared_edge_lengths, squared_simplex_volume
 
 LARGEST = 4  # k of a simplex whose volume is written out; larger ones take `shape_features`
-_PAIRS = list(combinations(range(LARGEST), 2))
-_ENTRIES = [(i, j) for i in range(LARGEST) for j in range(i, LARGEST)]  # of a symmetric matrix
-# det = Σ sign · (minor of rows 0, 1 in columns c, d) · (minor of rows 2, 3 in the other two columns)
-_OTHERS = [next(p for p in _PAIRS if not set(p) & set(pair)) for pair in _PAIRS]
-_SIGNS = [(-1.0) ** (1 + c + d) for c, d in _PAIRS]
+_COLUMNS = list(combinations(range(LARGEST), 2))
 
 
 class _Tables(NamedTuple):
-    """For one choice of kinds. S stands for the squared lengths, a zero and a one, in this order; G for the entries of
-    the Gram matrices; M for the eight factors of a product of minors, (a b − c d)(e f − g h), for each of six products.
+    """For one choice of kinds. S stands for all squared lengths (first those from the first vertices), a zero and a
+    one; G for the entries of the Gram matrices, a zero and a one; P products of minors (a b − c d)(e f − g h).
     """
 
-    starts: Tensor  # (edges,) first vertex of each edge
-    ends: Tensor  # (edges,)
-    at_vertex: Tensor  # (vertices, edges): −1 where an edge starts, +1 where it ends
-    gram: Tensor  # (3 · 10 · kinds,) rows of S: G = ½ (S[0] + S[1] − S[2])
-    by_edge: Tensor  # (edges, 10 · kinds): ∂G/∂s
-    factors: Tensor  # (8 · 6,) entries of G that M is made of
-    partners: Tensor  # (8 · 6,) entry of G that each factor is multiplied by in its minor
-    by_entry: Tensor  # (10, 8 · 6): −1 for c, d, g and h, in the column of each factor that is this entry of G
-    signs: Tensor  # (6, 1, 1)
-    scale: Tensor  # (kinds, 1): 1 / (k!)²
-    order: Tensor  # (features,) each kind's edges and volume together, of all edges and then all volumes
-    unorder: Tensor  # (features,) the other way
+    across: Tensor  # (2 · across,) of edges between two other vertices: the edges to their ends, and to their starts
+    pulls: Tensor  # (edges from the first vertices, across): −1 where such an edge starts, +1 where it ends
+    constants: Tensor  # (2, 1): a zero and a one
+    gram: Tensor  # (3 · G,) entries of S: 2 G = S[0] + S[1] − S[2]
+    factors: Tensor  # (4 · 2 · P,) entries of G: a and e, b and f, c and g, d and h
+    partners: Tensor  # (4 · 2 · P,) of the factors of the other minor, the entry that each is multiplied by
+    by_squared: Tensor  # (edges, 4 · 2 · P): ∂/∂S of the factors of the other minor, with the minus of c, d, g and h
+    scale: Tensor  # (P, 1): 1 / (2^k (k!)²)
+    by_volume: Tensor  # (P, kinds): the scale of each product in the column of its kind
+    products: list[int]  # number of products of each kind
 
 
 def shape_features(
@@ -67,113 +63,116 @@ def shape_features(
     return torch.cat(features)
 
 
-def features_of(vertices: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """`shape_features` of all kinds at once, k up to `LARGEST`; and what `gradient_of_features` needs: edge vectors
-    (edges, dim, N) and Gram entries (10, kinds, N)."""
-    tables = _tables(ks, vertices.device, vertices.dtype)
-    differences = vertices.index_select(0, tables.ends) - vertices.index_select(0, tables.starts)
-    squared = differences.square().sum(1)  # (edges, points)
-    gram = _gram(squared, tables, len(ks))
-    upper, lower = _minors(gram, tables)
-    volumes = (tables.signs * upper * lower).sum(0) * tables.scale  # (kinds, points)
-    return torch.cat([squared, volumes]).index_select(0, tables.order), differences, gram
+def features_of(edges: Tensor, ks: tuple[int, ...]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """`shape_features` of all kinds at once, k up to `LARGEST`, in the order of `order_of` and with a row of zeros.
+
+    Args:
+        edges: (Σ k, dim, N), from the first vertex of each simplex to its others.
+        ks: the kinds.
+
+    Returns:
+        The features, (features + 1, N), and what `gradient_of_features` needs: all edge vectors, (edges, dim, N), the
+        entries of 2 G, and the minors.
+    """
+    tables, points = _tables(ks, edges.device, edges.dtype), edges.shape[-1]
+    constants = tables.constants.expand(2, points)
+    end, start = edges.index_select(0, tables.across).chunk(2)
+    edges = torch.cat([edges, end - start])
+    squared = edges.square().sum(1)
+    first, second, opposite = torch.cat([squared, constants]).index_select(0, tables.gram).chunk(3)
+    gram = torch.add(first, second).sub_(opposite)
+    a, b, c, d = gram.index_select(0, tables.factors).view(4, 2, len(tables.scale), points)
+    minors = torch.mul(a, b).addcmul_(c, d, value=-1)  # of rows 0 and 1; of rows 2 and 3 in the other columns
+    volumes = torch.mul(*minors).mul_(tables.scale).split(tables.products)
+    summed = [some if len(some) == 1 else some.sum(0, keepdim=True) for some in volumes]
+    return torch.cat([squared, *summed, constants[:1]]), (edges, gram, minors)
 
 
-def gradient_of_features(by_features: Tensor, differences: Tensor, gram: Tensor, ks: tuple[int, ...]) -> Tensor:
-    """The gradient with respect to the vertices, (vertices, dim, N)."""
-    tables = _tables(ks, gram.device, gram.dtype)
-    by_edge, by_volume = by_features.index_select(0, tables.unorder).split([len(differences), len(ks)])
-    weight = tables.signs * (by_volume * tables.scale)
-    upper, lower = _minors(gram, tables)
-    by_minor = torch.stack([weight * lower, weight * upper]).unsqueeze(1)  # (2, 1, 6, kinds, points)
-    partners = gram.index_select(0, tables.partners).view(2, 4, 6, *gram.shape[1:])
-    by_gram = tables.by_entry @ (by_minor * partners).view(48, gram[0].numel())  # (10, kinds · points)
-    by_edge = torch.addmm(by_edge, tables.by_edge, by_gram.view(tables.by_edge.shape[1], differences.shape[-1]))
-    pull = (2 * by_edge).unsqueeze(1) * differences  # (edges, dim, points); each edge pulls at its two ends
-    return (tables.at_vertex @ pull.flatten(1)).view(len(tables.at_vertex), *pull.shape[1:])
+def gradient_of_features(
+    by_features: Tensor, edges: Tensor, gram: Tensor, minors: Tensor, ks: tuple[int, ...]
+) -> Tensor:
+    """The gradient with respect to the edges from the first vertices, (Σ k, dim, N); without the row of zeros."""
+    tables, n = _tables(ks, gram.device, gram.dtype), sum(ks)
+    by_squared, by_volume = by_features.split([len(edges), len(ks)])
+    by_other = minors * (tables.by_volume @ by_volume)
+    by_factor = gram.index_select(0, tables.partners).view(4, *minors.shape).mul_(by_other)
+    by_squared = torch.addmm(by_squared, tables.by_squared, by_factor.flatten(0, 2))
+    pull = (by_squared.unsqueeze(1) * edges).flatten(1)  # ∂s/∂e = 2 e; each edge across pulls at two others
+    return torch.addmm(pull[:n], tables.pulls, pull[n:], beta=2, alpha=2).view(n, *edges.shape[1:])
 
 
-def _gram(squared: Tensor, tables: _Tables, kinds: int) -> Tensor:
-    """(10, kinds, points), the entries of the padded Gram matrices."""
-    padded = torch.cat([squared, squared.new_zeros(1, squared.shape[1]), squared.new_ones(1, squared.shape[1])])
-    first, second, across = padded.index_select(0, tables.gram).view(3, 10, kinds, squared.shape[1])
-    return 0.5 * (first + second - across)
+def order_of(ks: Sequence[int]) -> list[int]:
+    """Where `features_of` puts each of the features of `shape_features`."""
+    edge, order = _numbered(ks), []
+    for kind, k in enumerate(ks):
+        order += [edge[kind, i, j] for i, j in combinations(range(k + 1), 2)] + [len(edge) + kind]
+    return order
 
 
-def _minors(gram: Tensor, tables: _Tables) -> tuple[Tensor, Tensor]:
-    """Of rows 0 and 1, and of rows 2 and 3 in the other columns; each (6, kinds, points)."""
-    a, b, c, d, e, f, g, h = gram.index_select(0, tables.factors).view(8, 6, *gram.shape[1:]).unbind(0)
-    return a * b - c * d, e * f - g * h
+def _numbered(ks: Sequence[int]) -> dict[tuple[int, int, int], int]:
+    """(kind, i, j) → edge: all from first vertices, then all others."""
+    edges = [(kind, i, j) for kind, k in enumerate(ks) for i, j in combinations(range(k + 1), 2)]
+    return {edge: n for n, edge in enumerate(sorted(edges, key=lambda edge: edge[1] > 0))}
 
 
 @lru_cache(maxsize=32)
 def _tables(ks: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> _Tables:
-    starts: list[int] = []
-    ends: list[int] = []
-    n_vertices = 0
-    number: dict[tuple[int, int, int], int] = {}  # kind, i, j → edge
+    edge = _numbered(ks)
+    n = sum(ks)
+    across = [(edge[kind, 0, i], edge[kind, 0, j]) for kind, i, j in edge if i]
+    pulls = torch.zeros(n, len(across))
+    for column, (start, end) in enumerate(across):
+        pulls[start, column], pulls[end, column] = -1, 1
+
+    zero, one = len(edge), len(edge) + 1
+    entries: dict[tuple[int, int, int], tuple[int, int, int]] = {}  # (kind, i, j) → its entries of S
     for kind, k in enumerate(ks):
-        for i, j in combinations(range(k + 1), 2):
-            number[kind, i, j] = len(starts)
-            starts.append(n_vertices + i)
-            ends.append(n_vertices + j)
-        n_vertices += k + 1
-    n_edges = len(starts)
-    zero, one = n_edges, n_edges + 1
+        for i in range(k):
+            for j in range(i, k):
+                opposite = zero if i == j else edge[kind, i + 1, j + 1]
+                entries[kind, i, j] = (edge[kind, 0, i + 1], edge[kind, 0, j + 1], opposite)
+    gram = [*entries.values(), (zero, zero, zero), (one, zero, zero)]
+    number = {entry: n for n, entry in enumerate(entries)}
 
-    at_vertex = torch.zeros(n_vertices, n_edges)
-    for edge, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        at_vertex[start, edge], at_vertex[end, edge] = -1, 1
+    def entry_of(kind: int, row: int, column: int) -> int:
+        i, j = sorted((row, column))
+        return number.get((kind, i, j), len(entries) + (i == j))  # padding: the zero, or the one
 
-    gram: list[list[int]] = [[], [], []]
-    by_edge = torch.zeros(n_edges, len(_ENTRIES) * len(ks))
-    for entry, (i, j) in enumerate(_ENTRIES):
-        for kind, k in enumerate(ks):
-            if j >= k:  # padding
-                rows = (one, one, zero) if i == j else (zero, zero, zero)
-            else:
-                across = zero if i == j else number[kind, i + 1, j + 1]
-                rows = (number[kind, 0, i + 1], number[kind, 0, j + 1], across)
-                for row, weight in zip(rows, (0.5, 0.5, -0.5), strict=True):
-                    if row != zero:
-                        by_edge[row, entry * len(ks) + kind] += weight
-            for column, row in zip(gram, rows, strict=True):
-                column.append(row)
+    factors: list[list[int]] = []  # of each product: a, b, c, d, e, f, g, h
+    of_kind: list[int] = []
+    for kind in range(len(ks)):
+        for c, d in _COLUMNS:
+            e, f = (column for column in range(LARGEST) if column not in (c, d))
+            minors = [
+                [entry_of(kind, row, p), entry_of(kind, row + 1, q), entry_of(kind, row, q), entry_of(kind, row + 1, p)]
+                for row, p, q in ((0, c, d), (2, e, f))
+            ]
+            if any(len(entries) in minor[:2] and len(entries) in minor[2:] for minor in minors):
+                continue  # always 0
+            if (c + d) % 2 == 0:  # the product's sign, −1^(1 + c + d)
+                minors[0] = minors[0][2:] + minors[0][:2]
+            factors.append(minors[0] + minors[1])
+            of_kind.append(kind)
+    table = torch.tensor(factors).view(-1, 2, 4).permute(2, 1, 0)  # (4, 2, P)
 
-    entry_of = {pair: n for n, (i, j) in enumerate(_ENTRIES) for pair in ((i, j), (j, i))}
-    factors: list[list[int]] = [[] for _ in range(8)]
-    for first_row, columns in ((0, _PAIRS), (2, _OTHERS)):
-        for c, d in columns:
-            places = [(first_row, c), (first_row + 1, d), (first_row, d), (first_row + 1, c)]
-            for n, place in enumerate(places):
-                factors[2 * first_row + n].append(entry_of[place])
-    partners = [factors[n ^ 1] for n in range(8)]
-    by_entry = torch.zeros(len(_ENTRIES), 8, 6)
-    for n, entries in enumerate(factors):
-        for product, entry in enumerate(entries):
-            by_entry[entry, n, product] = -1 if n % 4 > 1 else 1
-
-    order: list[int] = []
-    for kind, k in enumerate(ks):
-        order += [*(number[kind, i, j] for i, j in combinations(range(k + 1), 2)), n_edges + kind]
-
-    def integers(rows: Sequence[Sequence[int]]) -> Tensor:
-        return torch.tensor([value for row in rows for value in row], device=device)
-
-    def reals(values: Any, *shape: int) -> Tensor:
-        return torch.as_tensor(values, dtype=torch.float64).to(device, dtype).view(*shape)
-
+    by_entry = torch.zeros(len(edge) + 2, len(gram))
+    for column, (first, second, opposite) in enumerate(gram[: len(entries)]):
+        for row, weight in ((first, 1), (second, 1), (opposite, -1)):
+            by_entry[row, column] += weight
+    minus = torch.tensor([1.0, 1.0, -1.0, -1.0])[:, None, None].expand(table.shape)
+    scale = torch.tensor([1 / (2 ** ks[kind] * factorial(ks[kind]) ** 2) for kind in of_kind], dtype=torch.float64)
+    by_volume = torch.zeros(len(of_kind), len(ks), dtype=torch.float64)
+    by_volume[range(len(of_kind)), of_kind] = scale
+    others = table.flip(1)
     return _Tables(
-        starts=integers([starts]),
-        ends=integers([ends]),
-        at_vertex=reals(at_vertex, n_vertices, n_edges),
-        gram=integers(gram),
-        by_edge=reals(by_edge, n_edges, -1),
-        factors=integers(factors),
-        partners=integers(partners),
-        by_entry=reals(by_entry, len(_ENTRIES), 48),
-        signs=reals(_SIGNS, 6, 1, 1),
-        scale=reals([1 / factorial(k) ** 2 for k in ks], len(ks), 1),
-        order=integers([order]),
-        unorder=integers([torch.tensor(order).argsort().tolist()]),
+        across=torch.tensor(across, dtype=torch.long, device=device).view(-1, 2).t().flip(0).flatten(),
+        pulls=pulls.to(device, dtype),
+        constants=torch.tensor([[0.0], [1.0]], device=device, dtype=dtype),
+        gram=torch.tensor(gram, device=device).t().flatten(),
+        factors=table.flatten().to(device),
+        partners=others[[1, 0, 3, 2]].flatten().to(device),
+        by_squared=(by_entry[: len(edge), others.flatten()] * minus.flatten()).to(device, dtype),
+        scale=scale[:, None].to(device, dtype),
+        by_volume=by_volume.to(device, dtype),
+        products=[of_kind.count(kind) for kind in range(len(ks))],
     )

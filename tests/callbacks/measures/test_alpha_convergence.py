@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from callbacks import AlphaConvergence
-from modulant.reports.rows import convergence
+from modulant.reports.run.rows import convergence
 
 
 def test_alpha_of_each_layer_and_expert_is_logged_at_each_check(tiny: ModuleType) -> None:

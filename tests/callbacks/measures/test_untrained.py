@@ -10,7 +10,7 @@ import torch
 
 from callbacks import FirstValidation, PentachoronHealth, RelationalAlignment
 from callbacks.measures import relational_alignment, representations
-from cli.parser import quiet
+from cli.running.parser import quiet
 from datamodules import WordNetDataModule
 from modulant.storage import cache_folder, content_key
 from modulators import FieldModulator, ModulatedT5, RelationalObjective

@@ -21,9 +21,9 @@ from callbacks.reporting.report import RunReport
 from callbacks.reporting.values import stop_reason
 from callbacks.saving.checkpoints import RunCheckpoint
 from callbacks.saving.files import AtomicCheckpointIO, newest_checkpoint
-from modulant.reports.charts import charts, draw
+from modulant.reports.run.charts import charts, draw
+from modulant.reports.run.verdict import verdict
 from modulant.reports.series import read_metrics
-from modulant.reports.verdict import verdict
 from modulant.reports.wording import number
 
 KEYS = ["run", "model", "data", "environment", "alpha", "relational", "pentachoron", "loss", "stop", "time", "memory"]

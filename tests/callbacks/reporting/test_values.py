@@ -10,7 +10,7 @@ import torch
 
 from callbacks.reporting.environment import command_line, peak_memory, without_secrets
 from callbacks.reporting.values import first_and_last, losses, what_happened
-from modulant.reports.run_folder import finite
+from modulant.reports.run.folder import finite
 from modulant.reports.wording import duration, number
 
 

@@ -10,12 +10,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from modulant.reports import charts
-from modulant.reports.chart import Axis, Chart, Heat, Line
-from modulant.reports.figures import draw
-from modulant.reports.inside import inside, moved_tokens
-from modulant.reports.plotting import depth_colours, save
-from modulant.reports.rows import POPULATIONS
+from modulant.reports.drawing.chart import Axis, Chart, Heat, Line
+from modulant.reports.drawing.figures import draw
+from modulant.reports.drawing.plotting import depth_colours, save
+from modulant.reports.run import charts
+from modulant.reports.run.inside import inside, moved_tokens
+from modulant.reports.run.rows import POPULATIONS
 from modulant.reports.series import smoothed
 from modulant.reports.wording import number
 

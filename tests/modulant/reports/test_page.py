@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from modulant.reports import render
-from modulant.reports.chart import LAYERS, Axis, Band, Chart, Level, Line
-from modulant.reports.charts import charts
-from modulant.reports.controls import table as table_of
-from modulant.reports.figures import draw
-from modulant.reports.interactive import drawn
-from modulant.reports.page import html, of_folder
-from modulant.reports.rows import headline
-from modulant.reports.run_folder import metrics_of, report_of
+from modulant.reports.drawing.chart import LAYERS, Axis, Band, Chart, Level, Line
+from modulant.reports.drawing.figures import draw
+from modulant.reports.drawing.interactive import drawn
+from modulant.reports.run.charts import charts
+from modulant.reports.run.controls import table as table_of
+from modulant.reports.run.folder import metrics_of, report_of
+from modulant.reports.run.page import html, of_folder
+from modulant.reports.run.rows import headline
 
 HOSTILE = "</script></pre><img src=x onerror=document.title='owned'><script>document.title='owned'</script>`&amp;"
 # what Chromium asks for itself, whatever the page

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modulant.reports import parts_of_text
+from modulant.reports.run import parts_of_text
 
 UNIGRAM = [4.0, 5.0, *[None] * 8]
 

@@ -8,10 +8,10 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from modulant.reports import render
-from modulant.reports.chart import COLOURS, LAYERS, SKINS, Axis, Chart, Line, colour
-from modulant.reports.charts import MOST_OPEN, READING
-from modulant.reports.page import html, markdown, of_folder
-from modulant.reports.run_folder import metrics_of, report_of
+from modulant.reports.drawing.chart import COLOURS, LAYERS, SKINS, Axis, Chart, Line, colour
+from modulant.reports.run.charts import MOST_OPEN, READING
+from modulant.reports.run.folder import metrics_of, report_of
+from modulant.reports.run.page import html, markdown, of_folder
 from probes.battery import publish
 from tests.modulant.reports.test_verdict import CONTROLS
 from tests.pages import check_structure

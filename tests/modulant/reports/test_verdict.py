@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from modulant.reports.verdict import _lift, _lift_in_words, _text, _text_in_words, in_words
+from modulant.reports.run.verdict import _lift, _lift_in_words, _text, _text_in_words, in_words
 
 REPORT: dict[str, Any] = {
     "relational": {

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modulant.geometry import shape_features
+from modulant.geometry.simplices.shapes import features_of as features_of_edges
 from modulators import FieldModulator, ResidualStream
 from modulators.field.arithmetic import _normed
 
@@ -214,8 +214,8 @@ def test_the_edge_expert_is_a_constant() -> None:
     """Both features of k = 1 are the squared edge: LayerNorm makes them 0, so the gate ignores the stream."""
     torch.manual_seed(0)
     modulator = FieldModulator(STREAM, expert_ks=(1,), initial_alpha=0.3)
-    normed, _ = _normed(shape_features(torch.randn(2, 8, 70), (1,)), (1,))
-    assert torch.equal(normed, torch.zeros(1, 3, 70))
+    features, _ = features_of_edges(torch.randn(1, 8, 70), (1,))
+    assert torch.equal(_normed(features, (1,), linear=False)[0], torch.zeros(1, 3, 70))
     h = torch.randn(2, 70, 16)
     gain = modulator(h, 0)[..., :12] / h[..., :12]
     torch.testing.assert_close(gain, gain[:1, :1].expand_as(gain), rtol=1e-5, atol=0)

@@ -16,7 +16,7 @@ from modulant.assets import MINI
 from modulant.backbones.families import stream_of
 from modulant.backbones.t5 import load_config
 from modulant.reports import render
-from modulant.reports.run_folder import finite
+from modulant.reports.run.folder import finite
 from modulators import LerpModulator, save_modulator
 from probes.attention import command, measure, page
 from probes.attention.confidence import FIGURES, groups_of

@@ -9,7 +9,7 @@ import pytest
 from transformers import T5Config
 
 import probe
-from cli.plan import kept_for_backward
+from cli.dry_run.plan import kept_for_backward
 from modulant.backbones.t5 import load_config
 from modulators import ModulatedT5
 from probes.memory.model import DTYPES, MODULATORS, Setting, memory, shapes

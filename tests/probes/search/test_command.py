@@ -13,7 +13,7 @@ import yaml
 
 from cli.check import check
 from cli.command import read_command
-from cli.configs import CONFIGS
+from cli.configuration.files import CONFIGS
 from probes.search.page import figure, markdown
 from probes.search.space import read_sweep
 from tests.runs import ROOT, small_wordnet, tiny_backbone

@@ -11,7 +11,7 @@ import torch
 import probe
 from modulant.backbones.families import stream_of
 from modulant.backbones.t5 import load_config
-from modulant.reports.run_folder import finite
+from modulant.reports.run.folder import finite
 from modulators import LerpModulator, save_modulator
 from probes.spectra import command, reading
 from tests.pages import check_structure

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import probe
 from modulant.assets import MINI
 from modulant.backbones.opening import open_model
-from modulant.reports.run_folder import finite
+from modulant.reports.run.folder import finite
 from probes.topology import command, page, stream
 from tests.pages import check_structure
 from tests.tiny_families import build

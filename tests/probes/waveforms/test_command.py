@@ -13,7 +13,7 @@ from PIL import Image
 
 import probe
 from datamodules.text.tokenizer import TextTokenizer
-from modulant.reports.run_folder import finite
+from modulant.reports.run.folder import finite
 from probes.waveforms import command, film
 from probes.waveforms.subject import open_subject, shown
 from tests.runs import main

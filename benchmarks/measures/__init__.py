@@ -1,0 +1,1 @@
+"""What measurements cost: WordNet relations, relational alignment, pentachora, terrain and topology."""

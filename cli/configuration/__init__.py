@@ -1,0 +1,1 @@
+"""Configurations: found and read as files, saved by a run, merged, and checked against cli/schema.json."""

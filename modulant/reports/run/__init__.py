@@ -1,0 +1,1 @@
+"""The page of a run: its files read back, its verdict, tables, charts, and the controls beside it."""
