@@ -12,7 +12,8 @@ from .reporting.console import RunConsole
 from .reporting.progress import RunProgress
 from .reporting.report import RunReport
 from .saving.artifact import RunArtifact
-from .saving.checkpoints import AtomicCheckpointIO, CheckpointError, RunCheckpoint, newest_checkpoint
+from .saving.checkpoints import RunCheckpoint
+from .saving.files import AtomicCheckpointIO, CheckpointError, newest_checkpoint
 from .sharded import ShardedStrategy
 from .stopping.divergence import Divergence
 from .stopping.interruption import Interruptible

@@ -1,7 +1,7 @@
 """Answers of both models: shown side by side, and written to `predictions.jsonl` in the run folder."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -68,7 +68,7 @@ class Talk(OfModulated):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._rows, self._same, self._prompts = [], 0, 0
-        self._checkpoint = Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
+        self._checkpoint = checkpoint_of(trainer)
         kind = "adapter" if hasattr(pl_module, "adapter_name") else "modulator"
         self._name = "modulated" if self._checkpoint else f"untrained {kind}"
 
@@ -90,22 +90,15 @@ class Talk(OfModulated):
         show(shown, console(), heading=not self._conversation, name=self._name)
         self._prompts += len(outputs) // a_prompt
         if self._conversation:  # whatever ends it, what was said is kept
-            self._write(trainer)
+            keep(trainer, self._rows)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or not self._rows:
+        if not self._rows:
             return
-        self._write(trainer)
-        if not self._conversation and self._prompts > SHOWN:
-            announce(trainer, f"… and {counted(self._prompts - SHOWN, 'prompt')} more")
-        file = Path(trainer.default_root_dir) / FILE
+        file = keep(trainer, self._rows, 0 if self._conversation else self._prompts - SHOWN)
         answers = counted(len(self._rows), "answer")
         without = "without modulation" if self._checkpoint else f"without the {self._name}"
         announce(trainer, f"{answers}, {self._same} of them the same with and {without}: {file}")
-
-    def _write(self, trainer: pl.Trainer) -> None:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
-        write_whole(Path(trainer.default_root_dir) / FILE, "".join(lines))
 
     def _row(self, asked: Comparison) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -123,6 +116,20 @@ class Talk(OfModulated):
             if answer.next:
                 row[f"{name}_next"] = [[token, round(chance, 6)] for token, chance in answer.next]
         return row
+
+
+def keep(trainer: pl.Trainer, rows: Sequence[Mapping[str, Any]], unseen: int = 0) -> Path:
+    """Write answers to `predictions.jsonl` in the run folder, a row a line; say how many prompts were not shown."""
+    file = Path(trainer.default_root_dir) / FILE
+    write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    if unseen > 0:
+        announce(trainer, f"… and {counted(unseen, 'prompt')} more")
+    return file
+
+
+def checkpoint_of(trainer: pl.Trainer) -> str | None:
+    """Name of the checkpoint that answers; None of untrained weights."""
+    return Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None
 
 
 def at_a_terminal(trainer: pl.Trainer, **hint: str) -> bool:

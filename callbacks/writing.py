@@ -1,18 +1,15 @@
 """Text that a language model writes: shown token by token, and written to `predictions.jsonl` in the run folder."""
 
-import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.logs import announce
-from callbacks.talk import FILE, SHOWN, at_a_terminal
+from callbacks.talk import SHOWN, at_a_terminal, checkpoint_of, keep
 from modulant.reports.wording import counted
-from modulant.storage import write_whole
 
 
 class Writing(pl.Callback):
@@ -60,21 +57,15 @@ class Writing(pl.Callback):
                 {
                     "prompt": prompt,
                     "text": text,
-                    "checkpoint": Path(str(trainer.ckpt_path)).name if trainer.ckpt_path else None,
+                    "checkpoint": checkpoint_of(trainer),
                     "settings": asdict(pl_module.writing),  # type: ignore[call-overload]
                 }
             )
         if self._conversation:  # whatever ends it, what was written is kept
-            self._write(trainer)
+            keep(trainer, self._rows)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._rows:
             return
-        self._write(trainer)
-        if not self._conversation and len(self._rows) > SHOWN:
-            announce(trainer, f"… and {counted(len(self._rows) - SHOWN, 'prompt')} more")
-        announce(trainer, f"{counted(len(self._rows), 'text')}: {Path(trainer.default_root_dir) / FILE}")
-
-    def _write(self, trainer: pl.Trainer) -> None:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self._rows)
-        write_whole(Path(trainer.default_root_dir) / FILE, "".join(lines))
+        file = keep(trainer, self._rows, 0 if self._conversation else len(self._rows) - SHOWN)
+        announce(trainer, f"{counted(len(self._rows), 'text')}: {file}")

@@ -48,7 +48,8 @@ from modulators.arguments import (
     refuse_geometry,
     refuse_masked,
 )
-from probes.controls.settings import leaves, of_run
+from probes.configurations import leaves
+from probes.controls.settings import of_run
 from wavegpt.config import WaveConfig
 
 # Classes that may be named, and the packages that they need beyond those of every installation.

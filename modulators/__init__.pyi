@@ -11,8 +11,9 @@ from .merging import merge
 from .registry import register
 from .similarity import mean_embedding, word_similarity
 from .summary import Summary
-from .training.adapted import AdaptedCausalLM, AdaptedEncoder, AdaptedT5
 from .training.causal import ModulatedCausalLM
+from .training.controls.adapted import AdaptedCausalLM, AdaptedEncoder, AdaptedT5
+from .training.controls.tuned import TunedCausalLM, TunedEncoder, TunedT5
 from .training.encoder import ModulatedEncoder
 from .training.objectives.base import Objective
 from .training.objectives.lemma import LemmaObjective
@@ -20,7 +21,6 @@ from .training.objectives.relational import RelationalObjective
 from .training.objectives.weighted import WeightedObjectives
 from .training.pretraining import PretrainT5
 from .training.seq2seq import ModulatedT5
-from .training.tuned import TunedCausalLM, TunedEncoder, TunedT5
 
 __all__ = [
     "AdaptedCausalLM",

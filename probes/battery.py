@@ -29,6 +29,25 @@ def folder_for(battery: str, models: Sequence[str], output: Path | None) -> Path
     return folder
 
 
+def described(battery: str, model: str, backbone: Any) -> dict[str, Any]:
+    """The beginning of report.json: which battery and which model, with the SHA-256 of its weights, read whole for it.
+
+    Args:
+        battery: its name.
+        model: as the command line names it.
+        backbone: `modulant.backbones.opening.Backbone`.
+    """
+    from modulant.backbones.weights import digest_of_weights
+
+    return {
+        "probe": battery,
+        "model": model,
+        "architecture": backbone.model.config.model_type,
+        "shape": {"d_model": backbone.shape.d_model, "layers": backbone.shape.n_layers},
+        "sha256": digest_of_weights(backbone.model.name_or_path),
+    }
+
+
 def measured(found: Any, device: Any, started: float) -> dict[str, Any]:
     """The end of report.json: figures with nulls, units, populations and reasons, versions, device, seconds, memory.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from probes.controls.settings import near
+from probes.configurations import near
 from probes.pages import table
 
 if TYPE_CHECKING:

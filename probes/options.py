@@ -1,7 +1,9 @@
-"""Values that several probes read from their command lines, and how long work is shown there."""
+"""Options that several probes have, the values that these take, and how long work is shown there."""
 
-from argparse import ArgumentTypeError
+import sys
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -43,6 +45,60 @@ def layer_numbers(text: str) -> tuple[int, ...]:
     if not all(part.isascii() and part.isdigit() for part in text.split(",")):
         raise ArgumentTypeError(f"{text!r} must be layers such as 0,3,5")
     return tuple(int(part) for part in text.split(","))
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """What is measured, a run or a model."""
+    what = "a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id"
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help=what)
+
+
+def add_only(parser: ArgumentParser, parts: tuple[str, ...]) -> None:
+    """``--only``: some of a battery's parts."""
+    what = f"of {', '.join(parts)} (default: all)"
+    parser.add_argument("--only", type=some_of(parts), default=parts, metavar="PART,…", help=what)
+
+
+def add_layers(parser: ArgumentParser, noun: str = "blocks") -> None:
+    """``--layers``: those to measure."""
+    what = f"{noun} to measure, from 0 (default: all)"
+    parser.add_argument("--layers", type=layer_numbers, default=None, metavar="N,…", help=what)
+
+
+def add_ending(parser: ArgumentParser, drawn: str, folder: str) -> None:
+    """The end of a battery's options: ``--seed``, ``--device``, ``--output``.
+
+    Args:
+        drawn: what the seed is of.
+        folder: name of the default folder, in runs/probes.
+    """
+    add = parser.add_argument
+    add("--seed", type=at_least(0), default=42, help=f"of {drawn} (default: %(default)s)")
+    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
+    add("--output", type=Path, metavar="DIR", help=f"default: runs/probes/{folder}")
+
+
+def readable(folders: Sequence[Path], read: Callable[[Path], T], wanted: str) -> tuple[list[T], list[str]]:
+    """What is read of each folder, and why nothing is of those that are passed over, which are named on stderr.
+
+    Args:
+        folders: one that is named twice is read once.
+        read: raises a ValueError for a folder that it cannot read.
+        wanted: what a folder should be, for the error.
+
+    Raises:
+        ValueError: nothing could be read of any.
+    """
+    found, passed_over = list[T](), list[str]()
+    for folder in {folder.resolve(): folder for folder in folders}.values():
+        try:
+            found.append(read(folder))
+        except ValueError as error:
+            passed_over.append(str(error))
+            print(f"passed over: {error}", file=sys.stderr)
+    if not found:
+        raise ValueError(f"none of {len(folders)} folders is {wanted}")
+    return found, passed_over
 
 
 def check_device(name: str) -> None:

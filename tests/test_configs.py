@@ -35,7 +35,7 @@ OWN_TEST = {
     ),
 }
 # causal.yaml: tests/modulators/training/test_causal.py
-# slurm.yaml, multi_node.yaml: tests/faults; wandb.yaml: tests/callbacks/test_wandb.py
+# slurm.yaml, multi_node.yaml: tests/faults; wandb.yaml: tests/callbacks/loggers/test_wandb.py
 
 
 @pytest.fixture(scope="session")
@@ -121,7 +121,7 @@ def test_ddp(wordnet: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.slow  # tests/modulators/test_sharding.py looks closer
+@pytest.mark.slow  # tests/modulant/backbones/test_sharding.py looks closer
 @pytest.mark.parametrize("name", ["field", "lerp"])
 def test_fsdp(name: str, wordnet: str, tmp_path: Path) -> None:
     """The overlay, as it is but for the device; then the same run by one process that deals nothing out."""

@@ -23,7 +23,7 @@ class RunArtifact(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         from modulators import save_modulator
-        from modulators.training.adapted import Adapted
+        from modulators.training.controls.adapted import Adapted
         from modulators.training.modulated import Modulated
 
         folder = Path(trainer.default_root_dir)

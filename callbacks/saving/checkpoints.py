@@ -1,19 +1,16 @@
-"""Checkpoint callback `RunCheckpoint`, and the plugin that reads and writes its files, `AtomicCheckpointIO`."""
+"""`RunCheckpoint`: when a run is saved, which checkpoints are kept, and which of them is its result."""
 
-import difflib
 import math
 import os
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, distributed
+from torch import Tensor
 
 from callbacks.saving.files import (
     FOLDER,
@@ -21,72 +18,17 @@ from callbacks.saving.files import (
     SUFFIX,
     CheckpointError,
     digest_path,
-    load_verified,
-    newest_checkpoint,
-    save_atomically,
     step_of,
     warn,
 )
 from callbacks.stopping import loops
+from callbacks.stopping.monitors import require_logged, require_measure
 from callbacks.stopping.signals import peer_lost
 from modulant.reports.choosing import check_choice
 from modulant.settings import NonNegativeInt, PositiveInt, checked
 from modulant.storage import StorageError
 
-__all__ = [
-    "AtomicCheckpointIO",
-    "CheckpointError",
-    "RunCheckpoint",
-    "RunResult",
-    "newest_checkpoint",
-    "not_finite",
-    "result_of",
-]
-
-
 LAST = "the last step"
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint plugin over `save_atomically` and `load_verified`, for local folders.
-
-    Args:
-        read: a checkpoint that was read when it was chosen, and its path. It is loaded from here, as a run that trains
-            may have replaced the file since, and every rank loads rank 0's.
-    """
-
-    def __init__(self, read: tuple[Path, dict[str, Any]] | None = None) -> None:
-        super().__init__()
-        self._read = read
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        if storage_options is not None:
-            raise CheckpointError(f"{path}: storage_options are not supported, got {storage_options!r}")
-        save_atomically(checkpoint, _local(path))
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
-    ) -> dict[str, Any]:
-        read, self._read = self._read, None
-        if read is not None and read[0] == _local(path):
-            checkpoint = [read[1]]
-            if distributed.is_available() and distributed.is_initialized():
-                distributed.broadcast_object_list(checkpoint, 0)
-            return checkpoint[0]
-        # whatever Lightning asks for, code in a checkpoint is never run
-        return load_verified(_local(path), map_location)
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        local = _local(path)
-        # in this order a kill leaves a digest without a checkpoint, which nothing looks at
-        local.unlink(missing_ok=True)
-        digest_path(local).unlink(missing_ok=True)
-
-
-def _local(path: str | Path) -> Path:
-    if "://" in str(path):
-        raise CheckpointError(f"{path}: checkpoints are written to local folders only")
-    return Path(path)
 
 
 class DivergenceError(CheckpointError):
@@ -350,44 +292,6 @@ class RunCheckpoint(ModelCheckpoint):
         self._mine.difference_update(gone)
         self._scores = {step: score for step, score in self._scores.items() if step in keep}
         return gone
-
-
-def require_measure(trainer: Trainer, setting: str, key: str) -> None:
-    """Check, before the first step, that a monitored key of our own measures is among those logged by then.
-
-    Raises:
-        CheckpointError: it is not.
-    """
-    if trainer.global_step > 0:
-        return
-    ours = key.split("/")[0] in ("alpha", "pentachoron", "relational")
-    logged = _logged(trainer)
-    # The first rank alone has a file of them.
-    if trainer.strategy.broadcast(ours and bool(logged) and key not in logged):
-        raise CheckpointError(_unknown(setting, key, logged))
-
-
-def require_logged(trainer: Trainer, setting: str, key: str) -> None:
-    """Check that a monitored key is among the metrics that callbacks can read.
-
-    Raises:
-        CheckpointError: it is not.
-    """
-    if key in trainer.callback_metrics:
-        return
-    if key in _logged(trainer):
-        raise CheckpointError(f"{setting}: {key!r} is logged, but not by validations, so it cannot be monitored")
-    raise CheckpointError(_unknown(setting, key, trainer.callback_metrics))
-
-
-def _logged(trainer: Trainer) -> set[str]:
-    return {key for logger in trainer.loggers for key in getattr(logger, "keys", ())}
-
-
-def _unknown(setting: str, key: str, keys: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, sorted(keys), n=3, cutoff=0.5)
-    hint = f"; nearest: {', '.join(near)}" if near else ""
-    return f"{setting}: nothing is logged as {key!r}{hint}"
 
 
 class RunResult(NamedTuple):

@@ -1,4 +1,4 @@
-"""Write checkpoint files atomically, with a SHA-256 that is verified when they are read.
+"""Write checkpoint files atomically, with a SHA-256 that is verified when they are read; Lightning's plugin for it.
 
 Lightning writes a checkpoint to the system's temporary folder and moves it; across file systems that is a copy, which a
 kill leaves incomplete. Here the temporary file is in the same folder and flushed to disk before it is renamed, and its
@@ -13,7 +13,9 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import distributed
 
 from modulant.storage import replace_durably, sha256_of, storing, write_beside, write_whole
 
@@ -84,6 +86,48 @@ def load_verified(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "global_step" not in checkpoint:
         raise CheckpointError(f"{path}: not a training checkpoint, it has no 'global_step'")
     return checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint plugin over `save_atomically` and `load_verified`, for local folders.
+
+    Args:
+        read: a checkpoint that was read when it was chosen, and its path. It is loaded from here, as a run that trains
+            may have replaced the file since, and every rank loads rank 0's.
+    """
+
+    def __init__(self, read: tuple[Path, dict[str, Any]] | None = None) -> None:
+        super().__init__()
+        self._read = read
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        if storage_options is not None:
+            raise CheckpointError(f"{path}: storage_options are not supported, got {storage_options!r}")
+        save_atomically(checkpoint, _local(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        read, self._read = self._read, None
+        if read is not None and read[0] == _local(path):
+            checkpoint = [read[1]]
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.broadcast_object_list(checkpoint, 0)
+            return checkpoint[0]
+        # whatever Lightning asks for, code in a checkpoint is never run
+        return load_verified(_local(path), map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        local = _local(path)
+        # in this order a kill leaves a digest without a checkpoint, which nothing looks at
+        local.unlink(missing_ok=True)
+        digest_path(local).unlink(missing_ok=True)
+
+
+def _local(path: str | Path) -> Path:
+    if "://" in str(path):
+        raise CheckpointError(f"{path}: checkpoints are written to local folders only")
+    return Path(path)
 
 
 def newest_checkpoint(folder: str | Path) -> Path:

@@ -1,13 +1,14 @@
 """End a run in which a callback of Lightning's monitors a key that is never logged, as soon as that is known."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks.saving.checkpoints import RunCheckpoint, require_logged, require_measure
+from callbacks.saving.files import CheckpointError
 
 
 class Monitors(pl.Callback):
@@ -52,9 +53,46 @@ def _monitored(trainer: pl.Trainer) -> Iterator[tuple[str, str, Any]]:
         match callback:
             case EarlyStopping(monitor=str(key), strict=True):
                 pass
-            case ModelCheckpoint(monitor=str(key)) if key not in ("epoch", "step"):  # always there for a checkpoint
-                if isinstance(callback, RunCheckpoint):
-                    continue
+            case ModelCheckpoint(monitor=str(key)) if key not in ("epoch", "step"):  # always there, as RunCheckpoint's
+                pass
             case _:
                 continue
         yield f"trainer.callbacks: monitor of {type(callback).__name__}", key, callback
+
+
+def require_measure(trainer: pl.Trainer, setting: str, key: str) -> None:
+    """Check, before the first step, that a monitored key of our own measures is among those logged by then.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if trainer.global_step > 0:
+        return
+    ours = key.split("/")[0] in ("alpha", "pentachoron", "relational")
+    logged = _logged(trainer)
+    # The first rank alone has a file of them.
+    if trainer.strategy.broadcast(ours and bool(logged) and key not in logged):
+        raise CheckpointError(_unknown(setting, key, logged))
+
+
+def require_logged(trainer: pl.Trainer, setting: str, key: str) -> None:
+    """Check that a monitored key is among the metrics that callbacks can read.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    if key in trainer.callback_metrics:
+        return
+    if key in _logged(trainer):
+        raise CheckpointError(f"{setting}: {key!r} is logged, but not by validations, so it cannot be monitored")
+    raise CheckpointError(_unknown(setting, key, trainer.callback_metrics))
+
+
+def _logged(trainer: pl.Trainer) -> set[str]:
+    return {key for logger in trainer.loggers for key in getattr(logger, "keys", ())}
+
+
+def _unknown(setting: str, key: str, keys: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, sorted(keys), n=3, cutoff=0.5)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return f"{setting}: nothing is logged as {key!r}{hint}"

@@ -23,13 +23,13 @@ from modulant.backbones.opening import of_random_weights
 from modulant.corpus.batching import epoch_batches, synset_batches
 from modulant.corpus.ragged import IntArray
 from modulant.reports.wording import layers_named, number, parts_of
-from modulators.training.adapted import Adapted
+from modulators.training.controls.adapted import Adapted
+from modulators.training.controls.tuned import Tuned
 from modulators.training.frozen.base import FrozenModel
 from modulators.training.frozen.lemmas import NamesLemmas
 from modulators.training.frozen.stack import FrozenStack
 from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSize
-from modulators.training.tuned import Tuned
 from probes.memory.model import Kept, arithmetic, build, frozen_bytes, kept_of, learning_bytes
 from wavegpt import WaveLM
 

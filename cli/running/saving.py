@@ -16,7 +16,7 @@ from cli.running import own_code
 from modulant.storage import write_whole
 from modulant.storage.files import free_name
 from modulant.storage.secrets import HIDDEN, without_secret_values
-from probes.controls.settings import leaves
+from probes.configurations import leaves
 
 # Keys of one command, which are not saved with the run.
 _OF_THE_COMMAND = ("output", "resume", "ckpt_path", "weights_only", "verbose", "return_predictions")

@@ -7,10 +7,10 @@ from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule
 from modulators.base import Modulator
 from modulators.initialisation import Geometry
+from modulators.training.frozen.base import FrozenSettings
 from modulators.training.frozen.causal import FrozenCausalLM
 from modulators.training.modulated import Modulated
 from modulators.training.objectives.base import Objective
-from modulators.training.objectives.lemma import LemmaObjective
 
 
 class ModulatedCausalLM(Modulated, FrozenCausalLM):
@@ -50,17 +50,8 @@ class ModulatedCausalLM(Modulated, FrozenCausalLM):
         geometry: Geometry | None = None,
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "modulator",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective or LemmaObjective(),
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, backbone_dtype, gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, objective)
         self._build(modulator, geometry)

@@ -7,10 +7,10 @@ from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import BackboneDtype, Compile, Layers, Schedule
 from modulators.base import Modulator
 from modulators.initialisation import Geometry
+from modulators.training.frozen.base import FrozenSettings
 from modulators.training.frozen.encoder import FrozenEncoder
 from modulators.training.modulated import Modulated
 from modulators.training.objectives.base import Objective
-from modulators.training.objectives.relational import RelationalObjective
 
 
 class ModulatedEncoder(Modulated, FrozenEncoder):
@@ -52,17 +52,8 @@ class ModulatedEncoder(Modulated, FrozenEncoder):
         geometry: Geometry | None = None,
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "modulator",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective or RelationalObjective(task=0.0),
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, backbone_dtype, gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, objective)
         self._build(modulator, geometry)

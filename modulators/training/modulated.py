@@ -32,6 +32,7 @@ class Modulated(FrozenModel):
 
     handle: ModulatorHandle | None
     modulator: Modulator
+    _learns = "modulator"
 
     def _build(self, modulator: Callable[[ResidualStream], Modulator], geometry: Geometry | None) -> None:
         """Build the modulator for the backbone's stream; the constructor's last step.

@@ -7,6 +7,7 @@ from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import BackboneDtype, CachePlace, Compile, Layers, Schedule, StoredDtype
 from modulators.base import Modulator
 from modulators.initialisation import Geometry
+from modulators.training.frozen.base import FrozenSettings
 from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.modulated import Modulated
@@ -52,18 +53,8 @@ class ModulatedT5(Modulated, FrozenT5):
         cache_folder: str | None = None,
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "modulator",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
-            objective,
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, backbone_dtype, gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder), objective)
         self._build(modulator, geometry)

@@ -191,7 +191,7 @@ def load_trained(name: str, device: torch.device) -> tuple[Any, Any, Handle] | N
     if (adapter := find_adapter(name)) is None:
         return None
     from modulators.arguments import check_peft
-    from modulators.training.adapted import AdapterHandle
+    from modulators.training.controls.adapted import AdapterHandle
 
     check_peft()
     from peft import PeftConfig, inject_adapter_in_model, set_peft_model_state_dict

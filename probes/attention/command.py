@@ -11,8 +11,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probes.battery import folder_for, measured, publish
-from probes.options import at_least, layer_numbers, some_of
+from probes.battery import described, folder_for, measured, publish
+from probes.options import add_ending, add_layers, add_model, add_only
 
 if TYPE_CHECKING:
     from probes.attention.shown import Shown
@@ -39,20 +39,13 @@ SMALL = 128  # tokens of a text whose whole attention is written
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id",
-    )
+    add_model(parser)
     texts = parser.add_mutually_exclusive_group()
     texts.add_argument("--texts", type=Path, metavar="FILE", help="one text a line (default: 120 examples of WordNet)")
     texts.add_argument("--prompt", metavar="TEXT", help="measure this text alone, and write its attention")
-    add("--only", type=some_of(PARTS), default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
-    add("--layers", type=layer_numbers, default=None, metavar="N,…", help="layers to measure, from 0 (default: all)")
-    add("--seed", type=at_least(0), default=42, help="of all draws (default: %(default)s)")
-    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
-    add("--output", type=Path, metavar="DIR", help="default: runs/probes/attention_<model>")
+    add_only(parser, PARTS)
+    add_layers(parser, "layers")
+    add_ending(parser, "all draws", "attention_<model>")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -83,7 +76,6 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], "Shown | None"]:
     """
     started = time.monotonic()
     from modulant.backbones.sizes import check_layers
-    from modulant.backbones.weights import digest_of_weights
     from probes.attention.figures import Found
     from probes.attention.shown import shown_text
     from probes.attention.texts import sets_of
@@ -102,17 +94,10 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, Any], "Shown | None"]:
     if sets.shown and not interrupted and sets.shown[0].inputs.shape[1] <= SMALL:
         shown = shown_text(subject, sets.shown[0], layers)
         more["curves"]["text"] = shown.curve()
+    beginning = described("attention", args.model, backbone)
+    beginning["shape"] |= {"heads": backbone.shape.n_heads, "key_value_heads": backbone.shape.n_kv_heads}
     return {
-        "probe": "attention",
-        "model": args.model,
-        "architecture": backbone.model.config.model_type,
-        "shape": {
-            "d_model": backbone.shape.d_model,
-            "layers": backbone.shape.n_layers,
-            "heads": backbone.shape.n_heads,
-            "key_value_heads": backbone.shape.n_kv_heads,
-        },
-        "sha256": digest_of_weights(backbone.model.name_or_path),
+        **beginning,
         "settings": {
             "only": list(args.only),
             "layers": layers,

@@ -7,6 +7,7 @@ from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 from probes.attention.charts import CLOUDS, STACKS, charts, place_of, stack_of_lens
 from probes.attention.confidence import FIGURES, PERMUTED
+from probes.wording import closing
 
 __all__ = ["charts", "content"]
 
@@ -259,9 +260,7 @@ def _changed(found: Found) -> list[str]:
 
 def _method(found: Found) -> list[str]:
     lines = list(_METHOD)
-    lines += [f"`{name}` was not measured: {why}." for name, why in list(found["reasons"].items())[:12]]
-    lines.append(f"SHA-256 of the weights {found['sha256'][:16]}…; {found['seconds']:.1f} s on {found['device']}.")
-    return lines
+    return [*lines, *closing(found, f"{found['sha256'][:16]}…")]
 
 
 _METHOD = (

@@ -4,10 +4,10 @@ A claim's verdict is computed from the reports, with its numbers; nothing is mea
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from probes.options import readable
 from probes.pages import check_output_file, write_json, write_text
 
 DESCRIPTION = """\
@@ -65,15 +65,8 @@ def compare(folders: list[Path], everything: bool = False) -> dict[str, Any]:
     from probes.compare.headline import figures_of
     from probes.compare.reading import by_model, read
 
-    reports, passed_over = [], []
-    for folder in {folder.resolve(): folder for folder in folders}.values():
-        try:
-            reports.append(read(folder))
-        except ValueError as error:
-            passed_over.append(str(error))
-            print(f"passed over: {error}", file=sys.stderr)
-    if not reports:
-        raise ValueError(f"none of {len(folders)} folders is an output of a battery, such as runs/probes/terrain_mini")
+    wanted = "an output of a battery, such as runs/probes/terrain_mini"
+    reports, passed_over = readable(folders, read, wanted)
     models = by_model(reports)
     alone = [model for model in models if set(model.reports) != {"scales"}]  # a pair of models makes no claim
     return {

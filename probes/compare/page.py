@@ -9,7 +9,7 @@ from modulant.reports.table import Table
 from modulant.reports.wording import counted
 from probes.compare.charts import SURE, charts
 from probes.compare.verdicts import HOLDS, LEVEL, NOT_MEASURED, NOTHING, TESTS
-from probes.terrain.page import value_of
+from probes.wording import value_of
 
 __all__ = ["charts", "html", "markdown"]
 

@@ -11,7 +11,8 @@ from scipy import stats
 
 from modulant.reports.wording import number
 from probes.compare.reading import Absent, Model, Null
-from probes.terrain.page import CLEAR, COARSE, p_value
+from probes.terrain.page import CLEAR, COARSE
+from probes.wording import p_value
 
 NOTHING, HOLDS, NOT_MEASURED = "nothing", "holds", "not measured"
 LEVEL, TESTS = 0.05, 10  # of all claims together; their number

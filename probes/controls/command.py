@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from modulant.reports.wording import number
+from probes.configurations import leaves, read_yaml, setting
 from probes.controls.plan import (
     RECORD,
     SEED_OPTIONS,
@@ -32,7 +33,7 @@ from probes.controls.plan import (
     state_of,
     trained_parameters,
 )
-from probes.controls.settings import SEEDS, Control, Request, leaves, of_run, read, read_yaml, setting
+from probes.controls.settings import SEEDS, Control, Request, of_run, read
 from probes.options import at_least
 from probes.pages import write_json, write_text
 

@@ -16,7 +16,8 @@ from typing import IO, Any
 
 from modulant.storage import sha256_of
 from modulant.storage.places import check_place
-from probes.controls.settings import OF_A_RUN, ROOT, Control, Options, Request
+from probes.configurations import ROOT
+from probes.controls.settings import OF_A_RUN, Control, Options, Request
 from probes.pages import write_text
 
 TRAIN = ROOT / "train.py"

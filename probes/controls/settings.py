@@ -1,11 +1,9 @@
 """Reads the command line of the controls: configurations, options, seeds, and the controls that apply to them.
 
-Only YAML is read, so that a mistake is reported at once. A setting's name is that of the command line without
-`init_args` and `class_path`: ``model.modulator.initial_alpha``.
+Only YAML is read, so that a mistake is reported at once.
 """
 
 import argparse
-import difflib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +13,8 @@ from typing import Any, TypeVar
 import yaml
 
 from modulators.arguments import FIELD_DEFAULTS
+from probes.configurations import CONFIGS, find_config, leaves, near, read_yaml, setting
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / "configs"
 OVERLAYS = CONFIGS / "controls"
 ADAPTERS = ("lora", "lora_slow", "ia3")  # no modulator at all, but as many parameters
 METHODS = (*ADAPTERS, "full")  # what stands in the place of a modulator
@@ -355,60 +352,6 @@ def of_length(epochs: str, settings: Mapping[str, Any]) -> Control:
         raise ValueError(f"--epochs: {epochs} is below trainer.min_epochs, {least}")
     option = ("trainer.max_epochs", epochs)
     return Control(f"epochs_{epochs}", (), (option,), {option[0]: int(epochs)})
-
-
-def find_config(name: str) -> Path:
-    """A configuration by its path, or by a bare name in configs/, as train.py finds it."""
-    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    known = sorted(path.name for path in CONFIGS.glob("*.yaml"))
-    hint = near(name, known) or f"; there are {', '.join(known)}"
-    raise ValueError(f"--config: no file {name} here or in configs/{hint}")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration, as it is written.
-
-    Raises:
-        ValueError: it cannot be read, or is no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a configuration is a mapping of keys to values")
-    return content
-
-
-def leaves(node: Any, path: str = "") -> dict[str, Any]:
-    """Every value of a configuration, by the name of its setting.
-
-    >>> leaves({"model": {"class_path": "A", "init_args": {"lr": 1}}})
-    {'model': 'A', 'model.lr': 1}
-    """
-    if not isinstance(node, dict):
-        return {path: node}
-    found: dict[str, Any] = {}
-    for key, value in node.items():
-        found |= leaves(value, setting(f"{path}.{key}".lstrip(".")))
-    return found
-
-
-def setting(option: str) -> str:
-    """The name of the setting that an option sets.
-
-    >>> setting("model.modulator.init_args.seed"), setting("model.class_path")
-    ('model.modulator.seed', 'model')
-    """
-    return ".".join(part for part in option.split(".") if part not in ("init_args", "class_path"))
-
-
-def near(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """The end of an error message: the name that was meant, if one is near."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {prefix}{found[0]}?" if found else ""
 
 
 def _distinct(option: str, values: Sequence[T]) -> tuple[T, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.memory.published import PUBLISHED, published
-from probes.options import at_least
+from probes.options import at_least, layer_numbers
 
 DESCRIPTION = """\
 Memory on each device in training a modulator on a frozen T5, by strategy, and whether it fits on common GPUs.
@@ -43,17 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--source", type=at_least(1), default=128, help="tokens of each, padding included (default: %(default)s)")
     add("--target", type=at_least(1), default=16, help="tokens of each answer (default: %(default)s)")
     add("--modulator", choices=("field", "lerp"), default="field", help="default: %(default)s")
-    add("--layers", type=_layers, metavar="N,N,…", help="encoder blocks to modulate (default: all)")
+    add("--layers", type=layer_numbers, metavar="N,N,…", help="encoder blocks to modulate (default: all)")
     add("--gradient-checkpointing", action="store_true", help="compute activations again in the backward pass")
     add("--optimizer", choices=("adamw", "sgd"), default="adamw", help="default: %(default)s")
     add("--json", action="store_true", help="the figures in bytes, as JSON")
-
-
-def _layers(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers such as 3,4,5")
-    return [int(part) for part in parts]
 
 
 def main(args: argparse.Namespace) -> int:

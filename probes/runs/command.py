@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from modulant.reports.drawing.plotting import save
 from modulant.storage import write_whole
+from probes.options import readable
 from probes.pages import check_output, write_json, write_text
 
 DESCRIPTION = """\
@@ -48,16 +48,7 @@ def main(args: argparse.Namespace) -> int:
     check_output("runs", args.output)
     from probes.runs.measure import compare, read
 
-    folders = list({folder.resolve(): folder for folder in args.runs}.values())
-    runs, passed_over = [], []
-    for folder in folders:
-        try:
-            runs.append(read(folder))
-        except ValueError as error:
-            passed_over.append(str(error))
-            print(f"passed over: {error}", file=sys.stderr)
-    if not runs:
-        raise ValueError(f"none of {len(folders)} folders is a run's; name some, such as runs/field/version_0")
+    runs, passed_over = readable(args.runs, read, "a run's; name some, such as runs/field/version_0")
     for run, name in zip(runs, names([run.folder for run in runs]), strict=True):
         run.name = name
     found = compare(runs) | {"passed_over": passed_over}

@@ -9,8 +9,8 @@ import yaml
 
 from modulant.reports.run.folder import metrics_of, report_of
 from modulant.reports.series import Series
+from probes.configurations import leaves
 from probes.controls.measure import POPULATIONS, Measured, difference, measured, names_of, paired, percentiles
-from probes.controls.settings import leaves
 
 # Paths and loggers: they do not belong to the experiment.
 _NOT_COMPARED = ("trainer.logger", "trainer.default_root_dir", "data.prompts")

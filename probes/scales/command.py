@@ -5,11 +5,10 @@ Everything is fitted on some rows and read on others, beside the same fit to row
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 from probes.battery import folder_for, measured, publish
-from probes.options import at_least, some_of
+from probes.options import add_ending, add_only, at_least
 from probes.scales import PARTS
 
 DESCRIPTION = """\
@@ -37,12 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ids: by token, where the vocabularies are equal; words: by words that are one token in both; "
         "auto: ids where they are equal (default: %(default)s)",
     )
-    add("--only", type=some_of(PARTS), default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
+    add_only(parser, PARTS)
     add("--nulls", type=at_least(2), default=20, metavar="N", help="draws of each null (default: %(default)s)")
     add("--replicates", type=at_least(2), default=500, metavar="N", help="of the bootstrap (default: %(default)s)")
-    add("--seed", type=at_least(0), default=42, help="of the division and of all draws (default: %(default)s)")
-    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
-    add("--output", type=Path, metavar="DIR", help="default: runs/probes/scales_<small>_<large>")
+    add_ending(parser, "the division and of all draws", "scales_<small>_<large>")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, interval, number
-from probes.terrain.page import null_of, p_value, value_of
+from probes.wording import closing, null_of, p_value, value_of
 
 Found = Mapping[str, Any]  # what report.json holds
 
@@ -177,7 +177,5 @@ def _method(found: Found) -> list[str]:
         "`source/` holds figures as published elsewhere: means not taken away, anchors among the rows, Σ S called a "
         "scale, volumes filtered in each model by itself.",
     ]
-    lines += [f"`{name}` was not measured: {why}." for name, why in list(found["reasons"].items())[:12]]
     digests = ", ".join(f"{found['models'][side]['sha256'][:16]}…" for side in ("small", "large"))
-    lines.append(f"SHA-256 of the weights {digests}; {found['seconds']:.1f} s on {found['device']}.")
-    return lines
+    return [*lines, *closing(found, digests)]

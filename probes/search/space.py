@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from modulant.reports.choosing import check_choice
+from probes.configurations import CONFIGS, near, read_yaml
 from probes.controls.plan import TRAIN
-from probes.controls.settings import CONFIGS, near, read_yaml
 
 _KEYS = ("program", "method", "metric", "parameters", "early_terminate", "command", "name", "description", "project",
          "entity", "run_cap")  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probes.alignment.populations import add_population_arguments, describe, load_data, split_for
-from probes.options import at_least
+from probes.options import add_model, at_least
 from probes.pages import folder_name, write_json, write_text
 
 if TYPE_CHECKING:
@@ -34,11 +34,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id",
-    )
+    add_model(parser)
     add("--pairs", action="append", type=Path, metavar="FILE", help="rated pairs of words; as often as there are files")
     add(
         "--senses",

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from probes.battery import folder_for, measured, publish
-from probes.options import at_least, layer_numbers, some_of
+from probes.battery import described, folder_for, measured, publish
+from probes.options import add_ending, add_layers, add_model, add_only
 from probes.spectra import PARTS
 
 DESCRIPTION = """\
@@ -35,23 +35,12 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id",
-    )
-    add(
-        "--texts",
-        type=Path,
-        metavar="FILE",
-        help="passages of at least 128 tokens, one a paragraph (default: examples of WordNet, joined)",
-    )
-    add("--only", type=some_of(PARTS), default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
-    add("--layers", type=layer_numbers, default=None, metavar="N,…", help="blocks to measure, from 0 (default: all)")
-    add("--seed", type=at_least(0), default=42, help="of all shuffles and draws (default: %(default)s)")
-    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
-    add("--output", type=Path, metavar="DIR", help="default: runs/probes/spectra_<model>")
+    add_model(parser)
+    what = "passages of at least 128 tokens, one a paragraph (default: examples of WordNet, joined)"
+    parser.add_argument("--texts", type=Path, metavar="FILE", help=what)
+    add_only(parser, PARTS)
+    add_layers(parser)
+    add_ending(parser, "all shuffles and draws", "spectra_<model>")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -80,7 +69,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     started = time.monotonic()
     from modulant.backbones.sizes import check_layers
-    from modulant.backbones.weights import digest_of_weights
     from probes.findings import Findings
     from probes.opening import open_subject
     from probes.spectra.attention import some_layers
@@ -97,7 +85,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{args.model!r} reads images: its patches lie in two directions, and are no series")
     if subject.tokenizer is None:
         raise ValueError(subject.no_tokenizer)
-    digest = digest_of_weights(backbone.model.name_or_path)  # which reads them whole: before a pass does
+    beginning = described("spectra", args.model, backbone)  # which reads the weights whole: before a pass does
     found = Findings()
     passages = None
     more: dict[str, Any] = {"intervals": {}, "spectra": {}}
@@ -133,11 +121,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             raise
         interrupted = True
     return {
-        "probe": "spectra",
-        "model": args.model,
-        "architecture": backbone.model.config.model_type,
-        "shape": {"d_model": backbone.shape.d_model, "layers": backbone.shape.n_layers},
-        "sha256": digest,
+        **beginning,
         "settings": {"only": list(args.only), "layers": layers, "seed": args.seed},
         "texts": None if passages is None else _texts_as_json(passages),
         **more,

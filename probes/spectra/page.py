@@ -9,7 +9,7 @@ from modulant.reports.wording import counted, number, with_interval
 from probes.spectra.charts import charts, clouds_of, places_of, words_of
 from probes.spectra.heads import BANDS
 from probes.spectra.texts import LEAST, PROMPTS
-from probes.terrain.page import null_of, p_value, value_of
+from probes.wording import closing, null_of, p_value, value_of
 
 __all__ = ["charts", "content"]
 
@@ -276,6 +276,4 @@ def _method(found: Found) -> list[str]:
             "tokenizer's order, common ones first in most); waves are superposed by the last token's attention. It is "
             "a function of attention and of frequencies that we chose."
         )
-    lines += [f"`{name}` was not measured: {why}." for name, why in list(found["reasons"].items())[:12]]
-    lines.append(f"SHA-256 of the weights {found['sha256'][:16]}…; {found['seconds']:.1f} s on {found['device']}.")
-    return lines
+    return [*lines, *closing(found, f"{found['sha256'][:16]}…")]

@@ -6,11 +6,10 @@ permuted, and against the same architecture untrained.
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
-from probes.battery import folder_for, measured, publish
-from probes.options import at_least, layer_numbers, some_of, with_bar
+from probes.battery import described, folder_for, measured, publish
+from probes.options import add_ending, add_layers, add_model, add_only, with_bar
 
 DESCRIPTION = """\
 Geometry of a model's vocabulary (lengths, cosines and distances over all pairs, spectrum, pentachora, order of digits
@@ -29,28 +28,22 @@ PARTS = ("vocabulary", "pentachora", "words", "constants", "layers")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "model",
-        metavar="RUN_OR_MODEL",
-        help="a run, its modulator/ or adapter/, mini, a folder in Hugging Face's layout, or a hub id",
-    )
+    add_model(parser)
     add(
         "--rows",
         choices=("tokens", "all"),
         default="tokens",
         help="tokens: rows of tokens that are neither special nor zero; all: the whole matrix (default: %(default)s)",
     )
-    add("--only", type=some_of(PARTS), default=PARTS, metavar="PART,…", help=f"of {', '.join(PARTS)} (default: all)")
-    add("--layers", type=layer_numbers, default=None, metavar="N,…", help="blocks to measure, from 0 (default: all)")
+    add_only(parser, PARTS)
+    add_layers(parser)
     add(
         "--random",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="measure the layers of the same architecture with random weights too",
     )
-    add("--seed", type=at_least(0), default=42, help="of all samples and nulls (default: %(default)s)")
-    add("--device", default=None, help="cpu, cuda … (default: an accelerator, if there is one)")
-    add("--output", type=Path, metavar="DIR", help="default: runs/probes/terrain_<model>")
+    add_ending(parser, "all samples and nulls", "terrain_<model>")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -75,7 +68,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     started = time.monotonic()
     from modulant.backbones.sizes import check_layers
-    from modulant.backbones.weights import digest_of_weights
     from probes.findings import Findings
     from probes.opening import open_subject
 
@@ -89,11 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if not found.figures:
         raise ValueError(f"nothing of --only {','.join(args.only)} applies to {args.model!r}: {more['left_out']}")
     return {
-        "probe": "terrain",
-        "model": args.model,
-        "architecture": backbone.model.config.model_type,
-        "shape": {"d_model": backbone.shape.d_model, "layers": backbone.shape.n_layers},
-        "sha256": digest_of_weights(backbone.model.name_or_path),
+        **described("terrain", args.model, backbone),
         "settings": {"rows": args.rows, "only": list(args.only), "layers": layers, "seed": args.seed},
         **more,
         **measured(found, backbone.model.device, started),

@@ -6,6 +6,7 @@ from typing import Any
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, with_interval
 from probes.terrain.charts import charts, clouds_of, layers_of
+from probes.wording import closing, null_of, p_value, value_of
 
 __all__ = ["charts", "content"]
 
@@ -79,21 +80,6 @@ def _layer_table(found: Found, cloud: str) -> Table:
     for layer in layers_of(found["figures"], cloud):
         rows.append([layer, *(value_of(found["figures"].get(f"{prefix}{layer}/{key}")) for key in _COLUMNS)])
     return Table(["", *_COLUMNS.values()], rows)
-
-
-def value_of(value: float | None) -> str:
-    """A number with about four digits."""
-    size = abs(value or 0.0)
-    if size >= 10 and size == int(size):  # a count
-        return f"{value:,.0f}"
-    return number(value, 4 if size < 10 else 2 if size < 1000 else 0)
-
-
-def null_of(null: Mapping[str, Any] | None) -> str:
-    if null is None:
-        return ""
-    spread = "" if null["sd"] is None else f" ± {value_of(null['sd'])} ({null['n']:,})"
-    return f"{value_of(null['mean'])}{spread}"
 
 
 def _finding(found: Found) -> str:
@@ -193,19 +179,11 @@ def _method(found: Found) -> list[str]:
             "with itself; CKA is unbiased, of at most 1,500 tokens. `embedded` is before the first blocks, whose "
             "embeddings are the same."
         )
-    lines += [f"`{name}` was not measured: {why}." for name, why in list(found["reasons"].items())[:12]]
-    if found.get("left_out"):
-        lines.append(f"No figures of a vocabulary: {found['left_out']}.")
-    lines.append(f"SHA-256 of the weights {found['sha256'][:16]}…; {found['seconds']:.1f} s on {found['device']}.")
-    return lines
+    left = [f"No figures of a vocabulary: {found['left_out']}."] if found.get("left_out") else []
+    return [*lines, *closing(found, f"{found['sha256'][:16]}…", *left)]
 
 
 def _with_ends(figures: Mapping[str, float | None], name: str) -> str:
     """A figure and its interval."""
     low, high = (figures.get(f"{name}_{end}") for end in ("low", "high"))
     return with_interval(figures[name], None if low is None or high is None else (low, high), 3, signed=False)
-
-
-def p_value(p: float) -> str:
-    """Down to 0.00005."""
-    return number(p, 3) if p >= 0.001 else f"{p:.0e}"

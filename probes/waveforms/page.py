@@ -6,8 +6,8 @@ from typing import Any
 
 from modulant.reports.table import Table
 from modulant.reports.wording import interval, number
-from probes.terrain.page import null_of, p_value, value_of
 from probes.waveforms.charts import heads_of
+from probes.wording import null_of, p_value, value_of
 
 Found = Mapping[str, Any]  # what report.json holds
 

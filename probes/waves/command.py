@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from probes.configurations import ROOT
 from probes.controls.plan import State, clean, lock, report_of, resumption, state_of
-from probes.controls.settings import ROOT, read_options, read_seeds
+from probes.controls.settings import read_options, read_seeds
 from probes.options import at_least, some_of
 from probes.pages import write_text
 from probes.waves.arms import BASELINE, LINES

@@ -12,7 +12,7 @@ import pytest
 from cli.check import check
 from cli.command import read_command
 from cli.configuration.files import configurations
-from tests.cli.test_bad_input import CASES, LATE_PARTS
+from tests.cli.mistakes import CASES, LATE_PARTS
 from tests.runs import ROOT
 
 # What only the libraries know, or needs a file's content.

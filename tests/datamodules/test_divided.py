@@ -20,8 +20,8 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from datamodules import GlossDataModule, WordNetDataModule
 from modulant.corpus.ragged import training_batch
 from modulators import FieldModulator, ModulatedT5, PretrainT5
+from tests.jobs import traced
 from tests.runs import ROOT, process
-from tests.worlds import traced
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
 

@@ -15,8 +15,15 @@ import numpy as np
 import pytest
 import torch
 
-from callbacks.saving.checkpoints import AtomicCheckpointIO, CheckpointError
-from callbacks.saving.files import digest_path, load_verified, newest_checkpoint, save_atomically, step_of
+from callbacks.saving.files import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    digest_path,
+    load_verified,
+    newest_checkpoint,
+    save_atomically,
+    step_of,
+)
 from modulant.backbones.families import stream_of
 from modulant.backbones.t5 import load_config
 from modulators import FieldModulator, ResidualStream, load_modulated, save_modulator

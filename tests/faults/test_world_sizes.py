@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modulators import FieldModulator, ModulatedCausalLM, ModulatedEncoder
-from tests import runs, worlds
+from tests import jobs, runs, worlds
 from tests.faults.conftest import ALL, Tally, many
 from tests.tiny_families import build
 from tests.word_tokenizer import save_word_tokenizer
@@ -40,19 +40,19 @@ class Alone:
         self.wordnet = str(runs.small_wordnet(folder / "wordnet", 48))  # and twelve lemmas of two words
         self.backbone = runs.tiny_backbone(folder / "backbone")
         where: dict[str, Any] = {"wordnet": self.wordnet, "folder": str(folder / "out")}
-        self.validation = partial(worlds.validation, backbone=self.backbone, baselines=ALL, **where)
-        self.training = partial(worlds.training, backbone=self.backbone, **where)
-        self.disagreement = partial(worlds.disagreement, self.wordnet, self.backbone, str(folder / "out"))
-        self.pretraining = partial(worlds.pretraining, **where)
-        self.relational = partial(worlds.relational, backbone=self.backbone, **where)
+        self.validation = partial(jobs.validation, backbone=self.backbone, baselines=ALL, **where)
+        self.training = partial(jobs.training, backbone=self.backbone, **where)
+        self.disagreement = partial(jobs.disagreement, self.wordnet, self.backbone, str(folder / "out"))
+        self.pretraining = partial(jobs.pretraining, **where)
+        self.relational = partial(jobs.relational, backbone=self.backbone, **where)
         bert, gpt2 = (_of_words(folder / name, name, self.wordnet) for name in ("bert", "gpt2"))
-        masked = partial(worlds.relational, kind=ModulatedEncoder, mask_share=0.4)
+        masked = partial(jobs.relational, kind=ModulatedEncoder, mask_share=0.4)
         self.encoder = partial(masked, backbone=bert, **where)
-        self.causal = partial(worlds.relational, kind=ModulatedCausalLM, backbone=gpt2, **where)
+        self.causal = partial(jobs.relational, kind=ModulatedCausalLM, backbone=gpt2, **where)
 
     @functools.cache  # noqa: B019
     def figures(self, n: int) -> tuple[dict[str, float], dict[str, float]]:
-        return worlds.metric_figures(n), self.validation(n)
+        return jobs.metric_figures(n), self.validation(n)
 
 
 def _of_words(folder: Path, model_type: str, wordnet: str) -> str:
@@ -96,7 +96,7 @@ def trained_otherwise(found: dict[str, Any], expected: dict[str, Any], skipped: 
 
 @pytest.mark.parametrize("n", SAMPLES)
 def test_one_process_finds_what_a_loop_over_entries_finds(n: int, alone: Alone) -> None:
-    expected = worlds.entry_by_entry(n, alone.wordnet, alone.backbone)
+    expected = jobs.entry_by_entry(n, alone.wordnet, alone.backbone)
     found = alone.figures(n)[1]
     assert not differ({key: found[key] for key in expected}, expected)
 
@@ -130,10 +130,10 @@ def test_a_world_finds_and_learns_what_one_process_does(world: int, alone: Alone
     }
     note = f"losses at each step, weights at the end: {', '.join(trainings)}; and resumed by one"
     tally.tried(TRAINING, len(trainings) + 1, note=note)
-    jobs = [partial(worlds.metric_figures, n) for n in SAMPLES] + [partial(alone.validation, n) for n in SAMPLES]
+    figures = [partial(jobs.metric_figures, n) for n in SAMPLES] + [partial(alone.validation, n) for n in SAMPLES]
     disagreements = [(1, 0), (0, 1), (1, 1)][: many(3, 1)] if world == 2 else []
     stops = [partial(alone.disagreement, drift, rest) for drift, rest in disagreements]
-    all_jobs = [*jobs, *stops, worlds.step_of_what_is_loaded, *(job for job, _ in trainings.values())]
+    all_jobs = [*figures, *stops, jobs.step_of_what_is_loaded, *(job for job, _ in trainings.values())]
     found = worlds.together(world, all_jobs, tmp_path / "world")
     assert [rank[-len(trainings) - 1] for rank in found] == [7] * world
 
@@ -147,7 +147,7 @@ def test_a_world_finds_and_learns_what_one_process_does(world: int, alone: Alone
             tally.survived(FIGURES)
     if stops:
         tally.tried(STOPPING, len(stops), note="all stop where the first one does, and none waits for another")
-        steps = [rank[len(jobs) : len(jobs) + len(stops)] for rank in found]
+        steps = [rank[len(figures) : len(figures) + len(stops)] for rank in found]
         if steps == [[3, 7, 28][: len(stops)]] * 2:
             tally.survived(STOPPING, len(stops))
         else:

@@ -1,4 +1,4 @@
-"""The dashboard's specification, to the letter; that a run logs what it names, callbacks/test_wandb.py says."""
+"""The dashboard's specification, to the letter; that a run logs what it names, callbacks/loggers/test_wandb.py says."""
 
 import json
 import re

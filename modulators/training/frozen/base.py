@@ -8,7 +8,8 @@ controls differ in nothing else.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import numpy as np
@@ -43,6 +44,21 @@ class Handle(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class FrozenSettings:
+    """What a configuration says of every such model, as `FrozenModel` describes it."""
+
+    backbone: str
+    layers: Layers
+    lr: float
+    weight_decay: float
+    schedule: Schedule
+    backbone_dtype: BackboneDtype
+    gradient_checkpointing: bool
+    compile: Compile
+    seed: int
+
+
 class FrozenModel(pl.LightningModule, ABC):
     """A frozen transformer to which something that learns is attached.
 
@@ -50,9 +66,7 @@ class FrozenModel(pl.LightningModule, ABC):
     checkpoint.
 
     Args:
-        learns: what is attached, in one word, which is the prefix of its tensors in a state dict.
         backbone: a name, a folder in Hugging Face's layout, or a hub id.
-        stream: the backbone's sizes, which a modulator is built for.
         layers: the blocks that it is attached to.
         lr: AdamW's learning rate.
         weight_decay: AdamW's weight decay.
@@ -63,6 +77,8 @@ class FrozenModel(pl.LightningModule, ABC):
         compile: ``true``: torch.compile for training steps; ``reduce-overhead``: CUDA graphs too. The latter is for
             small models.
         seed: of the randomly initialised encoder that figures are compared with.
+        settings: the nine above together.
+        stream: the backbone's sizes, which a modulator is built for.
         objective: what training minimises.
 
     Raises:
@@ -71,31 +87,17 @@ class FrozenModel(pl.LightningModule, ABC):
 
     modulator: Modulator | None
     handle: Handle | None
+    _learns: ClassVar[Literal["modulator", "adapter", "blocks"]]  # the prefix of its tensors in a state dict
     _side = "encoder"  # of the blocks, in messages
 
-    def __init__(
-        self,
-        learns: Literal["modulator", "adapter", "blocks"],
-        backbone: str,
-        stream: ResidualStream,
-        layers: Layers,
-        lr: float,
-        weight_decay: float,
-        schedule: Schedule,
-        backbone_dtype: BackboneDtype,
-        gradient_checkpointing: bool,
-        compile: Compile,
-        seed: int,
-        objective: Objective,
-    ) -> None:
+    def __init__(self, settings: FrozenSettings, stream: ResidualStream, objective: Objective) -> None:
         super().__init__()
         self.objective, self.stream = objective, stream
-        self._learns = learns
-        self.backbone, self.lr, self.weight_decay, self.seed = backbone, lr, weight_decay, seed
-        self.backbone_dtype, self.schedule = backbone_dtype, schedule
-        self.gradient_checkpointing, self.compiled = gradient_checkpointing, compile
-        self.backbone_revision = revision_of(backbone)
-        chosen = None if isinstance(layers, str) else layers
+        self.backbone, self.backbone_dtype, self.seed = settings.backbone, settings.backbone_dtype, settings.seed
+        self.lr, self.weight_decay, self.schedule = settings.lr, settings.weight_decay, settings.schedule
+        self.gradient_checkpointing, self.compiled = settings.gradient_checkpointing, settings.compile
+        self.backbone_revision = revision_of(settings.backbone)
+        chosen = None if isinstance(settings.layers, str) else settings.layers
         self.layers = check_layers(chosen, stream.n_layers, "model.layers", self._side)
         self.model: Any = None
         self.handle = None

@@ -12,6 +12,7 @@ from modulators.training.frozen.base import Batch
 from modulators.training.frozen.lemmas import NamesLemmas, target_loss
 from modulators.training.frozen.stack import FrozenStack
 from modulators.training.objectives.base import Objective
+from modulators.training.objectives.lemma import LemmaObjective
 
 
 class FrozenCausalLM(NamesLemmas, FrozenStack):
@@ -30,6 +31,9 @@ class FrozenCausalLM(NamesLemmas, FrozenStack):
     def family_name(self) -> str:
         """In an artefact."""
         return str(self._config.model_type)
+
+    def _own_objective(self) -> Objective:
+        return LemmaObjective()
 
     def _check_family(self, backbone: str, family: Family, config: Any, objective: Objective) -> None:
         if not family.causal:

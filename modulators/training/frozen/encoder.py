@@ -15,6 +15,7 @@ from modulators.training.frozen.base import Batch
 from modulators.training.frozen.stack import FrozenStack
 from modulators.training.masks import prepared_mask
 from modulators.training.objectives.base import Objective
+from modulators.training.objectives.relational import RelationalObjective
 
 
 class FrozenEncoder(FrozenStack):
@@ -28,6 +29,9 @@ class FrozenEncoder(FrozenStack):
         """In an artefact; None of a whole T5."""
         whole_t5 = self._config.model_type in SUPPORTED and not is_encoder_alone(self._config)
         return None if whole_t5 else str(self._config.model_type)
+
+    def _own_objective(self) -> Objective:
+        return RelationalObjective(task=0.0)
 
     def _check_family(self, backbone: str, family: Family, config: Any, objective: Objective) -> None:
         if family.causal or family.reads != "input_ids":

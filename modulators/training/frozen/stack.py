@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,7 @@ from modulant.backbones.families import Family, family_of, parts_of
 from modulant.backbones.loading import RandomEncoder, enable_activation_checkpointing, read_config
 from modulant.backbones.opening import Backbone, check_not_quantised, open_model
 from modulant.compiling import compiled
-from modulators.arguments import BackboneDtype, Compile, Layers, Schedule
-from modulators.training.frozen.base import FrozenModel
+from modulators.training.frozen.base import FrozenModel, FrozenSettings
 from modulators.training.objectives.base import Objective
 
 
@@ -25,43 +24,22 @@ class FrozenStack(FrozenModel):
         ValueError: no such backbone, or one of another kind; a layer that it lacks.
     """
 
-    def __init__(
-        self,
-        learns: Literal["modulator", "adapter", "blocks"],
-        backbone: str,
-        layers: Layers,
-        lr: float,
-        weight_decay: float,
-        schedule: Schedule,
-        backbone_dtype: BackboneDtype,
-        gradient_checkpointing: bool,
-        compile: Compile,
-        seed: int,
-        objective: Objective,
-    ) -> None:
-        config = read_config(backbone)
-        check_not_quantised(backbone, config)
+    def __init__(self, settings: FrozenSettings, objective: Objective | None) -> None:
+        config = read_config(settings.backbone)
+        check_not_quantised(settings.backbone, config)
         try:
             family, own = family_of(config)
         except ValueError as error:
-            raise ValueError(f"model.backbone: {backbone!r}: {error}") from error
-        self._check_family(backbone, family, config, objective)
-        super().__init__(
-            learns,
-            backbone,
-            family.shape(own).stream,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective,
-        )
+            raise ValueError(f"model.backbone: {settings.backbone!r}: {error}") from error
+        objective = objective or self._own_objective()
+        self._check_family(settings.backbone, family, config, objective)
+        super().__init__(settings, family.shape(own).stream, objective)
         self._config, self._family = config, family
         self._compiled_stack: Callable[..., Any] | None = None
+
+    @abstractmethod
+    def _own_objective(self) -> Objective:
+        """What is minimised where a configuration names no objective."""
 
     @abstractmethod
     def _check_family(self, backbone: str, family: Family, config: Any, objective: Objective) -> None:

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
@@ -16,8 +16,8 @@ from modulant.backbones.loading import RandomEncoder, enable_activation_checkpoi
 from modulant.backbones.sharding import load_sharded
 from modulant.backbones.t5 import encode, load_backbone, load_config
 from modulant.compiling import compiled
-from modulators.arguments import BackboneDtype, Compile, Layers, Schedule, check_cache
-from modulators.training.frozen.base import Batch
+from modulators.arguments import check_cache
+from modulators.training.frozen.base import Batch, FrozenSettings
 from modulators.training.frozen.lemmas import NamesLemmas, target_loss
 from modulators.training.lower_cache import CacheSettings, LowerCache
 from modulators.training.masks import prepared_mask
@@ -49,37 +49,10 @@ class FrozenT5(NamesLemmas):
         ValueError: an argument out of its range, by its key; no such backbone; a layer that it lacks.
     """
 
-    def __init__(
-        self,
-        learns: Literal["modulator", "adapter", "blocks"],
-        backbone: str,
-        layers: Layers,
-        lr: float,
-        weight_decay: float,
-        schedule: Schedule,
-        backbone_dtype: BackboneDtype,
-        gradient_checkpointing: bool,
-        compile: Compile,
-        seed: int,
-        caching: CacheSettings,
-        objective: Objective | None,
-    ) -> None:
-        check_cache(layers, caching.where, caching.folder)
-        config = load_config(backbone)
-        super().__init__(
-            learns,
-            backbone,
-            stream_of(config),
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective or LemmaObjective(),
-        )
+    def __init__(self, settings: FrozenSettings, caching: CacheSettings, objective: Objective | None) -> None:
+        check_cache(settings.layers, caching.where, caching.folder)
+        config = load_config(settings.backbone)
+        super().__init__(settings, stream_of(config), objective or LemmaObjective())
         self._config = config
         self._compiled_pass: Callable[..., Any] | None = None
         self._compiled_encoder: Callable[..., Any] | None = None

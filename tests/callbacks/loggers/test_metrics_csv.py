@@ -12,7 +12,8 @@ import torch
 
 from callbacks.loggers.metrics_csv import MetricsCSV
 from callbacks.reporting.report import RunReport
-from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, newest_checkpoint
+from callbacks.saving.checkpoints import RunCheckpoint
+from callbacks.saving.files import AtomicCheckpointIO, newest_checkpoint
 from modulant.reports.series import read_metrics, read_rows
 
 MakeTrainer = Callable[..., pl.Trainer]

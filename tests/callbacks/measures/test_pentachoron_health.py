@@ -13,7 +13,8 @@ import torch
 from callbacks import PentachoronHealth
 from callbacks.measures.representations import entry_representations
 from callbacks.saving.artifact import weights_of
-from callbacks.saving.checkpoints import AtomicCheckpointIO, RunCheckpoint, result_of
+from callbacks.saving.checkpoints import RunCheckpoint, result_of
+from callbacks.saving.files import AtomicCheckpointIO
 from modulant.geometry import coefficient_of_variation, gaussian_null_volumes, pentachoron_cv
 
 

@@ -10,7 +10,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from modulant.backbones.weights import stored_tensors
 from modulators import load_t5
-from tests import runs, worlds
+from tests import jobs, runs, worlds
 
 # fp32's rounding in other orders; AdamW's division makes it no smaller. Measured: 2e-7 of a loss, 1e-7 of a weight.
 LOSS = 1e-6  # relative
@@ -50,24 +50,24 @@ def off(found: dict[str, Any], expected: dict[str, Any], skipped: int = 0) -> li
 def test_two_ranks_of_a_sharded_backbone(tmp_path: Path) -> None:
     """One start of the processes serves all checks, since it is slow."""
     wordnet, backbone = str(runs.small_wordnet(tmp_path / "wordnet", 48)), runs.tiny_backbone(tmp_path / "backbone")
-    train = partial(worlds.training, wordnet=wordnet, backbone=backbone)
+    train = partial(jobs.training, wordnet=wordnet, backbone=backbone)
     out = str(tmp_path / "out")
     validate = {"wordnet": wordnet, "backbone": backbone, "folder": out}
-    jobs = [
+    work = [
         partial(train, 4, folder=str(tmp_path / "run"), sharded=True, save_at=6),
         partial(train, 4, folder=out, sharded=True, gradient_checkpointing=True, accumulate=2),
         *(partial(train, 4, folder=out, sharded=True, accumulate=2, **part) for part in PARTS),
-        partial(worlds.sharded_figures, 5, **validate),
-        partial(worlds.hook_order, untied_backbone(tmp_path / "untied")),
-        partial(worlds.other_weights, backbone),
-        partial(worlds.wire, backbone, out),
+        partial(jobs.validation, 5, sharded=True, **validate),
+        partial(jobs.hook_order, untied_backbone(tmp_path / "untied")),
+        partial(jobs.other_weights, backbone),
+        partial(jobs.wire, backbone, out),
     ]
-    found = worlds.together(2, jobs, tmp_path / "world")
+    found = worlds.together(2, work, tmp_path / "world")
     alone = train(8, folder=out)
     accumulated = [train(8, folder=out, accumulate=2, **part) for part in ({}, *PARTS)]
     checkpoint = str(tmp_path / "run" / "step_6.ckpt")
     resumed = train(8, folder=out, resume=checkpoint)  # by one process, which deals nothing out
-    figures = worlds.validation(5, **validate)
+    figures = jobs.validation(5, **validate)
     width = load_t5(backbone)[0].config.d_model
     total, shared, norms = alone["held"], 4 * load_t5(backbone)[0].shared.weight.numel(), 2 * 4 * width
 

@@ -1,12 +1,10 @@
 """torch.compile: one graph with the hooks in it, few of them over an epoch's shapes, and the eager model's results."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jaxtyping
-import lightning.pytorch as pl
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -15,6 +13,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from modulant.compiling import compiled
 from modulators import FieldModulator, LerpModulator, ModulatedT5, Modulator, attach, stream_of
+from tests.modulators.training.fits import SMALL_LERP, trainer
 
 # What a definition's batch can look like: (examples, source tokens, target tokens), the shortest and the last included.
 SHAPES = [(4, 16, 2), (4, 7, 2), (3, 9, 2), (4, 12, 2), (4, 17, 2), (4, 33, 2), (3, 64, 2), (4, 93, 2)]
@@ -103,17 +102,9 @@ def test_a_compiled_fit_learns_what_an_eager_one_does(tmp_path: Path) -> None:
     batches: Any = DataLoader([batch(*shape) for shape in shapes], batch_size=None)  # type: ignore[arg-type]
     ends: list[tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
     for how in (False, "reduce-overhead"):
-        module = ModulatedT5(partial(LerpModulator, n_geometric_dims=4), backbone=str(tmp_path), lr=0.02, compile=how)
+        module = ModulatedT5(SMALL_LERP, backbone=str(tmp_path), lr=0.02, compile=how)
         module.take(small(1))
-        fit = pl.Trainer(
-            max_epochs=2,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            default_root_dir=tmp_path,
-        )
+        fit = trainer(tmp_path)
         fit.fit(module, batches, batches)
         ends.append((module.state_dict(), {name: torch.as_tensor(v) for name, v in fit.callback_metrics.items()}))
     assert 1 <= graphs() <= FEW

@@ -22,12 +22,11 @@ from datamodules import WordNetDataModule
 from modulant.backbones.loading import freeze
 from modulant.backbones.split_encoder import lower_encoder, upper_encoder
 from modulant.storage import StorageError
-from modulators import FieldModulator, LerpModulator, ModulatedT5
+from modulators import AdaptedT5, FieldModulator, LerpModulator, ModulatedT5
 from modulators.arguments import check_cache
-from modulators.training.adapted import AdaptedT5
 from modulators.training.lower_cache import CacheSettings, CacheSize, memory_mapped
 from tests.runs import small_wordnet, tiny_backbone
-from tests.worlds import SaveAt, _trainer, together, world_size
+from tests.worlds import SaveAt, together, trainer_in, world_size
 
 EPOCHS, BATCHES = 2, 6  # of 48 training entries, 8 in a batch
 LOOSE: dict[str, Any] = {"lr": 0.01, "schedule": "constant", "layers": [1]}
@@ -75,7 +74,7 @@ def train(
     pl.seed_everything(1, verbose=False)
     module = make(backbone=backbone, **settings)
     watch = Losses()
-    trainer = _trainer(
+    trainer = trainer_in(
         folder,
         max_epochs=epochs,
         callbacks=[watch, *callbacks],

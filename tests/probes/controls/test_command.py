@@ -14,11 +14,12 @@ import pytest
 import probe
 from cli.check import check
 from cli.command import read_command
+from probes.configurations import leaves
 from probes.controls import command as controls
 from probes.controls.plan import Record, Run, State, command, lock, runs_of, state_of
 from probes.controls.progress import Display, position
 from probes.controls.runner import share
-from probes.controls.settings import CONTROLS, OVERLAYS, Control, Request, leaves, read
+from probes.controls.settings import CONTROLS, OVERLAYS, Control, Request, read
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,7 +8,6 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +17,7 @@ from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
 from modulant.backbones.families import family_of, parts_of
-from modulant.backbones.families.base import is_transposed, path_to, sides
-from modulant.backbones.opening import Backbone, of_random_weights
+from modulant.backbones.families.base import is_transposed, path_to
 from modulant.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Seed, checked
 from modulant.storage import storing, write_whole
 from modulators.arguments import (
@@ -32,48 +30,17 @@ from modulators.arguments import (
     StoredDtype,
     check_peft,
 )
-from modulators.training.frozen.base import FrozenModel
+from modulators.training.controls.targets import bare_model, matrices, plan
+from modulators.training.frozen.base import FrozenModel, FrozenSettings
 from modulators.training.frozen.causal import FrozenCausalLM
 from modulators.training.frozen.encoder import FrozenEncoder
 from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.objectives.base import Objective
-from modulators.training.objectives.lemma import LemmaObjective
-from modulators.training.objectives.relational import RelationalObjective
 
 _NAMES = {"lora": "LoRA", "ia3": "IA³"}
-_NEAR = 0.01  # LoRA: counts that differ by this share of what was asked for are as good as each other
 _FAR = 1.25  # a count that is off by more than this factor is printed
 _PREFIX = re.compile(r"\.(lora_A|lora_B|ia3_l)\.default\b")
-
-# LoRA's sets of targets, the largest first: more matrices at a lower rank reach more of the model.
-_LORA_TARGETS = (("q", "k", "v", "o", "wi", "wo"), ("q", "k", "v", "o"), ("q", "v"))
-# IA³'s: what is scaled at its output, and what at its input. (k, v | wo) is its authors' choice. The next ones add
-# what is no product of these: o's output, and q's input, since q's output only meets k's. The last has wi too, whose
-# output a ReLU hands on to wo but for a sign: nothing else is left to scale.
-_IA3_TARGETS = (
-    (("k", "v"), ()),
-    (("k", "v"), ("wo",)),
-    (("k", "v", "o"), ("q", "wo")),
-    (("k", "v", "o", "wi"), ("q", "wo")),
-)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is adapted.
-
-    Attributes:
-        outputs: kinds of matrices; those of IA³ are scaled at their outputs.
-        inputs: those that IA³ scales at their inputs.
-        rank: LoRA's.
-        parameters: how many it has.
-    """
-
-    outputs: tuple[str, ...]
-    inputs: tuple[str, ...]
-    rank: int | None
-    parameters: int
 
 
 class AdapterHandle:
@@ -120,6 +87,7 @@ class Adapted(FrozenModel):
 
     modulator = None
     handle: AdapterHandle | None
+    _learns = "adapter"
     _config: Any
     _task_type: ClassVar[str]  # peft's, by which the folder of an adapter says what its model is
 
@@ -159,7 +127,7 @@ class Adapted(FrozenModel):
         """
         place = at = path_to(self.model, parts_of(self.model).blocks)
         if self._task_type == "FEATURE_EXTRACTION":
-            bare = _shapes(self._config)
+            bare = bare_model(self._config)
             at = path_to(bare.model, bare.blocks)
         with storing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -277,20 +245,10 @@ class AdaptedT5(Adapted, FrozenT5):
         cache_folder: str | None = None,
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "adapter",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
-            objective,
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, backbone_dtype, gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder), objective)
         self._build(adapter, n_parameters)
 
 
@@ -325,19 +283,10 @@ class AdaptedEncoder(Adapted, FrozenEncoder):
         schedule: Schedule = "cosine",
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "adapter",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective or RelationalObjective(task=0.0),
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, backbone_dtype, gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, objective)
         self._build(adapter, n_parameters)
 
 
@@ -372,64 +321,8 @@ class AdaptedCausalLM(Adapted, FrozenCausalLM):
         schedule: Schedule = "cosine",
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "adapter",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            backbone_dtype,
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective or LemmaObjective(),
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, backbone_dtype, gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, objective)
         self._build(adapter, n_parameters)
-
-
-def matrices(config: Any) -> dict[str, list[tuple[int, int]]]:
-    """Kind → (d_in, d_out) of each such matrix in a block, of a T5 in one of its encoder."""
-    bare = _shapes(config)
-    return {kind: [*map(sides, found.values())] for kind, found in bare.family.matrices_of(bare.blocks[0]).items()}
-
-
-def _shapes(config: Any) -> Backbone:
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return of_random_weights("", config)
-
-
-def plan(adapter: Adapter, shapes: Mapping[str, list[tuple[int, int]]], n_layers: int, n_parameters: int) -> Plan:
-    """The targets, and LoRA's rank, whose number of parameters is nearest to `n_parameters`.
-
-    A rank is at most the smaller side of the smallest target, beyond which it adds nothing. Among LoRA's sets of
-    targets that are about equally near, the largest is taken. A matrix that makes queries, keys and values at once
-    stands for each of them; IA³ scales all three, at the output alone.
-
-    Args:
-        adapter: ``lora`` or ``ia3``.
-        shapes: kind → (d_in, d_out) of each such matrix in a block.
-        n_layers: number of blocks.
-        n_parameters: how many are asked for.
-    """
-    plans = []
-    if adapter == "lora":
-        for kinds in (_named(kinds, shapes) for kinds in _LORA_TARGETS):
-            targets = [shape for kind in kinds for shape in shapes[kind]]
-            each = n_layers * sum(map(sum, targets))
-            rank = min(max(1, round(n_parameters / each)), min(map(min, targets)))
-            plans.append(Plan(kinds, (), rank, rank * each))
-    else:
-        for own_outputs, own_inputs in _IA3_TARGETS:
-            outputs, inputs = _named(own_outputs, shapes), tuple(kind for kind in own_inputs if kind in shapes)
-            scaled = [d_out for kind in outputs for _, d_out in shapes[kind]]
-            scaled += [d_in for kind in inputs for d_in, _ in shapes[kind]]
-            plans.append(Plan(outputs, inputs, None, n_layers * sum(scaled)))
-    off = [abs(choice.parameters - n_parameters) for choice in plans]
-    slack = _NEAR * n_parameters if adapter == "lora" else 0
-    return next(choice for choice, far in zip(plans, off, strict=True) if far <= min(off) + slack)
-
-
-def _named(kinds: tuple[str, ...], shapes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Kinds as a family has them: ``qkv`` where it has no q, k and v of their own."""
-    return tuple(dict.fromkeys(kind if kind in shapes else "qkv" for kind in kinds))

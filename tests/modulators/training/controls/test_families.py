@@ -21,7 +21,7 @@ from modulators import (
     TunedCausalLM,
     TunedEncoder,
 )
-from modulators.training.adapted import Plan, matrices, plan
+from modulators.training.controls.targets import Plan, matrices, plan
 from probes.alignment.encoders import open_encoder
 from tests.runs import main, small_wordnet
 from tests.tiny_families import CAUSAL, MASKED, TEXT, build, config_of

@@ -9,11 +9,12 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from modulant.backbones.t5 import load_backbone, load_config
 from modulators import AdaptedT5, FieldModulator, ModulatedT5
-from modulators.training.adapted import Adapter, Plan, matrices, plan
+from modulators.arguments import Adapter
+from modulators.training.controls.targets import Plan, matrices, plan
+from tests.modulators.training.fits import loader, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode at the start of training")
 
@@ -25,26 +26,6 @@ MINI: dict[str, list[tuple[int, int]]] = {
     "wo": [(512, 128)],
 }
 FIELD, LERP = 9_752, 1_032_198  # trained parameters of the modulators on mini
-
-
-def loader(tokens: dict[str, Tensor], batches: int = 3) -> Any:
-    made = [{key: value.roll(i, 0) for key, value in tokens.items()} for i in range(batches)]
-    return DataLoader(made, batch_size=None)
-
-
-def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return pl.Trainer(
-        **{
-            "max_epochs": 1,
-            "accelerator": "cpu",
-            "enable_checkpointing": False,
-            "default_root_dir": folder,
-            **quiet,
-            **arguments,
-        },
-        callbacks=list(callbacks),
-    )
 
 
 def built(adapter: Adapter, backbone: str, loud: bool = False, **arguments: Any) -> AdaptedT5:
@@ -288,7 +269,7 @@ def test_a_checkpoint_holds_the_adapter_alone(
     from peft import get_peft_model_state_dict
 
     module = AdaptedT5(adapter, ASKED, backbone=backbone, lr=0.02)
-    fit = trainer(tmp_path)
+    fit = trainer(tmp_path, max_epochs=1)
     fit.fit(module, loader(tokens), loader(tokens, 1))
     fit.save_checkpoint(tmp_path / "run.ckpt", weights_only=False)
     saved = torch.load(tmp_path / "run.ckpt", weights_only=True)["state_dict"]

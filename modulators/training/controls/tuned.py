@@ -11,14 +11,12 @@ from torch.nn.modules.module import _IncompatibleKeys
 from modulant.backbones.families import parts_of
 from modulant.settings import NonNegativeFloat, PositiveFloat, Seed, checked
 from modulators.arguments import CachePlace, Compile, Layers, Schedule, StoredDtype
-from modulators.training.frozen.base import FrozenModel
+from modulators.training.frozen.base import FrozenModel, FrozenSettings
 from modulators.training.frozen.causal import FrozenCausalLM
 from modulators.training.frozen.encoder import FrozenEncoder
 from modulators.training.frozen.t5 import FrozenT5
 from modulators.training.lower_cache import CacheSettings
 from modulators.training.objectives.base import Objective
-from modulators.training.objectives.lemma import LemmaObjective
-from modulators.training.objectives.relational import RelationalObjective
 
 
 class TunedHandle:
@@ -59,6 +57,7 @@ class Tuned(FrozenModel):
 
     modulator = None
     handle: TunedHandle | None
+    _learns = "blocks"
 
     @property
     def active_dims(self) -> Tensor:
@@ -122,20 +121,10 @@ class TunedT5(Tuned, FrozenT5):
         cache_folder: str | None = None,
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "blocks",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            "float32",
-            gradient_checkpointing,
-            compile,
-            seed,
-            CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder),
-            objective,
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, "float32", gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, CacheSettings(cache, cache_dtype, cache_limit_gib, cache_folder), objective)
 
 
 class TunedEncoder(Tuned, FrozenEncoder):
@@ -164,19 +153,10 @@ class TunedEncoder(Tuned, FrozenEncoder):
         schedule: Schedule = "cosine",
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "blocks",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            "float32",
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective or RelationalObjective(task=0.0),
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, "float32", gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, objective)
 
 
 class TunedCausalLM(Tuned, FrozenCausalLM):
@@ -205,19 +185,10 @@ class TunedCausalLM(Tuned, FrozenCausalLM):
         schedule: Schedule = "cosine",
         objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            "blocks",
-            backbone,
-            layers,
-            lr,
-            weight_decay,
-            schedule,
-            "float32",
-            gradient_checkpointing,
-            compile,
-            seed,
-            objective or LemmaObjective(),
+        settings = FrozenSettings(
+            backbone, layers, lr, weight_decay, schedule, "float32", gradient_checkpointing, compile, seed
         )
+        super().__init__(settings, objective)
 
 
 def _trainable(model: Any) -> dict[str, torch.nn.Parameter]:
