@@ -64,6 +64,17 @@ def test_value_and_gradients(
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
 
+def test_a_stream_that_asks_for_no_gradient_changes_no_other_one() -> None:
+    """As at the lowest block, whose stream comes from frozen embeddings."""
+    ks = (1, 2, 4)
+    rows, alpha, *weights = arguments(ks, 6, 0.2)
+    found = []
+    for stream in (rows, rows.detach()):
+        out = modulated_rows(stream, alpha, FieldWeights(*weights), ks)
+        found.append(torch.autograd.grad(out.square().sum(), [alpha, *weights]))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_gates_that_are_shut_where_nothing_is_kept() -> None:
     leaves = arguments((1, 2, 4), 6, 1.0)
     with torch.no_grad():
