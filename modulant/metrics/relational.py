@@ -14,7 +14,6 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torchmetrics import Metric
 
-from modulant.lexicon.taxonomy import UNREACHABLE
 from modulant.metrics.functional.alignment import Fine, alignment_figures, constant_cosines
 from modulant.metrics.functional.counts import (
     Bins,
@@ -79,10 +78,10 @@ class RelationalAlignment(Metric):
         assert d.shape == (n, n), f"distances of shape {d.shape} for {n} synsets"
         if pairs != "all" and (not isinstance(pairs, int) or pairs < 2):
             raise ValueError(f"RelationalAlignment: pairs is {pairs!r}; it must be 'all' or an integer of at least 2")
-        d = d[np.ix_(order, order)]
-        self.n_classes = int(d[d != UNREACHABLE].max(initial=0)) + 1
+        d = d.take(order, 0).take(order, 1)  # a third of the time of d[np.ix_(order, order)]
+        self.n_classes = max(int((d + np.uint8(1)).max(initial=0)), 1)  # of UNREACHABLE, 255, this is 0
         # One class more, counted and dropped: no path, and the pairs i >= j of a block.
-        d[d == UNREACHABLE] = self.n_classes
+        np.minimum(d, self.n_classes, out=d)
         self.pairs, self.seed = pairs, seed
         self.n_bins = number_of_bins(n)
         self._bins: Bins | FineBins | None = None  # placed by the first points after a reset
