@@ -33,7 +33,7 @@ TITLES = {
 }
 # What the summary shows of a section: the row whose first cell holds this, and what that is compared with.
 HEADLINES = {
-    "step": ("T5-small, 32 × 7 … 31 tokens: field at all", "field in a step, T5-small's sizes", "full fine-tuning"),
+    "step": ("T5-small: field at all", "field in a step, T5-small's sizes", "full fine-tuning"),
     "field_gates": ("gate: centred, 9,733", "field in a step, `mini`", "LoRA of its size"),
     "attached": ("all-MiniLM-L6-v2's sizes, 64 × 24 tokens, a pass: field", "field in a pass", "no modulator"),
     "cached": ("T5-small: field, last layer, cached", "field in the last layer, cached", "full fine-tuning"),

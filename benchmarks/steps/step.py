@@ -57,7 +57,7 @@ the notebook's are all alike, so its first ones are timed.
 FULL, FLOOR = "full fine-tuning", "nothing at all layers"
 TURNS = {"mini": (8, 12), "T5-small": (2, 8), "T5-base": (1, 4)}  # batches, passes over them
 EPOCH = {"mini": (30, 3), "T5-small": (8, 2)}  # batches, turns
-ASKED = {"all layers": 0.68, "the upper half": 0.50}
+ASKED = {"all layers": 0.68, "the upper half": 0.50, "mini: field at all layers": 0.75}
 SHARE = {"field": 0.10, "LERP": 0.03}  # at T5-small's shape
 EPOCHS_FASTER = 3
 TOLERANCE = 1e-4  # of a loss of a few nats, in fp32, sums in another order
@@ -118,10 +118,10 @@ def step_rows(shape: str, model: Any, batches: list[Batch], turns: int) -> list[
     rows: list[Row] = []
     for name in ways:
         share = f"{counted[name]:.3g} GFLOP, {counted[name] / counted[FULL]:.3f} of full fine-tuning's"
-        asked = ASKED.get(name.partition(" at ")[2]) if name != FLOOR else None
+        asked = ASKED.get(f"{shape}: {name}", ASKED.get(name.partition(" at ")[2]) if name != FLOOR else None)
         rows.append(
             {
-                "what": f"{shape}, {size}: {name}; {share}",
+                "what": f"{shape}: {name}; {size}, {share}",
                 "ours": milliseconds(seconds[name]),
                 "plain": milliseconds(seconds[FULL]),
                 "ratio": str(ratio(seconds[name], seconds[FULL])),
