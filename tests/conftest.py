@@ -64,6 +64,8 @@ def fixed_seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+    # Left by a run of an earlier test: Lightning's processes would be seeded by it, and one process alone would not.
+    os.environ.pop("PL_GLOBAL_SEED", None)
 
 
 @pytest.fixture
