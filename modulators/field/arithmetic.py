@@ -168,11 +168,11 @@ class _Modulated(torch.autograd.Function):
         n_active = to_edges.shape[1]
         active = rows[:, :n_active].to(alpha.dtype)
         shapes = torch.addmm(offsets[:, None], to_edges, active.t())
-        of_shapes: tuple[Tensor, ...] = ()
+        edges, gram, minors = None, None, None
         if form.linear:
             shapes = F.pad(shapes, (0, 0, 0, 1))
         else:
-            shapes, of_shapes = features_of(_vectors(shapes, form.ks), form.ks)
+            shapes, (edges, gram, minors) = features_of(_vectors(shapes, form.ks), form.ks)
         normed, inverse = _normed(shapes, form.ks, form.linear)
         x = torch.mul(normed, norm[:, :, None]).add_(shift[:, :, None])  # (E, P, N)
         valid = None if to_validity is None else (x * to_validity[:, :, None]).sum(1).sigmoid_()
@@ -185,8 +185,9 @@ class _Modulated(torch.autograd.Function):
             for other in others:
                 product.mul_(other)
             _multiply(active[part], product, out[part, :n_active])
-        kept_for_backward = rows, alpha, to_edges, norm, shift, to_validity, gates, normed, inverse, valid
-        ctx.save_for_backward(*kept_for_backward, *of_shapes)
+        ctx.save_for_backward(
+            rows, alpha, to_edges, norm, shift, to_validity, gates, edges, gram, minors, normed, inverse, valid
+        )
         ctx.form = form
         return out
 
@@ -200,7 +201,9 @@ class _Modulated(torch.autograd.Function):
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of the arguments of `_Modulated`, in their order."""
-    rows, alpha, to_edges, norm, shift, to_validity, gates, normed, inverse, valid = ctx.saved_tensors[:10]
+    rows, alpha, to_edges, norm, shift, to_validity, gates, edges, gram, minors, normed, inverse, valid = (
+        ctx.saved_tensors
+    )
     form: _Form = ctx.form
     n_active, kept = to_edges.shape[1], (1 - alpha)[:, None, None]
     active, above = rows[:, :n_active].to(alpha.dtype), grad[:, :n_active].to(alpha.dtype)
@@ -232,7 +235,6 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     by_norm, by_shift = (by_x * normed).sum(-1), by_x.sum(-1)
     by_edges = _unnormed(by_x.mul_(norm[:, :, None]), normed, inverse, form.ks, form.linear)
     if not form.linear:
-        edges, gram, minors = ctx.saved_tensors[10:]
         by_edges = gradient_of_features(by_edges, edges, gram, minors, form.ks).view(len(to_edges), len(rows))
     by_rows = None
     if ctx.needs_input_grad[0]:
