@@ -13,6 +13,7 @@ from typing import Any
 from modulant.assets import WORDNET_SHA256
 from modulant.reports import render
 from modulant.reports.choosing import caveat, includes_reported
+from modulant.reports.populations import population_names
 from modulant.reports.run import rows
 from modulant.reports.wording import number, parts_of
 from modulators.artifact import sections
@@ -127,7 +128,7 @@ def _front_matter(config: Mapping[str, Any], report: Mapping[str, Any], name: st
     from huggingface_hub import EvalResult, ModelCardData
 
     metrics, family = (report.get("run") or {}).get("metrics") or {}, config.get("family")
-    held_out = rows.population_names(report.get("relational") or {})["held_out"]
+    held_out = population_names(report.get("relational") or {})["held_out"]
     found = {kind: (title, (metrics.get(key) or {}).get("last")) for kind, (title, key) in _RESULTS.items()}
     results = [
         EvalResult(

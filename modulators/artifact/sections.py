@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from modulant.reports.run.rows import population_names
+from modulant.reports.populations import population_names
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 

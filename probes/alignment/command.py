@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modulant.reports.run.rows import names_of_parts, with_parts_of_speech
+from modulant.reports.populations import names_of_parts, with_parts_of_speech
 from modulant.reports.wording import number, short
 from probes.alignment.populations import add_population_arguments, definitions, describe, load_data, split_for
 from probes.pages import folder_name, leave, table

@@ -196,7 +196,7 @@ def _work(request: Request, record: Record, total: int, left: list[Run], jobs: i
 
 def _found(run: Run) -> str:
     """A run in a few figures."""
-    from modulant.reports.run.rows import in_short
+    from modulant.reports.populations import in_short
     from probes.controls.measure import measure, names_of
 
     measured = measure(run)

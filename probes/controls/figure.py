@@ -17,7 +17,7 @@ from modulant.reports.drawing import plotting
 from modulant.reports.drawing.chart import Axis, Chart, Interval
 from modulant.reports.drawing.figures import draw
 from modulant.reports.drawing.plotting import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, dress
-from modulant.reports.run.rows import in_short
+from modulant.reports.populations import in_short
 from modulant.reports.wording import number
 from probes.controls.fronts import ALPHA, EPOCHS, has_fixed_alpha
 from probes.controls.labels import Label, place_labels

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modulant.metrics.functional.intervals import percentile_interval
-from modulant.reports.run.rows import has_test_part, names_of_parts, with_parts_of_speech
+from modulant.reports.populations import has_test_part, names_of_parts, with_parts_of_speech
 from modulant.reports.series import known as known_number
 from probes.controls.plan import Run, State, report_of, state_of
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
+from modulant.reports.populations import in_short
 from modulant.reports.run.controls import JUDGED, in_words
-from modulant.reports.run.rows import in_short
 from modulant.reports.table import Table
 from modulant.reports.wording import number, with_interval
 from probes.controls.fronts import COMPARED, EPOCHS

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modulant.reports import render
-from modulant.reports.run.rows import in_short
+from modulant.reports.populations import in_short
 from modulant.reports.table import Table
 from modulant.reports.wording import duration, number, with_interval
 from probes.controls.table import against_control, against_zero

@@ -11,9 +11,10 @@ from modulant.reports.drawing.chart import Axis, Bars, Chart, Heat, Level, Line,
 from modulant.reports.drawing.figures import draw as draw_figure
 from modulant.reports.drawing.interactive import MOST_OPEN
 from modulant.reports.drawing.plotting import save
+from modulant.reports.populations import population_names
 from modulant.reports.run import parts_of_text
 from modulant.reports.run.inside import inside, moved_tokens
-from modulant.reports.run.rows import Report, at_step, before_and_after, population_names
+from modulant.reports.run.rows import Report, at_step, before_and_after
 from modulant.reports.series import Series, finite_points, history_of, known, smoothed
 from modulant.reports.wording import change, counted, number
 

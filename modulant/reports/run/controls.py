@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from modulant.reports.drawing.chart import Axis, Chart, Interval
-from modulant.reports.run.rows import Report, before_and_after, population_names, with_parts_of_speech
+from modulant.reports.populations import population_names, with_parts_of_speech
+from modulant.reports.run.rows import Report, before_and_after
 from modulant.reports.series import known
 from modulant.reports.table import Table
 from modulant.reports.wording import counted, number, with_interval

@@ -3,20 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from modulant.reports.populations import in_short, population_names, with_parts_of_speech
 from modulant.reports.run.controls import beside, judged, lift_of, ran
 from modulant.reports.run.controls import in_words as controls_in_words
-from modulant.reports.run.rows import (
-    Report,
-    at_step,
-    before_and_after,
-    convergence,
-    ending,
-    in_short,
-    mean,
-    population_names,
-    step_of,
-    with_parts_of_speech,
-)
+from modulant.reports.run.rows import Report, at_step, before_and_after, convergence, ending, mean, step_of
 from modulant.reports.series import known
 from modulant.reports.wording import interval, listed, number
 

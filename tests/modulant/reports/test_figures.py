@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from modulant.reports.drawing.chart import Axis, Chart, Heat, Line
 from modulant.reports.drawing.figures import draw
 from modulant.reports.drawing.plotting import depth_colours, save
+from modulant.reports.populations import POPULATIONS
 from modulant.reports.run import charts
 from modulant.reports.run.inside import inside, moved_tokens
-from modulant.reports.run.rows import POPULATIONS
 from modulant.reports.series import smoothed
 from modulant.reports.wording import number
 
