@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from modulant.reports.run.controls import chart
 from modulant.reports.run.verdict import _lift, _lift_in_words, _text, _text_in_words, in_words
 
 REPORT: dict[str, Any] = {
@@ -38,6 +39,14 @@ def test_the_first_sentence_names_the_controls(controls: dict[str, Any] | None, 
     assert sentence.startswith("**+0.1000** [+0.0800, +0.1200]: ")
     assert said in sentence
     assert sentence.endswith("over 12 pairs, nouns alone, held-out × held-out.")
+
+
+def test_the_chart_of_the_controls_counts_them() -> None:
+    one, several = CONTROLS, {**CONTROLS, "controls": {**CONTROLS["controls"]}}
+    several["controls"]["random"] = {"pearson_lift": {"held_out/nouns": {"mean": 0.02}}}
+    titles = [found.title for controls in (one, several) if (found := chart(REPORT, controls)) is not None]
+    said = "Lift on held-out nouns: this run +0.1000, "
+    assert [title.removeprefix(said) for title in titles] == ["its control −0.0040", "its controls −0.0040 to +0.0200"]
 
 
 @pytest.mark.parametrize(
