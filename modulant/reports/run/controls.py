@@ -105,8 +105,8 @@ def chart(report: Report, controls: Controls | None) -> Chart | None:
     ]
     least, most = (number(end([one["mean"] for one in lifts.values()]), 4, signed=True) for end in (min, max))
     where = with_parts_of_speech(population_names(relational))[population]
-    controls = f"its control {least}" if len(lifts) == 1 else f"its controls {least} to {most}"
-    title = f"Lift on {where}: this run {number(own, 4, signed=True)}, {controls}"
+    others = f"its control {least}" if len(lifts) == 1 else f"its controls {least} to {most}"
+    title = f"Lift on {where}: this run {number(own, 4, signed=True)}, {others}"
     reading = (
         "a dot is a lift, its line the 95% interval. A control left of this run (blue) lifts less, so what it lacks "
         "matters; one beside it or to the right does as well without."
